@@ -1,0 +1,37 @@
+# One command each. `make help` lists them.
+PYTHON ?= python3
+VENV   ?= .venv
+PY     := $(VENV)/bin/python
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help build test lint format demo clean bench-dlms bench-core bench-detection
+
+help: ## List the targets
+	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml setup.py
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check "setuptools>=77" "Cython>=3.1"
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -e ".[test,lint]"
+	@touch $(STAMP)
+
+build: $(STAMP) ## Build into .venv: dependencies, Cython kernels, the checkmeter command
+	@flock $(VENV)/.build.lock $(PY) setup.py -q build_ext --inplace
+
+test: build ## Run the whole test suite
+	$(PY) -m pytest -n 2 --dist loadgroup
+
+lint: build ## ruff, mypy --strict, cython-lint
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/cython-lint $$(git ls-files '*.pyx')
+
+format: build ## Format the sources
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean: ## Remove what the build made
+	rm -rf build dist *.egg-info $(VENV) .demo
+	find agent core firmware_io -name '*.so' -o -name '*.c' | xargs -r rm -f

@@ -1,0 +1,54 @@
+"""The command line: a table of verbs, each imported only when it is called, and exit codes for errors.
+
+Exit codes: 0 done, 1 the verb's own negative answer, 2 wrong usage, 69 a device or broker is unavailable,
+74 input or output failed, 78 configuration error (sysexits.h).
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+# verb -> (module:command, one line for --help). Kept as text so that --help imports none of them.
+VERBS: dict[str, tuple[str, str]] = {}
+
+
+class VerbTable(click.Group):
+    """A click group whose commands are named in VERBS and imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs in the order of the table."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the verb's module and return its command."""
+        if cmd_name not in VERBS:
+            return None
+        module, _, attribute = VERBS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the verbs from the table, without importing them."""
+        with formatter.section("Verbs"):
+            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
+
+
+@click.group(
+    cls=VerbTable, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(package_name="checkmeter")
+def cli() -> None:
+    """Watch a building's energy balance: main meter against the sum of its sub-meters."""
+
+
+def main(args: list[str] | None = None) -> Any:
+    """Entry point of the console script."""
+    return cli.main(args, prog_name="checkmeter")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

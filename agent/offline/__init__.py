@@ -1,0 +1,1 @@
+"""Tools for a workstation: replay, training, reports. The service never imports them."""

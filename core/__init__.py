@@ -1,0 +1,1 @@
+"""Numbers only: intervals, balance, detection, attribution. No files, no clock, no threads, no network."""

@@ -1,0 +1,1 @@
+"""Talks to meters over DLMS/COSEM; knows nothing of balances, thefts or MQTT."""

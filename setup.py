@@ -1,0 +1,29 @@
+"""Build recipe: the explicit list of packages, and the Cython kernels as plain extensions.
+
+There is no `cythonize()` call on purpose: setuptools runs Cython by itself on a `.pyx` source, and only then does
+the source distribution keep the `.pyx` files. A missing compiler is an error: checkmeter has no slow fallback.
+"""
+
+from setuptools import Extension, setup
+
+PACKAGES = [
+    "agent",
+    "agent.deploy",
+    "agent.offline",
+    "agent.verbs",
+    "core",
+    "firmware_io",
+    "firmware_io.simulator",
+]
+
+KERNELS = [
+    "core._balance",
+]
+
+setup(
+    packages=PACKAGES,
+    ext_modules=[
+        Extension(name, [name.replace(".", "/") + ".pyx"], extra_compile_args=["-O3", "-fno-math-errno"])
+        for name in KERNELS
+    ],
+)
