@@ -1,7 +1,7 @@
 """Build recipe: the explicit list of packages, and the Cython kernels as plain extensions.
 
-There is no `cythonize()` call on purpose: setuptools runs Cython by itself on a `.pyx` source, and only then does
-the source distribution keep the `.pyx` files. A missing compiler is an error: checkmeter has no slow fallback.
+There is no `cythonize()` call on purpose: setuptools runs Cython by itself on a `.pyx` source, and only then
+does the source distribution keep the `.pyx` files. A missing compiler is an error: there is no slow fallback.
 """
 
 from setuptools import Extension, setup

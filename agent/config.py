@@ -28,7 +28,7 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Base of every table: frozen, and a key that is not listed is an error."""
 
 
-class Site(_Table):
+class Site(_Table, frozen=True, kw_only=True):
     """[site]: where the alerts say they come from."""
 
     tenant: Name = "local"
@@ -37,7 +37,7 @@ class Site(_Table):
     timezone: str = "UTC"  # of the people in the building: for hour-of-day features and reports only
 
 
-class Bus(_Table):
+class Bus(_Table, frozen=True, kw_only=True):
     """[[bus]]: one serial port or TCP link; half-duplex, one thread."""
 
     id: Name
@@ -51,7 +51,7 @@ class Bus(_Table):
     echo: bool = False  # the adapter hears what it sends
 
 
-class Meter(_Table):
+class Meter(_Table, frozen=True, kw_only=True):
     """[[meter]]: one main meter or sub-meter. A replay needs `id`, `accuracy_class` and `resolution_wh` only."""
 
     id: Name
@@ -78,7 +78,7 @@ class Meter(_Table):
     inactivity_s: Positive = 120.0
 
 
-class Zone(_Table):
+class Zone(_Table, frozen=True, kw_only=True):
     """[[zone]]: one balance. A sub that is another zone's main meter makes the tree of zones."""
 
     id: Name
@@ -88,7 +88,7 @@ class Zone(_Table):
     minus: list[str] = []  # meters that count against the sum (a shared load metered twice)
 
 
-class Detection(_Table):
+class Detection(_Table, frozen=True, kw_only=True):
     """[detection]: what an alarm promises."""
 
     interval_s: Positive = 900.0
@@ -98,7 +98,7 @@ class Detection(_Table):
     model: str | None = None  # path of a .tflite; the shipped one by default
 
 
-class Mqtt(_Table):
+class Mqtt(_Table, frozen=True, kw_only=True):
     """[mqtt]: the utility's broker."""
 
     url: str  # mqtt://host:port or mqtts://host:port
@@ -117,7 +117,7 @@ class Mqtt(_Table):
     cim: dict[str, str] = {}  # alert or tamper kind -> IEC 61968-9 event type
 
 
-class Store(_Table):
+class Store(_Table, frozen=True, kw_only=True):
     """[store]: what is kept on the gateway's disk."""
 
     path: str = "/var/lib/checkmeter/checkmeter.sqlite"
@@ -125,7 +125,7 @@ class Store(_Table):
     history_days: Positive = 120.0
 
 
-class Config(_Table):
+class Config(_Table, frozen=True, kw_only=True):
     """A whole site file."""
 
     site: Site

@@ -31,13 +31,8 @@ class ObisCode(NamedTuple):
         else:
             match = _TEXT.fullmatch(text.strip())
             if match is None:
-                raise ValueError(
-                    f"{text!r} is not an OBIS code; expected the form 1-0:1.8.0 or 1.0.1.8.0.255"
-                )
-            groups = [
-                int(g) if g is not None else d
-                for g, d in zip(match.groups(), (1, 0, 0, 0, 0, 255), strict=True)
-            ]
+                raise ValueError(f"{text!r} is not an OBIS code; expected the form 1-0:1.8.0 or 1.0.1.8.0.255")
+            groups = [int(g) if g is not None else d for g, d in zip(match.groups(), (1, 0, 0, 0, 0, 255), strict=True)]
         if max(groups) > 255:
             raise ValueError(f"{text!r} is not an OBIS code: each group is 0..255")
         return cls(*groups)

@@ -34,9 +34,7 @@ def no_thread_survives():
     deadline = time.monotonic() + 2
     while time.monotonic() < deadline:
         left = [
-            t
-            for t in threading.enumerate()
-            if t not in before and t.is_alive() and not t.name.startswith("execnet")
+            t for t in threading.enumerate() if t not in before and t.is_alive() and not t.name.startswith("execnet")
         ]
         if not left:
             return

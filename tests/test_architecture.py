@@ -37,21 +37,13 @@ def forbidden(room: str, file: str, names: set[str]) -> set[str]:
 def test_room_imports_only_what_its_arrows_allow(room: str) -> None:
     files = sorted((ROOT / room).rglob("*.py")) + sorted((ROOT / room).rglob("*.pyi"))
     assert files
-    wrong = {
-        str(f.relative_to(ROOT)): bad
-        for f in files
-        if (bad := forbidden(room, f.name, imported(f.read_text())))
-    }
+    wrong = {str(f.relative_to(ROOT)): bad for f in files if (bad := forbidden(room, f.name, imported(f.read_text())))}
     assert not wrong
 
 
 def test_core_has_no_clock_files_threads_or_network() -> None:
     outside = {"time", "threading", "socket", "sqlite3", "pathlib", "os", "subprocess", "datetime"}
-    wrong = {
-        f.name: bad
-        for f in sorted((ROOT / "core").rglob("*.py"))
-        if (bad := imported(f.read_text()) & outside)
-    }
+    wrong = {f.name: bad for f in sorted((ROOT / "core").rglob("*.py")) if (bad := imported(f.read_text()) & outside)}
     assert not wrong
 
 
