@@ -1,0 +1,242 @@
+"""HDLC frames of IEC 62056-46 (frame format type 3) and the framer that finds them in a dirty octet stream.
+
+It knows octets, addresses and check sequences; sequence numbers and time are the link's.
+
+The framer must survive, and its tests show that it does:
+- one octet at a time, and several frames in one read;
+- 0x7E inside a frame and as the last octet of the FCS: the end comes from the length field, then the FCS;
+- one flag shared by two frames, and any number of flags between them;
+- a torn frame followed by a good one, a length field that promises more than will come: HCS and FCS tell;
+- a closing flag that noise has changed: the FCS has vouched for the frame already;
+- noise for ever: the buffer never holds more than one frame of the longest length.
+
+"Corrupt" is not "incomplete": after a bad check sequence the search goes on one octet after the flag, so that
+a good frame inside the rubbish is still found.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Self
+
+from firmware_io.errors import LocalProtocolError, RemoteProtocolError
+
+FLAG = 0x7E
+MAX_LENGTH = 0x7FF  # the length field has 11 bits
+MIN_LENGTH = 7  # format 2, addresses 1 + 1, control 1, check sequence 2
+MAX_ADDRESS_OCTETS = 4
+
+ALL_STATION = 0x7F  # of a one-octet or the lower half of a two-octet address; 0x3FFF in four octets
+NO_STATION = 0x00
+
+
+def _crc_table() -> tuple[int, ...]:
+    table = []
+    for octet in range(256):
+        crc = octet
+        for _ in range(8):
+            crc = (crc >> 1) ^ 0x8408 if crc & 1 else crc >> 1
+        table.append(crc)
+    return tuple(table)
+
+
+_CRC = _crc_table()
+
+
+def fcs16(octets: bytes | bytearray | memoryview) -> int:
+    """The check sequence of ISO/IEC 13239 (CRC-16/X.25); it goes on the wire low octet first."""
+    crc = 0xFFFF
+    for octet in octets:
+        crc = (crc >> 8) ^ _CRC[(crc ^ octet) & 0xFF]
+    return crc ^ 0xFFFF
+
+
+class Address(NamedTuple):
+    """An HDLC address: `upper` (logical device, or the client), `lower` (physical device, None in one octet)."""
+
+    upper: int
+    lower: int | None = None
+    octets: int = 1
+
+    @classmethod
+    def server(cls, logical: int, physical: int, octets: int = 0) -> Self:
+        """A server's address; `octets` 0 takes the shortest of 2 and 4. One octet carries `physical` alone.
+
+        Raises:
+            LocalProtocolError: the numbers do not fit into that many octets.
+        """
+        if octets == 1:
+            return cls(physical)._checked()
+        return cls(logical, physical, octets or (2 if max(logical, physical) < 0x80 else 4))._checked()
+
+    @classmethod
+    def client(cls, number: int) -> Self:
+        """A client's address, one octet."""
+        return cls(number)._checked()
+
+    def _checked(self) -> Self:
+        limit = 0x4000 if self.octets == 4 else 0x80
+        numbers = [self.upper] if self.lower is None else [self.upper, self.lower]
+        if self.octets not in (1, 2, 4) or not all(0 <= n < limit for n in numbers):
+            raise LocalProtocolError(f"HDLC address {self.upper}/{self.lower} does not fit into {self.octets} octets")
+        return self
+
+    def encode(self) -> bytes:
+        """The octets on the wire: seven bits each, the least significant bit marks the last one."""
+        if self.lower is None:
+            return bytes((self.upper << 1 | 1,))
+        if self.octets == 2:
+            return bytes((self.upper << 1, self.lower << 1 | 1))
+        upper, lower = self.upper, self.lower
+        return bytes(
+            ((upper >> 7) << 1, (upper & 0x7F) << 1, (lower >> 7) << 1, (lower & 0x7F) << 1 | 1),
+        )
+
+    @classmethod
+    def decode(cls, octets: bytes) -> Self:
+        """Read the octets of one address field.
+
+        Raises:
+            RemoteProtocolError: not 1, 2 or 4 octets, or the end mark is in the wrong place.
+        """
+        if len(octets) not in (1, 2, 4) or not octets[-1] & 1 or any(o & 1 for o in octets[:-1]):
+            raise RemoteProtocolError(f"{octets.hex()} is not an HDLC address")
+        bits = [o >> 1 for o in octets]
+        if len(bits) == 1:
+            return cls(bits[0])
+        if len(bits) == 2:
+            return cls(bits[0], bits[1], 2)
+        return cls(bits[0] << 7 | bits[1], bits[2] << 7 | bits[3], 4)
+
+    def __str__(self) -> str:
+        return str(self.upper) if self.lower is None else f"{self.upper}/{self.lower}"
+
+
+class Frame(NamedTuple):
+    """One frame whose check sequences were right. Addresses are in wire form: comparing them is all a link does."""
+
+    destination: bytes
+    source: bytes
+    control: int
+    information: bytes = b""
+    segmented: bool = False
+
+
+def encode_frame(frame: Frame) -> bytes:
+    """The frame with its flags and check sequences.
+
+    Raises:
+        LocalProtocolError: longer than the length field can say.
+    """
+    header = frame.destination + frame.source + bytes((frame.control,))
+    length = 2 + len(header) + 2 + (len(frame.information) + 2 if frame.information else 0)
+    if length > MAX_LENGTH:
+        raise LocalProtocolError(f"a frame of {length} octets; the format allows {MAX_LENGTH}")
+    body = bytes((0xA0 | (0x08 if frame.segmented else 0) | length >> 8, length & 0xFF)) + header
+    body += fcs16(body).to_bytes(2, "little")
+    if frame.information:
+        body += frame.information
+        body += fcs16(body).to_bytes(2, "little")
+    return b"\x7e" + body + b"\x7e"
+
+
+class Framer:
+    """Finds frames in a stream. `corrupt` counts those whose check sequence was wrong, `skipped` other octets."""
+
+    def __init__(self, max_length: int = MAX_LENGTH) -> None:
+        self._max_length = max_length
+        self._buffer = bytearray()
+        self.corrupt = 0
+        self.skipped = 0
+
+    @property
+    def pending(self) -> bool:
+        """Whether octets of an unfinished frame are held."""
+        return len(self._buffer) > 1
+
+    def receive(self, octets: bytes) -> list[Frame]:
+        """Add what came from the line and return the frames that are complete now."""
+        frames: list[Frame] = []
+        # The buffer holds at most one longest frame between calls, and one read more during a call.
+        self._buffer += octets
+        self._scan(frames, closed=False)
+        return frames
+
+    def idle(self) -> list[Frame]:
+        """The line fell silent: what is still unfinished was torn, unless only its closing flag is missing."""
+        frames: list[Frame] = []
+        self._scan(frames, closed=True)
+        self.reset()
+        return frames
+
+    def reset(self) -> None:
+        """Forget what is held; for use before a new request."""
+        self._buffer.clear()
+
+    def _scan(self, frames: list[Frame], closed: bool) -> None:
+        buffer, start = self._buffer, 0
+        while True:
+            flag = buffer.find(FLAG, start)
+            if flag < 0:
+                self.skipped += len(buffer) - start
+                start = len(buffer)
+                break
+            self.skipped += flag - start
+            start = flag
+            end = self._complete(flag, closed, frames)
+            if end == 0:
+                break
+            start = end
+        del buffer[:start]
+
+    def _complete(self, flag: int, closed: bool, frames: list[Frame]) -> int:
+        """Where the search goes on after the flag at `flag`, or 0 when more octets are needed."""
+        buffer = self._buffer
+        first, held = flag + 1, len(buffer) - flag - 1
+        if held < 2:
+            return self._wait(flag, closed)
+        if buffer[first] & 0xF0 != 0xA0:
+            return first
+        length = (buffer[first] & 0x07) << 8 | buffer[first + 1]
+        if not MIN_LENGTH <= length <= self._max_length:
+            return first
+        position = first + 2
+        fields: list[bytes] = []
+        for _ in range(2):
+            for octets in range(1, MAX_ADDRESS_OCTETS + 1):
+                if position + octets > len(buffer):
+                    return self._wait(flag, closed)
+                if buffer[position + octets - 1] & 1:
+                    break
+            else:
+                return first
+            if octets == 3:
+                return first
+            fields.append(bytes(buffer[position : position + octets]))
+            position += octets
+        header_end = position + 1
+        frame_end = first + length
+        if header_end + 2 > frame_end or header_end + 2 < frame_end < header_end + 5:
+            return first
+        if header_end + 2 > len(buffer):
+            return self._wait(flag, closed)
+        if fcs16(buffer[first:header_end]) != buffer[header_end] | buffer[header_end + 1] << 8:
+            self.corrupt += 1
+            return first
+        if len(buffer) < frame_end + (0 if closed else 1):
+            return self._wait(flag, closed)
+        information = b""
+        if frame_end > header_end + 2:
+            if fcs16(buffer[first : frame_end - 2]) != buffer[frame_end - 2] | buffer[frame_end - 1] << 8:
+                self.corrupt += 1
+                return first
+            information = bytes(buffer[header_end + 2 : frame_end - 2])
+        segmented = bool(buffer[first] & 0x08)
+        frames.append(Frame(fields[0], fields[1], buffer[position], information, segmented))
+        return frame_end  # the closing flag stays: the next frame may share it
+
+    def _wait(self, flag: int, closed: bool) -> int:
+        if not closed:
+            return 0
+        if len(self._buffer) > flag + 1:
+            self.corrupt += 1
+        return flag + 1

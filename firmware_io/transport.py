@@ -1,0 +1,151 @@
+"""Moves octets between us and a line, under a deadline: a serial port or a TCP connection.
+
+It knows no frames. A transport has its own time (`monotonic`), because its waiting is done by the host: an
+accelerated clock for a simulated building must not make a real line look dead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import time
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import serial
+
+from firmware_io.errors import TransportError
+from firmware_io.spec import BusSpec
+
+CONNECT_TIMEOUT_S = 5.0
+WRITE_TIMEOUT_S = 5.0
+
+
+class Transport(Protocol):
+    """A half-duplex octet stream; only one thread uses it."""
+
+    def read(self, max_octets: int, deadline: float) -> bytes:
+        """At least one octet as soon as there is one, or nothing at `deadline` (seconds of `monotonic`).
+
+        Raises:
+            TransportError: the port or the connection is gone.
+        """
+
+    def write(self, octets: bytes) -> None:
+        """Hand all octets to the line.
+
+        Raises:
+            TransportError: the port or the connection is gone, or takes nothing any more.
+        """
+
+    def close(self) -> None:
+        """Let the port go; never raises, and may be called twice."""
+
+    def monotonic(self) -> float:
+        """The time that deadlines of `read` are in, seconds."""
+
+
+class Serial:
+    """A serial port, opened for us alone: 8 data bits, 1 stop bit.
+
+    Raises:
+        TransportError: the port cannot be opened.
+    """
+
+    def __init__(self, port: str, baud: int = 9600, parity: str = "N") -> None:
+        self._name = port
+        try:
+            self._port = serial.Serial(
+                port, baud, parity=parity, timeout=0, write_timeout=WRITE_TIMEOUT_S, exclusive=True
+            )
+        except (OSError, ValueError) as error:
+            raise TransportError(f"cannot open serial port {port} at {baud} Bd: {error}") from error
+        with contextlib.suppress(OSError, ValueError, NotImplementedError):
+            self._port.set_low_latency_mode(True)  # USB adapters otherwise hold octets back for 16 ms
+
+    def read(self, max_octets: int, deadline: float) -> bytes:
+        try:
+            return _read_ready(self._port.fileno(), max_octets, deadline)
+        except (OSError, ValueError) as error:
+            raise TransportError(f"serial port {self._name} failed on read: {error}; is it plugged in?") from error
+
+    def write(self, octets: bytes) -> None:
+        try:
+            self._port.write(octets)
+        except (OSError, ValueError) as error:
+            raise TransportError(f"serial port {self._name} failed on write: {error}; is it plugged in?") from error
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._port.close()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+class Tcp:
+    """A TCP connection to a meter or to a serial device server.
+
+    Raises:
+        TransportError: nobody answers at that address.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._name = f"tcp://{host}:{port}"
+        try:
+            self._socket = socket.create_connection((host, port), CONNECT_TIMEOUT_S)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            self._socket.settimeout(WRITE_TIMEOUT_S)
+        except OSError as error:
+            raise TransportError(f"cannot connect to {self._name}: {error}") from error
+
+    def read(self, max_octets: int, deadline: float) -> bytes:
+        try:
+            return _read_ready(self._socket.fileno(), max_octets, deadline)
+        except (OSError, ValueError) as error:
+            raise TransportError(f"{self._name} failed on read: {error}") from error
+
+    def write(self, octets: bytes) -> None:
+        try:
+            self._socket.sendall(octets)
+        except OSError as error:
+            raise TransportError(f"{self._name} failed on write: {error}") from error
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.close()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+def open_transport(spec: BusSpec) -> Transport:
+    """Open the line that `spec.port` names.
+
+    Raises:
+        TransportError: it cannot be opened, or the address is malformed.
+    """
+    if not spec.port.startswith("tcp://"):
+        return Serial(spec.port, spec.baud, spec.parity)
+    parts = urlsplit(spec.port)
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise TransportError(f"bus {spec.id}: {spec.port}: {error}") from error
+    if not host or port is None:
+        raise TransportError(f"bus {spec.id}: {spec.port} is not of the form tcp://host:port")
+    return Tcp(host, port)
+
+
+def _read_ready(fd: int, max_octets: int, deadline: float) -> bytes:
+    """Octets of a file descriptor, or nothing at the deadline. End of file is an error: a line has none."""
+    ready, _, _ = select.select([fd], [], [], max(0.0, deadline - time.monotonic()))
+    if not ready:
+        return b""
+    octets = os.read(fd, max_octets)
+    if not octets:
+        raise OSError("the other end hung up")
+    return octets
