@@ -13,7 +13,9 @@ from typing import Any
 import click
 
 # verb -> (module:command, one line for --help). Kept as text so that --help imports none of them.
-VERBS: dict[str, tuple[str, str]] = {}
+VERBS: dict[str, tuple[str, str]] = {
+    "check": ("agent.verbs.check:command", "Check a site file, and with --online the devices and the broker"),
+}
 
 
 class VerbTable(click.Group):
@@ -30,6 +32,20 @@ class VerbTable(click.Group):
         module, _, attribute = VERBS[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb; what a user can mend becomes one line for each error and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
+            raise
+        except Exception as error:
+            from agent.exits import explain  # the error classes are worth importing only now
+
+            code, lines = explain(error)
+            for line in lines:
+                click.echo(line, err=True)
+            ctx.exit(code)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the verbs from the table, without importing them."""

@@ -1,27 +1,53 @@
 """The site file: TOML in, frozen structs out. Every error at once, each with file, line, key and what to do.
 
 It knows what a site may say, not what is done with it. Secrets never stand in the file: only paths of them, or
-names of systemd credentials (`credential:NAME`).
+names of systemd credentials (`credential:NAME`, see agent.credentials). Files of a folder `conf.d` beside the site
+file are merged in: arrays of tables are joined, and no key may be set twice.
 """
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
+from agent import config_rules
+from agent.toml_tables import ConfigError, Source, parse_table, read
+
+__all__ = ["Bus", "Config", "ConfigError", "Detection", "Meter", "Mqtt", "Service", "Site", "Store", "Zone", "load"]
+
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Probability = Annotated[float, msgspec.Meta(gt=0, lt=1)]
-Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Name = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        extra={"expected": "a name: up to 64 letters, digits, dots, hyphens and underscores"},
+    ),
+]
+Secret = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^(credential:[A-Za-z0-9._-]+|\.{0,2}/.+)$",
+        extra={
+            "expected": "a path (/etc/checkmeter/keys/...) or credential:NAME; a secret never stands in this file",
+            "secret": True,
+        },
+    ),
+]
+Hex16 = Annotated[
+    str, msgspec.Meta(pattern=r"^[0-9A-Fa-f]{16}$", extra={"expected": "16 hexadecimal digits (8 octets)"})
+]
+Address = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
-class ConfigError(Exception):
-    """The site file cannot be used; `errors` holds one line for each thing to mend. Exit code 78."""
-
-    def __init__(self, errors: list[str]) -> None:
-        super().__init__("\n".join(errors))
-        self.errors = errors
+def about(text: str) -> msgspec.Meta:
+    """What a key means, in one line: for the JSON Schema that editors show, and for the documentation."""
+    return msgspec.Meta(description=text)
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,98 +57,109 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Site(_Table, frozen=True, kw_only=True):
     """[site]: where the alerts say they come from."""
 
-    tenant: Name = "local"
-    site: Name
-    gateway: Name
-    timezone: str = "UTC"  # of the people in the building: for hour-of-day features and reports only
+    tenant: Annotated[Name, about("The utility or owner; first part of every topic.")] = "local"
+    site: Annotated[Name, about("The building.")]
+    gateway: Annotated[Name, about("This gateway; equals the MQTT client id and the certificate's CN.")]
+    timezone: Annotated[str, about("Of the people in the building: for hour-of-day features and reports only.")] = "UTC"
 
 
 class Bus(_Table, frozen=True, kw_only=True):
     """[[bus]]: one serial port or TCP link; half-duplex, one thread."""
 
-    id: Name
-    port: str  # /dev/ttyUSB0, or tcp://host:port
-    framing: Literal["hdlc", "wrapper"] = "hdlc"
-    baud: int = 9600
-    parity: Literal["N", "E", "O"] = "N"
-    poll_s: Positive = 60.0  # one cycle over all meters of the bus
-    timeout_s: Positive = 2.0  # for the first octet of a reply
-    inter_octet_s: Positive = 0.1
-    echo: bool = False  # the adapter hears what it sends
+    id: Annotated[Name, about("How meters name this bus.")]
+    port: Annotated[str, about("/dev/ttyUSB0, a stable name under /dev/serial/by-id, or tcp://host:port.")]
+    framing: Annotated[Literal["hdlc", "wrapper"], about("HDLC, or the wrapper of IEC 62056-47 on TCP.")] = "hdlc"
+    baud: Annotated[int, msgspec.Meta(ge=50, le=4_000_000, description="Baud rate of a serial port.")] = 9600
+    parity: Annotated[Literal["N", "E", "O"], about("None, even or odd.")] = "N"
+    poll_s: Annotated[Positive, about("One cycle over all meters of the bus, seconds.")] = 60.0
+    timeout_s: Annotated[Positive, about("Wait for the first octet of a reply, seconds.")] = 2.0
+    inter_octet_s: Annotated[Positive, about("Silence inside a reply that makes it a torn one, seconds.")] = 0.1
 
 
 class Meter(_Table, frozen=True, kw_only=True):
     """[[meter]]: one main meter or sub-meter. A replay needs `id`, `accuracy_class` and `resolution_wh` only."""
 
-    id: Name
-    bus: str | None = None
-    address: int | None = None  # HDLC physical address, or wrapper's server port
-    logical_address: int = 1
-    address_octets: Literal[0, 1, 2, 4] = 0  # 0: the shortest that holds the address
-    client: int = 16
-    accuracy_class: Positive = 1.0
-    resolution_wh: Positive = 10.0
-    serial: str | None = None  # expected serial number; another one is a replaced meter
-    phase: Literal[0, 1, 2, 3] = 0  # 0: three-phase or unknown
-    ct_ratio: Positive = 1.0
-    security: Literal["none", "lls", "hls-gmac"] = "none"
-    password: str | None = None  # path or credential:NAME
-    authentication_key: str | None = None
-    encryption_key: str | None = None
-    system_title: str | None = None  # ours towards this meter, 16 hex digits
-    min_gap_s: NotNegative = 0.0  # some meters reboot when polled fast
-    single_association: bool = False
-    with_list: bool = True
-    max_pdu: int = 1024
-    max_frame: int = 512
-    inactivity_s: Positive = 120.0
+    id: Annotated[Name, about("How zones and alerts name this meter.")]
+    bus: Annotated[str | None, about("The id of the [[bus]] it hangs on.")] = None
+    address: Annotated[Address | None, about("HDLC physical address, or the wrapper's server port.")] = None
+    logical_address: Annotated[int, msgspec.Meta(ge=0, le=16383, description="HDLC logical device.")] = 1
+    address_octets: Annotated[Literal[0, 1, 2, 4], about("0: the shortest that holds the address.")] = 0
+    client: Annotated[int, msgspec.Meta(ge=1, le=127, description="Client SAP: 16 is the public client.")] = 16
+    accuracy_class: Annotated[Positive, about("From the meter's face plate: 0.2, 0.5, 1 or 2 (per cent).")] = 1.0
+    resolution_wh: Annotated[Positive, about("The step of its energy register, Wh.")] = 10.0
+    serial: Annotated[str | None, about("Expected serial number; another one is a replaced meter.")] = None
+    phase: Annotated[Literal[0, 1, 2, 3], about("0: three-phase or unknown.")] = 0
+    ct_ratio: Annotated[Positive, about("Factor on its registers, where the meter does not apply it itself.")] = 1.0
+    security: Annotated[Literal["none", "lls", "hls-gmac"], about("How the association is secured.")] = "none"
+    password: Annotated[Secret | None, about("LLS secret: a path or credential:NAME.")] = None
+    authentication_key: Annotated[Secret | None, about("HLS: path or credential:NAME of a key in hex.")] = None
+    encryption_key: Annotated[Secret | None, about("HLS: path or credential:NAME of a key in hex.")] = None
+    system_title: Annotated[Hex16 | None, about("Ours towards this meter, 16 hex digits.")] = None
+    min_gap_s: Annotated[NotNegative, about("Pause between requests; some meters reboot when polled fast.")] = 0.0
+    single_association: Annotated[bool, about("The line bears one open association at a time.")] = False
+    with_list: Annotated[bool, about("The meter answers a GET with a list of registers.")] = True
+    max_pdu: Annotated[int, msgspec.Meta(ge=64, le=65535, description="Largest APDU it takes, octets.")] = 1024
+    max_frame: Annotated[int, msgspec.Meta(ge=32, le=2030, description="Largest HDLC information field.")] = 512
+    inactivity_s: Annotated[Positive, about("It drops an idle association after so many seconds.")] = 120.0
 
 
 class Zone(_Table, frozen=True, kw_only=True):
     """[[zone]]: one balance. A sub that is another zone's main meter makes the tree of zones."""
 
-    id: Name
-    main: str
-    subs: list[str]
-    export: list[str] = []  # meters in `subs` whose export register is taken off their import
-    minus: list[str] = []  # meters that count against the sum (a shared load metered twice)
+    id: Annotated[Name, about("How alerts name this zone.")]
+    main: Annotated[str, about("The id of the main meter.")]
+    subs: Annotated[list[str], about("The ids of the sub-meters behind it.")]
+    export: Annotated[list[str], about("Those of `subs` whose export register is taken off their import.")] = []
+    minus: Annotated[list[str], about("Meters that count against the sum: a shared load metered twice.")] = []
 
 
 class Detection(_Table, frozen=True, kw_only=True):
     """[detection]: what an alarm promises."""
 
-    interval_s: Positive = 900.0
-    false_alarms_per_year: Positive = 0.1
-    confidence: Probability = 0.9  # below it no flat is named
-    guard_days: Positive = 14.0  # rows younger than this are not absorbed as normal
-    model: str | None = None  # path of a .tflite; the shipped one by default
+    interval_s: Annotated[Positive, about("The balance is drawn up this often, seconds.")] = 900.0
+    false_alarms_per_year: Annotated[Positive, about("Promised rate of false alarms, per building and year.")] = 0.1
+    confidence: Annotated[Probability, about("Below this probability no flat is named.")] = 0.9
+    guard_days: Annotated[Positive, about("Rows younger than this are not absorbed as normal.")] = 14.0
+    model: Annotated[str | None, about("Path of a .tflite; the shipped one by default.")] = None
 
 
 class Mqtt(_Table, frozen=True, kw_only=True):
     """[mqtt]: the utility's broker."""
 
-    url: str  # mqtt://host:port or mqtts://host:port
-    version: Literal["5", "3.1.1"] = "5"
-    client_id: str | None = None  # the gateway's name by default
-    ca: str | None = None
-    certificate: str | None = None
-    key: str | None = None
+    url: Annotated[str, about("mqtt://host:port or mqtts://host:port.")]
+    version: Annotated[Literal["5", "3.1.1"], about("Protocol version; 3.1.1 has no properties.")] = "5"
+    client_id: Annotated[str | None, about("The gateway's name by default.")] = None
+    ca: Annotated[str | None, about("CA certificate, PEM; the system's store by default.")] = None
+    certificate: Annotated[str | None, about("Client certificate, PEM.")] = None
+    key: Annotated[Secret | None, about("Client key, PEM: a path or credential:NAME.")] = None
     username: str | None = None
-    password: str | None = None  # path or credential:NAME
-    alpn: list[str] = []
-    keepalive_s: int = 60
-    inflight: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 20
-    delivery: Literal["broker", "end_to_end"] = "broker"
-    command_keys: list[str] = []  # paths of Ed25519 public keys that may sign commands
-    cim: dict[str, str] = {}  # alert or tamper kind -> IEC 61968-9 event type
+    password: Annotated[Secret | None, about("A path or credential:NAME.")] = None
+    alpn: Annotated[list[str], about("ALPN protocols for brokers on port 443.")] = []
+    keepalive_s: Annotated[int, msgspec.Meta(ge=5, le=3600)] = 60
+    inflight: Annotated[int, msgspec.Meta(ge=1, le=1000, description="Messages sent and not acknowledged.")] = 20
+    delivery: Annotated[
+        Literal["broker", "end_to_end"], about("Who must acknowledge before a message leaves the outbox.")
+    ] = "broker"
+    command_keys: Annotated[list[str], about("Paths of Ed25519 public keys that may sign commands.")] = []
+    cim: Annotated[dict[str, str], about("Alert or tamper kind -> IEC 61968-9 event type.")] = {}
 
 
 class Store(_Table, frozen=True, kw_only=True):
     """[store]: what is kept on the gateway's disk."""
 
     path: str = "/var/lib/checkmeter/checkmeter.sqlite"
-    outbox_mb: Positive = 64.0
-    history_days: Positive = 120.0
+    outbox_mb: Annotated[Positive, about("Cap of what waits for the broker, MB.")] = 64.0
+    history_days: Annotated[Positive, about("How long interval history is kept.")] = 120.0
+
+
+class Service(_Table, frozen=True, kw_only=True):
+    """[service]: how the running agent can be watched on the gateway."""
+
+    socket: Annotated[str, about("Unix socket of `checkmeter status` and `watch`.")] = "/run/checkmeter/control.sock"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], about("Least level that is logged.")] = "info"
+    log_format: Annotated[Literal["text", "json"], about("Text with journald priorities, or one JSON a line.")] = "text"
+    metrics_textfile: Annotated[str | None, about("Prometheus textfile, written anew every 30 s.")] = None
+    metrics_port: Annotated[Port | None, about("Serve /metrics on this port of the loopback address.")] = None
 
 
 class Config(_Table, frozen=True, kw_only=True):
@@ -135,4 +172,81 @@ class Config(_Table, frozen=True, kw_only=True):
     detection: Detection = Detection()
     mqtt: Mqtt | None = None
     store: Store = Store()
+    service: Service = Service()
     simulation: dict[str, object] | None = None  # read by `checkmeter simulate` only, checked there
+
+
+def files_of(path: Path) -> list[Path]:
+    """The site file and those of `conf.d` beside it, in the order of their names."""
+    return [path, *sorted((path.parent / "conf.d").glob("*.toml"))]
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of all that `load` reads, in hex: which configuration this is."""
+    sha = hashlib.sha256()
+    for file in files_of(path):
+        sha.update(file.read_bytes())
+    return sha.hexdigest()
+
+
+def read_site(path: Path) -> Source:
+    """The merged tree of a site file with the lines of its keys, for those who parse a table of their own.
+
+    Raises:
+        ConfigError: unreadable, not TOML, or a key set twice.
+    """
+    return read(files_of(path))
+
+
+def load(path: str | Path, *, online: bool = False) -> Config:
+    """Read and check a site file. With `online`, also that each meter can be reached: a bus and an address.
+
+    Relative paths in the file count from its folder.
+
+    Raises:
+        ConfigError: with all the errors.
+    """
+    path = Path(path)
+    source = read_site(path)
+    config = parse_table(source, (), source.tree, Config)
+    config_rules.check(config, source, online=online)
+    source.check()
+    return _from_folder(config, path.resolve().parent)
+
+
+def _from_folder(config: Config, folder: Path) -> Config:
+    """The same with relative paths made absolute."""
+
+    def absolute(text: str | None) -> str | None:
+        return text if text is None or text.startswith("credential:") else str(folder / text)
+
+    replace = msgspec.structs.replace
+    mqtt = config.mqtt and replace(
+        config.mqtt,
+        ca=absolute(config.mqtt.ca),
+        certificate=absolute(config.mqtt.certificate),
+        key=absolute(config.mqtt.key),
+        password=absolute(config.mqtt.password),
+        command_keys=[str(folder / key) for key in config.mqtt.command_keys],
+    )
+    meters = [
+        replace(
+            meter,
+            password=absolute(meter.password),
+            authentication_key=absolute(meter.authentication_key),
+            encryption_key=absolute(meter.encryption_key),
+        )
+        for meter in config.meter
+    ]
+    return replace(
+        config,
+        meter=meters,
+        mqtt=mqtt,
+        detection=replace(config.detection, model=absolute(config.detection.model)),
+        store=replace(config.store, path=str(folder / config.store.path)),
+        service=replace(
+            config.service,
+            socket=str(folder / config.service.socket),
+            metrics_textfile=absolute(config.service.metrics_textfile),
+        ),
+    )

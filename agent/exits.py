@@ -1,0 +1,33 @@
+"""Which exit code and which words an error gets at the command line. What is nobody's to mend is raised again."""
+
+from __future__ import annotations
+
+from agent.toml_tables import ConfigError
+from firmware_io.errors import MeterError
+
+NEGATIVE = 1  # the verb's own negative answer
+USAGE = 2
+UNAVAILABLE = 69  # a device or a broker (EX_UNAVAILABLE)
+INPUT_OUTPUT = 74  # EX_IOERR
+CONFIG = 78  # EX_CONFIG
+
+
+def explain(error: Exception) -> tuple[int, list[str]]:
+    """The exit code and the lines for standard error.
+
+    Raises:
+        Exception: `error` itself, if it is a bug of ours: then the traceback is what helps.
+    """
+    match error:
+        case ConfigError():
+            return CONFIG, error.errors
+        case MeterError():
+            return UNAVAILABLE, [str(error)]
+        case ConnectionError() | TimeoutError():
+            return UNAVAILABLE, [f"no connection: {error.strerror or error}; is it running, and is the address right?"]
+        case OSError() if error.filename is not None:
+            return INPUT_OUTPUT, [f"{error.filename}: {error.strerror}; check the path and its permissions"]
+        case OSError():
+            return INPUT_OUTPUT, [f"input or output failed: {error.strerror or error}"]
+        case _:
+            raise error
