@@ -17,6 +17,7 @@ PACKAGES = [
 ]
 
 KERNELS = [
+    "core._attribution",
     "core._balance",
 ]
 
