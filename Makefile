@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help build test lint format demo clean bench-dlms bench-core bench-detection
+.PHONY: help build test lint format demo deb clean bench-dlms bench-core bench-detection
 
 help: ## List the targets
 	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ lint: build ## ruff, mypy --strict, cython-lint
 format: build ## Format the sources
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+deb: build ## Build the Debian package of this machine's architecture into dist/
+	$(PY) -m agent.deploy.deb dist
 
 clean: ## Remove what the build made
 	rm -rf build dist *.egg-info $(VENV) .demo

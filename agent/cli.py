@@ -15,6 +15,7 @@ import click
 # verb -> (module:command, one line for --help). Kept as text so that --help imports none of them.
 VERBS: dict[str, tuple[str, str]] = {
     "check": ("agent.verbs.check:command", "Check a site file, and with --online the devices and the broker"),
+    "install": ("agent.verbs.install:command", "Install the systemd unit and what goes with it on this gateway"),
 }
 
 
