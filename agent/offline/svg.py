@@ -1,0 +1,217 @@
+"""Small charts as SVG text: lines, steps, bands and marks over time or over the hours of a day.
+
+It knows points and labels, not what they mean. The charts have no script and no outside reference, print in black
+and white (every line has its own dash), and grow with the width of the page.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
+from html import escape
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+_Scale = Callable[[float], float]
+
+WIDTH, HEIGHT = 860, 270
+LEFT, RIGHT, TOP, BOTTOM = 62, 14, 30, 30
+MAX_POINTS = 1500  # more than the eye or the printer can tell apart
+DAY_S = 86_400
+# Steps of a time axis, s: hours, then days, then weeks.
+TIME_STEPS_S = (3600, 3 * 3600, 6 * 3600, 12 * 3600, DAY_S, 2 * DAY_S, 7 * DAY_S, 14 * DAY_S, 28 * DAY_S, 91 * DAY_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line: `y` at the chart's `x`, NaN where it breaks."""
+
+    label: str
+    y: Floats
+    colour: str = "#2f5d8a"
+    dash: str = ""
+    width: float = 1.6
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """An area between `low` and `high` at the chart's `x`."""
+
+    label: str
+    low: Floats
+    high: Floats
+    colour: str = "#2f5d8a"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A vertical line at `x` with a word beside it."""
+
+    x: float
+    label: str
+    colour: str = "#b03a2e"
+
+
+def chart(
+    title: str,
+    x: Floats,
+    lines: Sequence[Line],
+    *,
+    bands: Sequence[Band] = (),
+    marks: Sequence[Mark] = (),
+    y_label: str = "",
+    zone: tzinfo = UTC,
+    hours: bool = False,
+    from_zero: bool = True,
+) -> str:
+    """One chart as an `<svg>` element.
+
+    `x` [T] are UTC seconds, or hours 0..24 where `hours` is set. `from_zero` keeps zero on the y axis.
+
+    Raises:
+        ValueError: no point at all, or a line of another length than `x`.
+    """
+    if len(x) == 0 or any(len(line.y) != len(x) for line in lines):
+        raise ValueError("a chart needs points, and as many in each line as on its axis")
+    values = [line.y for line in lines] + [b.low for b in bands] + [b.high for b in bands]
+    low, high = _limits(values, from_zero)
+    ticks = _number_ticks(low, high)
+    low, high = min(low, ticks[0]), max(high, ticks[-1])
+    x0, x1 = float(x[0]), float(x[-1]) if x[-1] > x[0] else float(x[0]) + 1.0
+
+    def px(value: float) -> float:
+        return LEFT + (value - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT)
+
+    def py(value: float) -> float:
+        return TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="{escape(title, quote=True)}" font-family="Helvetica, Arial, sans-serif" font-size="12">',
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
+        f'<text x="{LEFT}" y="16" font-weight="bold" fill="#1d2733">{escape(title)}</text>',
+    ]
+    parts += [
+        f'<path d="M{LEFT} {py(t):.1f}H{WIDTH - RIGHT}" stroke="{"#9aa7b4" if t == 0 else "#e3e8ed"}"/>'
+        f'<text x="{LEFT - 6}" y="{py(t) + 4:.1f}" text-anchor="end" fill="#51606f">{_number(t)}</text>'
+        for t in ticks
+    ]
+    if y_label:
+        parts.append(f'<text x="{LEFT - 6}" y="{TOP - 8}" text-anchor="end" fill="#51606f">{escape(y_label)}</text>')
+    for value, label in _hour_ticks(x0, x1) if hours else _time_ticks(x0, x1, zone):
+        parts.append(f'<path d="M{px(value):.1f} {HEIGHT - BOTTOM}v4" stroke="#9aa7b4"/>')
+        parts.append(
+            f'<text x="{px(value):.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle" fill="#51606f">{label}</text>'
+        )
+    for band in bands:
+        parts += _area(thin(x, band.low, band.high), px, py, band.colour)
+    for line in lines:
+        parts += _polyline(thin(x, line.y), px, py, line)
+    for mark in marks:
+        if x0 <= mark.x <= x1:
+            anchor, shift = ("end", -4) if px(mark.x) > WIDTH * 0.8 else ("start", 4)
+            parts.append(
+                f'<path d="M{px(mark.x):.1f} {TOP}V{HEIGHT - BOTTOM}" stroke="{mark.colour}" stroke-dasharray="5 3"/>'
+                f'<text x="{px(mark.x) + shift:.1f}" y="{TOP + 11}" text-anchor="{anchor}" fill="{mark.colour}">'
+                f"{escape(mark.label)}</text>"
+            )
+    parts += _legend(lines, bands)
+    parts.append("</svg>")
+    return "".join(parts)
+
+
+def thin(x: Floats, *columns: Floats) -> tuple[Floats, ...]:
+    """At most MAX_POINTS points: means over runs of neighbours (NaN where a whole run is unknown)."""
+    step = math.ceil(len(x) / MAX_POINTS)
+    if step == 1:
+        return (x, *columns)
+    usable = len(x) // step * step
+    out = [x[:usable].reshape(-1, step).mean(1)]
+    for column in columns:
+        runs = column[:usable].reshape(-1, step)
+        known = ~np.isnan(runs)
+        count = known.sum(1)
+        total = np.where(known, runs, 0.0).sum(1)
+        out.append(np.where(count > 0, total / np.maximum(count, 1), np.nan))
+    return tuple(out)
+
+
+def _limits(values: Sequence[Floats], from_zero: bool) -> tuple[float, float]:
+    known = [v[np.isfinite(v)] for v in values]
+    known = [v for v in known if len(v)]
+    low = min((float(v.min()) for v in known), default=0.0)
+    high = max((float(v.max()) for v in known), default=1.0)
+    if from_zero:
+        low, high = min(low, 0.0), max(high, 0.0)
+    return (low, high) if high > low else (low - 0.5, low + 0.5)
+
+
+def _number_ticks(low: float, high: float) -> list[float]:
+    rough = (high - low) / 4
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
+    first = math.floor(low / step + 1e-9)
+    last = math.ceil(high / step - 1e-9)
+    return [round(k * step, 10) for k in range(first, last + 1)]
+
+
+def _number(value: float) -> str:
+    return f"{value:.10g}" if abs(value) < 1e5 else f"{value:.3g}"
+
+
+def _hour_ticks(x0: float, x1: float) -> list[tuple[float, str]]:
+    return [(float(h), f"{h:02d}:00") for h in range(0, 25, 3) if x0 <= h <= x1]
+
+
+def _time_ticks(x0: float, x1: float, zone: tzinfo) -> list[tuple[float, str]]:
+    step = next((s for s in TIME_STEPS_S if (x1 - x0) / s <= 9), TIME_STEPS_S[-1])
+    offset = (datetime.fromtimestamp(x0, zone).utcoffset() or timedelta()).total_seconds()
+    first = math.ceil((x0 + offset) / step) * step - offset
+    form = "%d %b" if step >= DAY_S else "%d %b %H:%M"
+    return [(t, datetime.fromtimestamp(t, zone).strftime(form)) for t in np.arange(first, x1 + 1, step).tolist()]
+
+
+def _runs(ok: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], ok.astype(np.int8), [0]])))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
+def _polyline(points: tuple[Floats, ...], px: _Scale, py: _Scale, line: Line) -> list[str]:
+    x, y = points
+    dash = f' stroke-dasharray="{line.dash}"' if line.dash else ""
+    out = []
+    for a, b in _runs(np.isfinite(y)):
+        path = " ".join(f"{px(float(u)):.1f},{py(float(v)):.1f}" for u, v in zip(x[a:b], y[a:b], strict=True))
+        out.append(
+            f'<polyline points="{path}" fill="none" stroke="{line.colour}" stroke-width="{line.width}" '
+            f'stroke-linejoin="round"{dash}/>'
+        )
+    return out
+
+
+def _area(points: tuple[Floats, ...], px: _Scale, py: _Scale, colour: str) -> list[str]:
+    x, low, high = points
+    out = []
+    for a, b in _runs(np.isfinite(low) & np.isfinite(high)):
+        there = [f"{px(float(u)):.1f},{py(float(v)):.1f}" for u, v in zip(x[a:b], high[a:b], strict=True)]
+        back = [f"{px(float(u)):.1f},{py(float(v)):.1f}" for u, v in zip(x[a:b], low[a:b], strict=True)]
+        out.append(f'<polygon points="{" ".join(there + back[::-1])}" fill="{colour}" fill-opacity="0.16"/>')
+    return out
+
+
+def _legend(lines: Sequence[Line], bands: Sequence[Band]) -> list[str]:
+    entries = [(line.label, line.colour, line.dash) for line in lines if line.label]
+    entries += [(band.label, band.colour, "") for band in bands if band.label]
+    if len(entries) < 2:
+        return []
+    out, right = [], WIDTH - RIGHT
+    for label, colour, dash in reversed(entries):
+        right -= 7 * len(label) + 34
+        pattern = f' stroke-dasharray="{dash}"' if dash else ""
+        out.append(f'<path d="M{right} 12h20" stroke="{colour}" stroke-width="3"{pattern}/>')
+        out.append(f'<text x="{right + 25}" y="16" fill="#1d2733">{escape(label)}</text>')
+    return out
