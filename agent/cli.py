@@ -16,6 +16,8 @@ import click
 VERBS: dict[str, tuple[str, str]] = {
     "check": ("agent.verbs.check:command", "Check a site file, and with --online the devices and the broker"),
     "install": ("agent.verbs.install:command", "Install the systemd unit and what goes with it on this gateway"),
+    "train": ("agent.verbs.train:command", "Train the compact theft model on a table of features"),
+    "model": ("agent.verbs.model:command", "Show or verify a .tflite theft model"),
 }
 
 
