@@ -44,9 +44,23 @@ class MeterSpec:
     authentication_key: bytes | None = field(default=None, repr=False)
     encryption_key: bytes | None = field(default=None, repr=False)
     system_title: bytes | None = None  # ours towards this meter, 8 octets
+    ciphering: Literal["global", "dedicated", "general"] = "global"  # form of ciphered APDUs with hls-gmac
     min_gap_s: float = 0.0  # some meters reboot when polled fast
     single_association: bool = False
     with_list: bool = True
     max_pdu: int = 1024
     max_frame: int = 512
     inactivity_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError: a secret that the security needs is missing, or has the wrong length."""
+        if self.security == "lls" and not self.password:
+            raise ValueError(f"meter {self.id}: security lls needs a password")
+        if self.security == "hls-gmac":
+            for name, secret, octets in (
+                ("authentication_key", self.authentication_key, 16),
+                ("encryption_key", self.encryption_key, 16),
+                ("system_title", self.system_title, 8),
+            ):
+                if secret is None or len(secret) != octets:
+                    raise ValueError(f"meter {self.id}: security hls-gmac needs {name} of {octets} octets")
