@@ -211,10 +211,9 @@ def calibration(found: Calibration) -> str:
         middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
         half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
         axes.vlines(found.predicted, middle - half, middle + half, color=THEFT, linewidth=1.2, alpha=0.5)
-        axes.plot(found.predicted, p, color=THEFT, linewidth=1, alpha=0.6)
         axes.scatter(found.predicted, p, s=18 + 160 * n / n.sum(), color=THEFT, zorder=4)
         axes.set(xlabel="predicted probability", ylabel="share of thefts", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-        axes.set_title(f"Calibration: ECE {found.ece:.3f}")
+        axes.set_title("Calibration")
 
     return _svg(draw, 4.4, 3.6, "Calibration curve")
 

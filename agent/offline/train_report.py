@@ -33,7 +33,8 @@ svg text{font-family:system-ui,"Segoe UI",Roboto,"DejaVu Sans",sans-serif!import
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:13.5px;font-variant-numeric:tabular-nums}
 th,td{padding:5px 12px;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
 th{color:var(--soft);font-weight:600;vertical-align:bottom}th:first-child,td:first-child{text-align:left;padding-left:2px}
-.matrix td{text-align:center;min-width:110px;font-size:20px}.matrix td:first-child{font-size:13.5px}
+.matrix td,.matrix th{text-align:center}.matrix td{min-width:110px;font-size:20px}
+.matrix td:first-child{font-size:13.5px;text-align:left}
 .right{background:#e8f1f7}.wrong{background:#fbeee7}.matrix small{display:block;font-size:12px;color:var(--soft)}
 td.theft{color:var(--theft);font-weight:600}code{font-size:13px;overflow-wrap:anywhere}
 @media print{main{padding:0}h2{break-after:avoid}figure,.tile,table{break-inside:avoid}}
@@ -188,8 +189,7 @@ def _model(table: FeatureTable, result: Trained) -> str:
     constant = float(bias[0] - weights[0] @ result.network.mean)
     rows.append(["(constant)", "", "", f"{constant:+.4g}"])
     head = ["feature", "log-odds a sd", "odds ratio a sd", "log-odds a unit"]
-    coefficients = "<div><h3>Coefficients, calibration included</h3>" + _table(head, rows) + "</div>"
-    return text + f'<div class="figures">{coefficients}<figure>{plot}</figure></div>'
+    return text + "<h3>Coefficients, calibration included</h3>" + _table(head, rows) + _figures(plot)
 
 
 def _evaluation(table: FeatureTable, result: Trained, curve: metrics.Curve) -> str:
@@ -216,7 +216,7 @@ def _evaluation(table: FeatureTable, result: Trained, curve: metrics.Curve) -> s
         train_plots.precision_recall(curve, result.threshold),
         train_plots.lift(curve),
         train_plots.kolmogorov_smirnov(curve),
-        train_plots.calibration(metrics.calibration(truth, result.held_probability)),
+        train_plots.calibration(metrics.calibration(truth, result.held_probability, 10 if len(truth) >= 500 else 5)),
         train_plots.importance(table.names, result.importance),
     ]
     drawn = "whole groups drawn" if table.group_name else "rows drawn"
