@@ -137,7 +137,7 @@ def analyse(case: Case, zone: tzinfo) -> Analysis:
         neighbours_after_kwh=_neighbours(energies, column, hours, after, to_w),
         alternatives=(),
     )
-    return _with_alternatives(case, analysis, total_kwh, after)
+    return _with_alternatives(case, analysis)
 
 
 def _suspect(case: Case) -> str | None:
@@ -220,8 +220,8 @@ def _neighbours(
     return np.asarray(np.median(np.array([p for p in profiles if p is not None]), axis=0))
 
 
-def _with_alternatives(case: Case, a: Analysis, total_kwh: Floats, after: NDArray[np.bool_]) -> Analysis:
-    found = [_clocks(a), _accuracy(case, a), _technical_loss(case, a, total_kwh, after), _unread_meter(a)]
+def _with_alternatives(case: Case, a: Analysis) -> Analysis:
+    found = [_clocks(a), _accuracy(case, a), _technical_loss(a), _unread_meter(a)]
     if a.suspect is not None:
         found.append(_vacancy(a))
     return replace(a, alternatives=tuple(found))
@@ -260,7 +260,7 @@ def _accuracy(case: Case, a: Analysis) -> Alternative:
     )
 
 
-def _technical_loss(case: Case, a: Analysis, total_kwh: Floats, after: NDArray[np.bool_]) -> Alternative:
+def _technical_loss(a: Analysis) -> Alternative:
     share = a.missing_w / max(a.after.subs_w, 1.0)
     if not a.fitted or a.before is None:
         return Alternative(
@@ -269,17 +269,13 @@ def _technical_loss(case: Case, a: Analysis, total_kwh: Floats, after: NDArray[n
             "are no days before the onset from which this building's own loss could be learned.",
             Verdict.UNLIKELY if share > 0.03 else Verdict.POSSIBLE,
         )
-    ok = after & np.isfinite(a.residual_kwh)
-    load = total_kwh[ok] ** 2
-    spread = float(np.std(load) * np.std(a.residual_kwh[ok]))
-    likeness = float(np.mean((load - load.mean()) * (a.residual_kwh[ok] - a.residual_kwh[ok].mean()))) / (spread or 1.0)
     times = (a.after.technical_w + a.missing_w) / a.after.technical_w if a.after.technical_w > 0 else float("inf")
     grown = f"{times:.1f} times what it was" if np.isfinite(times) else "from next to nothing"
     return Alternative(
         "Technical loss (copper, meters' own use)",
         f"The loss learned before the onset is {a.after.technical_w:.0f} W at today's load. It would have to be "
-        f"{grown}, from one day to the next, and to follow the square of the load; the correlation with it is {likeness:+.2f}.",
-        Verdict.EXCLUDED if times > 1.3 and abs(likeness) < 0.5 else Verdict.UNLIKELY,
+        f"{grown}, from one day to the next. Copper and meters do not change overnight.",
+        Verdict.EXCLUDED if times > 1.3 else Verdict.UNLIKELY,
     )
 
 
@@ -295,8 +291,8 @@ def _unread_meter(a: Analysis) -> Alternative:
     return Alternative(
         "A meter that is not read, or unmetered common load",
         f"The balance was complete before: over {a.before.days} days the remainder was {a.before.residual_w:+.0f} W "
-        f"with a day-to-day spread of {sd_w:.0f} W. What is missing set in later and stays. A new consumer behind no meter "
-        "would look like this; that is what an upstream tap is.",
+        f"with a day-to-day spread of {sd_w:.0f} W. What is missing set in later and stays. A new "
+        "consumer behind no meter would look like this; that is what an upstream tap is.",
         Verdict.EXCLUDED if np.isfinite(sd_w) and a.missing_w > 4 * sd_w else Verdict.UNLIKELY,
     )
 
@@ -319,7 +315,7 @@ def _vacancy(a: Analysis) -> Alternative:
     return Alternative(
         f"{a.suspect} is merely empty or thrifty",
         f"This meter fell from {a.suspect_before_w:.0f} W to {a.suspect_after_w:.0f} W. If its people used less, the "
-        f"main meter would show {fall_w:.0f} W less too and nothing would be missing. But {a.missing_w:.0f} W are missing: "
-        f"{share:.0%} of the fall still flows into the building.",
+        f"main meter would show {fall_w:.0f} W less too and nothing would be missing. But {a.missing_w:.0f} W are "
+        f"missing: {share:.0%} of the fall still flows into the building.",
         Verdict.EXCLUDED if share > 0.5 else Verdict.UNLIKELY if share > 0.25 else Verdict.POSSIBLE,
     )
