@@ -14,7 +14,10 @@ import click
 
 # verb -> (module:command, one line for --help). Kept as text so that --help imports none of them.
 VERBS: dict[str, tuple[str, str]] = {
+    "run": ("agent.verbs.run:command", "Read the meters and tell the utility: the service"),
     "check": ("agent.verbs.check:command", "Check a site file, and with --online the devices and the broker"),
+    "config": ("agent.verbs.config:command", "Show the configuration in effect, or its JSON Schema"),
+    "status": ("agent.verbs.status:command", "Show what the running agent says of itself"),
     "install": ("agent.verbs.install:command", "Install the systemd unit and what goes with it on this gateway"),
     "train": ("agent.verbs.train:command", "Train the compact theft model on a table of features"),
     "model": ("agent.verbs.model:command", "Show or verify a .tflite theft model"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -173,7 +173,7 @@ class Config(_Table, frozen=True, kw_only=True):
     mqtt: Mqtt | None = None
     store: Store = Store()
     service: Service = Service()
-    simulation: dict[str, object] | None = None  # read by `checkmeter simulate` only, checked there
+    simulation: dict[str, Any] | None = None  # read by `checkmeter simulate` only, checked there
 
 
 def files_of(path: Path) -> list[Path]:

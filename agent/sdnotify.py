@@ -23,6 +23,11 @@ def notify(*states: str) -> None:
         sender.sendto("\n".join(states).encode(), address)
 
 
+def reloading() -> str:
+    """The state that a reload has begun, with the time that systemd asks for."""
+    return f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"
+
+
 def watchdog_interval_s() -> float | None:
     """How often the manager wants WATCHDOG=1 (half its limit), None if it does not."""
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):

@@ -35,6 +35,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     now_s: float
     status: wire.Status
     health: wire.Health
+    broker: str = ""
     phase: str = ""  # what it is busy with: "reading stored profiles: 5 of 13 meters", "watching"
     meters: list[MeterView] = []
     balances: list[wire.Balance] = []

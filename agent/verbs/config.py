@@ -1,0 +1,104 @@
+"""`checkmeter config`: the configuration in effect, and the JSON Schema by which an editor checks site files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from agent.config import Config, load
+
+SECRETS = ("password", "authentication_key", "encryption_key", "key")
+
+
+@click.group("config")
+def command() -> None:
+    """Show the configuration in effect, or the schema of site files."""
+
+
+@command.command()
+@click.argument("site_file", metavar="SITE.toml", type=click.Path(path_type=Path))
+@click.option("--effective", is_flag=True, help="Also what the file leaves to its default.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON instead of TOML.")
+def show(site_file: Path, effective: bool, as_json: bool) -> None:
+    """Show a site file with its conf.d merged in. References of secrets are not followed, and redacted."""
+    tree = msgspec.to_builtins(load(site_file))
+    if not effective:
+        tree = _given(tree, msgspec.to_builtins(_defaults()))
+    tree = _redacted(tree)
+    click.echo(json.dumps(tree, indent=2) if as_json else "\n".join(toml_lines(tree)))
+
+
+@command.command()
+def schema() -> None:
+    """Print the JSON Schema (2020-12) of site files: editors such as VS Code (Even Better TOML) check by it."""
+    click.echo(json.dumps(site_schema(), indent=2))
+
+
+def site_schema() -> dict[str, Any]:
+    """The JSON Schema of a site file."""
+    made = msgspec.json.schema(Config)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "checkmeter site file", **made}
+
+
+def _defaults() -> dict[str, Any]:
+    """Defaults by the name of the table."""
+    return {
+        name: {f.name: f.default for f in msgspec.structs.fields(kind) if f.default is not msgspec.NODEFAULT}
+        for name, kind in _tables().items()
+    }
+
+
+def _tables() -> dict[str, type[msgspec.Struct]]:
+    from agent import config
+
+    return {
+        "site": config.Site, "bus": config.Bus, "meter": config.Meter, "zone": config.Zone, "mqtt": config.Mqtt,
+        "detection": config.Detection, "store": config.Store, "service": config.Service,
+    }  # fmt: skip
+
+
+def _given(tree: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Without what equals its default."""
+
+    def lean(table: str, row: dict[str, Any]) -> dict[str, Any]:
+        return {k: v for k, v in row.items() if v not in (None, []) and v != defaults.get(table, {}).get(k)}
+
+    shown: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, list):
+            shown[name] = [lean(name, row) for row in value]
+        elif isinstance(value, dict):
+            shown[name] = lean(name, value)
+    return {name: value for name, value in shown.items() if value}
+
+
+def _redacted(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {k: "<redacted>" if k in SECRETS and v is not None else _redacted(v) for k, v in node.items()}
+    return [_redacted(item) for item in node] if isinstance(node, list) else node
+
+
+def toml_lines(tree: dict[str, Any]) -> list[str]:
+    """A tree of tables and arrays of tables as TOML; keys without a value are left out."""
+    lines: list[str] = []
+    for name, value in tree.items():
+        if isinstance(value, list):
+            for row in value:
+                lines += ["", f"[[{name}]]", *_keys(row)]
+        elif isinstance(value, dict):
+            lines += ["", f"[{name}]", *_keys(value)]
+    return lines[1:]
+
+
+def _keys(row: dict[str, Any]) -> list[str]:
+    return [f"{key} = {_value(value)}" for key, value in row.items() if value is not None]
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(k)} = {_value(v)}" for k, v in value.items()) + " }" if value else "{}"
+    return json.dumps(value, ensure_ascii=False)  # text, numbers, booleans and lists are written alike in both

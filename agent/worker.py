@@ -1,0 +1,273 @@
+"""The pipeline's thread: what the buses bring goes in, and what a step brings is committed as one piece.
+
+It alone touches the pipeline and the alert book. It knows no bus and no broker: it takes from one queue and gives to
+the store, whose committed messages are the publisher's business.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent import wire
+from agent.alerts import AlertBook, Condition
+from agent.config import Config
+from agent.messages import Message, alert_message, balance_message, evidence_messages, tamper_message
+from agent.pipeline import Balance, Pipeline, Step
+from agent.sdnotify import Heartbeat
+from agent.store import Commit, Store
+from agent.tamper import sign_of, tamper_event
+from core.intervals import RegisterSample
+from core.signs import MeterSign
+from firmware_io.clock import Clock
+from firmware_io.reading import MeterEvent
+
+log = logging.getLogger("checkmeter.pipeline")
+
+DAY_S = 86400.0
+BATCHES_A_STEP = 64  # bounds how long a step is put off while batches keep coming
+IDLE_S = 0.5  # host seconds between two looks at the clock while nothing comes
+EVIDENCE_BEFORE_S = 14 * DAY_S  # of the balance before the onset, for the case file
+EVIDENCE_S = 60 * DAY_S  # at most, so that one alert cannot fill the outbox
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one exchange on a bus brought."""
+
+    samples: Sequence[RegisterSample] = ()
+    events: Sequence[MeterEvent] = ()
+    signs: Sequence[MeterSign] = ()
+    conditions: Sequence[Condition] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One meter's stored load profile: registers `wh` [T] (import minus export) at rising `times_s` [T]."""
+
+    meter: str
+    times_s: NDArray[np.float64]
+    wh: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class CaughtUp:
+    """A bus has asked all its meters for what they stored while nobody read them."""
+
+    bus: str
+    stored: Sequence[Stored] = ()
+
+
+@dataclass(slots=True)
+class View:
+    """What others may look at: whole objects, replaced in one assignment and never changed."""
+
+    balances: dict[str, wire.Balance] = field(default_factory=dict)
+    alerts: list[wire.AlertData] = field(default_factory=list)
+    suspicion: dict[str, float] = field(default_factory=dict)
+    boundary_s: float | None = None
+
+
+class Worker:
+    """Feeds the pipeline and commits its steps. `run` is the body of its thread; tests call `take` alone."""
+
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        pipeline: Pipeline,
+        book: AlertBook,
+        store: Store,
+        inbox: queue.Queue[Batch | CaughtUp],
+        buses: Iterable[str],
+    ) -> None:
+        self._config, self._clock = config, clock
+        self._pipeline, self._book, self._store = pipeline, book, store
+        self._inbox = inbox
+        self._behind = set(buses)
+        self._stored: list[Stored] = []
+        self._known_s = float("-inf")  # the last boundary that the pipeline knows from before
+        self.heartbeat = Heartbeat("pipeline", 60.0)
+        self.view = View()
+
+    # -- start --------------------------------------------------------------------------------------------------------
+
+    def restore(self) -> float | None:
+        """Go on where the last commit was made; the time of the last known boundary, None on a first start.
+
+        A checkpoint that cannot be used (another site file, a newer version) costs no history: the stored registers
+        go through the pipeline again.
+        """
+        meters = self._pipeline.meters
+        history = self._store.history(float("-inf"), float("inf"), meters)
+        saved, alerts = self._store.checkpoint("pipeline"), self._store.checkpoint("alerts")
+        if alerts is not None:
+            try:
+                self._book.restore(alerts)
+            except ValueError as e:
+                log.warning("open alerts could not be taken over: %s", e)
+        if history:
+            self._known_s = history[-1].time_s
+        if saved is not None:
+            try:
+                self._pipeline.restore(saved, history)
+            except ValueError as e:
+                log.warning("the detector starts anew from %d stored rows: %s", len(history), e)
+                saved = None
+        if saved is None and history:
+            self._pipeline.feed_block(
+                np.array([row.time_s for row in history]), np.ascontiguousarray([row.wh for row in history])
+            )
+        self.view = View(alerts=self._book.active(self._clock.now()).alerts)
+        return self._known_s if history else None
+
+    # -- run ----------------------------------------------------------------------------------------------------------
+
+    def run(self, stop: threading.Event) -> None:
+        """Take what comes until `stop` is set and the queue is empty."""
+        while True:
+            stopping = stop.is_set()
+            items = self._next(stopping)
+            self.heartbeat.beat()
+            try:
+                self.take(items)
+            except Exception:
+                # A bug must not stop the reading of meters for good: say it, and let the watchdog's owner decide.
+                log.exception("a step failed; its %d batches are left out", len(items))
+            if stopping and not items:
+                return
+
+    def _next(self, stopping: bool) -> list[Batch | CaughtUp]:
+        items: list[Batch | CaughtUp] = []
+        try:
+            items.append(self._inbox.get(timeout=0 if stopping else IDLE_S))
+            while len(items) < BATCHES_A_STEP:
+                items.append(self._inbox.get_nowait())
+        except queue.Empty:
+            pass
+        return items
+
+    def take(self, items: Sequence[Batch | CaughtUp]) -> None:
+        """One step: feed, close boundaries, judge, commit."""
+        events: list[wire.AlertEvent] = []
+        messages: list[Message] = []
+        for item in items:
+            if isinstance(item, CaughtUp):
+                self._stored += item.stored
+                self._behind.discard(item.bus)
+                if not self._behind:
+                    self._feed_stored()
+                continue
+            self._pipeline.feed(item.samples)
+            for sign in item.signs:
+                self._pipeline.sign(sign)
+            for event in item.events:
+                messages += self._tamper(event)
+            events += self._book.observe(item.conditions)
+        # Until the stored profiles are in, a boundary would be closed without the meters that come last.
+        step = Step([], [], [], [], None) if self._behind else self._pipeline.step(self._clock.now())
+        events = [*step.alerts, *events]
+        self._commit(step, events, messages)
+
+    def _feed_stored(self) -> None:
+        """Profiles of all meters as rows at common boundaries; NaN where a meter has none."""
+        meters = self._pipeline.meters
+        columns = {meter: n for n, meter in enumerate(meters)}
+        parts = [s for s in self._stored if s.meter in columns and len(s.times_s)]
+        self._stored = []
+        if not parts:
+            return
+        times_s = np.unique(np.concatenate([part.times_s for part in parts]))
+        times_s = times_s[times_s > self._known_s]
+        rows = np.full((len(times_s), len(meters)), np.nan)
+        for part in parts:
+            at = np.searchsorted(times_s, part.times_s)
+            fits = (at < len(times_s)) & (times_s[np.minimum(at, len(times_s) - 1)] == part.times_s)
+            rows[at[fits], columns[part.meter]] = part.wh[fits]
+        if len(times_s):
+            log.info("%d rows of stored profiles from %s on", len(times_s), wire.utc(float(times_s[0])).isoformat())
+            self._pipeline.feed_block(times_s, rows)
+
+    def _tamper(self, event: MeterEvent) -> list[Message]:
+        sign = sign_of(event)
+        if sign is not None:
+            self._pipeline.sign(sign)
+        told = tamper_event(event, self._book.address, self._book.zone_of.get(event.meter), self._book.cim)
+        return [] if told is None else [tamper_message(told)]
+
+    def _commit(self, step: Step, events: Sequence[wire.AlertEvent], messages: list[Message]) -> None:
+        balances = [_on_wire(balance) for balance in step.balances]
+        messages = [*map(alert_message, events), *messages]
+        # A first start brings weeks of stored intervals: their balances would be old news on the wire.
+        fresh_s = self._clock.now() - 2 * DAY_S
+        messages += [balance_message(b) for b in balances if b.end.timestamp() >= fresh_s]
+        checkpoints = {"alerts": self._book.state()} if events or step.checkpoint is not None else {}
+        if step.checkpoint is not None:
+            checkpoints["pipeline"] = step.checkpoint
+        if messages or checkpoints or step.history:
+            commit = Commit(messages, checkpoints, self._pipeline.meters, step.history)
+            self._store.commit(commit, self._clock.now())
+        for event in events:
+            data = event.data
+            log.log(
+                logging.WARNING if data.state != "cleared" else logging.INFO,
+                "alert %s: %s %s%s",
+                data.state,
+                data.kind,
+                event.subject,
+                "" if data.loss_w is None else f", {data.loss_w:.0f} W since {data.onset.isoformat()}",
+            )
+            if data.state == "raised" and data.zone is not None and data.loss_w is not None:
+                self._send_evidence(data)
+        if step.checkpoint is not None or events:
+            self._show(balances, step)
+
+    def _send_evidence(self, alert: wire.AlertData) -> None:
+        """The zone's registers around the onset, for the case file; after the alert, which must not wait for them."""
+        (zone,) = (z for z in self._config.zone if z.id == alert.zone)
+        meters = [zone.main, *zone.subs]
+        now_s = self._clock.now()
+        since_s = max(alert.onset.timestamp() - EVIDENCE_BEFORE_S, now_s - EVIDENCE_S)
+        rows = self._store.history(since_s, now_s, meters)
+        if len(rows) < 2:
+            return
+        messages = evidence_messages(
+            alert.alert_id,
+            zone.id,
+            self._config.detection.interval_s,
+            meters,
+            np.array([row.time_s for row in rows]),
+            np.array([row.wh for row in rows]),
+        )
+        self._store.commit(Commit(list(messages)), now_s)
+
+    def _show(self, balances: Sequence[wire.Balance], step: Step) -> None:
+        now_s = self._clock.now()
+        scores = self._pipeline.scores() if step.checkpoint is not None else {}
+        self.view = View(
+            balances=self.view.balances | {balance.zone: balance for balance in balances},
+            alerts=self._book.active(now_s).alerts,
+            suspicion={m: s.get("theft_probability", 0.0) for m, s in scores.items()} or self.view.suspicion,
+            boundary_s=step.history[-1].time_s if step.history else self.view.boundary_s,
+        )
+
+
+def _on_wire(balance: Balance) -> wire.Balance:
+    """The balance in the form of the wire."""
+    return wire.Balance(
+        zone=balance.zone,
+        start=wire.utc(balance.start_s),
+        end=wire.utc(balance.end_s),
+        main_kwh=wire.number(balance.main_kwh, 4),
+        sum_kwh=wire.number(balance.subs_kwh, 4),
+        technical_loss_kwh=wire.number(balance.technical_loss_kwh, 4),
+        residual_kwh=wire.number(balance.residual_kwh, 4),
+        uncertainty_kwh=wire.number(balance.uncertainty_kwh, 4),
+        coverage=min(1.0, max(0.0, balance.coverage)),
+    )
