@@ -97,7 +97,7 @@ class HdlcChannel:
         self._link = link
         self._timing = timing
         self._trace = trace
-        self._repeats = repeats
+        self.repeats = repeats
         self._min_gap_s = min_gap_s
         self._quiet_since = -min_gap_s
         self._framer = Framer()
@@ -167,7 +167,7 @@ class HdlcChannel:
         Raises:
             ResponseTimeout: no answer to the request nor to its repetition; the link is dropped.
         """
-        repeats = self._repeats if repeats is None else repeats
+        repeats = self.repeats if repeats is None else repeats
         due = self._link.take()
         if not due and self._link.turn:
             self._link.poll()
