@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
+from agent.archive import read_history
 from agent.database import Database, checksum, is_corrupt
 from agent.messages import Message, Priority
 from agent.pipeline import HistoryRow
@@ -397,29 +397,10 @@ class Store:
         """The rows of [since_s, until_s], oldest first, in the order of `meters`; NaN for a meter not in a row."""
         with self._lock:
             try:
-                columns = {
-                    key: msgspec.json.decode(text, type=list[str])
-                    for key, text in self._database.connection.execute("SELECT id, meters FROM history_meters")
-                }
-                rows = self._database.connection.execute(
-                    "SELECT time_s, meters, wh, sd_wh FROM history WHERE time_s BETWEEN ? AND ? ORDER BY time_s",
-                    (since_s, until_s),
-                ).fetchall()
+                return read_history(self._database.connection, since_s, until_s, meters)
             except sqlite3.Error as error:
                 self._note(error)
                 return []
-        wanted = list(meters)
-        found = []
-        for time_s, key, wh, sd_wh in rows:
-            there = columns[key]
-            values, errors = np.frombuffer(wh, "<f8"), np.frombuffer(sd_wh, "<f4").astype(np.float64)
-            if there != wanted:
-                place = {meter: i for i, meter in enumerate(there)}
-                take = [place.get(meter, -1) for meter in wanted]
-                values = np.array([values[i] if i >= 0 else np.nan for i in take])
-                errors = np.array([errors[i] if i >= 0 else np.nan for i in take])
-            found.append(HistoryRow(time_s, values.astype(np.float64), errors))
-        return found
 
     # -- commands -----------------------------------------------------------------------------------------------------
 
