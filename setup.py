@@ -10,6 +10,7 @@ PACKAGES = [
     "agent",
     "agent.deploy",
     "agent.offline",
+    "agent.utility",
     "agent.verbs",
     "core",
     "firmware_io",
