@@ -51,7 +51,7 @@ class Column(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One row: its time, None where the profile has none, and its values in the order of the columns."""
+    """One row: its time, None where the profile has none or an impossible one, and its values in the order of the columns."""
 
     time: MeterTime | None
     values: tuple[Data, ...]
@@ -110,8 +110,11 @@ def rows(buffer: Data, captured: tuple[Column, ...], period_s: float) -> list[Ro
 def _row_time(value: Data, before: Row | None, period_s: float) -> MeterTime | None:
     if value.tag == Tag.NULL:
         if before is None or before.time is None or period_s <= 0:
-            raise RemoteProtocolError("a profile row without a time, and nothing to count it from")
+            return None  # nothing to count it from
         return before.time._replace(local_s=before.time.local_s + period_s)
     if value.tag not in (Tag.OCTET_STRING, Tag.DATE_TIME):
         raise RemoteProtocolError(f"the time of a profile row: expected a date-time, got {value}")
-    return MeterTime.decode(value.value)
+    try:
+        return MeterTime.decode(value.value)
+    except RemoteProtocolError:  # a row from before the clock was set: the others are good
+        return None

@@ -31,10 +31,8 @@ CATALOGUE: tuple[ObisCode, ...] = (
     obis.POWER_FACTOR,
 )
 
-_NUMBERS = frozenset(
-    (Tag.INT8, Tag.INT16, Tag.INT32, Tag.INT64, Tag.UINT8, Tag.UINT16, Tag.UINT32, Tag.UINT64, Tag.FLOAT32)
-    + (Tag.FLOAT64, Tag.ENUM, Tag.BCD)
-)
+_INTEGERS = (Tag.INT8, Tag.INT16, Tag.INT32, Tag.INT64, Tag.UINT8, Tag.UINT16, Tag.UINT32, Tag.UINT64)
+_NUMBERS = frozenset((*_INTEGERS, Tag.ENUM, Tag.FLOAT32, Tag.FLOAT64))
 _MAX_SCALER = 12
 # No meter of a building passes more than a megawatt; what goes beyond is no energy but a wrong octet.
 MAX_POWER_W = 1_000_000.0
@@ -43,19 +41,18 @@ SLACK_WH = 2_000.0
 
 
 class Scale(NamedTuple):
-    """Scaler and unit of a register."""
+    """Scaler (a power of ten) and unit of a register."""
 
-    factor: float
-    unit: Unit | int
+    scaler: int
+    unit: Unit
 
     @classmethod
     def decode(cls, scaler_unit: Data) -> Self:
-        """Raises: RemoteProtocolError: not a scaler and a unit."""
+        """Raises: RemoteProtocolError: not a scaler and a unit, or a unit that we have no use for."""
         match scaler_unit.plain():
-            case [int(scaler), int(unit)] if abs(scaler) <= _MAX_SCALER:
-                factor = 10.0**scaler if scaler >= 0 else 1.0 / 10.0**-scaler
-                return cls(factor, Unit(unit) if unit in _UNITS else unit)
-        raise RemoteProtocolError(f"{scaler_unit} is no scaler and unit")
+            case [int(scaler), int(unit)] if abs(scaler) <= _MAX_SCALER and unit in _UNITS:
+                return cls(scaler, Unit(unit))
+        raise RemoteProtocolError(f"{scaler_unit} is no scaler and unit of a register that we read")
 
 
 _UNITS = frozenset(Unit)
@@ -86,9 +83,9 @@ class Register(NamedTuple):
         """
         if data.tag not in _NUMBERS:
             raise RemoteProtocolError(f"{self.name}: expected a number, got {data}")
-        scale = self.scale.factor
-        # Dividing by a power of ten is exact to the last digit where multiplying by its inverse is not.
-        return float(data.value) * scale if scale >= 1 else float(data.value) / round(1 / scale)
+        # Dividing by a power of ten is right to the last digit, multiplying by its inverse is not.
+        scaler = self.scale.scaler
+        return float(data.value * 10**scaler if scaler >= 0 else data.value / 10**-scaler)
 
 
 def scaler_of(name: ObisCode, class_id: int) -> Attribute:
