@@ -6,6 +6,7 @@ dropped in silence: a table that cannot be trusted is refused with the first lin
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from dataclasses import dataclass
 from io import StringIO
@@ -48,27 +49,20 @@ def read_table(path: Path, group: str | None = None) -> FeatureTable:
     octets = path.read_bytes()
     try:
         text = octets.decode("utf-8-sig")
-        cells = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False)
     except UnicodeDecodeError as error:
         raise TableError(f"{path}: octet {error.start} is not UTF-8: save the file as UTF-8") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise TableError(f"{path}: not a CSV table: {error}") from None
-    if cells.empty:
-        raise TableError(f"{path}: no rows below the header")
-    header = _header(path, text.splitlines()[0])
-    cells.columns = pd.Index(header)
+    header, lines, cells = _cells(path, text)
     group_name = group or ("building" if "building" in header else None)
-    _require(path, header, TARGET, "the label, 1 for theft and 0 for none")
     if group_name:
         _require(path, header, group_name, "the group whose rows stay together (--group)")
     identifiers = tuple(n for n in header if n in IDENTIFIERS or n == group_name)
     names = tuple(n for n in header if n not in identifiers and n != TARGET)
     if not names:
         raise TableError(f"{path}: no feature columns beside {TARGET} and {', '.join(identifiers)}")
-    numbers = _numbers(path, cells[[*names, TARGET]])
+    numbers = _numbers(path, lines, cells[[*names, TARGET]])
     target = numbers[:, -1]
     if (bad := np.flatnonzero((target != 0) & (target != 1))).size:
-        raise TableError(f"{path}:{bad[0] + 2}: {TARGET} is {target[bad[0]]:g}: use 1 for theft and 0 for none")
+        raise TableError(f"{path}:{lines[bad[0]]}: {TARGET} is {target[bad[0]]:g}: use 1 for theft and 0 for none")
     _check_size(path, target, len(names))
     return FeatureTable(
         names,
@@ -81,13 +75,34 @@ def read_table(path: Path, group: str | None = None) -> FeatureTable:
     )
 
 
-def _header(path: Path, line: str) -> list[str]:
-    names = [name.strip().strip('"') for name in line.split(",")]
+def _cells(path: Path, text: str) -> tuple[list[str], list[int], pd.DataFrame]:
+    """(column names, line number of each row, cells as text)."""
+    reader = csv.reader(StringIO(text), strict=True)
+    rows, lines = [], []
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        _check_header(path, header)
+        _require(path, header, TARGET, "the label, 1 for theft and 0 for none")
+        for row in reader:
+            if len(row) != len(header) and row:
+                raise TableError(f"{path}:{reader.line_num}: {len(row)} cells, the header has {len(header)}")
+            if row:
+                rows.append(row)
+                lines.append(reader.line_num)
+    except csv.Error as error:
+        raise TableError(f"{path}:{reader.line_num}: not CSV: {error}") from None
+    if not rows:
+        raise TableError(f"{path}: no rows below the header")
+    return header, lines, pd.DataFrame(rows, columns=header, dtype=str)
+
+
+def _check_header(path: Path, names: list[str]) -> None:
+    if not names:
+        raise TableError(f"{path}:1: no header: the first line names the columns, one of them {TARGET}")
     if "" in names:
         raise TableError(f"{path}:1: column {names.index('') + 1} has no name: name it, or take it out of the file")
     if twice := [name for name in names if names.count(name) > 1]:
         raise TableError(f"{path}:1: column {twice[0]!r} stands there twice: rename or remove one")
-    return names
 
 
 def _require(path: Path, header: list[str], name: str, what: str) -> None:
@@ -96,14 +111,14 @@ def _require(path: Path, header: list[str], name: str, what: str) -> None:
         raise TableError(f"{path}:1: no column {name!r} ({what}); the columns are {', '.join(header)}{hint}")
 
 
-def _numbers(path: Path, cells: pd.DataFrame) -> F64:
+def _numbers(path: Path, lines: list[int], cells: pd.DataFrame) -> F64:
     """All cells as finite numbers, or an error that lists the first ones that are none."""
     columns = [pd.to_numeric(cells[name], errors="coerce").to_numpy(dtype=float) for name in cells.columns]
     numbers = np.column_stack(columns)
     wrong = np.argwhere(~np.isfinite(numbers))
     if len(wrong):
         shown = "\n".join(
-            f"{path}:{row + 2}: {cells.columns[column]} is {_cell(cells.iat[row, column])}"
+            f"{path}:{lines[row]}: {cells.columns[column]} is {_cell(cells.iat[row, column])}"
             for row, column in wrong[:SHOWN]
         )
         more = f"\nand {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""

@@ -108,7 +108,7 @@ def _bypassed(rng: np.random.Generator, load: F64, past: F64, hour: F64) -> F64:
 def _circuit(rng: np.random.Generator, load: F64, past: F64, hour: F64) -> F64:
     """One heavy circuit (oven, heater) is taken ahead of the meter; the rest of the home is measured."""
     base = np.quantile(past, rng.uniform(0.4, 0.7))
-    return np.minimum(load, base) + rng.uniform(0.0, 0.3) * np.maximum(load - base, 0.0)
+    return np.asarray(np.minimum(load, base) + rng.uniform(0.0, 0.3) * np.maximum(load - base, 0.0))
 
 
 def _evening(rng: np.random.Generator, load: F64, past: F64, hour: F64) -> F64:
