@@ -18,6 +18,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "check": ("agent.verbs.check:command", "Check a site file, and with --online the devices and the broker"),
     "config": ("agent.verbs.config:command", "Show the configuration in effect, or its JSON Schema"),
     "status": ("agent.verbs.status:command", "Show what the running agent says of itself"),
+    "watch": ("agent.verbs.watch:command", "Watch the running agent live in a terminal"),
     "install": ("agent.verbs.install:command", "Install the systemd unit and what goes with it on this gateway"),
     "train": ("agent.verbs.train:command", "Train the compact theft model on a table of features"),
     "model": ("agent.verbs.model:command", "Show or verify a .tflite theft model"),

@@ -15,6 +15,7 @@ import os
 import queue
 import select
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -310,9 +311,10 @@ def _watch(
     fed_s = textfile_s = 0.0
     late: set[str] = set()
     while True:
-        ready, _, _ = select.select([signals.read_end, *doors.listeners], [], [], min(LOOK_S, interval_s or LOOK_S))
+        waiting: list[int | socket.socket] = [signals.read_end, *doors.listeners]
+        ready, _, _ = select.select(waiting, [], [], min(LOOK_S, interval_s or LOOK_S))
         for listener in ready:
-            if listener is not signals.read_end:
+            if isinstance(listener, socket.socket):
                 doors.serve(listener, agent.snapshot)
         caught = signals.take()
         if caught & {signal.SIGTERM, signal.SIGINT}:
