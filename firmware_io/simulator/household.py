@@ -151,7 +151,7 @@ class _Year:
 
 
 @lru_cache(maxsize=4096)
-def _zone_offset_s(timezone: str, day: int) -> int:
+def zone_offset_s(timezone: str, day: int) -> int:
     """The offset of local time from UTC at noon of a day."""
     offset = datetime.fromtimestamp((day + 0.5) * DAY_S, ZoneInfo(timezone)).utcoffset()
     return 0 if offset is None else int(offset.total_seconds())
@@ -214,7 +214,7 @@ class Household:
             np.minimum(leave, dawn) + np.arange(7) * DAY,
         ]
         powers = [power, _TAIL_W[kind][tails], lights, lights]
-        offset = _zone_offset_s(self.timezone, first_day + 3) / 60
+        offset = zone_offset_s(self.timezone, first_day + 3) / 60
         total = _rectangles(np.concatenate(starts) - offset, np.concatenate(stops) - offset, np.concatenate(powers))
         total += tenants.standby_w * np.repeat(np.where(away, 0.7, 1.0) * (1 - 0.06 * season) * mood**0.5, DAY)
         for running_w, period, share in tenants.fridges:

@@ -1,0 +1,185 @@
+"""A whole simulated site: building, meters, lines and ports, put together from plans and run until it is stopped."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from firmware_io.clock import Clock
+from firmware_io.errors import TransportError
+from firmware_io.simulator.building import Building, Live, MeterPlan, ZonePlan
+from firmware_io.simulator.bus import Multidrop
+from firmware_io.simulator.clockface import MeterClock
+from firmware_io.simulator.events import EventLog
+from firmware_io.simulator.faults import Faults
+from firmware_io.simulator.loads import CsvLoads, HouseholdLoads, LoadSource
+from firmware_io.simulator.meter import Identity, SimulatedMeter
+from firmware_io.simulator.ports import LineThread, open_port
+from firmware_io.simulator.scenario import Simulation, moment_s
+from firmware_io.simulator.station import Station
+from firmware_io.simulator.weather import DAY_S
+from firmware_io.spec import BusSpec, MeterSpec
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedMeterPlan:
+    """A meter as both sides agree on it, and what physics need to know beyond that."""
+
+    spec: MeterSpec
+    bus: str
+    accuracy_class: float = 1.0
+    resolution_wh: float = 10.0
+    phase: int = 0
+
+
+class SharedBuilding:
+    """A building that several lines ask at once."""
+
+    def __init__(self, building: Building) -> None:
+        self._building = building
+        self._lock = threading.Lock()
+
+    def energy_wh(self, meter: str, time_s: float) -> tuple[float, float]:
+        """See `Registers`."""
+        with self._lock:
+            return self._building.energy_wh(meter, time_s)
+
+    def quarters_wh(self, meter: str, first: int, last: int) -> tuple[Floats, Floats]:
+        """See `Registers`."""
+        with self._lock:
+            return self._building.quarters_wh(meter, first, last)
+
+    def live(self, meter: str, time_s: float) -> Live:
+        """See `Registers`."""
+        with self._lock:
+            return self._building.live(meter, time_s)
+
+
+class SimulatedSite:
+    """The meters of a site file with a building behind them.
+
+    Raises ValueError where zones or a file of loads make no building.
+    """
+
+    def __init__(
+        self,
+        simulation: Simulation,
+        buses: Sequence[BusSpec],
+        meters: Sequence[SimulatedMeterPlan],
+        zones: Sequence[ZonePlan],
+        clock: Clock,
+        *,
+        start_s: float,
+        timezone: str = "UTC",
+    ) -> None:
+        self.simulation = simulation
+        self.start_s = start_s
+        self._clock = clock
+        self._buses = tuple(buses)
+        plans = [MeterPlan(m.spec.id, m.accuracy_class, m.resolution_wh, m.phase) for m in meters]
+        mains = {zone.main for zone in zones}
+        flats = [plan.id for plan in plans if plan.id not in mains]
+        loads: LoadSource
+        if simulation.loads is None:
+            loads = HouseholdLoads(simulation.seed, len(flats), timezone=timezone)
+        else:
+            loads = CsvLoads(Path(simulation.loads), flats)
+        self.building = Building(simulation, plans, zones, loads, start_s=start_s, timezone=timezone)
+        self._registers = SharedBuilding(self.building)
+        exporting = {meter for zone in zones for meter in zone.export}
+        self.meters: dict[str, SimulatedMeter] = {}
+        self.lines: dict[str, Multidrop] = {}
+        stations: dict[str, list[Station]] = {bus.id: [] for bus in buses}
+        for number, plan in enumerate(meters, 1):
+            meter = self._meter(plan, number, plan.spec.id in mains, plan.spec.id in exporting, timezone)
+            self.meters[plan.spec.id] = meter
+            stations[plan.bus].append(Station(meter))
+        for bus in buses:
+            serial = not bus.port.startswith("tcp://")
+            bits = 10 if bus.parity == "N" else 11
+            self.lines[bus.id] = Multidrop(
+                stations[bus.id],
+                framing=bus.framing,
+                octet_s=bits / bus.baud if serial and simulation.pace else 0.0,
+                turnaround_s=simulation.turnaround_s,
+                faults=Faults([f for f in simulation.fault if f.meter is None], bus.id, start_s, simulation.seed),
+                now=clock.now,
+            )
+        self._threads: list[LineThread] = []
+
+    def _meter(self, plan: SimulatedMeterPlan, number: int, main: bool, exports: bool, timezone: str) -> SimulatedMeter:
+        spec, simulation = plan.spec, self.simulation
+        identity = Identity(
+            spec.id,
+            number,
+            spec.address,
+            spec.logical_address,
+            spec.address_octets,
+            main,
+            plan.resolution_wh,
+            plan.phase,
+            exports,
+            spec.security,
+            spec.password or b"",
+            spec.authentication_key or b"",
+            spec.encryption_key or b"",
+            spec.system_title or b"",
+            spec.max_pdu,
+            spec.max_frame,
+            spec.inactivity_s,
+            simulation.history_days * DAY_S,
+            simulation.compress,
+        )
+        faults = Faults(simulation.fault, spec.id, self.start_s, simulation.seed)
+        opened = [
+            moment_s(theft.onset, self.start_s)
+            for theft in simulation.theft
+            if theft.cover_event and theft.meter == spec.id
+        ]
+        installed_s = self.building.installed_s
+        log = EventLog(installed_s, faults, opened)
+        clock = MeterClock(faults, timezone)
+        return SimulatedMeter(identity, self._registers, self._clock.now, faults, clock, log, installed_s)
+
+    def warm_up(self) -> None:
+        """Compute the history, so that the first question finds it there."""
+        now = self._clock.now()
+        for meter in list(self.meters)[:1]:
+            self._registers.energy_wh(meter, now)
+
+    def start(self, links: Mapping[str, Path] | None = None) -> dict[str, str]:
+        """Open all ports and answer; returns what a client has to open, by bus.
+
+        `links` says, by bus, where to link the pseudo-terminal instead of at the bus's port.
+
+        Raises:
+            TransportError: a port cannot be had; none is left open then.
+        """
+        self.warm_up()
+        try:
+            for bus in self._buses:
+                port = open_port(bus.port, bus.baud, bus.parity, (links or {}).get(bus.id))
+                self._threads.append(LineThread(bus.id, self.lines[bus.id], port))
+        except TransportError:
+            self.stop()
+            raise
+        for thread in self._threads:
+            thread.start()
+        return {thread.name: thread.port.name for thread in self._threads}
+
+    def failures(self) -> list[str]:
+        """Lines that have died, each with the reason."""
+        return [thread.failed for thread in self._threads if thread.failed]
+
+    def stop(self) -> None:
+        """Close everything and wait for the threads."""
+        for thread in self._threads:
+            thread.stop()
+        self._threads.clear()
