@@ -17,7 +17,7 @@ updates of one alert keep a distance, and a held back update is made up for by t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -35,6 +35,8 @@ from agent.wire import (
     ResidualData,
     Severity,
     SuspectData,
+    TamperEvent,
+    TamperKind,
     derived_uuid,
     encode,
     number,
@@ -43,6 +45,8 @@ from agent.wire import (
 from core.evidence import Evidence, LossKind
 
 DAY_S = 86400.0
+SEEN_MAX = 64  # entries of one meter's log that are remembered: bounds the state; a log is read from where it was left
+_MOMENTARY: frozenset[TamperKind] = frozenset({"wrong_password", "other"})
 _RANK: dict[Severity, int] = {"info": 0, "warning": 1, "critical": 2}
 
 
@@ -88,11 +92,20 @@ class _Life(msgspec.Struct):
     quiet_s: float | None = None
 
 
+class _Tampered(msgspec.Struct):
+    """What the event log of one meter said: signs that have not ended, and entries that were read already."""
+
+    signs: list[TamperKind] = msgspec.field(default_factory=list)
+    seen: list[str] = msgspec.field(default_factory=list)
+
+
 class _State(msgspec.Struct):
     """All that must survive a restart."""
 
     open: dict[str, _Life] = msgspec.field(default_factory=dict)
     ended: dict[str, list[float]] = msgspec.field(default_factory=dict)  # family -> ends within the last day
+    tampered: dict[str, _Tampered] = msgspec.field(default_factory=dict)  # by meter
+    maintenance_s: float = 0.0
     version: int = 1
 
 
@@ -153,6 +166,8 @@ class AlertBook:
         """Judge conditions of meters and buses, oldest first; the transitions, oldest first."""
         events: list[AlertEvent] = []
         for item in conditions:
+            if item.active and item.time_s < self._state.maintenance_s:
+                continue
             what = f"meter/{item.meter}" if item.meter is not None else f"bus/{item.bus}"
             family = f"{what}/{item.kind}"
             events += self._judge(
@@ -177,6 +192,38 @@ class AlertBook:
             )
             events += self.advance(item.time_s)
         return events
+
+    def tampered(self, events: Iterable[TamperEvent]) -> list[AlertEvent]:
+        """Judge tamper events of meter logs, oldest first; an entry that is read again changes nothing.
+
+        A meter has one tamper alert: it lasts until all its signs have ended. A sign that knows no end (a wrong
+        password, an unknown code) is over after a day without another.
+        """
+        out: list[AlertEvent] = []
+        for event in events:
+            log = self._state.tampered.setdefault(event.data.meter, _Tampered())
+            if event.id in log.seen:
+                continue
+            log.seen = [*log.seen[1 - SEEN_MAX :], event.id]
+            kind = event.data.kind
+            detected = event.data.state == "detected"
+            lasting = {*log.signs, kind} if detected and kind not in _MOMENTARY else {*log.signs} - {kind}
+            log.signs = sorted(lasting)
+            same = [sign for sign in log.signs if (sign == "reverse_run") == (kind == "reverse_run")]
+            time_s = (event.data.received or event.time).timestamp()
+            said = Condition(
+                kind="reverse_energy" if kind == "reverse_run" else "tamper",
+                active=True,
+                time_s=time_s,
+                since_s=min(event.time.timestamp(), time_s),
+                severity="critical" if same else "warning",
+                meter=event.data.meter,
+                detail=", ".join(same or [kind]),
+                hold_s=None if same else DAY_S,
+            )
+            out += self.observe([said] if detected else [])
+            out += self.observe([] if same else [replace(said, active=False)])
+        return out
 
     def advance(self, time_s: float) -> list[AlertEvent]:
         """Clear what has been quiet for its hold time at `time_s` (UTC seconds of measurement)."""
@@ -206,6 +253,10 @@ class AlertBook:
                 noted = msgspec.structs.replace(life.data, acknowledged=AcknowledgedData(by=by, time=utc(time_s)))
                 return [self._transition(life, "updated", noted, time_s)]
         raise KeyError(alert_id)
+
+    def maintain(self, until_s: float) -> None:
+        """People work on meters and buses until then: conditions that begin meanwhile raise nothing; losses do."""
+        self._state.maintenance_s = until_s
 
     # -- what is ----------------------------------------------------------------------------------------------------
 

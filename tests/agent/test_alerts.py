@@ -9,7 +9,7 @@ import pytest
 
 from agent.alerts import AlertBook, AlertPolicy, Condition
 from agent.cim import CimCodes
-from agent.wire import Address, AlertEvent, decode, encode
+from agent.wire import Address, AlertEvent, TamperData, TamperEvent, decode, encode, utc
 from core.evidence import Evidence, LossKind, Residual, Suspect
 
 HOUR = 3600.0
@@ -200,6 +200,55 @@ def test_figures_that_are_not_finite_become_null_and_shares_stay_shares(book: Al
     assert again.data.quality is not None
     assert again.data.quality.coverage == 1.0
     assert again.data.features == {"f": {"x": None}}
+
+
+def entry(n: int, kind: str, state: str = "detected") -> TamperEvent:
+    """A tamper event of flat-302, `n` minutes after T0."""
+    data = TamperData(meter="flat-302", kind=kind, state=state, received=utc(T0 + 60 * n + 5))
+    return TamperEvent(id=f"{n}-{kind}", source="/a", subject="meter/flat-302", time=utc(T0 + 60 * n), data=data)
+
+
+def test_tamper_lasts_until_all_its_signs_have_ended(book: AlertBook) -> None:
+    (raised,) = book.tampered([entry(0, "magnetic_field")])
+    assert (raised.data.kind, raised.data.severity, raised.data.zone) == ("tamper", "critical", "building")
+    assert raised.data.cim == "3.12.43.257"
+    (updated,) = book.tampered([entry(90, "meter_cover")])
+    assert updated.data.detail == "magnetic_field, meter_cover"
+    assert book.tampered([entry(91, "magnetic_field", "ended"), entry(91, "magnetic_field", "ended")]) == []
+    assert book.advance(T0 + 9 * HOUR) == []
+    assert book.tampered([entry(600, "meter_cover", "ended")]) == []
+    (cleared,) = book.advance(T0 + 12 * HOUR)
+    assert (cleared.data.state, cleared.data.cim) == ("cleared", "3.12.43.291")
+    assert cleared.data.alert_id == raised.data.alert_id
+
+
+def test_a_wrong_password_is_over_after_a_day(book: AlertBook) -> None:
+    (raised,) = book.tampered([entry(0, "wrong_password")])
+    assert raised.data.severity == "warning"
+    assert book.advance(T0 + 23 * HOUR) == []
+    assert [e.data.state for e in book.advance(T0 + 25 * HOUR)] == ["cleared"]
+
+
+def test_a_log_that_is_read_again_after_a_restart_raises_nothing(book: AlertBook) -> None:
+    story = [entry(0, "meter_cover"), entry(5, "meter_cover", "ended")]
+    assert len(book.tampered(story)) == 1
+    book.advance(T0 + 5 * HOUR)
+    again = AlertBook(ADDRESS)
+    again.restore(book.state())
+    assert again.tampered(story) == []
+
+
+def test_reverse_energy_is_an_alert_of_its_own(book: AlertBook) -> None:
+    events = book.tampered([entry(0, "reverse_run"), entry(1, "meter_cover")])
+    assert [e.data.kind for e in events] == ["reverse_energy", "tamper"]
+
+
+def test_maintenance_holds_back_conditions_and_not_losses(book: AlertBook) -> None:
+    book.maintain(T0 + HOUR)
+    silent = Condition("communication_loss", True, T0, T0, meter="flat-302")
+    assert book.observe([silent]) == []
+    assert len(book.apply([evidence()])) == 1
+    assert len(book.observe([replace(silent, time_s=T0 + HOUR)])) == 1
 
 
 def test_event_types_come_from_the_configuration() -> None:
