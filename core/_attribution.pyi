@@ -17,6 +17,7 @@ def log_evidence(
     slow_var: float,
     slow_phi: float,
     nu: float,
+    drift: float,
     evidence: Floats,
     theta_mean: Floats,
     theta_after: Floats,

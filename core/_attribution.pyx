@@ -15,6 +15,7 @@ cdef struct Law:
     double slow_phi   # its correlation from row to row
     double nu         # degrees of freedom of an innovation
     double log_norm   # log of Student's normalising constant
+    double drift      # variance that theta gains per row, in parts of its prior variance
 
 
 cdef double one(const double[::1] y, const double[::1] v, const double[::1] slow, const double[::1] mean,
@@ -25,6 +26,7 @@ cdef double one(const double[::1] y, const double[::1] v, const double[::1] slow
     cdef double z0, z1 = 0.0, z2 = theta, z3 = 0.0
     cdef double p00, p01, p02, p03, p11, p12, p13, p22, p23, p33
     cdef double h1, h2, h3, c0, c1, c2, c3, f, r, u, g, ve, ll = 0.0, rho = law.rho, phi = law.slow_phi
+    cdef double drift = law.drift * theta_var
     z0 = 0.0
     p00 = v[0] + design_var * theta * theta
     p01 = p02 = p03 = p12 = p13 = p23 = 0.0
@@ -42,6 +44,7 @@ cdef double one(const double[::1] y, const double[::1] v, const double[::1] slow
             p13 *= rho * phi
             p23 *= phi
             p33 = phi * phi * p33 + (1.0 - phi * phi) * law.slow_var
+            p22 += drift
         ve = v[t + 1] + design_var * z2 * z2
         if y[t] != y[t]:
             z0 = 0.0
@@ -85,7 +88,7 @@ cdef double one(const double[::1] y, const double[::1] v, const double[::1] slow
 def log_evidence(const double[::1] residual, const double[::1] variance, const double[::1] slow,
                  const double[:, ::1] mean, const double[:, ::1] scale, const double[:, ::1] design,
                  const double[::1] theta, const double[::1] theta_var, const double[::1] design_var,
-                 double rho, double slow_var, double slow_phi, double nu,
+                 double rho, double slow_var, double slow_phi, double nu, double drift,
                  double[::1] evidence, double[::1] theta_mean, double[::1] theta_after):
     """Fill evidence [H], and theta's mean and variance after the rows; see the .pyi for the shapes."""
     cdef Py_ssize_t h, count = mean.shape[0], rows = residual.shape[0]
@@ -97,7 +100,7 @@ def log_evidence(const double[::1] residual, const double[::1] variance, const d
             or theta_var.shape[0] != count or design_var.shape[0] != count or evidence.shape[0] != count
             or theta_mean.shape[0] != count or theta_after.shape[0] != count):
         raise ValueError(f"mean has {count} explanations: every other argument by explanation must agree")
-    law.rho, law.slow_var, law.slow_phi, law.nu = rho, slow_var, slow_phi, nu
+    law.rho, law.slow_var, law.slow_phi, law.nu, law.drift = rho, slow_var, slow_phi, nu, drift
     law.log_norm = lgamma(0.5 * (nu + 1)) - lgamma(0.5 * nu) - 0.5 * (log(nu) + LOG_PI)
     with nogil:
         for h in range(count):

@@ -1,69 +1,61 @@
 """Whose energy is missing: a posterior over N flats and "nobody", from the rows around an alarm.
 
-Owns the hypotheses and their weighing. Knows nothing of registers, clocks, alarms or alerts: it is given rows of
-energy on a regular local grid, the residual under a loss model learned *before* the onset, and where the onset lies.
+Owns the hypotheses' priors and their weighing. Every flat is as guilty as its mechanisms together make it, against a
+loss ahead of all meters; see mechanisms.py for what each says of the rows, and docs/attribution.md for what the
+probabilities mean. Knows nothing of registers, clocks, alarms or alerts.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from math import log
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from core import mechanisms
+from core.explanations import Explanations, weigh
+from core.scene import Onset, Rows, Scene, stage
+from core.usage import Floats
 
-NOBODY = "upstream"
+__all__ = ["STATISTICS", "Attribution", "Onset", "Rows", "Settings", "attribute"]
+
 STATISTICS = (
-    "log_evidence",  # of the flat's best mechanism against nobody, nat
-    "proportional_log_evidence",
-    "conservation_t",  # (expected - observed) over its standard deviation
-    "deficit_w",  # mean power by which the flat fell against its own history
+    "log_evidence",  # of the flat's mechanisms together against nobody, nat; so are the next six, by mechanism
+    "under_registration",
+    "bypass",
+    "constant",
+    "recording",
+    "ceiling",
+    "zeroed_hours",
+    "bypassed_circuit",
+    "conservation_t",  # (expected - shown) energy over its standard deviation in normal life
+    "conservation_match",  # log ratio that the flat fell by just what is missing, against not at all
+    "deficit_w",  # mean power by which the flat fell against its own past
+    "level_ratio",  # shown over expected
+    "flat_signature",  # log ratios of the flat's own rows: one value, a recording, a ceiling, against normal life
+    "repeat_signature",
+    "ceiling_signature",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Onset:
-    """First row that carries the loss: the best row, and the first and last that are credible."""
-
-    lo: int
-    best: int
-    hi: int
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Energy of one zone in rows of equal length, oldest first.
-
-    sub_wh [T, N]: energy per row of every sub-meter; over a gap of reads the energy between the two registers is
-    spread over the rows (so that sums hold) and `estimated` is true there; NaN where nothing is known.
-    residual_wh [T]: main - sum - technical loss expected under the model as it was before the onset; NaN unknown.
-    boundary_variance_wh2 [T + 1]: variance of the error of the residual's *cumulative* energy at each boundary.
-    day [T]: local day number (days since 1970-01-01); slot [T]: row of the local day, 0 .. slots_per_day - 1.
-    """
-
-    sub_wh: Floats
-    residual_wh: Floats
-    boundary_variance_wh2: Floats
-    day: NDArray[np.int64]
-    slot: NDArray[np.int64]
-    slots_per_day: int
-    estimated: NDArray[np.bool_] | None = None
+NAMES = ("under-registration", "bypass", "constant", "recording", "ceiling", "zeroed hours", "bypassed circuit")
+FLOOR = -50.0  # nat: what was not even tried
+WINDOWS_TRIED = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Priors of the hypotheses; every one is a fact about the world, not about one building."""
+    """Priors of the hypotheses: facts about the world, not about one building."""
 
     nobody_prior: float = 0.15
+    second_prior: float = 0.03
+    lapse: float = 0.005  # probability that something is at work which no hypothesis here describes
 
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """probability [N] and nobody sum to 1. `mechanism` names each flat's best explanation.
+    """probability [N] and nobody sum to 1. `mechanism` [N] names each flat's best explanation.
 
-    statistics [N, len(STATISTICS)] are the named columns of STATISTICS. `second` is the flat that most likely steals
-    beside the first (None if one thief explains the loss) and `second_probability` its probability.
+    statistics [N, len(STATISTICS)]: the named columns, for the compact model and for inspectors. `second` is the flat
+    that most likely steals beside the first (None if one thief explains the loss), `second_probability` how likely.
     """
 
     probability: Floats
@@ -72,7 +64,6 @@ class Attribution:
     statistics: Floats
     second: int | None = None
     second_probability: float = 0.0
-    columns: tuple[str, ...] = field(default=STATISTICS)
 
 
 def attribute(
@@ -83,27 +74,120 @@ def attribute(
     prior_log_odds: Floats | None = None,
     settings: Settings | None = None,
 ) -> Attribution:
-    """Weigh every flat and nobody. `signs` [N]: log-likelihood ratios from meter events and currents (0 = says
-    nothing); `prior_log_odds` [N]: from the compact model, relative to an average flat (0 = says nothing).
+    """Weigh every flat and nobody.
+
+    `signs` [N]: log-likelihood ratios from meter events and currents (0 says nothing). `prior_log_odds` [N]: from the
+    compact model, against an average flat (0 says nothing).
     """
     settings = settings or Settings()
-    count = rows.sub_wh.shape[1]
-    after = slice(onset.best, None)
-    x = np.nan_to_num(rows.sub_wh[after])
-    y = np.nan_to_num(rows.residual_wh[after])
-    variance = np.nanmedian(rows.boundary_variance_wh2) * 2 + 1e-9
-    gain = x.T @ y / np.maximum((x**2).sum(0), 1e-9)
-    proportional = np.where(gain > 0, gain * (x.T @ y), 0.0) / (2 * variance) - y.sum() ** 2 / (
-        2 * variance * max(len(y), 1)
-    )
-    before = rows.sub_wh[: onset.lo]
-    hours = 24 / rows.slots_per_day
-    fall = np.zeros(count) if not len(before) else np.nan_to_num(np.nanmean(before, 0) - x.mean(0) if len(x) else 0.0)
-    spread = np.full(count, np.inf) if len(before) < 2 else np.nanstd(before, 0) + 1e-9
-    evidence = np.nan_to_num(proportional)
-    score = evidence + (0.0 if signs is None else signs) + (0.0 if prior_log_odds is None else prior_log_odds)
-    score = np.append(score + np.log((1 - settings.nobody_prior) / max(count, 1)), np.log(settings.nobody_prior))
+    scene = stage(rows, onset)
+    count = scene.sub_wh.shape[1]
+    if len(scene.day) == 0 or np.isnan(scene.residual_wh).all():
+        prior = np.full(count, (1 - settings.nobody_prior) / max(count, 1))
+        return Attribution(prior, 1 - float(prior.sum()), ("",) * count, np.zeros((count, len(STATISTICS))))
+    nobody, flats = explain(scene)
+    total, table = by_flat(flats, count, nobody)
+    outside = np.zeros(count) + (0.0 if signs is None else signs) + (0.0 if prior_log_odds is None else prior_log_odds)
+    posterior = normalise(total + outside, settings.nobody_prior, settings.lapse)
+    best = tuple(NAMES[int(k)] for k in np.argmax(table, axis=1))
+    first = int(np.argmax(posterior[:-1]))
+    second, second_probability = None, 0.0
+    if posterior[first] > 0.5:
+        second, second_probability = beside(scene, flats, first, settings)
+    statistics = np.column_stack([total, table, *own_statistics(scene)])
+    return Attribution(posterior[:-1], float(posterior[-1]), best, statistics, second, second_probability)
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """Explanations with the log weight [H] that the rows give them, and theta [H]."""
+
+    what: Explanations
+    weight: Floats
+    theta: Floats
+
+
+def explain(scene: Scene) -> tuple[float, Weighed]:
+    """Log weight of nobody, and the flats' explanations weighed."""
+    taps = mechanisms.taps(scene)
+    weight, theta = weigh(taps, scene.residual_wh, scene.noise, scene.slots)
+    order = 1 + np.argsort(-weight[1 : 1 + mechanisms.WINDOWS])[:WINDOWS_TRIED]
+    hours = mechanisms.windows()
+    tried = [(*hours[k - 1], float(theta[k])) for k in order] + [(0, 24, float(theta[0]))]
+    flats = Explanations(len(scene.day))
+    mechanisms.proportional(scene, flats, log(0.35))
+    mechanisms.replaced(scene, flats, log(0.3))
+    mechanisms.windowed(scene, flats, log(0.2), tried)
+    mechanisms.clipped(scene, flats, log(0.15))
+    return log_sum(weight), Weighed(flats, *weigh(flats, scene.residual_wh, scene.noise, scene.slots))
+
+
+def by_flat(flats: Weighed, count: int, nobody: float) -> tuple[Floats, Floats]:
+    """Log evidence against nobody of each flat [N], and of each flat and mechanism [N, len(NAMES)]."""
+    column = np.array([NAMES.index(name) for name in flats.what.name], dtype=np.int64)
+    table = np.full((count, len(NAMES)), -np.inf)
+    np.logaddexp.at(table, (np.array(flats.what.flat, dtype=np.int64), column), flats.weight - nobody)
+    table = np.maximum(table, FLOOR)
+    return np.asarray(np.logaddexp.reduce(table, axis=1)), table
+
+
+def normalise(total: Floats, nobody_prior: float, lapse: float) -> Floats:
+    """Posterior [N + 1] over the flats and nobody from the flats' log evidence against nobody."""
+    count = len(total)
+    prior = np.append(np.full(count, (1 - nobody_prior) / max(count, 1)), nobody_prior)
+    score = np.append(total, 0.0) + np.log(prior)
+    weight = np.exp(score - score.max())
+    return np.asarray((1 - lapse) * weight / weight.sum() + lapse * prior)
+
+
+def beside(scene: Scene, flats: Weighed, first: int, settings: Settings) -> tuple[int | None, float]:
+    """The flat that most likely steals beside `first`, and how likely: what `first` leaves unexplained is weighed."""
+    own = [k for k, flat in enumerate(flats.what.flat) if flat == first]
+    k = max(own, key=lambda k: float(flats.weight[k]))
+    what = flats.what
+    left = scene.residual_wh - what.mean[k] - what.design[k] * flats.theta[k]
+    load = what.scale[k]
+    nothing = Explanations(what.rows)
+    nothing.add(first, what.name[k], 0.0, scale=load, theta=0.0, theta_sd=1e-6)
+    alone = float(weigh(nothing, left, scene.noise, scene.slots)[0][0])
+    others = Explanations(what.rows)
+    for j, flat in enumerate(what.flat):
+        if flat != first:
+            others.add(
+                flat, what.name[j], what.log_prior[j], mean=what.mean[j], scale=np.hypot(what.scale[j], load),
+                design=what.design[j], theta=what.theta[j], theta_sd=what.theta_sd[j],
+                design_variance=what.design_variance[j],
+            )  # fmt: skip
+    taps = mechanisms.taps(scene)
+    taps.scale = [np.hypot(scale, load) for scale in taps.scale]
+    tap = log_sum(weigh(taps, left, scene.noise, scene.slots)[0])
+    if not others.flat:
+        return None, 0.0
+    total, _ = by_flat(Weighed(others, *weigh(others, left, scene.noise, scene.slots)), scene.sub_wh.shape[1], alone)
+    count = len(total)
+    score = np.append(total + log(settings.second_prior / count), [tap - alone + log(settings.second_prior), 0.0])
+    score[first] = -np.inf
     weight = np.exp(score - score.max())
     weight /= weight.sum()
-    statistics = np.column_stack([evidence, proportional, fall / spread, fall / hours])
-    return Attribution(weight[:-1], float(weight[-1]), ("proportional",) * count, statistics)
+    second = int(np.argmax(weight[:count]))
+    return (second, float(weight[second])) if weight[second] > 0.5 else (None, 0.0)
+
+
+def own_statistics(scene: Scene) -> list[Floats]:
+    """What the flats' own rows say, one column [N] each."""
+    count = scene.sub_wh.shape[1]
+    ratio, sd = mechanisms.level_ratio(scene)
+    fall = (scene.expected_wh - scene.sub_wh).mean(0)
+    missing = float(np.nanmean(scene.residual_wh))
+    match = mechanisms.conserved(scene, np.ones(len(scene.day)), np.ones(count), missing)
+    flat, _ = mechanisms.flatness(scene)
+    repeat = np.maximum(mechanisms.repetition(scene), FLOOR)
+    ceiling = np.full(count, FLOOR)
+    if scene.usage.rows:
+        ceiling = np.maximum(mechanisms.ceilings(scene)[0], FLOOR)
+    return [(1 - ratio) / sd, match, fall / scene.hours, ratio, np.maximum(flat, FLOOR), repeat, ceiling]
+
+
+def log_sum(values: Floats) -> float:
+    """log(sum(exp(values)))."""
+    return float(np.logaddexp.reduce(values))

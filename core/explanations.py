@@ -1,0 +1,102 @@
+"""A list of explanations of one residual, in the one form that the kernel weighs.
+
+An explanation says of every row t: residual_t = mean_t + scale_t * x_t + design_t * theta, with x the unit deviation
+of a hidden household load and theta the one positive unknown that the rows settle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import erfc, log, sqrt
+
+import numpy as np
+
+from core.scene import Noise, evidence
+from core.usage import Floats
+
+NOBODY = -1
+WILDNESS = (0.5, 0.75, 1.1, 1.6)  # how far a hidden load's spread is from what its history says
+TEMPER = 0.3  # the rows' evidence counts for so much of itself: loads are not Gaussian, rows not independent
+
+
+@dataclass(slots=True)
+class Explanations:
+    """A growing list over T rows; `flat` is NOBODY for a loss ahead of all meters."""
+
+    rows: int
+    flat: list[int] = field(default_factory=list)
+    name: list[str] = field(default_factory=list)
+    log_prior: list[float] = field(default_factory=list)
+    mean: list[Floats] = field(default_factory=list)
+    scale: list[Floats] = field(default_factory=list)
+    design: list[Floats] = field(default_factory=list)
+    theta: list[float] = field(default_factory=list)
+    theta_sd: list[float] = field(default_factory=list)
+    design_variance: list[float] = field(default_factory=list)
+
+    def add(
+        self,
+        flat: int,
+        name: str,
+        log_prior: float,
+        *,
+        theta: float,
+        theta_sd: float,
+        design: Floats | None = None,
+        mean: Floats | None = None,
+        scale: Floats | None = None,
+        design_variance: float = 0.0,
+    ) -> None:
+        """One more; what is left out is zero. `design_variance`: of the design's cumulative energy at a boundary."""
+        zero = np.zeros(self.rows)
+        self.flat.append(flat)
+        self.name.append(name)
+        self.log_prior.append(log_prior)
+        self.mean.append(zero if mean is None else mean)
+        self.scale.append(zero if scale is None else scale)
+        self.design.append(zero if design is None else design)
+        self.theta.append(theta)
+        self.theta_sd.append(theta_sd)
+        self.design_variance.append(design_variance)
+
+    def hidden(
+        self,
+        flat: int,
+        name: str,
+        log_prior: float,
+        *,
+        load: Floats,
+        spread: Floats,
+        theta_sd: float,
+        mean: Floats | None = None,
+    ) -> None:
+        """A household's load behind the residual, calmer or wilder than `spread` says; theta is its level."""
+        for wildness in WILDNESS:
+            share = log_prior - log(len(WILDNESS))
+            self.add(flat, name, share, mean=mean, design=load, scale=wildness * spread, theta=1.0, theta_sd=theta_sd)
+
+
+def weigh(what: Explanations, residual_wh: Floats, noise: Noise, slots: int) -> tuple[Floats, Floats]:
+    """Log posterior weight [H] of each explanation (not normalised), and theta's mean [H]."""
+    if not what.flat:
+        return np.zeros(0), np.zeros(0)
+    fit, mean, sd = evidence(
+        residual_wh,
+        noise,
+        slots,
+        what.mean,
+        what.scale,
+        what.design,
+        what.theta,
+        what.theta_sd,
+        what.design_variance,
+    )
+    # The filter lets theta be negative, nature does not: its positive share, after over before.
+    before = np.array([log_positive(m, s) for m, s in zip(what.theta, what.theta_sd, strict=True)])
+    after = np.array([log_positive(m, s) for m, s in zip(mean, sd, strict=True)])
+    return TEMPER * fit + np.array(what.log_prior) + after - before, mean
+
+
+def log_positive(mean: float, sd: float) -> float:
+    """Log probability that a Gaussian is positive, held above -14."""
+    return log(max(0.5 * erfc(-mean / (max(sd, 1e-12) * sqrt(2))), 1e-6))

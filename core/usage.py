@@ -1,0 +1,120 @@
+"""What each flat normally uses: its profile by time of day, its spread, its level and how far that level wanders.
+
+Owns the statistics of a flat's own past. Knows nothing of residuals, thieves or hypotheses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+PROFILE_DAYS = 56  # older days say little about a season's shape
+HALF_LIFE_DAYS = 14.0
+LEVEL_DAYS = 7
+DRIFT = 0.15  # relative sd of a household's level from fortnight to fortnight, beyond the scatter of its days
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Expectation of N flats over T rows to come, from their rows before.
+
+    profile_wh [2, slots, N]: mean energy of a row by weekday/weekend and slot, at the level of the last week.
+    spread_wh [slots, N]: standard deviation of a row about it. level_wh [N]: mean row of the last week.
+    day_cv [N]: relative sd of a day's energy. rows: how many rows of the past it rests on (0: nothing is known, and
+    the profile is that of the rows it is asked about).
+    """
+
+    profile_wh: Floats
+    spread_wh: Floats
+    level_wh: Floats
+    day_cv: Floats
+    rows: int
+
+    def expected_wh(self, day: Ints, slot: Ints) -> Floats:
+        """Expected energy [T, N] of the rows at (day, slot)."""
+        return np.asarray(self.profile_wh[weekend(day).astype(np.int64), slot])
+
+    def level_sd(self, days: float) -> Floats:
+        """Relative standard deviation [N] of the mean over the next `days` about the level."""
+        if not self.rows:
+            return np.full(len(self.level_wh), 0.6)
+        independent = max(1.0, min(days, 14.0) / 1.5)
+        return np.asarray(np.sqrt(self.day_cv**2 * (1 / independent + 1.5 / LEVEL_DAYS) + DRIFT**2))
+
+
+def weekend(day: Ints) -> NDArray[np.bool_]:
+    """Whether a local day number is a Saturday or a Sunday (day 0 was a Thursday)."""
+    weekday: NDArray[np.bool_] = (day + 3) % 7 >= 5
+    return weekday
+
+
+def learn(sub_wh: Floats, day: Ints, slot: Ints, slots: int, before_onset: bool = True) -> Usage:
+    """Usage from the rows [T, N] of the past; NaN rows are left out.
+
+    With `before_onset` false the rows are those that carry the loss, for want of others: they give shapes, no levels.
+    """
+    if len(day):
+        recent = day > day[-1] - PROFILE_DAYS
+        sub_wh, day, slot = sub_wh[recent], day[recent], slot[recent]
+    rows, count = sub_wh.shape
+    if rows < slots:
+        level = np.nan_to_num(np.nanmean(sub_wh, 0)) if rows else np.zeros(count)
+        return Usage(
+            np.broadcast_to(level, (2, slots, count)).copy(),
+            np.tile(level + 1, (slots, 1)),
+            level,
+            np.full(count, 0.5),
+            0,
+        )
+    known = ~np.isnan(sub_wh)
+    energy = np.where(known, sub_wh, 0.0)
+    weight = known * np.exp2((day - day[-1]) / HALF_LIFE_DAYS)[:, None]
+    ends = weekend(day)
+    profile = np.empty((2, slots, count))
+    total, mass = np.zeros((2, slots, count)), np.zeros((2, slots, count))
+    np.add.at(total, (ends.astype(np.int64), slot), energy * weight)
+    np.add.at(mass, (ends.astype(np.int64), slot), weight)
+    total, mass = smooth(total), smooth(mass)
+    pooled = total.sum(0) / np.maximum(mass.sum(0), 1e-9)
+    profile = (total + 3.0 * pooled) / (mass + 3.0)
+    deviation = np.where(known, sub_wh - profile[ends.astype(np.int64), slot], 0.0)
+    square, seen = np.zeros((slots, count)), np.zeros((slots, count))
+    np.add.at(square, slot, deviation**2 * weight)
+    np.add.at(seen, slot, weight)
+    square, seen = smooth(square), smooth(seen)
+    overall = square.sum(0) / np.maximum(seen.sum(0), 1e-9)
+    spread = np.sqrt((square + 2.0 * overall) / (seen + 2.0))
+
+    index = day - day[0]
+    per_day, in_day = np.zeros((int(index[-1]) + 1, count)), np.zeros((int(index[-1]) + 1, count))
+    np.add.at(per_day, index, energy)
+    np.add.at(in_day, index, known)
+    daily = np.where(in_day > 0.5 * slots, per_day / np.maximum(in_day, 1), np.nan)
+    month, week = nanmean(daily[-28:]), nanmean(daily[-LEVEL_DAYS:])
+    moved = (week < 0.5 * month) | (week > 2.0 * month)
+    level = np.where(moved, week, 0.65 * week + 0.35 * month)
+    level = np.where(np.isnan(level), np.nanmean(sub_wh, 0), level)
+    last = daily[-28:]
+    day_cv = np.sqrt(nanmean((last - nanmean(last)) ** 2)) / np.maximum(month, 1.0)
+    mean = np.maximum(pooled.mean(0), 1e-3)
+    ratio = np.clip(level / mean, 0.02, 5.0)
+    scatter = np.clip(np.nan_to_num(day_cv, nan=0.5), 0.1, 1.0)
+    return Usage(profile * ratio, spread * np.sqrt(ratio), level, scatter, rows if before_onset else 0)
+
+
+def nanmean(values: Floats) -> Floats:
+    """Mean over the first axis without NaN; NaN where there is nothing."""
+    known = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        mean: Floats = np.where(known, values, 0.0).sum(0) / known.sum(0)
+    return mean
+
+
+def smooth(table: Floats) -> Floats:
+    """A (1, 2, 1)/4 average over the slots of a day (the last axis but one), round midnight."""
+    return 0.5 * table + 0.25 * (np.roll(table, 1, -2) + np.roll(table, -1, -2))
