@@ -339,7 +339,7 @@ def _walk(octets: bytes, at: int, end: int) -> Iterator[tuple[int, bytes, bytes]
 def _reason(code: int, properties: dict[int, bytes]) -> str:
     """A reason code in words (section 2.4), with the broker's own text if it gave one."""
     known = {
-        0x00: "normal disconnection", 0x81: "malformed packet", 0x82: "protocol error", 
+        0x00: "normal disconnection", 0x81: "malformed packet", 0x82: "protocol error",
         0x84: "it does not speak MQTT 5",
         0x85: "client identifier not valid", 0x86: "bad user name or password", 0x87: "not authorised",
         0x88: "server unavailable", 0x89: "server busy", 0x8A: "banned", 0x8B: "server shutting down",

@@ -137,7 +137,7 @@ class Mysql:
         if isinstance(value, bytes):
             return f"X'{value.hex()}'"
         if isinstance(value, str):
-            return f"'{self._connection.escape_string(value)}'"
+            return str(self._connection.literal(value))
         return repr(value)
 
     @contextmanager

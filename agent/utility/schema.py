@@ -1,7 +1,8 @@
 """The tables and views: one description, from which the DDL and the upserts of every server are made.
 
 Kept inside what SQLite, MySQL-compatible servers and TiDB all take (agent.utility.tidb holds the list of what TiDB
-refuses). No primary key or index begins with time: on a distributed store that is one hot region. Zones, gateways
+refuses). On a server of the MySQL family no key or index begins with time: on a distributed store
+that is one hot region. Zones, gateways
 and alerts go by a 64-bit hash of their names, events by their random 16 octets.
 
 Energies are whole joules (1 kWh = 3,600,000 J): sums of integers are exact in any order, so that a day's rollup
@@ -26,8 +27,10 @@ class Table:
     """One table: `columns` are (name, type); the first `keys` of them are the clustered primary key.
 
     `merge` says what a repeated key does; "newest" compares the column `guard`, which must come last. `numbers`
-    holds if every column is an integer: such rows need no quoting. `by_day` names the column of UTC seconds by
-    which the server may partition. Each table is one object, compared by identity.
+    holds if every column is an integer: such rows need no quoting. `by_time` names the key's column of time: on one
+    node (SQLite) rows lie by it, so that the fleet's next interval fills a few pages instead of touching one page
+    for each building (8 times fewer octets written); on a distributed store it must not come first. `partitioned`
+    by day of that column, where the server can. Each table is one object, compared by identity.
     """
 
     name: str
@@ -36,7 +39,8 @@ class Table:
     merge: Merge
     guard: str = ""
     numbers: bool = False
-    by_day: str = ""
+    by_time: str = ""
+    partitioned: bool = False
     index: tuple[str, ...] = ()
 
     @property
@@ -116,7 +120,8 @@ BALANCE = Table(
     keys=2,
     merge="first",
     numbers=True,
-    by_day="start_s",
+    by_time="start_s",
+    partitioned=True,
 )
 BALANCE_DAY = Table(
     "balance_day",
@@ -134,6 +139,7 @@ BALANCE_DAY = Table(
     keys=2,
     merge="add",
     numbers=True,
+    by_time="day",
 )
 ALERT = Table(
     "alert",
@@ -339,10 +345,11 @@ VIEWS = {
         UNION ALL SELECT gateway_key, meter, kind, time_s, 1.0 FROM tamper WHERE state = 'detected'""",
     "gateway_state": """
         SELECT g.gateway_key, g.tenant, g.site, g.gateway, s.state, s.received_us / 1000000.0 AS status_s, s.reason,
-            s.meters AS unread_meters, s.software, i.model_sha256, i.model_version,
-            (SELECT MAX(d.last_end_s) FROM zone z JOIN balance_day d ON d.zone_key = z.zone_key
-                WHERE z.gateway_key = g.gateway_key) AS last_balance_s
-        FROM gateway g LEFT JOIN gateway_status s ON s.gateway_key = g.gateway_key
+            s.meters AS unread_meters, s.software, i.model_sha256, i.model_version, b.last_balance_s
+        FROM gateway g LEFT JOIN (SELECT z.gateway_key, MAX(h.last_end_s) AS last_balance_s FROM zone z
+                JOIN (SELECT zone_key, MAX(last_end_s) AS last_end_s FROM balance_day GROUP BY zone_key) h
+                ON h.zone_key = z.zone_key GROUP BY z.gateway_key) b ON b.gateway_key = g.gateway_key
+        LEFT JOIN gateway_status s ON s.gateway_key = g.gateway_key
         LEFT JOIN gateway_info i ON i.gateway_key = g.gateway_key""",
     "model_precision": """
         SELECT COALESCE(a.model_sha256, 'none') AS model_sha256, COUNT(*) AS inspected,

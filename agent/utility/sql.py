@@ -17,18 +17,20 @@ Row = tuple[object, ...]
 def create_table(table: Table, dialect: Dialect, first_day: int = 0, last_day: int = 0) -> str:
     """CREATE TABLE with a clustered primary key, and with daily partitions where the server has them."""
     columns = ", ".join(f"{name} {kind}" for name, kind in table.columns)
-    key = f"PRIMARY KEY ({', '.join(table.key)})"
     if dialect == "sqlite":
+        # Stable: the column of time first, the others as they are.
+        key = f"PRIMARY KEY ({', '.join(sorted(table.key, key=lambda name: name != table.by_time))})"
         return f"CREATE TABLE IF NOT EXISTS {table.name} ({columns}, {key}) WITHOUT ROWID"
+    key = f"PRIMARY KEY ({', '.join(table.key)})"
     index = f", KEY by_{'_'.join(table.index)} ({', '.join(table.index)})" if table.index else ""
     # TiDB reads the comment; to the others InnoDB is clustered anyway.
     statement = (
         f"CREATE TABLE IF NOT EXISTS {table.name} ({columns}, {key} /*T![clustered_index] CLUSTERED */{index}) "
         "DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
     )
-    if table.by_day:
+    if table.partitioned:
         days = ", ".join(partition(day) for day in range(first_day, last_day + 1))
-        statement += f" PARTITION BY RANGE ({table.by_day}) ({days})"
+        statement += f" PARTITION BY RANGE ({table.by_time}) ({days})"
     return statement
 
 
@@ -94,9 +96,13 @@ def insert(table: Table, dialect: Dialect) -> tuple[str, str]:
 def existing(table: Table, dialect: Dialect, keys: Iterable[Sequence[int]]) -> str:
     """Which of these integer keys are there already."""
     listed = ", ".join("(" + ", ".join(str(int(part)) for part in key) + ")" for key in keys)
-    names = ", ".join(table.key)
-    choice = f"(VALUES {listed})" if dialect == "sqlite" else f"({listed})"
-    return f"SELECT {names} FROM {table.name} WHERE ({names}) IN {choice}"
+    if dialect == "mysql":
+        names = ", ".join(table.key)
+        return f"SELECT {names} FROM {table.name} WHERE ({names}) IN ({listed})"
+    # SQLite would scan the table for a list of row values; a join over the list goes through the key.
+    names = ", ".join(f"t.{name}" for name in table.key)
+    same = " AND ".join(f"t.{name} = k.column{n}" for n, name in enumerate(table.key, 1))
+    return f"SELECT {names} FROM (VALUES {listed}) k CROSS JOIN {table.name} t WHERE {same}"
 
 
 def literals(rows: Sequence[Row], table: Table) -> str:

@@ -41,7 +41,7 @@ class Sqlite:
                 "synchronous = FULL",
                 "temp_store = MEMORY",
                 "cache_size = -65536",
-                "wal_autocheckpoint = 65536",
+                "wal_autocheckpoint = 16384",
             ):
                 self._connection.execute(f"PRAGMA {pragma}")
 

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from agent.utility import sql
 from agent.utility.batch import Letter, day_rows, merged
-from agent.utility.schema import BALANCE, BALANCE_DAY, DAY_S, DEAD_LETTER, MIGRATION, TABLES, VERSION, ZONE, Table
+from agent.utility.schema import BALANCE, BALANCE_DAY, DAY_S, DEAD_LETTER, MIGRATION, TABLES, VERSION, Table
 from agent.utility.server import Server, StoreMisfit, StoreUnavailable
 from agent.utility.sql import Row
 from agent.utility.tidb import after_new_partition, tidb_statements
@@ -149,7 +149,7 @@ class Store:
     def maintain(self, now_s: float, keep_days: int = KEEP_DAYS, keep_letters_days: int = 30) -> list[str]:
         """Make the coming days' partitions, drop those past `keep_days`, and forget old dead letters.
 
-        SQLite has no partitions: there old intervals are deleted zone by zone, along the primary key. Returns what
+        SQLite has no partitions: there old intervals are deleted hour by hour, along the primary key. Returns what
         was done. Safe beside other replicas that do the same.
         """
         today = int(now_s // DAY_S)
@@ -164,10 +164,12 @@ class Store:
         return done
 
     def _delete_intervals(self, first_day: int) -> list[str]:
+        first_s = first_day * DAY_S
         deleted = 0
-        for (zone_key,) in self.rows(f"SELECT zone_key FROM {ZONE.name}"):
-            # One short transaction for each zone: the ingest beside us waits for milliseconds, not for minutes.
-            self.server.run("DELETE FROM balance WHERE zone_key = ? AND start_s < ?", (zone_key, first_day * DAY_S))
+        while (oldest := self.rows("SELECT MIN(start_s) FROM balance WHERE start_s < ?", (first_s,))[0][0]) is not None:
+            # An hour at a time: the ingest beside us waits for milliseconds, not for minutes.
+            assert isinstance(oldest, int)
+            self.server.run("DELETE FROM balance WHERE start_s < ?", (min(first_s, oldest + 3600),))
             deleted += int(str(self.rows("SELECT changes()")[0][0]))
         return [f"deleted {deleted} intervals from before day {first_day}"] if deleted else []
 
