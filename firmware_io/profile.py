@@ -51,7 +51,7 @@ class Column(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One row: its time, None where the profile has none or an impossible one, and its values in the order of the columns."""
+    """One row: its time, None where it has none that exists, and its values in the order of the columns."""
 
     time: MeterTime | None
     values: tuple[Data, ...]
