@@ -20,8 +20,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "status": ("agent.verbs.status:command", "Show what the running agent says of itself"),
     "watch": ("agent.verbs.watch:command", "Watch the running agent live in a terminal"),
     "install": ("agent.verbs.install:command", "Install the systemd unit and what goes with it on this gateway"),
+    "report": ("agent.verbs.report:command", "Make the evidence page of an alert, or check one"),
+    "keys": ("agent.verbs.keys:command", "Make and show the keys that may sign commands, and sign with them"),
     "train": ("agent.verbs.train:command", "Train the compact theft model on a table of features"),
     "model": ("agent.verbs.model:command", "Show or verify a .tflite theft model"),
+    "simulate": ("agent.verbs.simulate:command", "Simulate a building whose meters can be polled"),
 }
 
 
