@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from core.attribute import Attribution
+from core.attribute import STATISTICS
 from core.signs import SignKind
 
 F64 = NDArray[np.float64]
@@ -38,11 +38,19 @@ EVIDENCE = (
     "loss_of_flat",  # log of the loss over what the flat used before
     "theft_log_odds",  # of attribution's posterior
     "nobody_log_odds",  # of attribution's "nobody": a tap ahead of all meters
-    "evidence_lead",  # asinh of the flat's log evidence less the best of the others
-    "proportional_evidence",  # asinh of the log evidence that it shows too small a share
+    "evidence",  # asinh of the flat's log evidence against nobody
+    "evidence_lead",  # asinh of the same less the best of the other flats
     "conservation_t",  # asinh of the t by which it fell when the loss rose
+    "conservation_match",  # asinh of the log ratio that it fell by just what is missing
     "deficit_share",  # the power it fell by over the power lost
+    "shown_share",  # log of what it shows over what it was expected to use
+    "flat_signature",  # asinh of log ratios against normal life: one value again and again,
+    "repeat_signature",  # a recording,
+    "ceiling_signature",  # a ceiling
 )
+NO_LOG_ODDS = -8.0  # where attribution has not been asked: far below any prior
+NO_EVIDENCE = {name: NO_LOG_ODDS if name.endswith("_log_odds") else 0.0 for name in EVIDENCE}
+SIGNATURES = ("flat_signature", "repeat_signature", "ceiling_signature")
 FEATURES = (*CLASSICAL, *HABIT, *EVIDENCE)
 
 # Signs that speak of theft; a power failure, a replaced meter or a changed clock does not.
@@ -58,7 +66,6 @@ LOSS_GROWTH = 0.01
 SIGN_DAYS = 30
 WEEK = 7
 LEAST_KNOWN = 0.5  # of a day's intervals, for the day to count
-NO_LOG_ODDS = -8.0  # where attribution has not been asked: far below any prior
 
 _ENERGY, _SPREAD, _ZERO, _REPEAT, _PEAK, _COVARIANCE, _VARIANCE, _SIGNS = range(8)
 
@@ -79,10 +86,16 @@ class Day:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What a latched alarm says: power, and attribution's answer if it was asked."""
+    """What a latched alarm says: its power, and what attribution last found, where it was asked.
+
+    probability [N] and nobody: the posterior; statistics [N, len(columns)]: the figures behind it.
+    """
 
     loss_w: float
-    attribution: Attribution | None = None
+    probability: F64 | None = None
+    nobody: float = 0.0
+    statistics: F64 | None = None
+    columns: tuple[str, ...] = STATISTICS
 
 
 class ZoneFeatures:
@@ -220,8 +233,7 @@ class ZoneFeatures:
         }
 
     def _evidence(self, loss: Loss | None, flat_w: F64) -> dict[str, F64]:
-        out = {name: np.zeros(self.flats) for name in EVIDENCE}
-        out["theft_log_odds"][:] = out["nobody_log_odds"][:] = NO_LOG_ODDS
+        out = {name: np.full(self.flats, neutral) for name, neutral in NO_EVIDENCE.items()}
         if loss is None:
             return out
         main_w = self._last_zone(RECENT_DAYS)[:, 2]
@@ -229,26 +241,18 @@ class ZoneFeatures:
         out["alarm"][:] = 1.0
         out["loss_share"][:] = np.clip(np.log10(max(loss.loss_w, 1e-3) / max(0.01 * zone_w, 1e-3)), -3, 3)
         out["loss_of_flat"] = np.clip(np.log(max(loss.loss_w, 1e-3) / np.maximum(flat_w, 1e-1)), -5, 5)
-        found = loss.attribution
-        if found is None:
+        if loss.probability is None or loss.statistics is None:
             return out
-        statistic = dict(zip(found.columns, found.statistics.T, strict=True))
-        evidence = statistic["log_evidence"]
-        out["theft_log_odds"] = _log_odds(found.probability)
-        out["nobody_log_odds"][:] = _log_odds(np.array([found.nobody]))
-        out["evidence_lead"] = np.arcsinh(evidence - _best_other(evidence))
-        out["proportional_evidence"] = np.arcsinh(statistic["proportional_log_evidence"])
-        out["conservation_t"] = np.arcsinh(statistic["conservation_t"])
+        statistic = dict(zip(loss.columns, loss.statistics.T, strict=True))
+        out["theft_log_odds"] = _log_odds(loss.probability)
+        out["nobody_log_odds"][:] = _log_odds(np.array([loss.nobody]))
+        out["evidence"] = np.arcsinh(statistic["log_evidence"])
+        out["evidence_lead"] = np.arcsinh(statistic["log_evidence"] - _best_other(statistic["log_evidence"]))
         out["deficit_share"] = np.clip(statistic["deficit_w"] / max(loss.loss_w, 1e-3), -3, 3)
+        out["shown_share"] = np.log(np.clip(statistic["level_ratio"], 0.02, 5))
+        for name in ("conservation_t", "conservation_match", *SIGNATURES):
+            out[name] = np.arcsinh(statistic[name])
         return out
-
-
-def without_evidence(rows: F64) -> F64:
-    """The same rows as if no alarm had been raised: what a flat looks like before the balance is asked."""
-    out = rows.copy()
-    for name in EVIDENCE:
-        out[:, FEATURES.index(name)] = NO_LOG_ODDS if name.endswith("_log_odds") else 0.0
-    return out
 
 
 def _summary(day: Day, week_ago: F64) -> F64:
