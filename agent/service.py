@@ -68,10 +68,10 @@ class Agent:
             self._inbox: queue.Queue[Batch | CaughtUp] = queue.Queue(QUEUE_BATCHES)
             self._book = AlertBook.from_config(config)
             self._pipeline = Pipeline(config, self._book)
-            self._worker = Worker(
-                config, clock, self._pipeline, self._book, self._store, self._inbox, [bus.id for bus in config.bus]
-            )
             self._collector = Collector(config, clock, self._inbox)
+            self._worker = Worker(
+                config, clock, self._pipeline, self._book, self._store, self._inbox, self._collector.buses
+            )
             self._publisher = self._make_publisher(address)
             undo.pop_all()
         self._stop = threading.Event()

@@ -1,0 +1,186 @@
+"""All buses of a site: their specifications with the secrets loaded, their threads, and what can be seen of them."""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from agent import wire
+from agent.bus_thread import BusThread
+from agent.config import Bus as BusConfig
+from agent.config import Config, Meter
+from agent.credentials import read_key, read_secret
+from agent.meter_watch import MeterWatch
+from agent.sdnotify import Heartbeat
+from agent.vitals import MeterView
+from agent.worker import Batch, CaughtUp
+from firmware_io.bus import Bus
+from firmware_io.clock import Clock
+from firmware_io.counters import FileCounters, InvocationCounters, MemoryCounters
+from firmware_io.spec import BusSpec, MeterSpec
+from firmware_io.transport import Transport, open_transport
+
+
+def bus_spec(bus: BusConfig) -> BusSpec:
+    """What the wire has to know of a bus."""
+    return BusSpec(
+        id=bus.id,
+        port=bus.port,
+        framing=bus.framing,
+        baud=bus.baud,
+        parity=bus.parity,
+        timeout_s=bus.timeout_s,
+        inter_octet_s=bus.inter_octet_s,
+    )
+
+
+def meter_spec(meter: Meter, *, main: bool) -> MeterSpec:
+    """What the wire has to know of a meter, with its secrets.
+
+    Raises:
+        ConfigError: a secret cannot be read.
+    """
+    assert meter.address is not None, meter.id  # config_rules: online needs an address
+    return MeterSpec(
+        id=meter.id,
+        address=meter.address,
+        logical_address=meter.logical_address,
+        address_octets=meter.address_octets,
+        client=meter.client,
+        main=main,
+        serial=meter.serial,
+        security=meter.security,
+        password=None if meter.password is None else read_secret(meter.password),
+        authentication_key=None if meter.authentication_key is None else read_key(meter.authentication_key),
+        encryption_key=None if meter.encryption_key is None else read_key(meter.encryption_key),
+        system_title=None if meter.system_title is None else bytes.fromhex(meter.system_title),
+        min_gap_s=meter.min_gap_s,
+        single_association=meter.single_association,
+        with_list=meter.with_list,
+        max_pdu=meter.max_pdu,
+        max_frame=meter.max_frame,
+        inactivity_s=meter.inactivity_s,
+    )
+
+
+def counters_of(config: Config) -> InvocationCounters:
+    """Where invocation counters are kept: on disk as soon as a meter needs them.
+
+    Raises:
+        LocalProtocolError: the counters' file is damaged.
+    """
+    if any(meter.security == "hls-gmac" for meter in config.meter):
+        return FileCounters(Path(config.store.path).with_name("counters.json"))
+    return MemoryCounters()
+
+
+def open_buses(config: Config, clock: Clock, opener: Callable[[BusSpec], Transport] = open_transport) -> dict[str, Bus]:
+    """A `Bus` for each that has meters; the line is opened at the first exchange.
+
+    Raises:
+        ConfigError: a secret cannot be read.
+    """
+    mains = {zone.main for zone in config.zone}
+    counters = counters_of(config)
+    specs: dict[str, list[MeterSpec]] = {bus.id: [] for bus in config.bus}
+    for meter in config.meter:
+        if meter.bus is not None:
+            specs[meter.bus].append(meter_spec(meter, main=meter.id in mains))
+    return {bus.id: Bus(bus_spec(bus), specs[bus.id], opener, clock, counters) for bus in config.bus if specs[bus.id]}
+
+
+class Collector:
+    """The bus threads of a site."""
+
+    def __init__(self, config: Config, clock: Clock, inbox: queue.Queue[Batch | CaughtUp]) -> None:
+        self._config = config
+        self._stop = threading.Event()
+        exporting = {meter for zone in config.zone for meter in zone.export}
+        watches = {meter.id: MeterWatch(meter, exports=meter.id in exporting) for meter in config.meter}
+        buses = open_buses(config, clock)
+        self._buses = [
+            BusThread(bus, buses[bus.id], [w for w in watches.values() if w.config.bus == bus.id], clock, inbox)
+            for bus in config.bus
+            if bus.id in buses
+        ]
+        self._watches = watches
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def buses(self) -> list[str]:
+        """The ids of the buses that are read."""
+        return [bus.config.id for bus in self._buses]
+
+    def start(self, known_s: float | None) -> None:
+        """Start reading; `known_s` is the last boundary that the pipeline knows, None on a first start."""
+        for bus in self._buses:
+            thread = threading.Thread(target=bus.run, args=(self._stop, known_s), name=f"bus {bus.config.id}")
+            self._threads.append(thread)
+            thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """Stop all; a thread within an exchange ends after it."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(timeout_s)
+
+    # -- what can be seen ---------------------------------------------------------------------------------------------
+
+    @property
+    def phase(self) -> str:
+        """What is still to be done before all buses are watched; empty then."""
+        return next((bus.phase for bus in self._buses if bus.phase), "")
+
+    @property
+    def ready(self) -> bool:
+        """Whether every bus is past its start."""
+        return not self.phase
+
+    def heartbeats(self) -> list[Heartbeat]:
+        """Of all bus threads."""
+        return [bus.heartbeat for bus in self._buses]
+
+    def silent(self) -> list[str]:
+        """The meters that cannot be read at present."""
+        return [meter for meter, watch in self._watches.items() if watch.silent]
+
+    def serials(self) -> dict[str, str]:
+        """Serial numbers as the meters told them."""
+        return {meter: watch.serial for meter, watch in self._watches.items() if watch.serial is not None}
+
+    def health(self) -> tuple[list[wire.BusHealth], list[wire.MeterHealth]]:
+        """The figures of buses and meters."""
+        meters = [
+            wire.MeterHealth(
+                id=meter,
+                last_reading=None if watch.last_reading_s is None else wire.utc(watch.last_reading_s),
+                readings=watch.readings,
+                errors=dict(watch.errors),
+                latency_ms=None if watch.latency_s is None else round(1000 * watch.latency_s, 1),
+            )
+            for meter, watch in self._watches.items()
+        ]
+        return [bus.health() for bus in self._buses], meters
+
+    def views(self) -> list[MeterView]:
+        """The last values of all meters."""
+        return [
+            MeterView(
+                id=meter,
+                bus=watch.config.bus or "",
+                time_s=watch.last_reading_s,
+                energy_kwh=_kwh(watch.import_wh),
+                export_kwh=_kwh(watch.export_wh),
+                power_w=None if math.isnan(watch.power_w) else watch.power_w,
+                serial=watch.serial,
+                firmware=watch.firmware,
+            )
+            for meter, watch in self._watches.items()
+        ]
+
+
+def _kwh(wh: float) -> float | None:
+    return None if math.isnan(wh) else wh / 1000.0
