@@ -15,7 +15,7 @@ from core.scene import Noise, evidence
 from core.usage import Floats
 
 NOBODY = -1
-WILDNESS = (0.5, 0.75, 1.1, 1.6)  # how far a hidden load's spread is from what its history says
+WILDNESS = (0.25, 0.5, 0.75, 1.1, 1.6)  # how far a hidden load's spread is from what its history says
 TEMPER = 0.3  # the rows' evidence counts for so much of itself: loads are not Gaussian, rows not independent
 
 

@@ -190,25 +190,38 @@ def flattest(scene: Scene, tolerance: Floats) -> Floats:
 
 
 def repetition(scene: Scene) -> Floats:
-    """Log ratio [N] that the rows are a recording: equal, but for read errors, to those some whole days before."""
-    both = np.vstack([scene.past_wh, scene.sub_wh])
-    past, rows, slots = len(scene.past_wh), len(scene.sub_wh), scene.slots
+    """Log ratio [N] that the rows are a recording: each day equal, but for read errors, to one some whole days before.
+
+    A recording that is played again and again, or that does not start with its first day, is at another lag from day to
+    day: the best lag is sought day by day, and paid for.
+    """
+    both, rows, slots = scene.record_wh, len(scene.sub_wh), scene.slots
+    past = len(both) - rows
+    span = (past + rows) // slots
+    lags = sorted({*range(1, min(14, span) + 1), *range(7, span + 1, 7)})
+    firsts = np.arange(0, rows, slots)
     live, idle = ~scene.estimated, 4 * scene.resolution_wh
     tolerance = 2.0 * scene.resolution_wh + 0.05 * scene.sub_wh
-    weeks = past // (7 * slots)
-    lags = sorted({*range(1, min(14, past // slots) + 1), *(7 * k for k in range(1, weeks + 1))})
-    if not lags:
-        return np.full(both.shape[1], -np.inf)
-    hits, seen = np.empty((len(lags), both.shape[1])), np.empty((len(lags), both.shape[1]))
+    busy = live & (scene.sub_wh > idle)
+    hits = np.zeros((len(lags), len(firsts), both.shape[1]))
+    seen = np.zeros_like(hits)
     for k, lag in enumerate(lags):
-        earlier = both[past - lag * slots : past - lag * slots + rows]
-        use = live & (np.maximum(scene.sub_wh, earlier) > idle)
-        seen[k] = use.sum(0)
-        hits[k] = (use & (np.abs(scene.sub_wh - earlier) <= tolerance)).sum(0)
+        shift = lag * slots
+        first = max(0, shift - past)  # rows before this have no row so long ago
+        if first >= rows:
+            continue
+        earlier = both[past + first - shift : past + rows - shift]
+        use = (busy[first:] | (live[first:] & (earlier > idle))) & ~np.isnan(earlier)
+        equal = use & (np.abs(scene.sub_wh[first:] - earlier) <= tolerance[first:])
+        padding = ((first, 0), (0, 0))
+        seen[k] = np.add.reduceat(np.pad(use, padding), firsts, axis=0, dtype=float)
+        hits[k] = np.add.reduceat(np.pad(equal, padding), firsts, axis=0, dtype=float)
     # What most lags reach is chance, or a flat that is too regular to tell.
-    chance = np.quantile(hits / np.maximum(seen, 1.0), 0.5, axis=0)
-    ratio = log_artificial(hits, seen, np.clip(chance + 0.1, 0.1, 0.9)).max(0) - log(len(lags))
-    return capped(ratio, 1e-6)
+    rate = hits.sum(1) / np.maximum(seen.sum(1), 1.0)
+    chance = np.clip(np.quantile(rate, 0.5, axis=0) + 0.1, 0.1, 0.9)
+    daily = log_artificial(hits, seen, chance)
+    daily = np.where(seen > 0, daily, 0.0).max(0) - log(max(len(lags), 1))
+    return capped(np.where(seen.max(0) > 0, daily, 0.0).sum(0), 1e-6)
 
 
 # -- a ceiling ---------------------------------------------------------------------------------------------------

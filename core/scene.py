@@ -74,7 +74,7 @@ class Noise:
 class Scene:
     """Rows after the onset: residual [T], the flats' rows [T, N] and what they are expected to use [T, N].
 
-    past_wh [P, N] are the rows before. With `usage.rows` 0 nothing is known from before: the loss was always there.
+    past_wh [P, N] are the rows before, record_wh [R + T, N] all of them with the doubtful ones between. With `usage.rows` 0 nothing is known from before: the loss was always there.
     """
 
     residual_wh: Floats
@@ -88,6 +88,7 @@ class Scene:
     expected_wh: Floats
     past_wh: Floats
     past_slot: Ints
+    record_wh: Floats
     noise: Noise
 
     @property
@@ -136,7 +137,7 @@ def stage(rows: Rows, onset: Onset) -> Scene:
     noise = measure(rows, onset.lo, variance, shown.sum(1))
     return Scene(
         residual, shown, estimated, day, slot, rows.slots_per_day, resolution, usage, expected, past,
-        rows.slot[before], noise,
+        rows.slot[before], rows.sub_wh[: after.stop], noise,
     )  # fmt: skip
 
 
