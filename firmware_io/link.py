@@ -198,6 +198,10 @@ class _Flow:
         self._oldest = expected_by_peer
         self._in_flight -= count
 
+    def answers_all(self, expected_by_peer: int) -> bool:
+        """Whether N(R) says that the other side has had all that we sent."""
+        return expected_by_peer == (self._oldest + self._in_flight) & 7
+
     def rewind(self) -> None:
         """Send what is not acknowledged again."""
         self._in_flight = 0
@@ -343,6 +347,8 @@ class ClientLink:
         flow, number = self._flow, frame.control >> 1 & 7
         if number != flow.expected and flow.is_repeat(number):
             return []  # its answer is still to come, or came already: the turn does not change
+        if not flow.answers_all(frame.control >> 5):
+            return []  # late: what it answers is not what we asked last
         flow.acknowledge(frame.control >> 5)
         events: list[Event] = []
         if number == flow.expected:
