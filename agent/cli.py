@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("agent.verbs.train:command", "Train the compact theft model on a table of features"),
     "model": ("agent.verbs.model:command", "Show or verify a .tflite theft model"),
     "simulate": ("agent.verbs.simulate:command", "Simulate a building whose meters can be polled"),
+    "utility": ("agent.verbs.utility:command", "The backend: gateways' messages into SQL, the fleet in one view"),
 }
 
 

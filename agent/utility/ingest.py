@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from agent.utility.batch import Letter
 from agent.utility.broker import Broker, Connection
 from agent.utility.metrics import Metrics
 from agent.utility.reader import Reader
-from agent.utility.schema import BALANCE, DAY_S, DEAD_LETTER
+from agent.utility.schema import ALERT_EVENT, BALANCE, DAY_S, DEAD_LETTER, TAMPER
 from agent.utility.server import StoreMisfit, StoreRefused, StoreUnavailable
 from agent.utility.store import Store
 from firmware_io.clock import Clock
@@ -167,6 +168,7 @@ class Ingest:
         begun_s = self._clock.monotonic()
         new = self._write(letters, connection, stop)
         connection.send(mqtt.pubacks([letter.packet_id for letter in letters]))
+        self._confirm(letters, connection)
         self.metrics.unacknowledged = 0
         self.metrics.commit_seconds += self._clock.monotonic() - begun_s
         self.metrics.batches += 1
@@ -174,6 +176,20 @@ class Ingest:
         ends = [int(row[1]) + int(row[2]) for row in _balances(letters)]  # type: ignore[call-overload]  # start_s, seconds
         self.metrics.repeated += len(ends) - new
         self.metrics.newest_interval_seconds = max(ends, default=self.metrics.newest_interval_seconds)
+
+    def _confirm(self, letters: list[Letter], connection: Connection) -> None:
+        """End-to-end delivery: tell gateways which of their events are stored for good.
+
+        At QoS 0, and to all: a gateway that waits for it sends again if it misses it, the others are not subscribed.
+        """
+        stored: dict[bytes, list[str]] = {}
+        for letter in letters:
+            table, row = letter.rows[-1]
+            if table in {ALERT_EVENT, TAMPER}:
+                assert isinstance(row[0], bytes)
+                stored.setdefault(letter.topic.rpartition(b"/event/")[0], []).append(str(uuid.UUID(bytes=row[0])))
+        for gateway, ids in stored.items():
+            connection.send(mqtt.publish(gateway + b"/ack", wire.encode(wire.Ack(ids=ids))))
 
     def _write(self, letters: list[Letter], connection: Connection, stop: threading.Event) -> int:
         """Apply the batch, whatever it takes; returns how many balances were new."""

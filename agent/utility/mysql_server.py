@@ -15,6 +15,8 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote
 
 import pymysql
+from pymysql.constants import FIELD_TYPE
+from pymysql.converters import conversions
 
 from agent.utility.schema import Table
 from agent.utility.server import StoreMisfit, StoreRefused, StoreUnavailable
@@ -55,6 +57,8 @@ class Mysql:
             "database": database,
             "charset": "utf8mb4",
             "autocommit": True,
+            # Plain numbers and texts, as SQLite gives them: sums of BIGINT come as DECIMAL otherwise.
+            "conv": {**conversions, FIELD_TYPE.DECIMAL: float, FIELD_TYPE.NEWDECIMAL: float, FIELD_TYPE.DATETIME: str},
             "connect_timeout": timeout_s,
             "read_timeout": max(60.0, timeout_s),  # a migration or a question over a fleet may take its time
             "write_timeout": max(60.0, timeout_s),

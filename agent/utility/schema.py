@@ -167,6 +167,7 @@ ALERT = Table(
     keys=1,
     merge="newest",
     guard="revision",
+    index=("alert_id",),
 )
 SUSPECT = Table(
     "suspect",

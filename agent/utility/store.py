@@ -58,6 +58,12 @@ class Store:
     def __init__(self, server: Server) -> None:
         self.server = server
 
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.close()
+
     # -- schema ------------------------------------------------------------------------------------------------
 
     def migrate(self, now_s: float, keep_days: int = KEEP_DAYS, tiflash_replicas: int = 0) -> list[str]:
