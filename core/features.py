@@ -2,7 +2,8 @@
 
 It owns the features' definitions and order. It knows no registers, alarms or models: it is given whole local days
 of one zone, and where the zone is alarmed what detection and attribution found. All features are free of scale
-(counts, shares, logarithms of ratios), so that a model carries over from one building to another.
+(counts, shares, logarithms of ratios), so that a model carries over from one building to another. What it remembers
+follows from the last 70 days and from `before`, so a checkpoint needs no more.
 
 The first three are the classical ones of electricity-theft analysis on customer data, in trailing form since the
 future is not known online. The others are the evidence of this project: how a flat changed against its own past and
@@ -11,7 +12,6 @@ against its neighbours, signs of an artificial register, and what the balance sa
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,8 +57,8 @@ FEATURES = (*CLASSICAL, *HABIT, *EVIDENCE)
 THEFT_SIGNS = frozenset(SignKind) - {SignKind.POWER_FAILURE, SignKind.METER_REPLACED, SignKind.CLOCK_CHANGED}
 
 RECENT_DAYS = 14
-PAST_DAYS = 56
-RING_DAYS = RECENT_DAYS + PAST_DAYS
+PAST_DAYS = 48
+RING_DAYS = RECENT_DAYS + PAST_DAYS  # with the week before it, what 70 days of rows can make anew
 SLOPE_DAYS = 11  # days j - 5 .. j + 5 of the definition, here the 11 days up to j
 DECLINE_DAYS = 10
 LOSS_DAYS = 5
@@ -74,14 +74,19 @@ _ENERGY, _SPREAD, _ZERO, _REPEAT, _PEAK, _COVARIANCE, _VARIANCE, _SIGNS = range(
 class Day:
     """One local day of a zone with N flats in S equal intervals; NaN where nothing is known.
 
-    sub_wh [S, N] and main_wh [S]: energies; residual_wh [S]: main less subs less technical loss; signs [N]: number
-    of theft-related signs (THEFT_SIGNS).
+    sub_wh [S, N] and main_wh [S]: energies, estimated where missed [S, N] says so; an estimate counts in sums over
+    the zone, not in what is said of the flat. signs [N]: number of theft-related signs (THEFT_SIGNS).
     """
 
     sub_wh: F64
     main_wh: F64
-    residual_wh: F64
+    missed: NDArray[np.bool_]
     signs: F64
+
+    @property
+    def residual_wh(self) -> F64:
+        """What the main meter shows more than all sub-meters [S]; the technical loss hardly moves within a day."""
+        return np.asarray(self.main_wh - self.sub_wh.sum(axis=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,21 +104,19 @@ class Loss:
 
 
 class ZoneFeatures:
-    """The features of one zone's flats. `add` every local day in turn; `rows` whenever they are wanted."""
+    """The features of one zone's flats: `add` every local day in turn, `latch`, then `rows` when they are wanted."""
 
     def __init__(self, flats: int) -> None:
         self.flats = flats
+        self.before: F64 | None = None  # summaries of the time before the latched loss [N, 8]; for a checkpoint
         self._days = 0  # added so far
         self._ring = np.full((RING_DAYS, flats, 8), np.nan)  # daily summaries, day d in place d % RING_DAYS
         self._zone = np.full((RING_DAYS, 3), np.nan)  # line-loss rate, variance of the residual, mean main power
         self._week: F64 | None = None  # the last seven days' rows [7, S, flats]
-        self._before: F64 | None = None  # summaries of the time before the latched loss [flats, 8]
+        self._recent_days = RECENT_DAYS
 
-    def add(self, day: Day, loss_age_days: float | None = None) -> None:
-        """Take one more day. `loss_age_days`: since the onset of the latched loss, None where there is none.
-
-        While a loss is latched, "before" stays what it was at its onset: a theft does not become the habit.
-        """
+    def add(self, day: Day) -> None:
+        """Take one more day."""
         slots, flats = day.sub_wh.shape
         if flats != self.flats:
             raise ValueError(f"a day of {flats} flats, expected {self.flats}")
@@ -122,20 +125,29 @@ class ZoneFeatures:
         place = self._days % RING_DAYS
         self._ring[place] = _summary(day, self._week[self._days % WEEK])
         self._zone[place] = _zone_summary(day)
-        self._week[self._days % WEEK] = day.sub_wh
+        self._week[self._days % WEEK] = np.where(day.missed, np.nan, day.sub_wh)
         self._days += 1
-        if loss_age_days is None:
-            self._before = None
-        elif self._before is None:
-            age = max(1, round(loss_age_days))
-            self._before = _mean(self._last(RING_DAYS)[: max(0, min(self._days, RING_DAYS) - age)][-PAST_DAYS:])
+
+    def latch(self, age_days: float | None) -> None:
+        """Say how long before the end of the last day the latched loss began; None: there is none.
+
+        While a loss is latched, "before" stays what it was at its onset, so that a theft does not become the habit;
+        for the first two weeks the onset may still move.
+        """
+        if age_days is None:
+            self.before, self._recent_days = None, RECENT_DAYS
+            return
+        age = max(1, round(age_days))
+        if self.before is None or age <= RECENT_DAYS:
+            self.before = _mean(self._last(RING_DAYS)[: max(0, min(self._days, RING_DAYS) - age)][-PAST_DAYS:])
+        self._recent_days = min(RECENT_DAYS, age)
 
     def rows(self, loss: Loss | None = None) -> F64:
         """Features [N, len(FEATURES)] as of the last day added, all of them finite."""
         out = np.zeros((self.flats, len(FEATURES)))
         days = self._last(RING_DAYS)
-        recent = _mean(days[-RECENT_DAYS:])
-        before = self._before if self._before is not None else _mean(days[:-RECENT_DAYS])
+        recent = _mean(days[-self._recent_days :])
+        before = self.before if self.before is not None else _mean(days[: -self._recent_days])
         columns = {
             "power_usage_decline_level": self._decline(),
             "line_loss_rate": np.full(self.flats, self._line_loss()),
@@ -147,36 +159,6 @@ class ZoneFeatures:
         for place, name in enumerate(FEATURES):
             out[:, place] = columns[name]
         return np.nan_to_num(out, nan=0.0, posinf=0.0, neginf=0.0)
-
-    def state(self) -> bytes:
-        """All that is remembered, for a checkpoint."""
-        out = io.BytesIO()
-        absent = np.empty(0)
-        np.savez(
-            out,
-            days=np.array(self._days),
-            ring=self._ring,
-            zone=self._zone,
-            week=absent if self._week is None else self._week,
-            before=absent if self._before is None else self._before,
-        )
-        return out.getvalue()
-
-    @classmethod
-    def restored(cls, state: bytes) -> ZoneFeatures:
-        """The features as they were when `state()` was called; raises ValueError for what is no such state."""
-        with np.load(io.BytesIO(state), allow_pickle=False) as saved:
-            try:
-                ring, zone, week, before = (saved[name] for name in ("ring", "zone", "week", "before"))
-                days = int(saved["days"])
-            except KeyError as error:
-                raise ValueError(f"features: {error} is missing from the checkpoint") from None
-        if ring.ndim != 3 or ring.shape[0] != RING_DAYS or ring.shape[2] != 8 or zone.shape != (RING_DAYS, 3):
-            raise ValueError(f"features: a checkpoint of another version (ring {ring.shape})")
-        self = cls(ring.shape[1])
-        self._days, self._ring, self._zone = days, ring, zone
-        self._week, self._before = (week if week.size else None), (before if before.size else None)
-        return self
 
     def _last(self, count: int) -> F64:
         """Summaries of the last `count` days, oldest first [days, N, 8]."""
@@ -220,7 +202,7 @@ class ZoneFeatures:
         slots = 1 if self._week is None else self._week.shape[1]
         relative = [part[:, _SPREAD] / (part[:, _ENERGY] / slots + least / slots) for part in (recent, before)]
         covariance, variance = recent[:, _COVARIANCE], recent[:, _VARIANCE]
-        residual = self._last_zone(RECENT_DAYS)[:, 1]
+        residual = self._last_zone(self._recent_days)[:, 1]
         residual_variance = float(np.nanmean(residual)) if np.isfinite(residual).any() else 0.0
         likeness = covariance / np.sqrt(np.maximum(variance * residual_variance, 1e-12))
         return {
@@ -257,7 +239,7 @@ class ZoneFeatures:
 
 def _summary(day: Day, week_ago: F64) -> F64:
     """One day of every flat [N, 8]; NaN where less than half of it is known."""
-    rows = day.sub_wh
+    rows = np.where(day.missed, np.nan, day.sub_wh)
     known = np.isfinite(rows)
     count = known.sum(axis=0)
     least = LEAST_KNOWN * len(rows)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from core.attribute import STATISTICS
 from core.features import CLASSICAL, FEATURES, NO_EVIDENCE, Day, Loss, ZoneFeatures
-from core.scoring import PRIOR_LIMIT, prior_log_odds, probability
+from core.history import History
+from core.losses import ZoneRows
+from core.scoring import PRIOR_LIMIT, ZoneScores, prior_log_odds, probability
+from core.signs import MeterSign, SignKind
 
 SLOTS = 24
 F64 = NDArray[np.float64]
@@ -20,12 +21,12 @@ def column(rows: F64, name: str) -> F64:
     return rows[:, FEATURES.index(name)]
 
 
-def day(sub_wh: F64, main_wh: F64 | None = None, residual_wh: F64 | None = None, signs: F64 | None = None) -> Day:
+def day(sub_wh: F64, main_wh: F64 | None = None, signs: F64 | None = None, missed: F64 | None = None) -> Day:
     count = sub_wh.shape[1]
     return Day(
         sub_wh,
         sub_wh.sum(axis=1) if main_wh is None else main_wh,
-        np.zeros(len(sub_wh)) if residual_wh is None else residual_wh,
+        np.zeros(sub_wh.shape, bool) if missed is None else missed,
         np.zeros(count) if signs is None else signs,
     )
 
@@ -103,9 +104,12 @@ def test_before_is_frozen_while_a_loss_is_latched() -> None:
     loads[60:, :, 1] *= 0.3
     zone = ZoneFeatures(4)
     for number, rows in enumerate(loads):
-        zone.add(day(rows), number - 60.0 if number > 61 else None)
+        zone.add(day(rows))
+        zone.latch(number - 60.0 if number > 61 else None)
+        if number == 64:  # judged by the days since the onset alone
+            assert column(zone.rows(), "usage_change")[1] == pytest.approx(np.log(0.3), abs=0.25)
     assert column(zone.rows(), "usage_change")[1] == pytest.approx(np.log(0.3), abs=0.15)
-    zone.add(day(loads[-1]))  # cleared: what is usual now is the past
+    zone.latch(None)  # cleared: what is usual now is the past
     assert column(zone.rows(), "usage_change")[1] == pytest.approx(0.0, abs=0.15)
 
 
@@ -129,7 +133,8 @@ def test_the_residual_looks_like_the_flat_that_hides_half() -> None:
     loads = lives(4, 40)
     zone = ZoneFeatures(4)
     for rows in loads:
-        zone.add(day(rows, residual_wh=rows[:, 2] + np.random.default_rng(0).normal(0, 20, SLOTS)))
+        hidden_wh = rows[:, 2] + np.random.default_rng(0).normal(0, 20, SLOTS)
+        zone.add(day(rows, rows.sum(axis=1) + hidden_wh))
     likeness = column(zone.rows(), "loss_likeness")
     assert likeness.argmax() == 2
     assert likeness[2] > 1.5
@@ -170,29 +175,36 @@ def test_all_features_are_finite_whatever_is_missing() -> None:
         if number % 3 == 0:
             holes[:] = np.nan
         holes[:, 3] = 0.0
-        zone.add(day(holes, residual_wh=np.where(rng.random(SLOTS) < 0.5, np.nan, 1.0)), 3.0 if number > 70 else None)
+        zone.add(day(holes, np.where(rng.random(SLOTS) < 0.5, np.nan, 1.0), missed=rng.random(rows.shape) < 0.3))
+        zone.latch(3.0 if number > 70 else None)
         assert np.isfinite(zone.rows(loss())).all()
 
 
-def test_a_restored_state_goes_on_the_same() -> None:
-    loads = lives(7, 100)
-    one = ZoneFeatures(4)
-    for number, rows in enumerate(loads[:80]):
-        one.add(day(rows), number - 70.0 if number > 72 else None)
-    other = ZoneFeatures.restored(one.state())
-    for rows in loads[80:]:
-        one.add(day(rows), 12.0)
-        other.add(day(rows), 12.0)
-    assert np.array_equal(one.rows(loss()), other.rows(loss()))
-    with pytest.raises(ValueError, match="another version"):
-        ZoneFeatures.restored(state_of_another_version())
-
-
-def state_of_another_version() -> bytes:
-    out = io.BytesIO()
-    empty = np.empty(0)
-    np.savez(out, days=np.array(3), ring=np.zeros((9, 4, 5)), zone=np.zeros((9, 3)), week=empty, before=empty)
-    return out.getvalue()
+@pytest.mark.parametrize("offset_s", [0.0, -5 * 3600.0, 8 * 3600.0])
+@pytest.mark.parametrize("onset", [None, 90 * SLOTS, 60 * SLOTS])
+def test_a_restored_state_goes_on_the_same(offset_s: float, onset: int | None) -> None:
+    """Restored at any row of the day from 70 days of rows: every later feature is the same, bit for bit."""
+    subs, rng = [f"flat-{j}" for j in range(4)], np.random.default_rng(7)
+    loads = lives(7, 110).reshape(-1, 4)
+    history = History(70 * SLOTS, 4)
+    one, other = (ZoneScores(subs, 1.0, offset_s) for _ in range(2))
+    signs = [MeterSign("flat-2", 93 * 86_400.0, SignKind.MAGNETIC_FIELD)]
+    restored_at = 100 * SLOTS + 11
+    for start in range(0, len(loads), 7):
+        part = loads[start : start + 7]
+        ends_s = 3600.0 * (1.0 + np.arange(start, start + len(part)))
+        zeros = np.zeros(len(part))
+        rows = ZoneRows(ends_s, part.sum(axis=1), part, zeros, zeros, zeros)
+        history.append(rows, rng.random(part.shape) < 0.05, zeros)
+        latched = onset if onset is not None and history.count > onset + 30 else None
+        one.follow(history, signs, latched)
+        if history.count >= restored_at and other.features._days == 0:
+            other.restore(history, signs, latched, one.features.before)
+        if history.count > restored_at:
+            other.follow(history, signs, latched)
+            assert np.array_equal(one.rows(loss()), other.rows(loss()))
+    assert other.features._days > 60
+    assert column(one.rows(None), "warnings_30d").tolist() == pytest.approx([0, 0, np.log(2), 0])
 
 
 class Straight:
