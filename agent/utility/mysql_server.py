@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, parse_qs, unquote
 
 import pymysql
 from pymysql.constants import FIELD_TYPE
-from pymysql.converters import conversions
+from pymysql.converters import conversions, escape_string
 
 from agent.utility.schema import Table
 from agent.utility.server import StoreMisfit, StoreRefused, StoreUnavailable
@@ -141,7 +141,7 @@ class Mysql:
         if isinstance(value, bytes):
             return f"X'{value.hex()}'"
         if isinstance(value, str):
-            return str(self._connection.literal(value))
+            return f"'{escape_string(value)}'"  # our sql_mode leaves the backslash its meaning
         return repr(value)
 
     @contextmanager
