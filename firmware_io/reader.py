@@ -119,7 +119,8 @@ class MeterReader:
         readings, doubted = self._sample(self._registers)
         if doubted:
             self.identify()
-            again, still = self._sample(tuple(sample.register for sample in doubted.values()))
+            asked = tuple(register for register in self._registers if register.name in doubted)
+            again, still = self._sample(asked)  # by the scaler that it has now
             readings += again
             readings += [self._confirmed(sample) for name, sample in still.items() if sample.agrees(doubted[name])]
         return readings

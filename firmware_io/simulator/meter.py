@@ -140,7 +140,8 @@ class SimulatedMeter:
 
     def energy_data(self, energy_wh: float, true_s: float) -> Data:
         """A register's value on the wire, in the type that the meter has at that time."""
-        value = round(energy_wh / 10.0 ** self.energy_scaler(true_s))
+        scaler = self.energy_scaler(true_s)
+        value = round(energy_wh * 10.0**-scaler if scaler <= self._scaler else energy_wh // 10.0**scaler)
         if self.faults.at("int32", true_s):
             return axdr.int32(min(value, 0x7FFF_FFFF))
         if self.faults.at("uint64", true_s):
@@ -222,13 +223,19 @@ class SimulatedMeter:
             ):
                 row = [
                     axdr.octet_string(self.clock.date_time(moment, stamp)),
-                    axdr.uint8(0x01 if self.faults.at("clock_invalid", moment) else 0),
+                    axdr.uint8(self._status(moment, adjusted=bool(begin) and stamp == stamps[begin])),
                     self.energy_data(energy, moment),
                 ]
                 if self.identity.exports:
                     row.append(self.energy_data(back, moment))
                 rows.append(row)
         return rows
+
+    def _status(self, true_s: float, *, adjusted: bool) -> int:
+        """The status of a row, as IDIS has it: 0x02 clock invalid, 0x08 daylight saving, 0x20 clock adjusted."""
+        invalid = self.faults.at("clock_invalid", true_s) is not None
+        daylight = self.clock.status(true_s) & 0x80 != 0
+        return 0x02 * invalid | 0x08 * daylight | 0x20 * adjusted
 
     def reset_profile(self) -> None:
         """Forget all rows until now."""

@@ -319,8 +319,12 @@ class Server:
                 if self.meter.faults.strikes("no_list", self.meter.now()):
                     return apdu.ExceptionResponse(1, 2).encode()
                 results = [self._read(attribute, selection) for attribute, selection in items]
-                if results and self.meter.faults.strikes("list_partial", self.meter.now()):
-                    results[0] = DataAccessResult.TEMPORARY_FAILURE
+                partial = self.meter.faults.strikes("list_partial", self.meter.now())
+                if partial:
+                    names = [attribute.name for attribute, _ in items]
+                    for at, name in enumerate(names):
+                        if partial.obis is None or name == ObisCode.parse(partial.obis):
+                            results[at] = DataAccessResult.TEMPORARY_FAILURE
                 whole = apdu.GetListResponse(invoke, tuple(results)).encode()
                 return whole if len(whole) <= self._room() else self._begin(invoke, apdu.encode_results(tuple(results)))
             case apdu.GetNext(invoke, block):
