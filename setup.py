@@ -20,6 +20,7 @@ PACKAGES = [
 KERNELS = [
     "core._attribution",
     "core._balance",
+    "firmware_io._codec",
 ]
 
 setup(

@@ -13,7 +13,7 @@ import enum
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
-from firmware_io import axdr
+from firmware_io import _codec, axdr
 from firmware_io.axdr import Data, encode_length
 from firmware_io.errors import RemoteProtocolError
 from firmware_io.obis import ObisCode
@@ -120,7 +120,10 @@ class GetRequest(NamedTuple):
     selection: Selection | None = None
 
     def encode(self) -> bytes:
-        return bytes((0xC0, 1, self.invoke)) + self.attribute.encode() + _selection(self.selection)
+        invoke, attribute, selection = self
+        if selection is None:
+            return _codec.encode_get(invoke, *attribute)
+        return bytes((0xC0, 1, invoke)) + attribute.encode() + _selection(selection)
 
 
 class GetNext(NamedTuple):
@@ -355,6 +358,9 @@ def decode(octets: bytes) -> Apdu:
     Raises:
         RemoteProtocolError: unknown, malformed, cut short, or octets are left over.
     """
+    reading = _codec.decode_get_response(octets, GetResponse, Data)
+    if reading is not None:
+        return reading
     reader = Reader(octets)
     tag = reader.octet("APDU tag")
     choice = reader.octet("APDU choice") if tag in _CHOICES else 0

@@ -11,9 +11,8 @@ import struct
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from firmware_io import _codec
 from firmware_io.errors import LocalProtocolError, RemoteProtocolError
-
-MAX_DEPTH = 16  # bounds the recursion that a hostile reply could ask for
 
 
 class Tag(enum.IntEnum):
@@ -244,47 +243,10 @@ def decode(octets: bytes) -> Data:
     return data
 
 
-def decode_at(octets: bytes, offset: int, depth: int = 0) -> tuple[Data, int]:
+def decode_at(octets: bytes, offset: int) -> tuple[Data, int]:
     """The value at `offset`, and the offset behind it.
 
     Raises:
         RemoteProtocolError: malformed or cut short.
     """
-    tag = take(octets, offset, 1, "data type")[0]
-    offset += 1
-    if tag in _FIXED:
-        fixed = _FIXED[tag]
-        return Data(tag, fixed.unpack(take(octets, offset, fixed.size, "value"))[0]), offset + fixed.size
-    if tag in (Tag.NULL, Tag.DONT_CARE):
-        return Data(tag), offset
-    if tag == Tag.BOOLEAN:
-        return Data(tag, take(octets, offset, 1, "boolean") != b"\x00"), offset + 1
-    if tag in _TIMES:
-        size = _TIMES[Tag(tag)]
-        return Data(tag, take(octets, offset, size, "date-time")), offset + size
-    if tag not in _KNOWN or tag == Tag.COMPACT_ARRAY:
-        raise RemoteProtocolError(f"data type {tag} at offset {offset - 1} is unknown or not supported")
-    count, offset = decode_length(octets, offset)
-    if tag in (Tag.ARRAY, Tag.STRUCTURE):
-        if depth >= MAX_DEPTH:
-            raise RemoteProtocolError(f"data nested deeper than {MAX_DEPTH}")
-        # Each element has at least its tag, so a count beyond the octets at hand is a lie: do not allocate for it.
-        if count > len(octets) - offset:
-            raise RemoteProtocolError(f"{count} elements promised, {len(octets) - offset} octets left")
-        items = []
-        for _ in range(count):
-            item, offset = decode_at(octets, offset, depth + 1)
-            items.append(item)
-        return Data(tag, tuple(items)), offset
-    if tag == Tag.BIT_STRING:
-        packed = take(octets, offset, (count + 7) // 8, "bit string")
-        return Data(tag, "".join(f"{o:08b}" for o in packed)[:count]), offset + len(packed)
-    raw = take(octets, offset, count, "string")
-    if tag == Tag.OCTET_STRING:
-        return Data(tag, raw), offset + count
-    if tag == Tag.VISIBLE_STRING:  # meters put what they like here; Latin-1 keeps every octet
-        return Data(tag, raw.decode("latin-1")), offset + count
-    try:
-        return Data(tag, raw.decode("utf-8")), offset + count
-    except UnicodeDecodeError as error:
-        raise RemoteProtocolError(f"UTF-8 string: {error}") from error
+    return _codec.decode_value(octets, offset, Data)

@@ -18,36 +18,17 @@ from __future__ import annotations
 
 from typing import NamedTuple, Self
 
+from firmware_io import _codec
 from firmware_io.errors import LocalProtocolError, RemoteProtocolError
 
 FLAG = 0x7E
 MAX_LENGTH = 0x7FF  # the length field has 11 bits
 MIN_LENGTH = 7  # format 2, addresses 1 + 1, control 1, check sequence 2
-MAX_ADDRESS_OCTETS = 4
 
 ALL_STATION = 0x7F  # of a one-octet or the lower half of a two-octet address; 0x3FFF in four octets
 NO_STATION = 0x00
 
-
-def _crc_table() -> tuple[int, ...]:
-    table = []
-    for octet in range(256):
-        crc = octet
-        for _ in range(8):
-            crc = (crc >> 1) ^ 0x8408 if crc & 1 else crc >> 1
-        table.append(crc)
-    return tuple(table)
-
-
-_CRC = _crc_table()
-
-
-def fcs16(octets: bytes | bytearray | memoryview) -> int:
-    """The check sequence of ISO/IEC 13239 (CRC-16/X.25); it goes on the wire low octet first."""
-    crc = 0xFFFF
-    for octet in octets:
-        crc = (crc >> 8) ^ _CRC[(crc ^ octet) & 0xFF]
-    return crc ^ 0xFFFF
+fcs16 = _codec.fcs16
 
 
 class Address(NamedTuple):
@@ -127,16 +108,7 @@ def encode_frame(frame: Frame) -> bytes:
     Raises:
         LocalProtocolError: longer than the length field can say.
     """
-    header = frame.destination + frame.source + bytes((frame.control,))
-    length = 2 + len(header) + 2 + (len(frame.information) + 2 if frame.information else 0)
-    if length > MAX_LENGTH:
-        raise LocalProtocolError(f"a frame of {length} octets; the format allows {MAX_LENGTH}")
-    body = bytes((0xA0 | (0x08 if frame.segmented else 0) | length >> 8, length & 0xFF)) + header
-    body += fcs16(body).to_bytes(2, "little")
-    if frame.information:
-        body += frame.information
-        body += fcs16(body).to_bytes(2, "little")
-    return b"\x7e" + body + b"\x7e"
+    return _codec.encode_frame(*frame)
 
 
 class Framer:
@@ -155,16 +127,13 @@ class Framer:
 
     def receive(self, octets: bytes) -> list[Frame]:
         """Add what came from the line and return the frames that are complete now."""
-        frames: list[Frame] = []
         # The buffer holds at most one longest frame between calls, and one read more during a call.
         self._buffer += octets
-        self._scan(frames, closed=False)
-        return frames
+        return self._scan(closed=False)
 
     def idle(self) -> list[Frame]:
         """The line fell silent: what is still unfinished was torn, unless only its closing flag is missing."""
-        frames: list[Frame] = []
-        self._scan(frames, closed=True)
+        frames = self._scan(closed=True)
         self.reset()
         return frames
 
@@ -172,71 +141,10 @@ class Framer:
         """Forget what is held; for use before a new request."""
         self._buffer.clear()
 
-    def _scan(self, frames: list[Frame], closed: bool) -> None:
-        buffer, start = self._buffer, 0
-        while True:
-            flag = buffer.find(FLAG, start)
-            if flag < 0:
-                self.skipped += len(buffer) - start
-                start = len(buffer)
-                break
-            self.skipped += flag - start
-            start = flag
-            end = self._complete(flag, closed, frames)
-            if end == 0:
-                break
-            start = end
-        del buffer[:start]
-
-    def _complete(self, flag: int, closed: bool, frames: list[Frame]) -> int:
-        """Where the search goes on after the flag at `flag`, or 0 when more octets are needed."""
-        buffer = self._buffer
-        first, held = flag + 1, len(buffer) - flag - 1
-        if held < 2:
-            return self._wait(flag, closed)
-        if buffer[first] & 0xF0 != 0xA0:
-            return first
-        length = (buffer[first] & 0x07) << 8 | buffer[first + 1]
-        if not MIN_LENGTH <= length <= self._max_length:
-            return first
-        position = first + 2
-        fields: list[bytes] = []
-        for _ in range(2):
-            for octets in range(1, MAX_ADDRESS_OCTETS + 1):
-                if position + octets > len(buffer):
-                    return self._wait(flag, closed)
-                if buffer[position + octets - 1] & 1:
-                    break
-            else:
-                return first
-            if octets == 3:
-                return first
-            fields.append(bytes(buffer[position : position + octets]))
-            position += octets
-        header_end = position + 1
-        frame_end = first + length
-        if header_end + 2 > frame_end or header_end + 2 < frame_end < header_end + 5:
-            return first
-        if header_end + 2 > len(buffer):
-            return self._wait(flag, closed)
-        if fcs16(buffer[first:header_end]) != buffer[header_end] | buffer[header_end + 1] << 8:
-            self.corrupt += 1
-            return first
-        if len(buffer) < frame_end + (0 if closed else 1):
-            return self._wait(flag, closed)
-        information = b""
-        if frame_end > header_end + 2:
-            if fcs16(buffer[first : frame_end - 2]) != buffer[frame_end - 2] | buffer[frame_end - 1] << 8:
-                self.corrupt += 1
-                return first
-            information = bytes(buffer[header_end + 2 : frame_end - 2])
-        segmented = bool(buffer[first] & 0x08)
-        frames.append(Frame(fields[0], fields[1], buffer[position], information, segmented))
-        return frame_end  # the closing flag stays: the next frame may share it
-
-    def _wait(self, flag: int, closed: bool) -> int:
-        if not closed:
-            return 0
-        if len(self._buffer) > flag + 1:
-            self.corrupt += 1
-        return flag + 1
+    def _scan(self, *, closed: bool) -> list[Frame]:
+        frames: list[Frame] = []
+        done, skipped, corrupt = _codec.scan(self._buffer, self._max_length, closed, Frame, frames)
+        del self._buffer[:done]
+        self.skipped += skipped
+        self.corrupt += corrupt
+        return frames
