@@ -20,11 +20,12 @@ from core.usage import Floats
 __all__ = ["STATISTICS", "Attribution", "Onset", "Rows", "Settings", "attribute"]
 
 STATISTICS = (
-    "log_evidence",  # of the flat's mechanisms together against nobody, nat; so are the next six, by mechanism
+    "log_evidence",  # of the flat's mechanisms together against nobody, nat; so are the next eight, by mechanism
     "under_registration",
     "bypass",
     "constant",
     "recording",
+    "unrelated",
     "ceiling",
     "zeroed_hours",
     "bypassed_circuit",
@@ -36,7 +37,16 @@ STATISTICS = (
     "repeat_signature",
     "ceiling_signature",
 )
-NAMES = ("under-registration", "bypass", "constant", "recording", "ceiling", "zeroed hours", "bypassed circuit")
+NAMES = (
+    "under-registration",
+    "bypass",
+    "constant",
+    "recording",
+    "unrelated",
+    "ceiling",
+    "zeroed hours",
+    "bypassed circuit",
+)
 FLOOR = -50.0  # nat: what was not even tried
 WINDOWS_TRIED = 8
 

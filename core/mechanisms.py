@@ -20,7 +20,7 @@ SPOILT_ROWS = 0.04  # share of rows that a badly timed read spoils even where th
 CORRELATED_ROWS = 0.3  # what a row of a household's life counts, beside its neighbours
 WINDOW_HOURS = (4, 6, 8, 12, 16)
 WINDOWS = 24 * len(WINDOW_HOURS)
-LEVELS_W = (80.0, 160.0, 320.0, 640.0, 1280.0)  # of a household of which nothing is known
+ANY_LEVEL = 0.2  # what it costs to take the level of an unknown household from the rows themselves
 UNLIKE_HISTORY = 0.2  # share of hidden loads that are not as the metered load was
 
 
@@ -38,10 +38,8 @@ def taps(scene: Scene) -> Explanations:
     for start, length in windows():
         design = scene.inside(start, length)
         out.add(NOBODY, "switched", log(0.45 / WINDOWS), design=design, theta=0.0, theta_sd=broad * 24 / length)
-    for watts in LEVELS_W:
-        load = watts * scene.hours * scene.shape
-        share = log(0.1 / len(LEVELS_W))
-        out.hidden(NOBODY, "unmetered household", share, load=load, spread=0.8 * load, theta_sd=0.5)
+    load = max(missing_wh(scene), 10.0 * scene.hours) * scene.shape
+    out.hidden(NOBODY, "unmetered household", log(0.1 * ANY_LEVEL), load=load, spread=0.8 * load, theta_sd=0.5)
     return out
 
 
@@ -52,8 +50,13 @@ def windows() -> list[tuple[int, int]]:
 
 def broad_wh(scene: Scene) -> float:
     """A wide prior scale of the missing energy of a row: twice what is missing."""
+    return 2.0 * max(abs(missing_wh(scene)), 10.0 * scene.hours)
+
+
+def missing_wh(scene: Scene) -> float:
+    """Mean missing energy of a row."""
     known = scene.residual_wh[~np.isnan(scene.residual_wh)]
-    return 2.0 * max(abs(float(known.mean())) if len(known) else 0.0, 10.0 * scene.hours)
+    return float(known.mean()) if len(known) else 0.0
 
 
 # -- a flat's level ----------------------------------------------------------------------------------------------
@@ -69,17 +72,16 @@ def level_ratio(scene: Scene, weight: Floats | None = None) -> tuple[Floats, Flo
     return np.asarray((weight @ scene.sub_wh) / expected), np.asarray(sd)
 
 
-def log_normal_life(ratio: Floats, sd: Floats, days: float) -> Floats:
-    """Log density of a level ratio in normal life: as before with heavy tails, or a rare change of tenancy."""
-    change = min(0.5, CHANGE_PER_DAY * (2.0 + 0.5 * days))
+def log_fallen(scene: Scene, ratio: Floats, sd: Floats) -> Floats:
+    """Log ratio [N] of a level ratio when some share of the load, any share, goes missing, against normal life.
+
+    In normal life the level stays, with heavy tails, or changes with the tenant, which is rare.
+    """
+    change = min(0.5, CHANGE_PER_DAY * (2.0 + 0.5 * scene.days))
     same = 0.38 * (1 + ((ratio - 1.0) / sd) ** 2 / 5) ** -3.0 / sd
     changed = np.where(ratio < 1, 1.0, 0.3 / np.maximum(ratio, 1.0) ** 2)
-    return np.asarray(np.log((1 - change) * same + change * changed))
-
-
-def log_fallen(ratio: Floats, sd: Floats) -> Floats:
-    """Log density of a level ratio when some share of the load, any share, goes missing."""
-    return np.asarray(np.log(0.02 + 0.98 / (1 + np.exp(np.clip(1.7 * (ratio - 1.0) / sd, -50, 50)))))
+    fallen = 1 / (1 + np.exp(np.clip(1.7 * (ratio - 1.0) / sd, -50, 50)))
+    return np.asarray(np.log(((1 - change) * fallen + change * changed) / ((1 - change) * same + change * changed)))
 
 
 def conserved(scene: Scene, weight: Floats, level: Floats, power_wh: float) -> Floats:
@@ -103,13 +105,13 @@ def conserved(scene: Scene, weight: Floats, level: Floats, power_wh: float) -> F
 def proportional(scene: Scene, out: Explanations, log_prior: float) -> None:
     """The meter shows a share s of its load: the residual is (1/s - 1) times its rows."""
     ratio, sd = level_ratio(scene)
-    own = log_fallen(ratio, sd) - log_normal_life(ratio, sd, scene.days)
+    own = log_fallen(scene, ratio, sd)
     for i in np.flatnonzero(scene.sub_wh.sum(0) > 0):
         design = np.ascontiguousarray(scene.sub_wh[:, i])
         step = float(scene.resolution_wh[i] ** 2 / 12)
         if scene.usage.rows:
             r = max(float(ratio[i]), 0.03)
-            guesses = [(1 / r - 1, float(sd[i]) / r + 0.05, float(own[i]))]
+            guesses = [(max(1 / r - 1, 0.0), float(sd[i]) / r + 0.05, float(own[i]))]
         else:
             guesses = [(theta, spread, -log(3)) for theta, spread in ((0.4, 0.4), (1.5, 1.5), (5.0, 4.0))]
         for theta, spread, ratio_own in guesses:
@@ -138,8 +140,12 @@ def replaced(scene: Scene, out: Explanations, log_prior: float) -> None:
     """The meter shows nothing, one value, or an old recording: residual + shown is the flat's load."""
     flat, low = flatness(scene)
     repeat, sd, shape = repetition(scene), scene.usage.level_sd(scene.days), scene.shape
+    # Any other rows that have nothing to do with the load: no signature but the level's.
+    unlike = log_fallen(scene, *level_ratio(scene)) + log(0.1)
+    missing = missing_wh(scene)
     for i in range(scene.sub_wh.shape[1]):
-        for own, name in ((flat[i], "bypass" if low[i] else "constant"), (repeat[i], "recording")):
+        signatures = ((flat[i], "bypass" if low[i] else "constant"), (repeat[i], "recording"), (unlike[i], "unrelated"))
+        for own, name in signatures[: 3 if scene.usage.rows else 2]:
             if own < -3.0:
                 continue
             prior = log_prior - log(2) + float(own)
@@ -149,13 +155,9 @@ def replaced(scene: Scene, out: Explanations, log_prior: float) -> None:
                 load = np.ascontiguousarray(scene.expected_wh[:, i])
                 out.hidden(i, name, prior + log(1 - UNLIKE_HISTORY), mean=shown, load=load, spread=spread,
                            theta_sd=float(sd[i]))  # fmt: skip
-                levels = [float(scene.usage.level_wh[i])]
                 prior += log(UNLIKE_HISTORY)
-            else:
-                levels = [watts * scene.hours for watts in LEVELS_W]
-            for level in levels:
-                load = level * shape
-                out.hidden(i, name, prior - log(len(levels)), mean=shown, load=load, spread=0.8 * load, theta_sd=0.5)
+            load = max(missing - float(shown.mean()), 10.0 * scene.hours) * shape
+            out.hidden(i, name, prior + log(ANY_LEVEL), mean=shown, load=load, spread=0.8 * load, theta_sd=0.5)
 
 
 def mellow(spread: Floats) -> Floats:
@@ -232,14 +234,16 @@ def clipped(scene: Scene, out: Explanations, log_prior: float) -> None:
     if not scene.usage.rows:
         return
     ratio, ceiling, at = ceilings(scene)
-    for i in np.flatnonzero((ratio > -3.0) & (ceiling > 3 * scene.resolution_wh)):
+    for i in np.flatnonzero((ratio > -3.0) & (ceiling > 1.5 * scene.resolution_wh)):
         excess = np.maximum(np.nan_to_num(scene.past_wh[:, i]) - ceiling[i], 0.0)
         if not excess.any():
             continue
         mean, spread = excess_by_slot(excess, scene.past_slot, scene.slots)
+        # Where the row is spread over a gap, nobody saw whether it was at the ceiling.
+        share = np.where(scene.estimated[:, i], at[:, i].mean(), at[:, i])
         out.hidden(
-            int(i), "ceiling", log_prior + float(ratio[i]), load=at[:, i] * mean[scene.slot],
-            spread=at[:, i] * spread[scene.slot], theta_sd=0.4,
+            int(i), "ceiling", log_prior + float(ratio[i]), load=share * mean[scene.slot],
+            spread=np.hypot(share * spread[scene.slot], 0.05 * mean.mean()), theta_sd=0.4,
         )  # fmt: skip
 
 
@@ -247,17 +251,33 @@ def ceilings(scene: Scene) -> tuple[Floats, Floats, Bools]:
     """Log ratio [N] that the rows crowd at a ceiling as never before, the ceiling [N], and the rows at it [T, N]."""
     live = ~scene.estimated
     ceiling = np.quantile(scene.sub_wh, 0.97, axis=0)
-    width = 1.5 * scene.resolution_wh + 0.02 * ceiling
+    width = 1.01 * scene.resolution_wh + 0.02 * ceiling
     at = scene.sub_wh >= ceiling - width
     rows = live.sum(0).astype(float)
     hits = (at & live).sum(0).astype(float)
     over = ((scene.sub_wh > ceiling + width) & live).sum(0)
-    usual = np.nanquantile(scene.past_wh, 0.97, axis=0)
-    normal = np.clip((scene.past_wh >= usual - 1.5 * scene.resolution_wh - 0.02 * usual).mean(0), 0.02, 0.9)
+    normal = crowding(scene, width)
     share = np.clip(hits / np.maximum(rows, 1.0), 0.01, 0.99)
     gain = hits * np.log(share / normal) + (rows - hits) * np.log((1 - share) / (1 - normal))
-    ratio = np.where(share > 1.5 * normal, CORRELATED_ROWS * gain - 0.5 * over, -np.inf)
-    return capped(ratio, 1e-4), ceiling, at
+    ratio = np.where(share > 1.3 * normal, CORRELATED_ROWS * gain - 0.5 * over, -np.inf)
+    # A flat that stands empty crowds at its few watts.
+    empty = min(0.5, CHANGE_PER_DAY * (2.0 + 0.1 * scene.days))
+    low = ceiling <= np.maximum(0.3 * scene.usage.level_wh, 3 * scene.resolution_wh)
+    return capped(ratio, np.where(low, empty, 1e-4)), ceiling, at
+
+
+def crowding(scene: Scene, width: Floats) -> Floats:
+    """Share of rows [N] within `width` of the ceiling of their own past stretch, in the most crowded of ten.
+
+    A stretch is as long as the rows after the onset, but a week at most: a single day crowds more than a month.
+    """
+    length = min(max(len(scene.sub_wh), scene.slots // 4), 7 * scene.slots)
+    stretches = len(scene.past_wh) // length
+    if not stretches:
+        return np.full(scene.sub_wh.shape[1], 0.3)
+    past = scene.past_wh[len(scene.past_wh) - stretches * length :].reshape(stretches, length, -1)
+    near = (past >= np.quantile(past, 0.97, axis=1, keepdims=True) - width).mean(1)
+    return np.asarray(np.clip(np.quantile(near, 0.9, axis=0), 0.03, 0.9))
 
 
 def excess_by_slot(excess: Floats, slot: Ints, slots: int) -> tuple[Floats, Floats]:

@@ -74,7 +74,8 @@ class Noise:
 class Scene:
     """Rows after the onset: residual [T], the flats' rows [T, N] and what they are expected to use [T, N].
 
-    past_wh [P, N] are the rows before, record_wh [R + T, N] all of them with the doubtful ones between. With `usage.rows` 0 nothing is known from before: the loss was always there.
+    past_wh [P, N] are the rows before, record_wh [R + T, N] all of them with the doubtful ones between. With
+    `usage.rows` 0 nothing is known from before: the loss was always there.
     """
 
     residual_wh: Floats

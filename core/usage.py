@@ -100,7 +100,10 @@ def learn(sub_wh: Floats, day: Ints, slot: Ints, slots: int, before_onset: bool 
     level = np.where(moved, week, 0.65 * week + 0.35 * month)
     level = np.where(np.isnan(level), np.nanmean(sub_wh, 0), level)
     last = daily[-28:]
-    day_cv = np.sqrt(nanmean((last - nanmean(last)) ** 2)) / np.maximum(month, 1.0)
+    # The lesser of two: a fortnight's absence within the month is no scatter of days.
+    around = np.abs(last - np.where(np.isnan(last).all(0), 0.0, np.nanmedian(np.nan_to_num(last), axis=0)))
+    robust = 1.3 * 1.4826 * np.nanmedian(np.nan_to_num(around), axis=0)
+    day_cv = np.minimum(np.sqrt(nanmean((last - nanmean(last)) ** 2)), robust) / np.maximum(np.fmax(level, month), 1.0)
     mean = np.maximum(pooled.mean(0), 1e-3)
     ratio = np.clip(level / mean, 0.02, 5.0)
     scatter = np.clip(np.nan_to_num(day_cv, nan=0.5), 0.1, 1.0)
