@@ -163,6 +163,11 @@ class Bus:
         """Who the meter is, asked now. Raises: MeterError."""
         return self._attempt(self._meters[meter], lambda reader: reader.identify())
 
+    def identity(self, meter: str) -> Identity | None:
+        """Who the meter was when it was last asked; None if it never was."""
+        reader = self._meters[meter].reader
+        return None if reader is None else reader.identity
+
     def session(self, meter: str) -> Session:
         """The meter's association, opened if it is not. Raises: MeterError."""
         return self._attempt(self._meters[meter], lambda reader: reader.session, keep=True)
