@@ -22,18 +22,18 @@ from agent.config import Bus as BusConfig
 from agent.meter_watch import MeterWatch
 from agent.sdnotify import Heartbeat
 from agent.worker import Batch, CaughtUp, Stored
-from core.signs import MeterSign
 from firmware_io.bus import Bus, Poll
 from firmware_io.clock import Clock
-from firmware_io.errors import MeterError, RegisterUnavailable
+from firmware_io.errors import AccessDenied, MeterError, RegisterUnavailable
 from firmware_io.obis import ENERGY_EXPORT, ENERGY_IMPORT
-from firmware_io.reading import MeterEvent, Quality, Reading, Unit
+from firmware_io.reading import Quality, Reading, Unit
 
 log = logging.getLogger("checkmeter.bus")
 
 DAY_S = 86400.0
 CATCH_UP_S = 60 * DAY_S  # at a first start; meters seldom store more
 CHUNK_S = 2 * DAY_S  # of one profile request: bounds how long the thread gives no sign of life
+CATCH_UP_ROUNDS, ROUND_PAUSE_S = 3, 10.0  # a line that fails while it starts must not cost the history
 EVENTS_S = 900.0  # each meter's event logs are read this often
 LOSS_S = 900.0  # a meter that was silent so long (and five cycles) is a communication loss
 LOOK_S = 5.0  # between two looks at what must be kept alive, while a cycle is waited for
@@ -85,26 +85,34 @@ class BusThread:
         """Who the meters are, and what they stored since `known_s`; the pipeline waits for this."""
         now_s = self._clock.now()
         first_s = now_s - CATCH_UP_S if known_s is None else max(known_s, now_s - CATCH_UP_S)
+        self._events_since_s = dict.fromkeys(self.watches, first_s)
         stored: list[Stored] = []
-        for n, (meter, watch) in enumerate(self.watches.items()):
-            self.heartbeat.beat()
-            if stop.is_set():
+        left = list(self.watches)
+        for attempt in range(CATCH_UP_ROUNDS):
+            if attempt and (not left or self._clock.wait(stop, ROUND_PAUSE_S)):
                 break
-            self.phase = f"reading what the meters stored: {n} of {len(self.watches)}"
-            self._events_since_s[meter] = first_s
-            try:
-                identity = self._bus.identify(meter)
-                sign = watch.identified(identity.serial, identity.firmware, now_s)
-                if sign is not None:
-                    self._hand_over(Batch(signs=(sign,)))
-                stored += self._stored(stop, watch, first_s)
-            except RegisterUnavailable as error:
-                log.info("%s; it starts with what it shows now", error)
-            except MeterError as error:
-                watch.failed(error, self._clock.now())
-                log.warning("%s", error)
+            left = [meter for meter in left if not self._caught_up(stop, meter, first_s, stored)]
         self.phase = ""
         self._put(CaughtUp(self.config.id, stored), stop)
+
+    def _caught_up(self, stop: threading.Event, meter: str, first_s: float, stored: list[Stored]) -> bool:
+        """Ask one meter; False if it is worth asking again."""
+        self.heartbeat.beat()
+        if stop.is_set():
+            return True
+        watch = self.watches[meter]
+        self.phase = f"reading what the meters stored: {len(stored)} of {len(self.watches)} done"
+        try:
+            identity = self._bus.identify(meter)
+            watch.identified(identity.serial, identity.firmware, self._clock.now())
+            stored += self._stored(stop, watch, first_s)
+        except RegisterUnavailable as error:
+            log.info("%s; it starts with what it shows now", error)
+        except MeterError as error:
+            watch.failed(error, self._clock.now())
+            log.warning("%s", error)
+            return isinstance(error, AccessDenied)
+        return True
 
     def _stored(self, stop: threading.Event, watch: MeterWatch, first_s: float) -> list[Stored]:
         """One meter's stored registers after `first_s`."""
@@ -161,6 +169,11 @@ class BusThread:
                 log.info("%s answers again", poll.meter)
             watch.latency_s = took_s
             samples, signs = watch.answered(poll.readings)
+            identity = self._bus.identity(poll.meter)
+            if identity is not None and (
+                sign := watch.identified(identity.serial, identity.firmware, self._clock.now())
+            ):
+                signs.append(sign)
             self._hand_over(Batch(samples=samples, signs=signs))
 
     def _read_events(self, stop: threading.Event) -> None:
@@ -177,21 +190,16 @@ class BusThread:
                 return
             self._events_due_s[meter] = now_s + EVENTS_S
             since_s = self._events_since_s.setdefault(meter, now_s - EVENTS_S)
-            events: list[MeterEvent] = []
-            signs: list[MeterSign] = []
             try:
                 events = self._bus.read_events(meter, since_s)
-                identity = self._bus.identify(meter)
             except MeterError as error:
                 log.info("event logs: %s", error)
-            else:
-                sign = self.watches[meter].identified(identity.serial, identity.firmware, now_s)
-                signs = [] if sign is None else [sign]
-            self.heartbeat.beat()
+                continue
+            finally:
+                self.heartbeat.beat()
             if events:
                 self._events_since_s[meter] = max(since_s, *(event.meter_time_s for event in events))
-            if events or signs:
-                self._hand_over(Batch(events=events, signs=signs))
+                self._hand_over(Batch(events=events))
 
     def _conditions(self) -> list[Condition]:
         """What has changed since it was last said: faults, reversed energy, silence of meters or of the whole bus."""
