@@ -289,6 +289,7 @@ def _salvage(aside: Path, into: sqlite3.Connection) -> int:
     except sqlite3.Error:
         return 0
     with contextlib.closing(wreck):
+        wreck.execute("PRAGMA writable_schema=ON")  # else a file shorter than its header says is not opened at all
         columns = "id, priority, attempts, time_s, expires_s, suffix, schema, key, body, crc"
         for table, names, order, sealed in (
             ("outbox", columns, "id", 4),

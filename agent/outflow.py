@@ -43,6 +43,8 @@ class Pace:
     silence_s: float = 30.0  # without any acknowledgement while something is in flight: the link is dead
     bytes_per_s: float = 1000.0  # the slowest link we are patient with
     ack_s: float = 120.0  # end to end: send again when the backend has not acknowledged by then
+    backoff_s: float = 1.0  # before the second attempt to connect; doubled each time, the wait drawn from [0, that]
+    backoff_limit_s: float = 120.0
 
 
 @dataclass(slots=True)

@@ -45,7 +45,6 @@ log = logging.getLogger(__name__)
 
 DOWN = ("cmd/req", "config/desired", "model/desired", "ack")
 HEALTH_EXPIRY_S = 180
-BACKOFF_S, BACKOFF_LIMIT_S = 1.0, 120.0
 STEADY_S = 60.0  # a connection that lasted so long, or carried a message, resets the back-off
 FLUSH_ROWS, FLUSH_S = 100, 0.05  # arrived rows are taken out of the store in batches of so many, or so often
 
@@ -94,7 +93,8 @@ class Publisher:
         self._probe = probe
         self._will = encode(Status(state="offline", reason="connection lost", versions=versions))
         self._bye = Status(state="offline", reason="stopped", versions=versions)
-        self._outflow = Outflow(store, pace or Pace(inflight=mqtt.inflight), end_to_end=mqtt.delivery == "end_to_end")
+        self._pace = pace or Pace(inflight=mqtt.inflight)
+        self._outflow = Outflow(store, self._pace, end_to_end=mqtt.delivery == "end_to_end")
         self._lock = threading.Lock()
         self._states: dict[str, tuple[bytes, str]] = {}  # retained: suffix -> body and schema, told on every connect
         self._untold: set[str] = set()
@@ -171,7 +171,7 @@ class Publisher:
                     self._failures = 0
                 self._failures += 1
                 if not self._stopping:
-                    limit_s = min(BACKOFF_LIMIT_S, BACKOFF_S * 2.0 ** min(self._failures, 10))
+                    limit_s = min(self._pace.backoff_limit_s, self._pace.backoff_s * 2.0 ** min(self._failures - 1, 10))
                     self._pause(random.uniform(0.0, limit_s))
         finally:
             os.close(self._woken)
