@@ -9,6 +9,7 @@ from setuptools import Extension, setup
 PACKAGES = [
     "agent",
     "agent.deploy",
+    "agent.models",
     "agent.offline",
     "agent.utility",
     "agent.verbs",

@@ -299,12 +299,13 @@ class _Maker:
 
     def _register(self, energy_wh: F64, gain: F64, step_wh: float, late_s: float) -> F64:
         """A cumulative register as read: late by `late_s` and some jitter, in whole steps."""
-        rng, count = self.rng, len(energy_wh)
+        rng, count = self.rng, len(energy_wh) + 1
         jitter_s = rng.normal(0, 1.5, count) + np.where(rng.random(count) < 0.01, rng.uniform(0, 90, count), 0.0)
         shape = rng.lognormal(-0.15, 0.55, count)  # the power at the instant of the read is not the interval's mean
-        power = np.append(energy_wh[1:], energy_wh[-1]) / self.pool.interval_s
-        read = np.cumsum(energy_wh * gain) + np.maximum(late_s + jitter_s, 0.0) * power * shape
-        read = rng.uniform(0, 5e6) + np.maximum.accumulate(np.concatenate([[0.0], read]))
+        power = np.append(energy_wh, energy_wh[-1]) / self.pool.interval_s
+        true = np.concatenate([[0.0], np.cumsum(energy_wh * gain)])
+        read = np.maximum.accumulate(true + np.maximum(late_s + jitter_s, 0.0) * power * shape)
+        read += rng.uniform(0, 5e6)
         return np.asarray(np.floor(read / step_wh) * step_wh)
 
     def _sub_register(self, shown_wh: F64, weather_c: F64) -> F64:
