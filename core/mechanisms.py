@@ -195,35 +195,39 @@ def repetition(scene: Scene) -> Floats:
     """Log ratio [N] that the rows are a recording: each day equal, but for read errors, to one some whole days before.
 
     A recording that is played again and again, or that does not start with its first day, is at another lag from day to
-    day: the best lag is sought day by day, and paid for.
+    day: the best lag is sought day by day, and paid for. How well the week before the onset repeats what was before it
+    is what a regular life can do, and is taken off.
     """
-    both, rows, slots = scene.record_wh, len(scene.sub_wh), scene.slots
-    past = len(both) - rows
-    span = (past + rows) // slots
+    shown, slots = scene.record_wh, scene.slots
+    start, stop = len(shown) - len(scene.sub_wh), len(shown)
+    usual_days = min(7, start // (2 * slots))
+    first = start - usual_days * slots
+    span = stop // slots
     lags = sorted({*range(1, min(14, span) + 1), *range(7, span + 1, 7)})
-    firsts = np.arange(0, rows, slots)
-    live, idle = ~scene.estimated, 4 * scene.resolution_wh
-    tolerance = 2.0 * scene.resolution_wh + 0.05 * scene.sub_wh
-    busy = live & (scene.sub_wh > idle)
-    hits = np.zeros((len(lags), len(firsts), both.shape[1]))
+    edges = np.arange(0, stop - first, slots)
+    live, idle = ~scene.record_estimated, 4 * scene.resolution_wh
+    tolerance = 2.0 * scene.resolution_wh + 0.05 * np.nan_to_num(shown)
+    busy = shown > idle
+    hits = np.zeros((len(lags), len(edges), shown.shape[1]))
     seen = np.zeros_like(hits)
     for k, lag in enumerate(lags):
         shift = lag * slots
-        first = max(0, shift - past)  # rows before this have no row so long ago
-        if first >= rows:
+        since = max(first, shift)  # rows before this have no row so long ago
+        if since >= stop:
             continue
-        earlier = both[past + first - shift : past + rows - shift]
-        use = (busy[first:] | (live[first:] & (earlier > idle))) & ~np.isnan(earlier)
-        equal = use & (np.abs(scene.sub_wh[first:] - earlier) <= tolerance[first:])
-        padding = ((first, 0), (0, 0))
-        seen[k] = np.add.reduceat(np.pad(use, padding), firsts, axis=0, dtype=float)
-        hits[k] = np.add.reduceat(np.pad(equal, padding), firsts, axis=0, dtype=float)
+        now, then = slice(since, stop), slice(since - shift, stop - shift)
+        use = live[now] & live[then] & (busy[now] | busy[then])
+        equal = use & (np.abs(shown[now] - shown[then]) <= tolerance[now])
+        padding = ((since - first, 0), (0, 0))
+        seen[k] = np.add.reduceat(np.pad(use, padding), edges, axis=0, dtype=float)
+        hits[k] = np.add.reduceat(np.pad(equal, padding), edges, axis=0, dtype=float)
     # What most lags reach is chance, or a flat that is too regular to tell.
     rate = hits.sum(1) / np.maximum(seen.sum(1), 1.0)
-    chance = np.clip(np.quantile(rate, 0.5, axis=0) + 0.1, 0.1, 0.9)
-    daily = log_artificial(hits, seen, chance)
-    daily = np.where(seen > 0, daily, 0.0).max(0) - log(max(len(lags), 1))
-    return capped(np.where(seen.max(0) > 0, daily, 0.0).sum(0), 1e-6)
+    chance = np.clip(np.quantile(rate, 0.5, axis=0) + 0.1, 0.1, 0.9) if lags else np.zeros(shown.shape[1])
+    daily = np.where(seen > 0, log_artificial(hits, seen, chance), -np.inf).max(0, initial=-np.inf)
+    daily = np.where(np.isfinite(daily), daily - log(max(len(lags), 1)), 0.0)
+    usual = np.maximum(daily[:usual_days].mean(0), 0.0) if usual_days else 0.0
+    return capped((daily[usual_days:] - usual).sum(0), 10.0 ** -min(6.0, 3.0 + scene.days))
 
 
 # -- a ceiling ---------------------------------------------------------------------------------------------------
@@ -251,7 +255,7 @@ def ceilings(scene: Scene) -> tuple[Floats, Floats, Bools]:
     """Log ratio [N] that the rows crowd at a ceiling as never before, the ceiling [N], and the rows at it [T, N]."""
     live = ~scene.estimated
     ceiling = np.quantile(scene.sub_wh, 0.97, axis=0)
-    width = 1.01 * scene.resolution_wh + 0.02 * ceiling
+    width = 1.01 * scene.resolution_wh + 0.05 * ceiling
     at = scene.sub_wh >= ceiling - width
     rows = live.sum(0).astype(float)
     hits = (at & live).sum(0).astype(float)

@@ -74,7 +74,7 @@ class Noise:
 class Scene:
     """Rows after the onset: residual [T], the flats' rows [T, N] and what they are expected to use [T, N].
 
-    past_wh [P, N] are the rows before, record_wh [R + T, N] all of them with the doubtful ones between. With
+    past_wh [P, N] are the rows before, record_* [R + T, N] all of them with the doubtful ones between. With
     `usage.rows` 0 nothing is known from before: the loss was always there.
     """
 
@@ -90,6 +90,7 @@ class Scene:
     past_wh: Floats
     past_slot: Ints
     record_wh: Floats
+    record_estimated: Bools
     noise: Noise
 
     @property
@@ -129,16 +130,16 @@ def stage(rows: Rows, onset: Onset) -> Scene:
     if not usage.rows:
         usage = learn(shown, day, slot, rows.slots_per_day, before_onset=False)
     expected = usage.expected_wh(day, slot)
-    unknown = np.isnan(shown)
-    shown = np.where(unknown, expected, shown)
-    estimated = unknown if rows.estimated is None else unknown | rows.estimated[after]
+    record = rows.sub_wh[: after.stop]
+    estimated = np.isnan(record) if rows.estimated is None else np.isnan(record) | rows.estimated[: after.stop]
+    shown = np.where(np.isnan(shown), expected, shown)
     resolution = np.full(count, 10.0) if rows.resolution_wh is None else rows.resolution_wh
     residual = np.ascontiguousarray(rows.residual_wh[after])
     variance = spoilt(residual, rows.boundary_variance_wh2[start : start + len(day) + 1])
     noise = measure(rows, onset.lo, variance, shown.sum(1))
     return Scene(
-        residual, shown, estimated, day, slot, rows.slots_per_day, resolution, usage, expected, past,
-        rows.slot[before], rows.sub_wh[: after.stop], noise,
+        residual, shown, estimated[start:], day, slot, rows.slots_per_day, resolution, usage, expected, past,
+        rows.slot[before], record, estimated, noise,
     )  # fmt: skip
 
 
