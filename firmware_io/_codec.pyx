@@ -2,15 +2,22 @@
 """Kernel of the codec: check sequences, frames, A-XDR values and the one GET that a bus is full of.
 
 Only what is measured to matter is here (`make bench-dlms`); every function has its plain Python twin in the tests.
-The types to build are handed in, so that this module imports none of those that import it.
+The types of values and APDUs are handed in, so that this module imports none of those that import it.
 """
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_Check, PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTuple_SET_ITEM
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy
 
 from firmware_io.errors import LocalProtocolError, RemoteProtocolError
+from firmware_io.frame import Frame
+
+cdef extern from "Python.h":
+    ctypedef struct PyTypeObject:
+        object (*tp_alloc)(PyTypeObject* kind, Py_ssize_t items)
 
 cdef enum:
     FLAG = 0x7E
@@ -20,6 +27,17 @@ cdef enum:
     MAX_DEPTH = 16
 
 cdef uint16_t[256] CRC
+
+
+cdef inline object _named(kind, tuple values):
+    """A named tuple of these values, made as `tuple.__new__` makes it but without the call."""
+    cdef Py_ssize_t i, count = PyTuple_GET_SIZE(values)
+    made = (<PyTypeObject*>kind).tp_alloc(<PyTypeObject*>kind, count)
+    for i in range(count):
+        value = <object>PyTuple_GET_ITEM(values, i)
+        Py_INCREF(value)
+        PyTuple_SET_ITEM(made, i, value)
+    return made
 
 
 cdef void _fill_table() noexcept:
@@ -162,46 +180,93 @@ cdef Verdict _look(const uint8_t* octets, Py_ssize_t held, Py_ssize_t max_length
     return WHOLE
 
 
-def scan(bytearray buffer not None, Py_ssize_t max_length, bint closed, frame_type, list frames not None):
-    """Append the frames of `buffer` to `frames`; `closed` says that nothing more will come.
+cdef class Framer:
+    """Finds frames in a stream. `corrupt` counts those whose check sequence was wrong, `skipped` other octets."""
+    cdef bytearray _buffer
+    cdef Py_ssize_t _max_length
+    cdef readonly Py_ssize_t corrupt, skipped
 
-    Returns how many octets are done with, how many of these belonged to no frame, how many frames were corrupt.
-    """
-    cdef const uint8_t* octets = <const uint8_t*>PyByteArray_AS_STRING(buffer)
-    cdef Py_ssize_t size = PyByteArray_GET_SIZE(buffer)
-    cdef Py_ssize_t start = 0, skipped = 0, corrupt = 0
-    cdef const uint8_t* base
-    cdef const void* flag
-    cdef Found found
-    cdef Verdict verdict
-    while start < size:
-        flag = memchr(octets + start, FLAG, size - start)
-        if flag == NULL:
-            skipped += size - start
-            start = size
-            break
-        base = <const uint8_t*>flag + 1
-        skipped += base - 1 - (octets + start)
-        start = base - octets
-        verdict = _look(base, size - start, max_length, closed, &found)
-        if verdict == WHOLE:
-            frames.append(tuple.__new__(frame_type, (
-                PyBytes_FromStringAndSize(<char*>base + found.destination, found.destination_octets),
-                PyBytes_FromStringAndSize(<char*>base + found.source, found.source_octets),
-                found.control,
-                PyBytes_FromStringAndSize(<char*>base + found.information, found.information_octets),
-                found.segmented,
-            )))
-            start += found.end  # the closing flag stays: the next frame may share it
-        elif verdict == INCOMPLETE:
-            if not closed:
-                start -= 1
-                break
-            if size > start:
-                corrupt += 1
-        elif verdict == CORRUPT:
-            corrupt += 1
-    return start, skipped, corrupt
+    def __init__(self, Py_ssize_t max_length=MAX_LENGTH):
+        self._buffer = bytearray()
+        self._max_length = max_length
+
+    @property
+    def pending(self):
+        """Whether octets of an unfinished frame are held."""
+        return PyByteArray_GET_SIZE(self._buffer) > 1
+
+    def receive(self, bytes octets not None):
+        """Add what came from the line and return the frames that are complete now."""
+        cdef Py_ssize_t held = PyByteArray_GET_SIZE(self._buffer)
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(octets), done
+        cdef const uint8_t* at = <const uint8_t*>PyBytes_AS_STRING(octets)
+        cdef list frames = []
+        # The closing flag of the frame before is held, as it may open the next; one that has its own is no news.
+        if held == 1 and size and at[0] == FLAG:
+            held = 0
+        if held == 0:
+            done = self._scan(at, size, False, frames)
+            if size - done == 1:
+                if PyByteArray_GET_SIZE(self._buffer) != 1:
+                    self._buffer[:] = b"\x7e"  # nothing but a flag waits alone
+            elif done < size or PyByteArray_GET_SIZE(self._buffer):
+                self._buffer[:] = octets[done:]
+        else:
+            # One longest frame at most is held between calls, and one read more during a call.
+            self._buffer += octets
+            done = self._scan(
+                <const uint8_t*>PyByteArray_AS_STRING(self._buffer), PyByteArray_GET_SIZE(self._buffer), False, frames
+            )
+            del self._buffer[:done]
+        return frames
+
+    def idle(self):
+        """The line fell silent: what is still unfinished was torn, unless only its closing flag is missing."""
+        cdef list frames = []
+        self._scan(
+            <const uint8_t*>PyByteArray_AS_STRING(self._buffer), PyByteArray_GET_SIZE(self._buffer), True, frames
+        )
+        self.reset()
+        return frames
+
+    def reset(self):
+        """Forget what is held; for use before a new request."""
+        if PyByteArray_GET_SIZE(self._buffer):
+            self._buffer.clear()
+
+    cdef Py_ssize_t _scan(self, const uint8_t* octets, Py_ssize_t size, bint closed, list frames) except -1:
+        """Append the frames of `octets` to `frames`; how many octets are done with. `closed`: nothing more comes."""
+        cdef Py_ssize_t start = 0
+        cdef const uint8_t* base
+        cdef const void* flag
+        cdef Found found
+        cdef Verdict verdict
+        while start < size:
+            flag = memchr(octets + start, FLAG, size - start)
+            if flag == NULL:
+                self.skipped += size - start
+                return size
+            base = <const uint8_t*>flag + 1
+            self.skipped += base - 1 - (octets + start)
+            start = base - octets
+            verdict = _look(base, size - start, self._max_length, closed, &found)
+            if verdict == WHOLE:
+                frames.append(_named(Frame, (
+                    PyBytes_FromStringAndSize(<char*>base + found.destination, found.destination_octets),
+                    PyBytes_FromStringAndSize(<char*>base + found.source, found.source_octets),
+                    found.control,
+                    PyBytes_FromStringAndSize(<char*>base + found.information, found.information_octets),
+                    found.segmented,
+                )))
+                start += found.end  # the closing flag stays: the next frame may share it
+            elif verdict == INCOMPLETE:
+                if not closed:
+                    return start - 1
+                if size > start:
+                    self.corrupt += 1
+            elif verdict == CORRUPT:
+                self.corrupt += 1
+        return start
 
 
 cdef class _Cursor:
@@ -308,7 +373,7 @@ cdef class _Cursor:
             self.at += (count + 7) // 8
         else:
             raise RemoteProtocolError(f"data type {tag} at offset {self.at - 1} is unknown or not supported")
-        return tuple.__new__(self.data_type, (tag, value))
+        return _named(self.data_type, (tag, value))
 
 
 cdef _Cursor _cursor(bytes octets, Py_ssize_t offset, data_type):
@@ -347,27 +412,34 @@ def decode_get_response(bytes octets not None, response_type, data_type):
     value = cursor.value(0)
     if cursor.at != cursor.size:
         raise RemoteProtocolError(f"{cursor.size - cursor.at} octets are left over behind the APDU")
-    return tuple.__new__(response_type, (at[2], value))
+    return _named(response_type, (at[2], value))
 
 
-def encode_get(int invoke, int class_id, name, int number):
-    """A GET.request normal without selective access; `name` is a logical name as six numbers.
+def encode_get(int invoke, attribute):
+    """A GET.request normal without selective access; `attribute` is class, logical name, number.
 
     Raises:
-        LocalProtocolError: a number does not fit.
+        LocalProtocolError: no attribute, or a number does not fit.
     """
     cdef uint8_t* out
-    cdef int i, group
+    cdef int i, group, class_id, number
+    if not (PyTuple_Check(attribute) and PyTuple_GET_SIZE(attribute) == 3 and 0 <= invoke <= 0xFF):
+        raise LocalProtocolError(f"GET of {attribute}, invoke-id {invoke}: no such attribute")
+    class_id = <object>PyTuple_GET_ITEM(attribute, 0)
+    name = <object>PyTuple_GET_ITEM(attribute, 1)
+    number = <object>PyTuple_GET_ITEM(attribute, 2)
+    if not (PyTuple_Check(name) and PyTuple_GET_SIZE(name) == 6):
+        raise LocalProtocolError(f"GET of {attribute}: {name} is no logical name")
+    if not (0 <= class_id <= 0xFFFF and -0x80 <= number <= 0xFF):
+        raise LocalProtocolError(f"GET of {attribute}: out of range")
     request = PyBytes_FromStringAndSize(NULL, 13)
     out = <uint8_t*>PyBytes_AS_STRING(request)
-    if not (0 <= invoke <= 0xFF and 0 <= class_id <= 0xFFFF and -0x80 <= number <= 0xFF):
-        raise LocalProtocolError(f"GET of class {class_id}, attribute {number}, invoke-id {invoke}: out of range")
     out[0], out[1], out[2] = 0xC0, 1, invoke
     out[3], out[4] = class_id >> 8, class_id & 0xFF
     for i in range(6):
-        group = name[i]
+        group = <object>PyTuple_GET_ITEM(name, i)
         if not 0 <= group <= 0xFF:
-            raise LocalProtocolError(f"{name} is no logical name")
+            raise LocalProtocolError(f"GET of {attribute}: {name} is no logical name")
         out[5 + i] = group
     out[11], out[12] = number & 0xFF, 0
     return request

@@ -122,7 +122,7 @@ class GetRequest(NamedTuple):
     def encode(self) -> bytes:
         invoke, attribute, selection = self
         if selection is None:
-            return _codec.encode_get(invoke, *attribute)
+            return _codec.encode_get(invoke, attribute)
         return bytes((0xC0, 1, invoke)) + attribute.encode() + _selection(selection)
 
 

@@ -20,6 +20,9 @@ from typing import NamedTuple, Self
 
 from firmware_io import _codec
 from firmware_io.errors import LocalProtocolError, RemoteProtocolError
+from firmware_io.frame import Frame
+
+__all__ = ["Address", "Frame", "Framer", "encode_frame", "fcs16", "frame_octets"]
 
 FLAG = 0x7E
 MAX_LENGTH = 0x7FF  # the length field has 11 bits
@@ -29,6 +32,8 @@ ALL_STATION = 0x7F  # of a one-octet or the lower half of a two-octet address; 0
 NO_STATION = 0x00
 
 fcs16 = _codec.fcs16
+frame_octets = _codec.encode_frame  # of the parts of a frame, without making a Frame of them
+Framer = _codec.Framer
 
 
 class Address(NamedTuple):
@@ -92,59 +97,10 @@ class Address(NamedTuple):
         return str(self.upper) if self.lower is None else f"{self.upper}/{self.lower}"
 
 
-class Frame(NamedTuple):
-    """One frame whose check sequences were right. Addresses are in wire form: comparing them is all a link does."""
-
-    destination: bytes
-    source: bytes
-    control: int
-    information: bytes = b""
-    segmented: bool = False
-
-
 def encode_frame(frame: Frame) -> bytes:
     """The frame with its flags and check sequences.
 
     Raises:
         LocalProtocolError: longer than the length field can say.
     """
-    return _codec.encode_frame(*frame)
-
-
-class Framer:
-    """Finds frames in a stream. `corrupt` counts those whose check sequence was wrong, `skipped` other octets."""
-
-    def __init__(self, max_length: int = MAX_LENGTH) -> None:
-        self._max_length = max_length
-        self._buffer = bytearray()
-        self.corrupt = 0
-        self.skipped = 0
-
-    @property
-    def pending(self) -> bool:
-        """Whether octets of an unfinished frame are held."""
-        return len(self._buffer) > 1
-
-    def receive(self, octets: bytes) -> list[Frame]:
-        """Add what came from the line and return the frames that are complete now."""
-        # The buffer holds at most one longest frame between calls, and one read more during a call.
-        self._buffer += octets
-        return self._scan(closed=False)
-
-    def idle(self) -> list[Frame]:
-        """The line fell silent: what is still unfinished was torn, unless only its closing flag is missing."""
-        frames = self._scan(closed=True)
-        self.reset()
-        return frames
-
-    def reset(self) -> None:
-        """Forget what is held; for use before a new request."""
-        self._buffer.clear()
-
-    def _scan(self, *, closed: bool) -> list[Frame]:
-        frames: list[Frame] = []
-        done, skipped, corrupt = _codec.scan(self._buffer, self._max_length, closed, Frame, frames)
-        del self._buffer[:done]
-        self.skipped += skipped
-        self.corrupt += corrupt
-        return frames
+    return frame_octets(*frame)

@@ -18,7 +18,7 @@ from collections import deque
 from typing import NamedTuple, Self, TypeAlias
 
 from firmware_io.errors import LocalProtocolError, RemoteProtocolError
-from firmware_io.hdlc import Address, Frame, encode_frame
+from firmware_io.hdlc import Address, Frame, frame_octets
 
 LLC_COMMAND = b"\xe6\xe6\x00"  # in front of each unit from client to server
 LLC_RESPONSE = b"\xe6\xe7\x00"
@@ -385,7 +385,7 @@ class ClientLink:
             self.poll()
 
     def _send(self, control: int, information: bytes = b"", segmented: bool = False) -> None:
-        self._outbox += encode_frame(Frame(self._server, self._client, control, information, segmented))
+        self._outbox += frame_octets(self._server, self._client, control, information, segmented)
 
 
 class ServerLink:
@@ -512,4 +512,4 @@ class ServerLink:
             self._send(RR | FINAL | self._flow.expected << 5)
 
     def _send(self, control: int, information: bytes = b"", segmented: bool = False) -> None:
-        self._outbox += encode_frame(Frame(self._client, self._server, control, information, segmented))
+        self._outbox += frame_octets(self._client, self._server, control, information, segmented)
