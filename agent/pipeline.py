@@ -11,17 +11,30 @@ output bit for bit.
 
 from __future__ import annotations
 
+import datetime
+import zlib
+import zoneinfo
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.config import Config
+from core import _balance, state, zones
 from core.evidence import Evidence
-from core.intervals import RegisterSample
-from core.signs import MeterSign
+from core.features import FEATURES
+from core.intervals import AlignedRows, Aligner, Flag, MeterSpec, RegisterSample
+from core.losses import ZoneRows
+from core.monitor import Settings, ZoneMonitor, ZoneSpec
+from core.signs import MeterSign, SignKind
+
+Floats = NDArray[np.float64]
+
+VERSION = 1  # of the checkpoint
+LIMIT_W = 50_000.0  # no flat draws more; the main meter may draw so much for each
 
 
 class Book(Protocol):
@@ -48,14 +61,15 @@ class Balance:
 
 @dataclass(frozen=True, slots=True)
 class HistoryRow:
-    """All registers at one boundary, in the order of `Pipeline.meters`: what the store keeps for `history_days`.
+    """All meters at one boundary, in the order of `Pipeline.meters`: what the store keeps for `history_days`.
 
-    `wh` is import minus export (NaN: not read), `sd_wh` its standard error from timing alone.
+    `wh`: energy booked until then: a register that goes on over replacements, and over gaps by estimate. `sd_wh`: its
+    standard error, negative where the meter was not read at this boundary.
     """
 
     time_s: float
-    wh: NDArray[np.float64]
-    sd_wh: NDArray[np.float64]
+    wh: Floats
+    sd_wh: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,32 +83,195 @@ class Step:
     checkpoint: bytes | None
 
 
+@dataclass(slots=True)
+class _Zone:
+    """A monitor and where its meters stand among the columns."""
+
+    monitor: ZoneMonitor
+    columns: NDArray[np.int32]
+    sign: Floats
+
+    def rows(self, aligned: AlignedRows) -> tuple[ZoneRows, NDArray[np.bool_], Floats]:
+        """The zone's rows, which sub-meters were missed, and the share of meters read."""
+        count = len(aligned)
+        subs, sums = np.empty((count, len(self.columns) - 1)), np.empty((count, 6))
+        _balance.residual_rows(
+            aligned.energy_wh, aligned.error_wh, aligned.lost_wh2, self.columns, self.sign, subs, sums
+        )
+        main, residual, boundary, lost, read = (np.ascontiguousarray(sums[:, k]) for k in (0, 2, 3, 4, 5))
+        missed = aligned.error_wh[:, self.columns[1:]] < 0
+        return ZoneRows(aligned.ends_s, main, subs, residual, boundary, lost), missed, read
+
+
 class Pipeline:
     """Aligned registers -> zone monitors -> alert book.
 
-    `meters` fixes the column order of history rows and of `feed_block`.
+    `meters` fixes the column order of history rows and of `feed_block`. `interval_s` overrides the site file's where
+    recorded rows are coarser. `keep`: replay needs neither history rows nor checkpoints.
     """
 
     meters: tuple[str, ...]
 
-    def __init__(self, config: Config, book: Book, scorer: Any = None) -> None:
-        raise NotImplementedError
+    def __init__(
+        self, config: Config, book: Book, scorer: Any = None, *, interval_s: float | None = None, keep: bool = True
+    ) -> None:
+        self._config, self._book, self._scorer, self._keep = config, book, scorer, keep
+        self.interval_s = interval_s or config.detection.interval_s
+        known = {m.id: m for m in config.meter}
+        wanted = dict.fromkeys(m for zone in config.zone for m in (zone.main, *zone.subs))
+        self.meters = tuple(wanted)
+        most = dict.fromkeys(self.meters, LIMIT_W)
+        for zone in config.zone:
+            most[zone.main] = max(most[zone.main], LIMIT_W * len(zone.subs))
+        exporting = {m for zone in config.zone for m in zone.export}
+        self._aligner = Aligner(
+            [
+                MeterSpec(m, known[m].resolution_wh, known[m].accuracy_class, most[m], m in exporting)
+                for m in self.meters
+            ],
+            self.interval_s,
+        )
+        place = {m: j for j, m in enumerate(self.meters)}
+        self._zones = [
+            _Zone(
+                ZoneMonitor(
+                    ZoneSpec(
+                        zone.id,
+                        tuple(zone.subs),
+                        tuple(known[m].accuracy_class for m in zone.subs),
+                        known[zone.main].accuracy_class,
+                    ),
+                    self.interval_s / 3600,
+                    Settings(
+                        config.detection.false_alarms_per_year,
+                        config.detection.confidence,
+                        config.detection.guard_days,
+                        _offset_s(config.site.timezone),
+                    ),
+                    scorer=scorer,
+                ),
+                np.array([place[m] for m in (zone.main, *zone.subs)], np.int32),
+                np.array([1.0, *(-1.0 if m in zone.minus else 1.0 for m in zone.subs)]),
+            )
+            for zone in config.zone
+        ]
+        self._tree = zones.nesting({zone.id: (zone.main, frozenset(zone.subs)) for zone in config.zone})
+        self._open: dict[str, float] = {}  # W lost in each zone with a latched loss that was told
+        self.counted: dict[str, int] = {flag.name or "": 0 for flag in Flag}
+        self._site = zlib.crc32(msgspec.json.encode([config.meter, config.zone, self.interval_s]))
+
+    @property
+    def unusable(self) -> dict[str, int]:
+        """Samples that could not be used, by reason."""
+        counters = self._aligner.counters
+        return {
+            "unknown meter": counters.unknown_meter,
+            "too late": counters.late,
+            "not a number": counters.not_a_number,
+            "too many": counters.overflow,
+        }
+
+    # -- in -----------------------------------------------------------------------------------------------------------
 
     def feed(self, samples: Iterable[RegisterSample]) -> None:
         """Take register samples of any meters, in any order; what cannot be true is counted and becomes an event."""
-        raise NotImplementedError
+        self._aligner.feed(samples)
 
-    def feed_block(self, times_s: NDArray[np.float64], wh: NDArray[np.float64]) -> None:
+    def feed_block(self, times_s: Floats, wh: Floats) -> None:
         """Take whole rows, fast: registers `wh` [T, meters] at rising `times_s` [T]; NaN where not read."""
-        raise NotImplementedError
+        self._aligner.feed_block(times_s, wh)
 
     def sign(self, sign: MeterSign) -> None:
         """Take one tamper sign."""
-        raise NotImplementedError
+        for zone in self._zones:
+            zone.monitor.sign(sign)
+
+    # -- step ---------------------------------------------------------------------------------------------------------
 
     def step(self, now_s: float) -> Step:
         """Close every boundary that all meters have answered, or whose grace time is over at `now_s`."""
-        raise NotImplementedError
+        result = Step([], [], [], [], None)
+        while (aligned := self._aligner.close(now_s)) is not None:
+            self._note(aligned)
+            found: list[Evidence] = []
+            for zone in self._zones:
+                rows, missed, read = zone.rows(aligned)
+                found += zone.monitor.step(rows, missed, read)
+                if self._keep:
+                    result.balances.extend(self._balances(zone.monitor, rows, read))
+            found.sort(key=lambda evidence: evidence.time_s)
+            found = [e for e in found if zones.smallest(e, self._tree, self._open)]
+            result.evidence.extend(found)
+            if self._keep:
+                result.history.extend(
+                    HistoryRow(float(t), wh.copy(), sd.copy())
+                    for t, wh, sd in zip(aligned.ends_s, aligned.booked_wh, aligned.error_wh, strict=True)
+                )
+        result.alerts.extend(self._book.apply(result.evidence))
+        if result.history:
+            return Step(result.alerts, result.evidence, result.balances, result.history, self._checkpoint())
+        return result
+
+    def _note(self, aligned: AlignedRows) -> None:
+        """Count what happened to registers; a replaced meter is a sign of its own."""
+        special = aligned.flags & ~np.uint8(Flag.MISSED | Flag.FIRST)
+        for t, j in np.argwhere(special):
+            flag = Flag(int(special[t, j]))
+            self.counted[flag.name or ""] += 1
+            if flag & Flag.REPLACED:
+                self.sign(MeterSign(self.meters[j], float(aligned.ends_s[t]), SignKind.METER_REPLACED))
+
+    def _balances(self, monitor: ZoneMonitor, rows: ZoneRows, read: Floats) -> list[Balance]:
+        """The rows' balances; the zone's own uncertainty is that of both boundaries."""
+        count = len(rows)
+        stop = monitor.history.count
+        start = max(monitor.history.first, stop - count)
+        rows, read = rows[count - (stop - start) :], read[count - (stop - start) :]
+        loss = monitor.history.expected(start, stop)
+        variance = rows.boundary_wh2 + np.concatenate([rows.boundary_wh2[:1], rows.boundary_wh2[:-1]]) + rows.lost_wh2
+        step_s = self.interval_s
+        return [
+            Balance(
+                monitor.zone.id,
+                float(rows.ends_s[k]) - step_s,
+                float(rows.ends_s[k]),
+                float(rows.main_wh[k]) / 1000,
+                float(rows.main_wh[k] - rows.residual_wh[k]) / 1000,
+                float(loss[k]) / 1000,
+                float(rows.residual_wh[k] - loss[k]) / 1000,
+                1.96 * float(variance[k]) ** 0.5 / 1000,
+                float(read[k]),
+            )
+            for k in range(len(rows))
+        ]
+
+    def scores(self) -> dict[str, dict[str, float]]:
+        """Per sub-meter: `theft_probability` and the features behind it."""
+        scores: dict[str, dict[str, float]] = {}
+        for zone in self._zones:
+            monitor = zone.monitor
+            loss = monitor.loss()
+            judged = monitor.scores.probability(loss)
+            probability = monitor.suspicion if judged is None else judged
+            for meter, p, row in zip(monitor.zone.subs, probability, monitor.scores.rows(loss), strict=True):
+                named = {"theft_probability": float(p), **dict(zip(FEATURES, row.tolist(), strict=True))}
+                scores.setdefault(meter, named)
+        return scores
+
+    # -- state --------------------------------------------------------------------------------------------------------
+
+    def _checkpoint(self) -> bytes:
+        values: dict[str, Any] = {
+            "version": VERSION,
+            "site": self._site,
+            "next_s": self._aligner.next_s,
+            "counted": self.counted,
+            "open": self._open,
+        }
+        values |= {f"aligner.{name}": array for name, array in self._aligner.state.items()}
+        for n, zone in enumerate(self._zones):
+            values |= {f"{n}.{name}": value for name, value in zone.monitor.pack().items()}
+        return state.pack(values)
 
     def restore(self, checkpoint: bytes, history: Sequence[HistoryRow]) -> None:
         """Go on where `checkpoint` was made; `history` are the stored rows up to it (more is ignored).
@@ -102,8 +279,40 @@ class Pipeline:
         Raises:
             ValueError: the checkpoint belongs to another site file or version; start fresh and say so.
         """
-        raise NotImplementedError
+        values = state.unpack(checkpoint)
+        if values.get("version") != VERSION or values.get("site") != self._site:
+            raise ValueError("the checkpoint belongs to another site file or version")
+        step_s, next_s = self.interval_s, values["next_s"]
+        kept = [row for row in history if row.time_s < next_s - 0.5 * step_s]
+        parts = []
+        for n, zone in enumerate(self._zones):
+            first, count = values[f"{n}.first"], values[f"{n}.count"]
+            wanted = kept[max(0, len(kept) - (count - first) - 1) :]
+            booked = np.array([row.wh for row in wanted])
+            error = np.array([row.sd_wh for row in wanted])
+            ends = np.array([row.time_s for row in wanted])
+            if first == 0:  # the first row of all has nothing before it
+                booked, error = booked[-count:], error[-count:]
+                booked = np.concatenate([np.zeros((1, booked.shape[1])), booked])
+                error = np.concatenate([error[:1], error])
+                ends = np.concatenate([ends[-count:][:1] - step_s, ends[-count:]])
+            if len(ends) != count - first + 1 or np.any(np.abs(np.diff(ends) - step_s) > 1e-3):
+                raise ValueError("the stored rows have a hole or are too few")
+            parts.append(zone.rows(self._aligner.rebuild(ends, booked, error)))
+        for n, (zone, (rows, missed, read)) in enumerate(zip(self._zones, parts, strict=True)):
+            prefix = f"{n}."
+            zone.monitor.restore(
+                {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}, rows, missed, read
+            )
+        self.counted, self._open = values["counted"], values["open"]
+        self._aligner.next_s = next_s
+        for name in self._aligner.state:
+            self._aligner.state[name][:] = values[f"aligner.{name}"]
 
-    def scores(self) -> dict[str, dict[str, float]]:
-        """Per sub-meter: `theft_probability` and the features behind it."""
-        raise NotImplementedError
+
+def _offset_s(timezone: str) -> float:
+    """Standard time of the people in the building minus UTC; daylight saving does not move their meters."""
+    zone = zoneinfo.ZoneInfo(timezone)
+    winter = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC).astimezone(zone)
+    offset = winter.utcoffset()
+    return offset.total_seconds() if offset is not None else 0.0

@@ -1,2 +1,320 @@
-# cython: language_level=3
-"""The balance kernel: residuals and sequential statistics."""
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""The balance kernel: registers -> aligned energies -> residual -> Kalman row, streaming and without allocation.
+
+Every `def` validates shapes, then runs one `nogil` block over caller-owned arrays, in place. What each step means is
+told in `core.intervals`, `core.losses` and `core.detect`; this file only knows how.
+"""
+
+from libc.math cimport fabs, fmax, fmin, isnan, sqrt
+
+cdef enum:  # flags of one register at one boundary, as in core.intervals.Flag
+    MISSED = 1
+    REPLACED = 2
+    ROLLOVER = 4
+    JUMP = 8
+    FIRST = 16
+
+cdef double UNKNOWN_WH = 1e6  # standard error of what was never read: the balance starts anew behind it
+
+
+def align_rows(
+    const double[:, ::1] wh,         # IN  [T, M] registers, NaN where not read
+    const double[:, ::1] sd_wh,      # IN  [T, M] standard error of each register at the boundary
+    const double[::1] hours,         # IN  [T] length of the row that ends here, h
+    const int[::1] bins,             # IN  [T] hour of day of the row
+    const unsigned char[::1] signed_net,  # IN  [M] 1 where the register may fall (export)
+    const double[::1] limit_w,       # IN  [M] more than this is no load
+    double[::1] last_wh,             # STATE [M] last register that was read, NaN before the first
+    double[::1] offset_wh,           # STATE [M] booked energy minus register, since replacements
+    double[::1] booked_wh,           # STATE [M] energy booked so far: a register that never breaks
+    double[::1] gap_var,             # STATE [M] variance of what was booked without a reading
+    double[:, ::1] profile_w,        # STATE [M, 24] mean power by hour of day
+    double[:, ::1] seen,             # STATE [M, 24] how many rows stand behind it
+    double[::1] spread,              # STATE [M] variance of a row's power around the profile, W^2
+    double[:, ::1] booked,           # OUT [T, M] booked energy at the row's end, Wh
+    double[:, ::1] energy,           # OUT [T, M] its growth over the row, Wh
+    double[:, ::1] error,            # OUT [T, M] standard error of `booked`, Wh (single precision); negative: not read
+    double[:, ::1] lost,             # OUT [T, M] variance of energy that is lost for good in the row, Wh^2
+    unsigned char[:, ::1] flags,     # OUT [T, M]
+    double memory,                   # rows per bin that the profile remembers
+):
+    """Turn registers into energies that add up whatever is missing; NumPy oracle in tests/core."""
+    cdef Py_ssize_t rows = wh.shape[0], meters = wh.shape[1], t
+    if (sd_wh.shape[0] != rows or booked.shape[0] != rows or energy.shape[0] != rows or error.shape[0] != rows
+            or lost.shape[0] != rows or flags.shape[0] != rows or hours.shape[0] != rows or bins.shape[0] != rows):
+        raise ValueError("align_rows: rows do not agree")
+    if (sd_wh.shape[1] != meters or booked.shape[1] != meters or energy.shape[1] != meters
+            or error.shape[1] != meters or lost.shape[1] != meters or flags.shape[1] != meters
+            or signed_net.shape[0] != meters or limit_w.shape[0] != meters or last_wh.shape[0] != meters
+            or offset_wh.shape[0] != meters or booked_wh.shape[0] != meters or gap_var.shape[0] != meters
+            or spread.shape[0] != meters or profile_w.shape[0] != meters or seen.shape[0] != meters
+            or profile_w.shape[1] != 24 or seen.shape[1] != 24):
+        raise ValueError("align_rows: meters do not agree")
+    for t in range(rows):
+        if bins[t] < 0 or bins[t] > 23:
+            raise ValueError("align_rows: an hour of day is out of range")
+    with nogil:
+        for t in range(rows):
+            _align_row(&wh[t, 0], &sd_wh[t, 0], hours[t], bins[t], &signed_net[0], &limit_w[0], &last_wh[0],
+                       &offset_wh[0], &booked_wh[0], &gap_var[0], &profile_w[0, 0], &seen[0, 0], &spread[0],
+                       &booked[t, 0], &energy[t, 0], &error[t, 0], &lost[t, 0], &flags[t, 0], memory, meters)
+
+
+cdef void _align_row(
+    const double* wh, const double* sd_wh, double hours, int hour, const unsigned char* signed_net,
+    const double* limit_w, double* last_wh, double* offset_wh, double* booked_wh, double* gap_var,
+    double* profile_w, double* seen, double* spread, double* booked, double* energy, double* error, double* lost,
+    unsigned char* flags, double memory, Py_ssize_t meters,
+) noexcept nogil:
+    cdef Py_ssize_t j
+    cdef double expected, gained, before, power, miss, most, wrap, fresh
+    cdef double* mean
+    cdef double* count
+    for j in range(meters):
+        mean = profile_w + 24 * j + hour
+        count = seen + 24 * j + hour
+        expected = mean[0] * hours
+        before = booked_wh[j]
+        lost[j] = 0.0
+        flags[j] = 0
+        if isnan(wh[j]):
+            flags[j] = MISSED
+            if not isnan(last_wh[j]):
+                booked_wh[j] = before + expected
+                # Deviations from the profile last for hours: twice the variance of independent rows.
+                gap_var[j] += 2.0 * spread[j] * hours * hours
+                error[j] = -<double> <float> (sqrt(gap_var[j]) + 1e-3)
+            else:
+                error[j] = -UNKNOWN_WH
+        elif isnan(last_wh[j]):  # the first reading starts the count
+            flags[j] = FIRST
+            offset_wh[j] = before - wh[j]
+            last_wh[j] = wh[j]
+            error[j] = <double> <float> sd_wh[j]
+            lost[j] = UNKNOWN_WH * UNKNOWN_WH
+        else:
+            gained = wh[j] - last_wh[j]
+            fresh = before - (last_wh[j] + offset_wh[j])  # booked ahead of the last reading
+            most = 4.0 * fabs(fresh + expected) + limit_w[j] * hours
+            if gained < 0 and not signed_net[j]:
+                wrap = _wrap(last_wh[j])
+                if last_wh[j] >= 0.999 * wrap and gained + wrap <= most:
+                    gained += wrap
+                    offset_wh[j] += wrap
+                    flags[j] = ROLLOVER
+                else:
+                    flags[j] = REPLACED
+            elif fabs(gained) > most:
+                flags[j] = JUMP
+            if flags[j] & (REPLACED | JUMP):
+                booked_wh[j] = before + expected
+                offset_wh[j] = booked_wh[j] - wh[j]
+                lost[j] = gap_var[j] + 2.0 * spread[j] * hours * hours + sd_wh[j] * sd_wh[j]
+            else:
+                booked_wh[j] = wh[j] + offset_wh[j]
+                if gap_var[j] == 0.0:  # no gap: the profile learns from whole rows only
+                    power = gained / hours
+                    miss = power - mean[0]
+                    if count[0] == 0.0:
+                        spread[j] = fmax(spread[j], power * power)
+                    else:
+                        spread[j] += (miss * miss - spread[j]) / (24.0 * fmin(memory, 1.0 + count[0]))
+                    count[0] = fmin(memory, count[0] + 1.0)
+                    mean[0] += miss / count[0]
+            error[j] = <double> <float> sd_wh[j]
+            last_wh[j] = wh[j]
+            gap_var[j] = 0.0
+        booked[j] = booked_wh[j]
+        energy[j] = booked_wh[j] - before
+
+
+cdef double _wrap(double wh) noexcept nogil:
+    cdef double limit = 1.0
+    while limit <= wh:
+        limit *= 10.0
+    return limit
+
+
+def residual_rows(
+    const double[:, ::1] energy,     # IN [T, M] Wh
+    const double[:, ::1] error,      # IN [T, M] standard error of the register at the row's end; negative: not read
+    const double[:, ::1] lost,       # IN [T, M] Wh^2
+    const int[::1] columns,          # IN [N + 1] of the main meter, then of the sub-meters
+    const double[::1] sign,          # IN [N + 1] +1, -1; the main meter's is +1
+    double[:, ::1] subs,             # OUT [T, N] signed sub-meter energies, Wh
+    double[:, ::1] sums,             # OUT [T, 6] main, sum, residual, boundary variance, lost variance, share read
+):
+    """Residual of one zone: main minus the signed sum of its sub-meters, with both variances."""
+    cdef Py_ssize_t rows = energy.shape[0], count = columns.shape[0], meters = energy.shape[1], t, k
+    if (sign.shape[0] != count or subs.shape[0] != rows or subs.shape[1] != count - 1 or sums.shape[0] != rows
+            or sums.shape[1] != 6 or error.shape[0] != rows or error.shape[1] != meters
+            or lost.shape[0] != rows or lost.shape[1] != meters):
+        raise ValueError("residual_rows: shapes do not agree")
+    for k in range(count):
+        if columns[k] < 0 or columns[k] >= meters:
+            raise ValueError("residual_rows: a column is out of range")
+    with nogil:
+        for t in range(rows):
+            _residual_row(&energy[t, 0], &error[t, 0], &lost[t, 0], &columns[0], &sign[0], &subs[t, 0], &sums[t, 0],
+                          count)
+
+
+cdef void _residual_row(
+    const double* energy, const double* error, const double* lost, const int* columns, const double* sign,
+    double* subs, double* sums, Py_ssize_t count,
+) noexcept nogil:
+    cdef Py_ssize_t k
+    cdef int column = columns[0]
+    cdef double total = 0.0, e, var = error[column] * error[column], gone = lost[column]
+    cdef double read = 0.0 if error[column] < 0 else 1.0
+    for k in range(1, count):
+        column = columns[k]
+        e = sign[k] * energy[column]
+        subs[k - 1] = e
+        total += e
+        var += error[column] * error[column]
+        gone += lost[column]
+        if error[column] >= 0:
+            read += 1.0
+    sums[0] = energy[columns[0]]
+    sums[1] = total
+    sums[2] = sums[0] - total
+    sums[3] = var
+    sums[4] = gone
+    sums[5] = read / count
+
+
+def predict_rows(const double[:, ::1] phi, const double[::1] coefficients, double[::1] out):
+    """phi @ coefficients, each row summed in the same order however many rows there are."""
+    cdef Py_ssize_t rows = phi.shape[0], count = phi.shape[1], t, j
+    cdef double total
+    if coefficients.shape[0] != count or out.shape[0] != rows:
+        raise ValueError("predict_rows: shapes do not agree")
+    with nogil:
+        for t in range(rows):
+            total = 0.0
+            for j in range(count):
+                total += phi[t, j] * coefficients[j]
+            out[t] = total
+
+
+def absorb_rows(
+    double[::1] x,                   # STATE [1 + P] offset of the balance, then the coefficients
+    double[:, ::1] p,                # STATE [1 + P, 1 + P] covariance, full and symmetric
+    const double[:, ::1] phi,        # IN [T, P] regressors, Wh per unit of coefficient
+    const double[::1] y,             # IN [T] residual, Wh
+    const double[::1] boundary,      # IN [T] variance at the row's end, Wh^2
+    const double[::1] drift,         # IN [T] variance of energy that nothing explains, Wh^2
+    const double[::1] hours,         # IN [T]
+    const double[::1] walk,          # IN [P] variance that each coefficient gains in an hour
+    const double[::1] keep,          # IN [P] what remains of each coefficient after an hour (1: random walk)
+    const double[::1] late,          # IN [T] power at the boundary, Wh per second of read delay
+    Py_ssize_t skew,                 # index in x of the mean read delay, 0 where there is none
+    double clip,                     # innovations beyond so many standard deviations are clipped
+    double[::1] work,                # SCRATCH [1 + P]
+    double[:, ::1] out,              # OUT [T, 2] innovation and its variance
+):
+    """One Kalman row after the other: predict the balance's offset, then observe that it is zero but for its error."""
+    cdef Py_ssize_t n = x.shape[0], rows = phi.shape[0], t
+    if (p.shape[0] != n or p.shape[1] != n or phi.shape[1] != n - 1 or y.shape[0] != rows
+            or boundary.shape[0] != rows or drift.shape[0] != rows or hours.shape[0] != rows
+            or walk.shape[0] != n - 1 or keep.shape[0] != n - 1 or late.shape[0] != rows or work.shape[0] != n
+            or out.shape[0] != rows or out.shape[1] != 2 or skew < 0 or skew >= n):
+        raise ValueError("absorb_rows: shapes do not agree")
+    with nogil:
+        for t in range(rows):
+            _absorb_row(&x[0], &p[0, 0], &phi[t, 0], y[t], boundary[t], drift[t], hours[t], &walk[0], &keep[0],
+                        late[t], skew, clip, &work[0], &out[t, 0], n)
+
+
+cdef void _absorb_row(
+    double* x, double* p, const double* phi, double y, double boundary, double drift, double hours,
+    const double* walk, const double* keep, double late, Py_ssize_t skew, double clip, double* work, double* out,
+    Py_ssize_t n,
+) noexcept nogil:
+    cdef Py_ssize_t i, j
+    cdef double total, offset, gain, f, innovation, scatter
+    cdef double* row
+    # Predict: offset += phi . coefficients - y; its covariance follows.
+    offset = x[0] - y
+    total = 0.0
+    for i in range(1, n):
+        row = p + i * n
+        gain = 0.0
+        for j in range(1, n):
+            gain += row[j] * phi[j - 1]
+        work[i] = gain
+        total += gain * phi[i - 1]
+        offset += phi[i - 1] * x[i]
+    gain = 0.0
+    for j in range(1, n):
+        gain += p[j] * phi[j - 1]
+    p[0] += 2.0 * gain + total + drift
+    x[0] = offset
+    for i in range(1, n):
+        p[i] += work[i]
+        p[i * n] = p[i]
+    # Coefficients walk, or fall back towards zero (their mean is taken off before).
+    for i in range(1, n):
+        if keep[i - 1] != 1.0:
+            f = 1.0 - (1.0 - keep[i - 1]) * hours
+            x[i] *= f
+            for j in range(n):
+                p[i * n + j] *= f
+                p[j * n + i] *= f
+        p[i * n + i] += walk[i - 1] * hours
+    # Observe: 0 = offset - late * skew + error.
+    for i in range(n):
+        work[i] = p[i * n] - late * p[i * n + skew]
+    scatter = work[0] - late * work[skew] + boundary
+    innovation = -(x[0] - late * x[skew])
+    out[0] = innovation
+    out[1] = scatter
+    # A late read of the main meter is an outlier of its boundary, not of the energy (Huber 1964).
+    if innovation * innovation > clip * clip * scatter:
+        scatter = innovation * innovation / (clip * clip)
+    f = innovation / scatter
+    for i in range(n):
+        x[i] += work[i] * f
+    for i in range(n):
+        row = p + i * n
+        gain = work[i] / scatter
+        for j in range(n):
+            row[j] -= gain * work[j]
+
+
+def track_rows(
+    double[::1] state,               # STATE [5] offset, its variance, side of the last outlier, CUSUM, booked energy
+    const double[::1] r,             # IN [T] unexplained energy, Wh
+    const double[::1] boundary,      # IN [T] variance at the row's end, Wh^2
+    const double[::1] drift,         # IN [T] variance of true unexplained energy, Wh^2
+    const double[::1] allowed,       # IN [T] energy that the CUSUM lets pass, Wh
+    double clip,
+    double[:, ::1] out,              # OUT [T, 3] booked unexplained energy after filtering, offset's variance, CUSUM
+):
+    """Follow the cumulative unexplained energy through boundary errors; an outlier that stays is energy."""
+    cdef Py_ssize_t t, rows = r.shape[0]
+    cdef double offset, scatter, gain, side, moved
+    if (state.shape[0] != 5 or boundary.shape[0] != rows or drift.shape[0] != rows or allowed.shape[0] != rows
+            or out.shape[0] != rows or out.shape[1] != 3):
+        raise ValueError("track_rows: shapes do not agree")
+    with nogil:
+        for t in range(rows):
+            offset = state[0] - r[t]   # estimate minus observation of the cumulative energy
+            state[1] += drift[t]
+            scatter = state[1] + boundary[t]
+            side = 0.0
+            if offset * offset > clip * clip * scatter:
+                side = 1.0 if offset > 0 else -1.0
+                if side != state[2]:
+                    scatter = offset * offset / (clip * clip)
+            gain = state[1] / scatter
+            moved = -gain * offset
+            state[0] = offset + moved
+            state[1] -= gain * state[1]
+            state[2] = side
+            state[3] = fmax(0.0, state[3] + moved - allowed[t])
+            state[4] += moved
+            out[t, 0] = state[4]
+            out[t, 1] = state[1]
+            out[t, 2] = state[3]

@@ -1,0 +1,636 @@
+"""One zone's watch: rows in, evidence out. It ties losses, detection and attribution together and latches alarms.
+
+It owns the order of learning and judging. Rows younger than the guard time (half the zone's age at first) are judged
+against a loss model that has not seen them, and are absorbed as normal only when they have aged without an alarm, so
+that a slow theft is not learned. While an alarm is latched nothing is absorbed; rows of a theft are never absorbed.
+Once a day the kept rows are judged anew under the model of that day.
+
+It refuses to know registers, clocks, files and the wire; a state packed and restored goes on bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core import _balance
+from core.attribute import Attribution, Onset, Rows, attribute
+from core.detect import FLOOR_SHARE, Finding, Noise, day_noise, search_all_day, search_block
+from core.evidence import Evidence, LossKind, Residual, Suspect
+from core.features import FEATURES, Loss
+from core.history import History
+from core.losses import BURDEN_W, COMMON, HOURS, WEATHER, LossModel, ZoneRows
+from core.scoring import Scorer, ZoneScores
+from core.signs import MeterSign, SignKind
+
+Floats = NDArray[np.float64]
+
+HISTORY_DAYS = 70
+MARK_H = 3  # hours between two searches for an onset
+BLOCK_H = 6
+NOMINAL_W = 450.0  # per sub-meter, until a day has told the load
+DRIFT_SHARE = 3e-3  # scatter of true unexplained energy in a row, as a share of its load: for following it
+OUTLIER = 4.0
+FOLLOW_ANEW = (0.0, 1e12, 0.0, 0.0, 0.0)  # offset unknown, no outlier, no CUSUM, nothing booked
+SEGMENT = 64  # rows judged at once at most
+CUSUM = 3  # its place in the state of the follower
+FAST_SHARE = 0.02  # loss that the CUSUM between two searches looks for, as a share of load
+REVISIONS_H = (0.0, 3.0, 6.0, 12.0, 24.0, 48.0, 72.0, 120.0, 168.0, 240.0, 336.0, 480.0, 672.0)
+REVISION_H = 336.0  # and then
+CLEAR_H = 96.0  # a loss has to be gone for so long
+CLEAR_SHARE = 0.25  # gone means: less than this share of what it was
+BEFORE_DAYS, AFTER_DAYS = 56, 28  # rows around an onset that attribution sees
+SUSPECT_MIN = 0.005
+FEATURES_OF = 3  # so many suspects' features go with the evidence
+SIGNS_MAX = 256  # per zone: bounds what a meter that floods its event log can make us keep
+START_DAYS = (10.0, 60.0)  # when what was there from the start is judged
+START_Z = 6.0
+COMMON_DAY_W, COMMON_MEAN_W = 5.0, 7.5  # unmetered load per sub-meter that a house may have: by day, over 24 h
+BYPASS_W = 4.0  # a meter that shows less is bypassed, not just slow
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneSpec:
+    """What the monitor must know of a zone: its sub-meters in order, and the accuracy classes."""
+
+    id: str
+    subs: tuple[str, ...]
+    sub_classes: tuple[float, ...]
+    main_class: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an alarm promises."""
+
+    false_alarms_per_year: float = 0.1
+    confidence: float = 0.9
+    guard_days: float = 14.0
+    offset_s: float = 0.0  # local time minus UTC
+
+
+@dataclass(slots=True)
+class Alarm:
+    """One latched alarm; rows are counted over all time."""
+
+    episode: int
+    sign: float
+    lo: int
+    onset: int
+    hi: int
+    raised: int
+    from_start: bool
+    revisions: int = 0
+    gone: int = 0  # row since which the loss seems gone, 0: it is there
+    loss_w: float = 0.0
+
+
+@dataclass(slots=True)
+class Posterior:
+    """What is held of each sub-meter after the last attribution."""
+
+    probability: Floats
+    nobody: float
+    mechanism: tuple[str, ...]
+    statistics: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+
+
+class ZoneMonitor:
+    """Watches one zone. `step` takes rows in order; `pack` and `restore` keep its state."""
+
+    def __init__(
+        self,
+        zone: ZoneSpec,
+        row_h: float,
+        settings: Settings | None = None,
+        judge: Callable[..., Attribution] = attribute,
+        scorer: Scorer | None = None,
+    ) -> None:
+        self.zone, self.row_h = zone, row_h
+        self.settings = settings or Settings()
+        self._judge = judge
+        count = len(zone.subs)
+        self.day_rows = round(24 / row_h)
+        self.history = History((HISTORY_DAYS + 2) * self.day_rows, count)
+        self.model = LossModel(row_h, zone.main_class, zone.sub_classes, NOMINAL_W * count)
+        self.absorbed = 0  # rows of all time that the loss model has dealt with
+        self.quiet_from = 0  # rows before it belong to a past alarm
+        self.noise = day_noise(np.empty(0), NOMINAL_W * count, 0.05 * NOMINAL_W * count)
+        self.alarms: dict[float, Alarm] = {}
+        self.episodes = {1.0: 0, -1.0: 0}
+        self.posterior: Posterior | None = None
+        self.signs: list[MeterSign] = []
+        self.scores = ZoneScores(zone.subs, row_h, self.settings.offset_s, scorer)
+        self.suspicion = np.zeros(count)  # the highest probability each sub-meter ever reached in an alarm
+        self._reference: Floats | None = None  # coefficients of the honest building while an alarm from the start is on
+        self._track = np.array(FOLLOW_ANEW)
+
+    # -- rows in ------------------------------------------------------------------------------------------------------
+
+    def step(self, rows: ZoneRows, missed: NDArray[np.bool_], read: Floats) -> list[Evidence]:
+        """Judge rows that follow the last ones; evidence in order of time."""
+        evidence: list[Evidence] = []
+        start = 0
+        while start < len(rows):
+            stop = self._mark(rows.ends_s, start)
+            first = self.history.count
+            before = self._track.copy()
+            self.history.append(rows[start:stop], missed[start:stop], read[start:stop])
+            self._predict(first)
+            fast = self._fast_row(stop - start)
+            if fast is not None:
+                if fast < self.history.count:  # judge that row knowing nothing of later ones
+                    self.history.truncate(fast)
+                    self._track[:] = before
+                    self._predict(first)
+                    stop = start + fast - first
+                self._track[CUSUM] = 0.0
+            at_s = float(rows.ends_s[stop - 1])
+            mark = at_s % (MARK_H * 3600) == 0 or self.row_h > MARK_H
+            if mark or fast is not None:
+                evidence += self._look(at_s, mark)
+            if at_s % 86_400 == 0:
+                evidence += self._daily(at_s)
+            if mark or fast is not None:
+                self._follow_scores()
+            start = stop
+        return evidence
+
+    def _follow_scores(self) -> None:
+        latched = self.alarms.get(1.0)
+        self.scores.follow(self.history, self.signs, None if latched is None else latched.onset)
+
+    def sign(self, sign: MeterSign) -> None:
+        """Keep a tamper sign of one of the zone's meters; others are ignored."""
+        if sign.meter in self.zone.subs:
+            self.signs = [*self.signs, sign][-SIGNS_MAX:]
+
+    def _mark(self, ends_s: Floats, start: int) -> int:
+        """The row after the next mark."""
+        next_s = math.floor(ends_s[start] / (MARK_H * 3600) - 1e-9) * (MARK_H * 3600) + MARK_H * 3600
+        return min(len(ends_s), start + SEGMENT, max(start + 1, int(np.searchsorted(ends_s, next_s, side="right"))))
+
+    def _predict(self, first: int) -> None:
+        """Explain rows from `first` on under the model of now, and follow what it leaves unexplained."""
+        history = self.history
+        rows = history.rows(first, history.count)
+        if not len(rows):
+            return
+        expected = history.expected(first, history.count)
+        expected[:] = self.model.expected(rows, history.main_before(first), self._coefficients())
+        out = np.empty((len(rows), 3))
+        load_wh = self._load_w() * self.row_h
+        self._follow = out
+        _balance.track_rows(
+            self._track,
+            np.ascontiguousarray(rows.residual_wh - expected),
+            np.ascontiguousarray(rows.boundary_wh2),
+            (DRIFT_SHARE * rows.main_wh) ** 2 + rows.lost_wh2,
+            np.full(len(rows), FAST_SHARE * load_wh),
+            OUTLIER,
+            out,
+        )
+        booked, variance = history.booked(first, history.count)
+        booked[1:] = out[:, 0]
+        variance[1:] = out[:, 1]
+
+    def _coefficients(self) -> Floats:
+        """What is expected of the building: weather apart, which nobody can foretell."""
+        x = (self.model.x if self._reference is None else self._reference).copy()
+        x[1 + WEATHER] = 0.0
+        return x
+
+    def _load_w(self) -> float:
+        return self.model.load_w
+
+    def _fast_row(self, count: int) -> int | None:
+        """The first of the last `count` rows at which a large loss shows, None if there is none or one is latched."""
+        if 1.0 in self.alarms:
+            return None
+        limit = FAST_SHARE * self._load_w() + 6.0 * np.sqrt(self._follow[-count:, 1] + 1.0)
+        over = np.flatnonzero(self._follow[-count:, 2] > limit)
+        return self.history.count - count + int(over[0]) + 1 if len(over) else None
+
+    # -- once a day ---------------------------------------------------------------------------------------------------
+
+    def _daily(self, at_s: float) -> list[Evidence]:
+        """Absorb what has aged in peace, judge the kept rows anew, learn the noise, look at what was always there."""
+        history = self.history
+        if self.absorbed == 0 and not self.alarms:
+            rows = history.rows(history.first, history.count)
+            load_w = float(np.mean(rows.main_wh)) / self.row_h
+            if load_w > 0:
+                self.model = LossModel(self.row_h, self.zone.main_class, self.zone.sub_classes, load_w)
+        if not self.alarms:
+            lag = min(round(self.settings.guard_days * self.day_rows), (history.count - self.quiet_from) // 2)
+            until = (history.count - lag) // self.day_rows * self.day_rows
+            if until > self.absorbed:
+                self.model.absorb(history.rows(max(self.absorbed, history.first), until))
+                self.absorbed = until
+        self._refresh()
+        if not self.alarms:
+            days = START_DAYS[0] <= (history.count - history.first) / self.day_rows <= START_DAYS[1]
+            if days and history.first == 0 and self.episodes[1.0] == 0:
+                return self._judge_start(at_s)
+        return []
+
+    def _refresh(self) -> None:
+        """Explain all kept rows under the model of now; measure the noise of the absorbed days."""
+        history = self.history
+        history.trim(HISTORY_DAYS * self.day_rows)
+        booked, variance = history.booked(history.first, history.count)
+        booked[0], variance[0] = 0.0, 1e12
+        self._track[:] = FOLLOW_ANEW
+        self._predict(history.first)
+        if self.alarms:
+            return
+        start = max(history.first, self.quiet_from, self.day_rows)
+        days = (self.absorbed - start) // self.day_rows
+        recent = history.rows(max(history.first, history.count - 3 * self.day_rows), history.count)
+        level_sd_w = self.model.level_sd_w(recent)
+        daily = np.empty(0)
+        if days > 0:
+            booked, variance = history.booked(self.absorbed - days * self.day_rows, self.absorbed)
+            daily = np.diff(booked[:: self.day_rows]) / 24.0
+            poor = variance[:: self.day_rows] > (0.02 * self._load_w() * 24) ** 2
+            daily[poor[1:] | poor[:-1]] = np.nan
+        if days > 4 or self.quiet_from == 0:
+            self.noise = day_noise(daily, self._load_w(), level_sd_w)
+        else:
+            self.noise = Noise(self.noise.weather_w2, level_sd_w**2, self.noise.rough_w2h)
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    def _find(self, sign: float, mark: bool) -> Finding | None:
+        """The most significant onset before now, all day or in the quarter of the day that ends there."""
+        history, stop = self.history, self.history.count
+        start = max(history.first, self.quiet_from)
+        if stop - start < round(6 / self.row_h):
+            return None
+        booked, variance = history.booked(start, stop)
+        rate = self.settings.false_alarms_per_year
+        best = search_all_day(booked, variance, self.row_h, self.noise, rate, sign)
+        end_s = float(history.rows(stop - 1, stop).ends_s[0])
+        if mark and end_s % (BLOCK_H * 3600) == 0:
+            block = search_block(booked, variance, self.row_h, self.noise, rate, sign)
+            if block is not None and (best is None or block.excess > best.excess):
+                best = block
+        return best
+
+    def _look(self, at_s: float, mark: bool) -> list[Evidence]:
+        """Search both signs; raise, revise or clear."""
+        if self.alarms:
+            return self._revise(at_s) if mark else []
+        for sign in (1.0, -1.0):
+            found = self._find(sign, mark)
+            if found is None or found.excess < 1.0 or found.power_w * found.share < FLOOR_SHARE * self._load_w():
+                continue
+            return self._raise(sign, found, at_s)
+        return []
+
+    def _raise(self, sign: float, found: Finding, at_s: float) -> list[Evidence]:
+        first, stop = max(self.history.first, self.quiet_from), self.history.count
+
+        def row(age_h: float) -> int:
+            return max(first, stop - round(age_h / self.row_h))
+
+        self.episodes[sign] += 1
+        alarm = Alarm(
+            self.episodes[sign], sign, row(found.old_h), row(found.age_h), row(found.young_h), stop, from_start=False
+        )
+        self.alarms[sign] = alarm
+        return [self._evidence(alarm, at_s)]
+
+    def _judge_start(self, at_s: float) -> list[Evidence]:
+        """Look for a loss that was there before us: a gain or an unmetered load that no class and no house explains."""
+        model = self.model
+        x, p = model.x[1:], model.p[1:, 1:]
+        gains = x[COMMON:] / model.sd[COMMON:]
+        suspect = int(np.argmax(gains))
+        freed = None
+        if gains[suspect] > START_Z:
+            freed = model.freed(COMMON + suspect)
+        else:
+            hours = x[:HOURS]
+            cov = p[:HOURS, :HOURS]
+            for weight, limit in (
+                (np.full(HOURS, 1 / HOURS), COMMON_MEAN_W),
+                (np.where((np.arange(HOURS) >= 8) & (np.arange(HOURS) < 18), 0.1, 0.0), COMMON_DAY_W),
+            ):
+                level, sd = float(weight @ hours), math.sqrt(float(weight @ cov @ weight))
+                if level - limit > 3.0 * sd:
+                    freed = model.x.copy()
+        if freed is None:
+            return []
+        reference = freed.copy()
+        reference[1 : 1 + HOURS] = BURDEN_W
+        reference[1 + COMMON :] = np.clip(reference[1 + COMMON :], -3 * model.sd[COMMON:], 3 * model.sd[COMMON:])
+        if gains[suspect] > START_Z:
+            reference[1 : 1 + HOURS] = np.clip(freed[1 : 1 + HOURS], 0.0, COMMON_DAY_W)
+            reference[1 + COMMON + suspect] = 0.0
+        self._reference = reference
+        self.episodes[1.0] += 1
+        history = self.history
+        alarm = Alarm(self.episodes[1.0], 1.0, history.first, history.first, history.first, history.count, True)
+        self.alarms[1.0] = alarm
+        self._refresh()
+        return [self._evidence(alarm, at_s)]
+
+    # -- while an alarm is on -----------------------------------------------------------------------------------------
+
+    def _revise(self, at_s: float) -> list[Evidence]:
+        evidence = []
+        for alarm in list(self.alarms.values()):
+            age_h = (self.history.count - alarm.raised) * self.row_h
+            if self._gone(alarm):
+                evidence.append(self._evidence(alarm, at_s, active=False))
+                self._release(alarm)
+                continue
+            due = (
+                REVISIONS_H[alarm.revisions]
+                if alarm.revisions < len(REVISIONS_H)
+                else REVISIONS_H[-1] + REVISION_H * (alarm.revisions - len(REVISIONS_H) + 1)
+            )
+            if age_h >= due:
+                self._refine(alarm)
+                evidence.append(self._evidence(alarm, at_s))
+        return evidence
+
+    def _refine(self, alarm: Alarm) -> None:
+        """Estimate the onset again while the rows before it are still fresh."""
+        if alarm.from_start or (self.history.count - alarm.raised) * self.row_h > 14 * 24:
+            return
+        found = self._find(alarm.sign, mark=False)
+        if found is None or found.excess < 1.0:
+            return
+        first = max(self.history.first, self.quiet_from)
+        alarm.lo, alarm.onset, alarm.hi = (
+            max(first, self.history.count - round(age / self.row_h))
+            for age in (found.old_h, found.age_h, found.young_h)
+        )
+
+    def _gone(self, alarm: Alarm) -> bool:
+        """Whether the loss has been gone for CLEAR_H."""
+        stop = self.history.count
+        rows = round(CLEAR_H / self.row_h)
+        if stop - alarm.raised < rows:
+            return False
+        booked, variance = self.history.booked(stop - rows, stop)
+        power = alarm.sign * (booked[-1] - booked[0]) / CLEAR_H
+        sd = math.sqrt(self.noise.weather_w2 + self.noise.level_w2 + (variance[-1] + variance[0]) / CLEAR_H**2)
+        return bool(power < min(CLEAR_SHARE * alarm.loss_w, 2.5 * sd))
+
+    def _release(self, alarm: Alarm) -> None:
+        """Forget the rows of the theft: they are neither learned nor searched."""
+        del self.alarms[alarm.sign]
+        self._reference = None
+        history = self.history
+        until = alarm.lo // self.day_rows * self.day_rows
+        if until > max(self.absorbed, history.first):
+            self.model.absorb(history.rows(max(self.absorbed, history.first), until))
+            self.absorbed = until
+        self.model.skip((history.count - self.absorbed) * self.row_h)
+        self.quiet_from = max(alarm.raised, history.count - round(CLEAR_H / self.row_h))
+        self.absorbed = max(self.absorbed, self.quiet_from)
+        self._refresh()
+
+    # -- evidence -----------------------------------------------------------------------------------------------------
+
+    def _evidence(self, alarm: Alarm, at_s: float, active: bool = True) -> Evidence:
+        history = self.history
+        alarm.revisions += 1
+        start = max(alarm.onset, history.first)
+        stop = history.count
+        hours = max(1, stop - start) * self.row_h
+        booked, variance = history.booked(start, stop)
+        kwh = float(booked[-1] - booked[0]) / 1000.0
+        w = alarm.sign * kwh * 1000.0 / hours
+        sd = self._power_sd(hours, float(variance[-1] + variance[0]))
+        if active:
+            alarm.loss_w = max(w, 1.0)
+            if alarm.sign > 0:
+                self.posterior = self._attribute(alarm)
+        rows = history.rows(start, stop)
+        main = float(rows.main_wh.sum())
+        posterior = self.posterior if alarm.sign > 0 else None
+        suspects, upstream = self._suspects(posterior)
+        first = history.first
+
+        def when(row: int) -> float:
+            at = min(max(row, first), stop - 1)
+            return float(history.rows(at, at + 1).ends_s[0]) - self.row_h * 3600.0
+
+        return Evidence(
+            zone=self.zone.id,
+            time_s=at_s,
+            active=active,
+            episode=alarm.episode,
+            kind=self._kind(alarm, suspects, upstream),
+            onset_s=when(alarm.onset),
+            onset_window_s=(when(alarm.lo), when(alarm.hi)),
+            loss_w=w,
+            loss_w_interval=(w - 1.96 * sd, w + 1.96 * sd),
+            loss_kwh=alarm.sign * kwh,
+            suspects=suspects,
+            upstream_probability=upstream,
+            residual=Residual(
+                energy_kwh=kwh,
+                percent=100_000.0 * kwh / main if main > 0 else 0.0,
+                uncertainty_kwh=1.96 * sd * hours / 1000.0,
+                technical_loss_kwh=float(history.expected(start, stop).sum()) / 1000.0,
+            ),
+            coverage=float(history.read(start, stop).mean()),
+            **self._scored(suspects),
+        )
+
+    def _scored(self, suspects: Sequence[Suspect]) -> dict[str, Any]:
+        """Features of the most suspect meters, and the model's probability of the first."""
+        if not suspects:
+            return {}
+        loss = self.loss()
+        rows, probability = self.scores.rows(loss), self.scores.probability(loss)
+        place = {meter: j for j, meter in enumerate(self.zone.subs)}
+        named = [s.meter for s in suspects[:FEATURES_OF]]
+        return {
+            "features": {m: dict(zip(FEATURES, rows[place[m]].tolist(), strict=True)) for m in named},
+            "model_score": None if probability is None else float(probability[place[named[0]]]),
+        }
+
+    def loss(self) -> Loss | None:
+        """The latched loss as the compact model's features see it."""
+        alarm, found = self.alarms.get(1.0), self.posterior
+        if alarm is None:
+            return None
+        if found is None:
+            return Loss(alarm.loss_w)
+        return Loss(alarm.loss_w, found.probability, found.nobody, found.statistics)
+
+    def _power_sd(self, hours: float, boundary_wh2: float) -> float:
+        """Standard deviation of the mean unexplained power over so many hours."""
+        ratio = hours / 108.0
+        weather = 2 / ratio**2 * (ratio - 1 + math.exp(-ratio))
+        noise = self.noise
+        return math.sqrt(
+            noise.weather_w2 * weather + noise.level_w2 + noise.rough_w2h / hours + boundary_wh2 / hours**2
+        )
+
+    def _suspects(self, posterior: Posterior | None) -> tuple[tuple[Suspect, ...], float]:
+        if posterior is None:
+            return (), 0.0
+        order = np.argsort(-posterior.probability, kind="stable")
+        named = tuple(
+            Suspect(self.zone.subs[j], float(posterior.probability[j]), posterior.mechanism[j])
+            for j in order
+            if posterior.probability[j] >= SUSPECT_MIN
+        )
+        return named, posterior.nobody
+
+    def _kind(self, alarm: Alarm, suspects: Sequence[Suspect], upstream: float) -> LossKind:
+        if alarm.sign < 0:
+            return LossKind.BALANCE_SURPLUS
+        if upstream >= self.settings.confidence:
+            return LossKind.UPSTREAM_TAP
+        if suspects and suspects[0].probability >= self.settings.confidence:
+            start = max(alarm.onset, self.history.first)
+            j = self.zone.subs.index(suspects[0].meter)
+            shown = float(self.history.rows(start, self.history.count).subs_wh[:, j].mean()) / self.row_h
+            return LossKind.BYPASS if shown < BYPASS_W else LossKind.UNDER_REGISTRATION
+        return LossKind.NON_TECHNICAL_LOSS
+
+    def _attribute(self, alarm: Alarm) -> Posterior:
+        """Ask who it is, with the rows around the onset; energy of a gap is spread over it."""
+        history = self.history
+        start = max(history.first, self.quiet_from, alarm.onset - BEFORE_DAYS * self.day_rows)
+        stop = min(history.count, alarm.onset + AFTER_DAYS * self.day_rows)
+        rows, missed = history.rows(start, stop), history.missed(start, stop)
+        local_s = rows.ends_s - 1800.0 * self.row_h + self.settings.offset_s
+        boundary = np.concatenate([rows.boundary_wh2[:1], rows.boundary_wh2])
+        judged = self._judge(
+            Rows(
+                sub_wh=spread_gaps(rows.subs_wh, missed),
+                residual_wh=rows.residual_wh - history.expected(start, stop),
+                boundary_variance_wh2=boundary,
+                day=(local_s // 86_400).astype(np.int64),
+                slot=(local_s % 86_400 // (3600 * self.row_h)).astype(np.int64),
+                slots_per_day=self.day_rows,
+                estimated=missed.copy(),
+            ),
+            Onset(alarm.lo - start if alarm.lo > start else 0, max(alarm.onset - start, 0), max(alarm.hi - start, 0)),
+            signs=self._sign_evidence(alarm),
+            prior_log_odds=self.scores.prior(),
+        )
+        self.suspicion = np.maximum(self.suspicion, judged.probability)
+        return Posterior(judged.probability, judged.nobody, judged.mechanism, judged.statistics)
+
+    def _sign_evidence(self, alarm: Alarm) -> Floats:
+        """Log-likelihood ratios of the meters' own signs: heavier near the onset."""
+        weight = np.zeros(len(self.zone.subs))
+        at = min(max(alarm.onset, self.history.first), self.history.count - 1)
+        onset_s = float(self.history.rows(at, at + 1).ends_s[0])
+        for sign in self.signs:
+            strength = SIGN_WEIGHTS.get(sign.kind, 0.0)
+            near = abs(sign.time_s - onset_s) < 3 * 86_400.0
+            j = self.zone.subs.index(sign.meter)
+            weight[j] = max(weight[j], strength if near else 0.4 * strength)
+        return weight
+
+    # -- state --------------------------------------------------------------------------------------------------------
+
+    def pack(self) -> dict[str, Any]:
+        """All that is not in the rows from `first` on, which `restore` must be given again."""
+        lost = self.history.rows(self.history.first, self.history.count).lost_wh2
+        return {
+            "first": self.history.first,
+            "x": self.model.x,
+            "p": self.model.p,
+            "load_w": self.model.load_w,
+            "absorbed": self.absorbed,
+            "quiet_from": self.quiet_from,
+            "count": self.history.count,
+            "lost_rows": np.flatnonzero(lost),
+            "lost_wh2": lost[lost > 0],
+            "noise": asdict(self.noise),
+            "alarms": [asdict(a) for a in self.alarms.values()],
+            "episodes": [self.episodes[1.0], self.episodes[-1.0]],
+            "track": self._track,
+            "suspicion": self.suspicion,
+            "before": self.scores.features.before,
+            "reference": None if self._reference is None else self._reference.tolist(),
+            "posterior": None
+            if self.posterior is None
+            else [
+                self.posterior.probability.tolist(),
+                self.posterior.nobody,
+                list(self.posterior.mechanism),
+                self.posterior.statistics.tolist(),
+            ],
+            "signs": [[s.meter, s.time_s, s.kind, s.value] for s in self.signs],
+        }
+
+    def restore(self, values: Mapping[str, Any], rows: ZoneRows, missed: NDArray[np.bool_], read: Floats) -> None:
+        """Go on where `values` were packed; `rows` are those from `first` to `count`, their losses apart.
+
+        Raises:
+            ValueError: rows are missing.
+        """
+        first, count = values["first"], values["count"]
+        if len(rows) != count - first:
+            raise ValueError(f"zone {self.zone.id}: {len(rows)} stored rows, expected {count - first}")
+        self.model = LossModel(self.row_h, self.zone.main_class, self.zone.sub_classes, values["load_w"])
+        self.model.x[:], self.model.p[:] = values["x"], values["p"]
+        self.absorbed, self.quiet_from = values["absorbed"], values["quiet_from"]
+        self.noise = Noise(**values["noise"])
+        self.alarms = {alarm["sign"]: Alarm(**alarm) for alarm in values["alarms"]}
+        self.episodes = {1.0: values["episodes"][0], -1.0: values["episodes"][1]}
+        self.suspicion[:] = values["suspicion"]
+        self.signs = [MeterSign(meter, time_s, SignKind(kind), value) for meter, time_s, kind, value in values["signs"]]
+        self._reference = None if values["reference"] is None else np.array(values["reference"])
+        if values["posterior"] is not None:
+            probability, nobody, mechanism, statistics = values["posterior"]
+            self.posterior = Posterior(np.array(probability), nobody, tuple(mechanism), np.array(statistics))
+        lost = np.zeros(count - first)
+        lost[values["lost_rows"]] = values["lost_wh2"]
+        rows = replace(rows, lost_wh2=lost)
+        self.history.begin(first)
+        for start in range(0, len(rows), SEGMENT):
+            part = slice(start, start + SEGMENT)
+            self.history.append(rows[part], missed[part], read[part])
+        self._track[:] = FOLLOW_ANEW
+        self._predict(self.history.first)
+        self._track[:] = values["track"]
+        latched = self.alarms.get(1.0)
+        onset = None if latched is None else latched.onset
+        self.scores.restore(self.history, self.signs, onset, values["before"])
+
+
+SIGN_WEIGHTS = {
+    SignKind.COVER_OPENED: 3.0,
+    SignKind.TERMINAL_OPENED: 3.5,
+    SignKind.MAGNETIC_FIELD: 4.0,
+    SignKind.REVERSE_ENERGY: 3.5,
+    SignKind.PHASE_FAILURE: 2.0,
+    SignKind.NEUTRAL_CURRENT: 4.0,
+    SignKind.VOLTAGE_DROP: 3.0,
+    SignKind.POWER_FAILURE: 0.5,
+}
+
+
+def spread_gaps(subs_wh: Floats, missed: NDArray[np.bool_]) -> Floats:
+    """Energies with each gap's total spread over it as the estimates were, so that sums hold: [rows, subs]."""
+    whole = subs_wh.copy()
+    rows = len(whole)
+    for j in np.flatnonzero(missed.any(axis=0)):
+        gaps = np.flatnonzero(np.diff(missed[:, j].astype(np.int8), prepend=0))
+        for start, stop in zip(gaps[::2], [*gaps[1::2], rows][: len(gaps[::2])], strict=True):
+            run = slice(start, min(stop + 1, rows))  # the row that answers again carries the correction
+            if stop >= rows:
+                continue
+            total = whole[run, j].sum()
+            shape = np.append(np.maximum(whole[start:stop, j], 0.0), max(whole[start:stop, j].mean(), 0.0))
+            whole[run, j] = total * shape / shape.sum() if shape.sum() > 0 else total / len(shape)
+    return whole
