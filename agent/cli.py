@@ -14,12 +14,14 @@ import click
 
 # verb -> (module:command, one line for --help). Kept as text so that --help imports none of them.
 VERBS: dict[str, tuple[str, str]] = {
+    "demo": ("agent.verbs.demo:command", "See a theft found, from the meters' octets to the utility's subscriber"),
     "run": ("agent.verbs.run:command", "Read the meters and tell the utility: the service"),
     "check": ("agent.verbs.check:command", "Check a site file, and with --online the devices and the broker"),
     "config": ("agent.verbs.config:command", "Show the configuration in effect, or its JSON Schema"),
     "status": ("agent.verbs.status:command", "Show what the running agent says of itself"),
     "watch": ("agent.verbs.watch:command", "Watch the running agent live in a terminal"),
     "install": ("agent.verbs.install:command", "Install the systemd unit and what goes with it on this gateway"),
+    "commission": ("agent.verbs.commission:command", "Say whether a newly wired building adds up, or what is wrong"),
     "report": ("agent.verbs.report:command", "Make the evidence page of an alert, or check one"),
     "keys": ("agent.verbs.keys:command", "Make and show the keys that may sign commands, and sign with them"),
     "train": ("agent.verbs.train:command", "Train the compact theft model on a table of features"),
