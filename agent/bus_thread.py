@@ -82,30 +82,40 @@ class BusThread:
     # -- catching up --------------------------------------------------------------------------------------------------
 
     def catch_up(self, stop: threading.Event, known_s: float | None) -> None:
-        """Who the meters are, and what they stored since `known_s`; the pipeline waits for this."""
+        """Who the meters are, and what they stored since `known_s`; the pipeline waits for this.
+
+        The second pass is short: it reads what the first meters have stored while the last ones were read.
+        """
         now_s = self._clock.now()
         first_s = now_s - CATCH_UP_S if known_s is None else max(known_s, now_s - CATCH_UP_S)
         self._events_since_s = dict.fromkeys(self.watches, first_s)
-        stored: list[Stored] = []
+        stored: dict[str, dict[float, float]] = {meter: {} for meter in self.watches}
         left = list(self.watches)
         for attempt in range(CATCH_UP_ROUNDS):
             if attempt and (not left or self._clock.wait(stop, ROUND_PAUSE_S)):
                 break
             left = [meter for meter in left if not self._caught_up(stop, meter, first_s, stored)]
+        for meter, registers in stored.items():
+            if registers:
+                self._caught_up(stop, meter, max(registers) + 1.0, stored)
         self.phase = ""
-        self._put(CaughtUp(self.config.id, stored), stop)
+        self._put(CaughtUp(self.config.id, [_as_arrays(meter, rows) for meter, rows in stored.items() if rows]), stop)
 
-    def _caught_up(self, stop: threading.Event, meter: str, first_s: float, stored: list[Stored]) -> bool:
-        """Ask one meter; False if it is worth asking again."""
+    def _caught_up(
+        self, stop: threading.Event, meter: str, first_s: float, stored: dict[str, dict[float, float]]
+    ) -> bool:
+        """Add what one meter stored after `first_s`; False if it is worth asking again."""
         self.heartbeat.beat()
         if stop.is_set():
             return True
         watch = self.watches[meter]
-        self.phase = f"reading what the meters stored: {len(stored)} of {len(self.watches)} done"
+        done = sum(bool(rows) for rows in stored.values())
+        self.phase = f"reading what the meters stored: {done} of {len(self.watches)} done"
         try:
-            identity = self._bus.identify(meter)
-            watch.identified(identity.serial, identity.firmware, self._clock.now())
-            stored += self._stored(stop, watch, first_s)
+            if watch.serial is None:
+                identity = self._bus.identify(meter)
+                watch.identified(identity.serial, identity.firmware, self._clock.now())
+            stored[meter] |= self._stored(stop, watch, first_s)
         except RegisterUnavailable as error:
             log.info("%s; it starts with what it shows now", error)
         except MeterError as error:
@@ -114,8 +124,8 @@ class BusThread:
             return isinstance(error, AccessDenied)
         return True
 
-    def _stored(self, stop: threading.Event, watch: MeterWatch, first_s: float) -> list[Stored]:
-        """One meter's stored registers after `first_s`."""
+    def _stored(self, stop: threading.Event, watch: MeterWatch, first_s: float) -> dict[float, float]:
+        """One meter's stored registers after `first_s`: Wh, primary, import minus export, by time."""
         readings: list[Reading] = []
         start_s = first_s
         while start_s < (now_s := self._clock.now()) and not stop.is_set():
@@ -134,9 +144,7 @@ class BusThread:
         if watch.exports:
             exported = {r.sampled_s: r.value for r in trusted if r.obis == ENERGY_EXPORT}
             registers = {t: wh - exported[t] for t, wh in registers.items() if t in exported}
-        times_s = np.array(sorted(registers), dtype=np.float64)
-        wh = np.array([registers[t] for t in sorted(registers)], dtype=np.float64) * watch.config.ct_ratio
-        return [Stored(watch.config.id, times_s, wh)] if len(times_s) else []
+        return {t: wh * watch.config.ct_ratio for t, wh in registers.items()}
 
     # -- polling ------------------------------------------------------------------------------------------------------
 
@@ -297,3 +305,8 @@ class BusThread:
             errors=errors,
             cycle_s=None if self.cycle_s is None else round(self.cycle_s, 2),
         )
+
+
+def _as_arrays(meter: str, registers: dict[float, float]) -> Stored:
+    times_s = sorted(registers)
+    return Stored(meter, np.array(times_s, dtype=np.float64), np.array([registers[t] for t in times_s]))

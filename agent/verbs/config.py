@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from agent.config import Config, load
+from agent.toml_text import toml_lines
 
 SECRETS = ("password", "authentication_key", "encryption_key", "key")
 
@@ -80,25 +81,3 @@ def _redacted(node: Any) -> Any:
     if isinstance(node, dict):
         return {k: "<redacted>" if k in SECRETS and v is not None else _redacted(v) for k, v in node.items()}
     return [_redacted(item) for item in node] if isinstance(node, list) else node
-
-
-def toml_lines(tree: dict[str, Any]) -> list[str]:
-    """A tree of tables and arrays of tables as TOML; keys without a value are left out."""
-    lines: list[str] = []
-    for name, value in tree.items():
-        if isinstance(value, list):
-            for row in value:
-                lines += ["", f"[[{name}]]", *_keys(row)]
-        elif isinstance(value, dict):
-            lines += ["", f"[{name}]", *_keys(value)]
-    return lines[1:]
-
-
-def _keys(row: dict[str, Any]) -> list[str]:
-    return [f"{key} = {_value(value)}" for key, value in row.items() if value is not None]
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{json.dumps(k)} = {_value(v)}" for k, v in value.items()) + " }" if value else "{}"
-    return json.dumps(value, ensure_ascii=False)  # text, numbers, booleans and lists are written alike in both
