@@ -42,6 +42,15 @@ QUICK = Pace(
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=None, help="how often the agent is killed (the proof's long form)")
+
+
+@pytest.fixture
+def kills(request: pytest.FixtureRequest) -> int:
+    return request.config.getoption("--kills", None) or 60
+
+
 def until(condition: Callable[[], Any], timeout_s: float = 15.0, what: str = "") -> None:
     """Wait until `condition` holds, or fail."""
     deadline_s = time.monotonic() + timeout_s
