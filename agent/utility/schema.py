@@ -227,11 +227,11 @@ OUTCOME = Table(
         ("meter", _NAME),
         ("inspected_s", _INTEGER),
         ("note", "VARCHAR(255)"),
-        ("recorded_s", _INTEGER),
+        ("recorded_ms", _INTEGER),
     ),
     keys=1,
     merge="newest",
-    guard="recorded_s",
+    guard="recorded_ms",
 )
 DEAD_LETTER = Table(
     "dead_letter",

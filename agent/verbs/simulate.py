@@ -30,21 +30,41 @@ KEY = "simulation"
 
 
 @click.command()
-@click.argument("site_file", metavar="SITE.toml", type=click.Path(path_type=Path))
+@click.argument("site_file", metavar="[SITE.toml]", required=False, type=click.Path(path_type=Path))
+@click.option("--fleet", type=int, metavar="N", help="Instead of one building, N gateways as MQTT clients.")
+@click.option("--seconds", type=float, default=60.0, show_default=True, help="How long the fleet lives.")
+@click.option("--broker", default="mqtt://127.0.0.1:1883", show_default=True, help="Of the fleet.")
+@click.option("--not-loopback", is_flag=True, help="Let the fleet talk to a broker on another machine.")
 @click.option("--speed", type=click.FloatRange(min=0, min_open=True), help="Simulated seconds in a second.")
 @click.option("--start", help="Simulated time at the start, RFC 3339; the wall's by default.")
 @click.option("--origin", type=float, help="The host's UTC at which simulated time began, to go on after a restart.")
 @click.option("--port-link", type=click.Path(path_type=Path), help="Link pseudo-terminals in DIR, named by bus.")
 @click.option("--json", "as_json", is_flag=True, help="Say that it is ready, where and under which clock, as JSON.")
 def command(
-    site_file: Path, speed: float | None, start: str | None, origin: float | None, port_link: Path | None, as_json: bool
+    site_file: Path | None,
+    fleet: int | None,
+    seconds: float,
+    broker: str,
+    not_loopback: bool,
+    speed: float | None,
+    start: str | None,
+    origin: float | None,
+    port_link: Path | None,
+    as_json: bool,
 ) -> None:
-    """Simulate a building whose meters can be polled, until SIGTERM or Ctrl-C.
+    """Simulate a building whose meters can be polled, until SIGTERM or Ctrl-C; or a fleet's MQTT side.
 
     Each [[bus]] with a serial port becomes a pseudo-terminal linked at that path (a device that is there already
     is opened instead); one with tcp://host:port is listened on. The [simulation] table says who lives there, who
     steals, and what goes wrong.
     """
+    if fleet is not None:
+        from agent.utility.fleet import run_fleet  # a backend's test tool: not for a gateway's memory
+
+        run_fleet(fleet, seconds, 900.0 if speed is None else speed, broker, loopback_only=not not_loopback)
+        return
+    if site_file is None:
+        raise click.UsageError("which building? Give a SITE.toml, or --fleet N")
     config = load(site_file, online=True)
     simulation = read_simulation(config, read_site(site_file), site_file, start, speed)
     start_s = time.time() if simulation.start is None else moment_s(simulation.start, time.time())
