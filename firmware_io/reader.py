@@ -140,7 +140,7 @@ class MeterReader:
                 self._convention = Convention.learn(meter_time, now_s)
                 offset_s = self._convention.utc_s(meter_time) - now_s
                 doubtful = meter_time.doubtful
-        identity = Identity(_text(serial), _text(firmware), self._registers, offset_s, doubtful)
+        identity = Identity(text_of(serial), text_of(firmware), self._registers, offset_s, doubtful)
         if self.identity is not None and self.identity.serial != identity.serial:
             self._plausibility.forget()  # another meter hangs here now
             self._profiles.clear()
@@ -331,7 +331,7 @@ def _groups(column: profile.Column) -> tuple[int, int, int]:
     return (name.a, name.c, name.d) if attribute.class_id == DATA and attribute.number == VALUE else (-1, -1, -1)
 
 
-def _text(result: Data | DataAccessResult) -> str | None:
+def text_of(result: Data | DataAccessResult) -> str | None:
     """A serial number or version as text, however the meter stores it."""
     if not isinstance(result, Data) or result.value is None:
         return None

@@ -26,6 +26,29 @@ class Unit(enum.IntEnum):
     PERCENT = 56
     COUNT = 255
 
+    @property
+    def symbol(self) -> str:
+        """How it is written; empty for a plain number."""
+        return _SYMBOLS[self]
+
+
+_SYMBOLS = {
+    Unit.SECOND: "s",
+    Unit.CELSIUS: "°C",
+    Unit.CUBIC_METRE: "m³",
+    Unit.WATT: "W",
+    Unit.VOLT_AMPERE: "VA",
+    Unit.VAR: "var",
+    Unit.WATT_HOUR: "Wh",
+    Unit.VOLT_AMPERE_HOUR: "VAh",
+    Unit.VAR_HOUR: "varh",
+    Unit.AMPERE: "A",
+    Unit.VOLT: "V",
+    Unit.HERTZ: "Hz",
+    Unit.PERCENT: "%",
+    Unit.COUNT: "",
+}
+
 
 class Quality(enum.Flag):
     """Why a value deserves less trust; GOOD is the empty flag."""

@@ -54,6 +54,10 @@ class Scale(NamedTuple):
                 return cls(scaler, Unit(unit))
         raise RemoteProtocolError(f"{scaler_unit} is no scaler and unit of a register that we read")
 
+    def apply(self, number: float) -> float:
+        """The number in the unit. Dividing by a power of ten is right to the last digit, multiplying is not."""
+        return float(number * 10**self.scaler if self.scaler >= 0 else number / 10**-self.scaler)
+
 
 _UNITS = frozenset(Unit)
 
@@ -83,9 +87,7 @@ class Register(NamedTuple):
         """
         if data.tag not in _NUMBERS:
             raise RemoteProtocolError(f"{self.name}: expected a number, got {data}")
-        # Dividing by a power of ten is right to the last digit, multiplying by its inverse is not.
-        scaler = self.scale.scaler
-        return float(data.value * 10**scaler if scaler >= 0 else data.value / 10**-scaler)
+        return self.scale.apply(data.value)
 
 
 def scaler_of(name: ObisCode, class_id: int) -> Attribute:
