@@ -46,6 +46,7 @@ class Connection:
         self.pubacks: deque[tuple[int, int]] = deque()  # bounded by the window
         self.messages: deque[tuple[str, bytes, int]] = deque()  # bounded by INBOX_MAX: the receive maximum (v5)
         self.telling: dict[int, bool] = {}  # packet ids of retained state in flight
+        self._forms: dict[tuple[str, bool], Properties] = {}
         self._ended: str | None = None
         self._v5 = mqtt.version == "5"
         self.client_id = mqtt.client_id or address.gateway
@@ -139,8 +140,12 @@ class Connection:
         """Hand a message to paho; its packet id."""
         properties = None
         if self._v5:
-            properties = _properties(PacketTypes.PUBLISH)
-            _describe(properties, schema)
+            # Made once for each form, since making them costs more than sending; paho packs them at once.
+            form = (schema, expiry_s is not None)
+            properties = self._forms.get(form)
+            if properties is None:
+                properties = self._forms[form] = _properties(PacketTypes.PUBLISH)
+                _describe(properties, schema)
             if expiry_s is not None:
                 properties.MessageExpiryInterval = expiry_s
         return self.client.publish(topic, body, qos=qos, retain=retain, properties=properties).mid

@@ -156,8 +156,8 @@ def test_killed_at_every_step_and_at_random_with_outages(
     invented = set(listener.events) - set(wanted)
     differing = {key for key, bodies in listener.events.items() if len(bodies) > 1}
     print(
-        f"\n{done.total()} kills ({done['random']} at random, the others at {len(names)} named steps), {outages} outages"
-        f", {time.monotonic() - began_s:.0f} s: {len(wanted)} alert transitions, {len(lost)} lost,"
+        f"\n{done.total()} kills ({done['random']} at random, the others at {len(names)} named steps), "
+        f"{outages} outages, {time.monotonic() - began_s:.0f} s: {len(wanted)} alert transitions, {len(lost)} lost,"
         f" {len(invented)} invented, {listener.duplicates} duplicates, {len(differing)} of them differing"
     )
     assert not lost
