@@ -16,7 +16,7 @@ from firmware_io.simulator.faults import Faults
 from firmware_io.simulator.station import Piece, Station
 from firmware_io.wrapper import Unwrapper
 
-CHUNK_S = 0.004  # an answer is handed to the host in portions of this length
+CHUNK_S = 0.008  # an answer is handed to the host in portions of this length
 TORN_S = 0.025  # silence inside a question after which the rest is not waited for (IEC 62056-46: 25 ms)
 MAX_PENDING = 4096  # portions: bounds what a client that never reads can make us keep
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import selectors
+import select
 import socket
 import threading
 import time
@@ -242,10 +242,8 @@ class LineThread:
             self._deliver(arrived)
         next_s = self.line.next_due_s()
         wait_s = IDLE_S if next_s is None else min(max(next_s - time.monotonic(), 0.0), IDLE_S)
-        with selectors.DefaultSelector() as selector:
-            for fd in (self._wake_read, *self.port.sources()):
-                selector.register(fd, selectors.EVENT_READ)
-            ready = [key.fd for key, _ in selector.select(wait_s)]
+        # Not epoll: its time-out is in whole milliseconds, eleven octets at 115200 Bd.
+        ready, _, _ = select.select([self._wake_read, *self.port.sources()], [], [], wait_s)
         for fd in ready:
             if fd != self._wake_read:
                 self._take(fd)
