@@ -284,7 +284,7 @@ cdef void _absorb_row(
 
 
 def track_rows(
-    double[::1] state,               # STATE [5] offset, its variance, side of the last outlier, CUSUM, booked energy
+    double[::1] state,               # STATE [5] offset, its variance, outliers in a row (signed), CUSUM, booked energy
     const double[::1] r,             # IN [T] unexplained energy, Wh
     const double[::1] boundary,      # IN [T] variance at the row's end, Wh^2
     const double[::1] drift,         # IN [T] variance of true unexplained energy, Wh^2
@@ -306,7 +306,10 @@ def track_rows(
             side = 0.0
             if offset * offset > clip * clip * scatter:
                 side = 1.0 if offset > 0 else -1.0
-                if side != state[2]:
+                if side * state[2] > 0:
+                    side += state[2]
+                # Two late reads in a row happen once a year; a third outlier on the same side is energy.
+                if fabs(side) < 3.0:
                     scatter = offset * offset / (clip * clip)
             gain = state[1] / scatter
             moved = -gain * offset

@@ -20,6 +20,7 @@ independent windows in a year; (c) its Gaussian quantile is stretched by TAIL, t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -42,17 +43,22 @@ FLOOR_SHARE = 5e-4  # below it a theft cannot be told from class drift
 TAIL = 1.3
 TAIL_SHORT = 1.6  # for onsets of less than half a day: missed polls and late reads, where tails are heavier
 _STEP = 0.4  # share of the weather's variance by which two successive days differ
-_ROUGH_H = 0.75  # roughness, in units of the weather's variance times an hour
 _WALK_SHARE = 0.16  # variance that the level gains in a month, in units of the weather's
 
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """What the unexplained power of a balance does without theft: variances in W^2 (and W^2 h)."""
+    """What the unexplained power of a balance does without theft: variances in W^2 (and W^2 h).
+
+    weather: slow wander; level: of the mean under the loss model; quarter: the same for a quarter of the day beyond
+    the mean; rough: white; days: how many days of its own stand behind it.
+    """
 
     weather_w2: float
     level_w2: float
+    quarter_w2: float
     rough_w2h: float
+    days: int = 0
 
     @property
     def walk_w2_h(self) -> float:
@@ -82,28 +88,39 @@ class Finding:
         return self.z / self.threshold
 
 
-def day_noise(daily_w: Floats, load_w: float, level_sd_w: float) -> Noise:
-    """The building's own noise from the guarded unexplained power of past days [K] (NaN: day not usable)."""
-    steps = np.diff(daily_w)
-    square = steps[~np.isnan(steps)] ** 2
+def learn_noise(quarters_w: Floats, load_w: float, level_sd_w: float, quarter_sd_w: float) -> Noise:
+    """The building's own noise from the guarded unexplained power of past days, [K, BLOCKS] (NaN: not usable)."""
+    prior = (PRIOR_SHARE * load_w) ** 2
+    daily = quarters_w.mean(axis=1)
+    weather = _variance(np.diff(daily) / math.sqrt(_STEP), prior)
+    rough = _variance((quarters_w - daily[:, None]).ravel() * math.sqrt(BLOCKS / (BLOCKS - 1)), prior / BLOCK_H)
+    return Noise(weather, level_sd_w**2, quarter_sd_w**2, rough * BLOCK_H, int((~np.isnan(daily)).sum()))
+
+
+def _variance(values: Floats, prior: float) -> float:
+    """Variance about zero, the largest values clipped, with a prior of some days' weight."""
+    square = values[~np.isnan(values)] ** 2
     if len(square) > 3:
         square = np.minimum(square, 9 * np.median(square))
-    prior = (PRIOR_SHARE * load_w) ** 2 * _STEP
-    weather = (PRIOR_DAYS * prior + float(square.sum())) / (PRIOR_DAYS + len(square)) / _STEP
-    return Noise(weather, level_sd_w**2, _ROUGH_H * weather)
+    return (PRIOR_DAYS * prior + float(square.sum())) / (PRIOR_DAYS + len(square))
 
 
-def threshold(age_h: float, share: float, rate_per_year: float) -> float:
-    """Significance from which an onset `age_h` ago is an alarm, at `rate_per_year` false alarms in all."""
+def threshold(age_h: float, share: float, rate_per_year: float, days: int) -> float:
+    """Significance from which an onset `age_h` ago is an alarm, at `rate_per_year` false alarms in all.
+
+    With a noise known from `days` days only it is Student's quantile (Abramowitz & Stegun 26.7.5).
+    """
     looks = 365.25 * 24 / age_h * share
     alone = rate_per_year / (len(AGES_H) / 3 * (1 + BLOCKS) / 2)
-    tail = TAIL if age_h >= 12 else TAIL_SHORT
-    return tail * NormalDist().inv_cdf(1 - min(0.01, alone / looks / 2))
+    z = NormalDist().inv_cdf(1 - min(0.01, alone / looks / 2))
+    n = PRIOR_DAYS + days
+    student = z * (1 + (z**2 + 1) / (4 * n) + (5 * z**4 + 16 * z**2 + 3) / (96 * n**2))
+    return student * (TAIL if age_h >= 12 else TAIL_SHORT)
 
 
 @cache
-def _thresholds(ages_h: tuple[float, ...], share: float, rate_per_year: float) -> Floats:
-    return np.array([threshold(age, share, rate_per_year) for age in ages_h])
+def _thresholds(ages_h: tuple[float, ...], share: float, rate_per_year: float, days: int) -> Floats:
+    return np.array([threshold(age, share, rate_per_year, days) for age in ages_h])
 
 
 @cache
@@ -126,14 +143,14 @@ def _weather(ages_h: tuple[float, ...], width_h: float) -> tuple[Floats, Floats]
 
 
 def _search(
-    power_w: Floats, cov: Floats, ages_h: Sequence[float], share: float, rate: float, sign: float
+    power_w: Floats, cov: Floats, ages_h: Sequence[float], share: float, rate: float, sign: float, days: int
 ) -> Finding | None:
     """The best onset at the far end of bins 0..k, k = 0..n-1; None if no bin is usable."""
     weight = np.linalg.inv(cov)
     top = np.cumsum(weight @ power_w) * sign
     bottom = np.cumsum(np.cumsum(weight, axis=0), axis=1).diagonal()
     z = top / np.sqrt(np.maximum(bottom, 1e-300))
-    limit = _thresholds(tuple(ages_h[1:]), share, rate)
+    limit = _thresholds(tuple(ages_h[1:]), share, rate, min(days, 60))
     best = int(np.argmax(z / limit))
     # Onsets weigh exp(z^2 / 2), each by the hours its bin stands for.
     ages = np.asarray(ages_h, np.float64)
@@ -173,10 +190,11 @@ def search_all_day(
     v = boundary_wh2[at]
     n = np.arange(len(power))
     cov[n, n] += (v[:-1] + v[1:]) / length**2 + noise.rough_w2h / length
+    cov[n, n] += np.where(length < 24, noise.quarter_w2, 0.0)
     shared = v[1:-1] / (length[:-1] * length[1:])
     cov[n[:-1], n[1:]] -= shared
     cov[n[1:], n[:-1]] -= shared
-    return _search(power, cov, ages_h, 1.0, rate, sign)
+    return _search(power, cov, ages_h, 1.0, rate, sign, noise.days)
 
 
 def search_block(
@@ -191,12 +209,12 @@ def search_block(
     power = (booked_wh[ends] - booked_wh[ends - rows]) / BLOCK_H
     ages_h = tuple(24.0 * k for k in range(days + 1))
     corr, since = _weather(ages_h, float(BLOCK_H))
-    cov = noise.weather_w2 * corr + noise.walk_w2_h * since + noise.level_w2
+    cov = noise.weather_w2 * corr + noise.walk_w2_h * since + noise.level_w2 + noise.quarter_w2
     # A block wanders against the day: what its own past shows, with the day's variance as prior.
     steps = np.diff(power[min(14, days // 2) :]) ** 2
     if len(steps) > 3:
         steps = np.minimum(steps, 9 * np.median(steps))
-    own = (PRIOR_DAYS * noise.weather_w2 + float(steps.sum()) / 2) / (PRIOR_DAYS + len(steps))
+    own = (PRIOR_DAYS * noise.rough_w2h / BLOCK_H + float(steps.sum()) / 2) / (PRIOR_DAYS + len(steps))
     n = np.arange(days)
     cov[n, n] += (boundary_wh2[ends] + boundary_wh2[ends - rows]) / BLOCK_H**2 + own
-    return _search(power, cov, ages_h, 1 / BLOCKS, rate, sign)
+    return _search(power, cov, ages_h, 1 / BLOCKS, rate, sign, noise.days)

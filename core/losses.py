@@ -65,6 +65,17 @@ class ZoneRows:
     def __len__(self) -> int:
         return len(self.ends_s)
 
+    def where(self, mask: NDArray[np.bool_]) -> ZoneRows:
+        """The rows at which `mask` [T] is true."""
+        return ZoneRows(
+            self.ends_s[mask],
+            self.main_wh[mask],
+            self.subs_wh[mask],
+            self.residual_wh[mask],
+            self.boundary_wh2[mask],
+            self.lost_wh2[mask],
+        )
+
     def __getitem__(self, rows: slice) -> ZoneRows:
         return ZoneRows(
             self.ends_s[rows],

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from core import _balance
 from core.attribute import Attribution, Onset, Rows, attribute
-from core.detect import FLOOR_SHARE, Finding, Noise, day_noise, search_all_day, search_block
+from core.detect import BLOCKS, FLOOR_SHARE, Finding, Noise, learn_noise, search_all_day, search_block
 from core.evidence import Evidence, LossKind, Residual, Suspect
 from core.features import FEATURES, Loss
 from core.history import History
@@ -42,9 +42,11 @@ CUSUM = 3  # its place in the state of the follower
 FAST_SHARE = 0.02  # loss that the CUSUM between two searches looks for, as a share of load
 REVISIONS_H = (0.0, 3.0, 6.0, 12.0, 24.0, 48.0, 72.0, 120.0, 168.0, 240.0, 336.0, 480.0, 672.0)
 REVISION_H = 336.0  # and then
+POOR_SHARE = 0.02  # of the load: a boundary less certain than this says nothing of the noise
 CLEAR_H = 96.0  # a loss has to be gone for so long
 CLEAR_SHARE = 0.25  # gone means: less than this share of what it was
 BEFORE_DAYS, AFTER_DAYS = 56, 28  # rows around an onset that attribution sees
+BEFORE_LEAST_DAYS = 21  # with fewer left before the onset, it is not asked again
 SUSPECT_MIN = 0.005
 FEATURES_OF = 3  # so many suspects' features go with the evidence
 SIGNS_MAX = 256  # per zone: bounds what a meter that floods its event log can make us keep
@@ -120,7 +122,7 @@ class ZoneMonitor:
         self.model = LossModel(row_h, zone.main_class, zone.sub_classes, NOMINAL_W * count)
         self.absorbed = 0  # rows of all time that the loss model has dealt with
         self.quiet_from = 0  # rows before it belong to a past alarm
-        self.noise = day_noise(np.empty(0), NOMINAL_W * count, 0.05 * NOMINAL_W * count)
+        self.noise = learn_noise(np.empty((0, BLOCKS)), NOMINAL_W * count, 0.0, 0.0)
         self.alarms: dict[float, Alarm] = {}
         self.episodes = {1.0: 0, -1.0: 0}
         self.posterior: Posterior | None = None
@@ -235,7 +237,7 @@ class ZoneMonitor:
         self._refresh()
         if not self.alarms:
             days = START_DAYS[0] <= (history.count - history.first) / self.day_rows <= START_DAYS[1]
-            if days and history.first == 0 and self.episodes[1.0] == 0:
+            if days and history.first == 0 and self.quiet_from == 0 and self.episodes[1.0] == 0:
                 return self._judge_start(at_s)
         return []
 
@@ -253,16 +255,19 @@ class ZoneMonitor:
         days = (self.absorbed - start) // self.day_rows
         recent = history.rows(max(history.first, history.count - 3 * self.day_rows), history.count)
         level_sd_w = self.model.level_sd_w(recent)
-        daily = np.empty(0)
+        quarter_sd_w = max(self.model.level_sd_w(part) for part in _quarters(recent))
+        quarters = np.empty((0, BLOCKS))
         if days > 0:
             booked, variance = history.booked(self.absorbed - days * self.day_rows, self.absorbed)
-            daily = np.diff(booked[:: self.day_rows]) / 24.0
-            poor = variance[:: self.day_rows] > (0.02 * self._load_w() * 24) ** 2
-            daily[poor[1:] | poor[:-1]] = np.nan
+            width = self.day_rows // BLOCKS
+            quarters = np.diff(booked[::width]) / (24.0 / BLOCKS)
+            poor = variance[::width] > (POOR_SHARE * self._load_w() * 24 / BLOCKS) ** 2
+            quarters[poor[1:] | poor[:-1]] = np.nan
+            quarters = quarters.reshape(days, BLOCKS)
         if days > 4 or self.quiet_from == 0:
-            self.noise = day_noise(daily, self._load_w(), level_sd_w)
+            self.noise = learn_noise(quarters, self._load_w(), level_sd_w, quarter_sd_w)
         else:
-            self.noise = Noise(self.noise.weather_w2, level_sd_w**2, self.noise.rough_w2h)
+            self.noise = replace(self.noise, level_w2=level_sd_w**2, quarter_w2=quarter_sd_w**2)
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
@@ -286,6 +291,8 @@ class ZoneMonitor:
         """Search both signs; raise, revise or clear."""
         if self.alarms:
             return self._revise(at_s) if mark else []
+        if self.absorbed == 0:  # the load is not known yet
+            return []
         for sign in (1.0, -1.0):
             found = self._find(sign, mark)
             if found is None or found.excess < 1.0 or found.power_w * found.share < FLOOR_SHARE * self._load_w():
@@ -505,6 +512,9 @@ class ZoneMonitor:
     def _attribute(self, alarm: Alarm) -> Posterior:
         """Ask who it is, with the rows around the onset; energy of a gap is spread over it."""
         history = self.history
+        least = 0 if alarm.from_start else BEFORE_LEAST_DAYS * self.day_rows
+        if self.posterior is not None and history.first > max(0, alarm.onset - least):
+            return self.posterior  # the rows around the onset are sliding away: it was known better before
         start = max(history.first, self.quiet_from, alarm.onset - BEFORE_DAYS * self.day_rows)
         stop = min(history.count, alarm.onset + AFTER_DAYS * self.day_rows)
         rows, missed = history.rows(start, stop), history.missed(start, stop)
@@ -618,6 +628,12 @@ SIGN_WEIGHTS = {
     SignKind.VOLTAGE_DROP: 3.0,
     SignKind.POWER_FAILURE: 0.5,
 }
+
+
+def _quarters(rows: ZoneRows) -> list[ZoneRows]:
+    """Rows by quarter of the day; quarters without a row are left out."""
+    quarter = (rows.ends_s - 1.0) % 86_400 // (86_400 / BLOCKS)
+    return [rows.where(quarter == k) for k in range(BLOCKS) if (quarter == k).any()]
 
 
 def spread_gaps(subs_wh: Floats, missed: NDArray[np.bool_]) -> Floats:
