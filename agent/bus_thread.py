@@ -33,6 +33,7 @@ log = logging.getLogger("checkmeter.bus")
 DAY_S = 86400.0
 CATCH_UP_S = 60 * DAY_S  # at a first start; meters seldom store more
 CHUNK_S = 2 * DAY_S  # of one profile request: bounds how long the thread gives no sign of life
+ROW_DELAY_S = 15.0  # a meter's clock may be late by as much
 CATCH_UP_ROUNDS, ROUND_PAUSE_S = 3, 10.0  # a line that fails while it starts must not cost the history
 EVENTS_S = 900.0  # each meter's event logs are read this often
 LOSS_S = 900.0  # a meter that was silent so long (and five cycles) is a communication loss
@@ -51,8 +52,11 @@ class BusThread:
         watches: Sequence[MeterWatch],
         clock: Clock,
         inbox: queue.Queue[Batch | CaughtUp],
+        interval_s: float = 900.0,
     ) -> None:
         self.config = config
+        self._interval_s = interval_s
+        self._row_s: dict[str, float] = {}  # the newest stored row of each meter that has a profile
         self.watches = {watch.config.id: watch for watch in watches}
         self._bus, self._clock, self._inbox = bus, clock, inbox
         self._carried: deque[Batch] = deque(maxlen=CARRIED)
@@ -98,6 +102,7 @@ class BusThread:
         for meter, registers in stored.items():
             if registers:
                 self._caught_up(stop, meter, max(registers) + 1.0, stored)
+                self._row_s[meter] = max(registers)
         self.phase = ""
         self._put(CaughtUp(self.config.id, [_as_arrays(meter, rows) for meter, rows in stored.items() if rows]), stop)
 
@@ -150,6 +155,7 @@ class BusThread:
 
     def cycle(self, stop: threading.Event) -> None:
         """Poll every meter that is due once, read some event logs, and say what has changed for the worse or better."""
+        self._read_rows(stop)
         began_s = self._clock.monotonic()
         asked_s = time.perf_counter()
         for poll in self._bus.poll_cycle():
@@ -183,6 +189,34 @@ class BusThread:
             ):
                 signs.append(sign)
             self._hand_over(Batch(samples=samples, signs=signs))
+
+    def _read_rows(self, stop: threading.Event) -> None:
+        """After a boundary, ask each meter that has a profile for its new row: exact in time, as no poll can be.
+
+        Polling waits for it, so that the boundary is not closed by polls on either side of it.
+        """
+        now_s = self._clock.now()
+        boundary_s = now_s // self._interval_s * self._interval_s
+        due = [meter for meter, row_s in self._row_s.items() if row_s < boundary_s and not self.watches[meter].silent]
+        if not due or self._clock.wait(stop, boundary_s + ROW_DELAY_S - now_s):
+            return
+        for meter in due:
+            if stop.is_set():
+                return
+            first_s = max(self._row_s[meter] + 1.0, boundary_s - CHUNK_S)
+            self._row_s[meter] = boundary_s  # whatever comes of it, this boundary is not asked for again
+            try:
+                readings = self._bus.read_profile(meter, first_s, boundary_s + ROW_DELAY_S)
+            except MeterError as error:
+                log.info("load profile: %s", error)
+                continue
+            finally:
+                self.heartbeat.beat()
+            identity = self._bus.identity(meter)
+            offset_s = 0.0 if identity is None else identity.clock_offset_s or 0.0
+            samples = self.watches[meter].stored(readings, offset_s)
+            if samples:
+                self._hand_over(Batch(samples=samples))
 
     def _read_events(self, stop: threading.Event) -> None:
         """The event logs of those meters whose turn it is: a share of all in each cycle, so that none waits long."""

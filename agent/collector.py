@@ -102,7 +102,14 @@ class Collector:
         watches = {meter.id: MeterWatch(meter, exports=meter.id in exporting) for meter in config.meter}
         buses = open_buses(config, clock)
         self._buses = [
-            BusThread(bus, buses[bus.id], [w for w in watches.values() if w.config.bus == bus.id], clock, inbox)
+            BusThread(
+                bus,
+                buses[bus.id],
+                [watch for watch in watches.values() if watch.config.bus == bus.id],
+                clock,
+                inbox,
+                config.detection.interval_s,
+            )
             for bus in config.bus
             if bus.id in buses
         ]

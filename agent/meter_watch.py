@@ -6,6 +6,7 @@ see a change. Registers leave it in primary units (the transformer ratio is appl
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from firmware_io.reading import Quality, Reading, Unit
 SIGN_EVERY_S = 3600.0  # a sign that lasts is told once an hour
 CURRENT_GAP_A, CURRENT_GAP_SHARE = 0.5, 0.1  # phase against neutral: below this it is the meter's own error
 REVERSE_WH = 50.0  # export of a meter that has no generator: more than a register's last digit
+CLOCK_TRUST_S = 10.0  # a meter's clock that is off by less is taken as right: a slow bus tells it no better
 FAILURES = 3  # in a row, before a meter counts as silent
 
 ERROR_KINDS: tuple[tuple[type[MeterError], str], ...] = (
@@ -83,8 +85,23 @@ class MeterWatch:
         if power is not None:
             self.power_w = power.value * self.config.ct_ratio
         samples = self._samples(by_code)
+        self._note(samples)
         signs = [sign for sign in (self._neutral(by_code, time_s), self._reverse(time_s)) if sign is not None]
         return samples, signs
+
+    def stored(self, readings: Sequence[Reading], clock_offset_s: float) -> list[RegisterSample]:
+        """Rows of its load profile as samples; those of a clock that is off are moved to our time."""
+        rows: dict[float, dict[ObisCode, Reading]] = {}
+        for reading in readings:
+            if not reading.quality & Quality.CLOCK_INVALID:
+                rows.setdefault(reading.sampled_s, {})[reading.obis] = reading
+        samples = [sample for row in rows.values() for sample in self._samples(row)]
+        if abs(clock_offset_s) <= CLOCK_TRUST_S:
+            return samples
+        return [
+            dataclasses.replace(sample, time_s=sample.time_s - clock_offset_s, uncertainty_s=1.0, from_profile=False)
+            for sample in samples
+        ]
 
     def failed(self, error: MeterError, time_s: float) -> None:
         """Take an error instead of readings."""
@@ -134,6 +151,14 @@ class MeterWatch:
             detail=f"{gone_wh / 1000:.2f} kWh exported since the agent's start; a swapped terminal, or unread solar",
         )
 
+    def _note(self, samples: Sequence[RegisterSample]) -> None:
+        """Keep the last registers, for those who look and for energy that runs backwards."""
+        for sample in samples:
+            self.import_wh = self.import_wh if math.isnan(sample.import_wh) else sample.import_wh
+            self.export_wh = self.export_wh if math.isnan(sample.export_wh) else sample.export_wh
+            if self._export_start_wh is None and not math.isnan(sample.export_wh):
+                self._export_start_wh = sample.export_wh
+
     def _samples(self, by_code: dict[ObisCode, Reading]) -> list[RegisterSample]:
         energy = [
             reading
@@ -144,10 +169,6 @@ class MeterWatch:
             return []
         ratio = self.config.ct_ratio
         values = {reading.obis: reading.value * ratio for reading in energy}
-        self.import_wh = values.get(ENERGY_IMPORT, self.import_wh)
-        self.export_wh = values.get(ENERGY_EXPORT, self.export_wh)
-        if self._export_start_wh is None and ENERGY_EXPORT in values:
-            self._export_start_wh = self.export_wh
         newest = max(energy, key=lambda reading: reading.sampled_s)
         return [
             RegisterSample(
