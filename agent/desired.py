@@ -166,6 +166,12 @@ class Desired:
         log.info("desired %s version %d is on trial for %.0f s", self._kind, number, self._trial_s)
         return True
 
+    def give_up(self, reason: str) -> None:
+        """What is in force turned out unusable: back to what ran before, or to the gateway's own."""
+        if self._record.trial is None:
+            self._record = msgspec.structs.replace(self._record, kept=None)
+        self._roll_back(reason)
+
     def judge(
         self, connected: bool, configured: Iterable[str], readable: Iterable[str]
     ) -> Literal["wait", "kept", "back"]:

@@ -24,11 +24,12 @@ from types import FrameType
 
 from agent import logging_setup, sdnotify, wire
 from agent.alerts import AlertBook, Condition
+from agent.backend import Backend, InForce, Wish
 from agent.collector import Collector
-from agent.config import Config, ConfigError, digest, load
+from agent.config import Config, ConfigError
 from agent.control import Doors
 from agent.pipeline import Pipeline
-from agent.publisher import Down, Publisher
+from agent.publisher import Publisher
 from agent.sdnotify import Heartbeat
 from agent.store import Store
 from agent.vitals import ProcessUse, Snapshot
@@ -52,7 +53,7 @@ class Agent:
         StoreBusy: another agent owns the store.
     """
 
-    def __init__(self, config: Config, config_sha256: str, clock: Clock) -> None:
+    def __init__(self, config: Config, config_sha256: str, clock: Clock, in_force: InForce | None = None) -> None:
         self._config, self._clock = config, clock
         self._began_s = time.monotonic()
         self._use = ProcessUse()
@@ -72,6 +73,16 @@ class Agent:
             self._worker = Worker(
                 config, clock, self._pipeline, self._book, self._store, self._inbox, self._collector.buses
             )
+            self._backend = Backend(
+                config,
+                in_force,
+                self._store,
+                clock,
+                give=self._give,
+                open_alerts=lambda: self._worker.view.alerts,
+                say_all=self._say_all,
+                send_evidence=self._worker.send_evidence,
+            )
             self._publisher = self._make_publisher(address)
             undo.pop_all()
         self._stop = threading.Event()
@@ -84,13 +95,23 @@ class Agent:
     def _make_publisher(self, address: wire.Address) -> Publisher | None:
         if self._config.mqtt is None:
             return None
-        return Publisher(self._config.mqtt, address, self._store, self._clock.now, self._came_down, self._versions)
+        came_down = self._backend.came_down
+        return Publisher(self._config.mqtt, address, self._store, self._clock.now, came_down, self._versions)
 
-    def _came_down(self, down: Down) -> bool:
-        """What the backend sends. Commands are the business of `agent.commands`; without it nothing is obeyed."""
-        log.warning("a message on %s is not for this version: left out", down.suffix)
-        down.done()
+    def _give(self, wish: Wish) -> bool:
+        """Hand something to the pipeline's thread; False if its queue is full."""
+        try:
+            self._inbox.put_nowait(Batch(wishes=(wish,)))
+        except queue.Full:
+            return False
         return True
+
+    def _say_all(self) -> None:
+        """Say status, info, active and health anew, also what has not changed."""
+        self._told = ()
+        self._health_due_s = time.monotonic()
+        if self._publisher is not None:
+            self._publisher.tell("info", self._info())
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -104,6 +125,7 @@ class Agent:
         pipeline.start()
         if self._publisher is not None:
             self._publisher.tell("info", self._info())
+            self._backend.say(self._publisher)
             sender = threading.Thread(target=self._publisher.run, name="publisher")
             self._threads.append(sender)
             sender.start()
@@ -138,15 +160,21 @@ class Agent:
         """Of all threads that must make progress."""
         return [self._worker.heartbeat, *self._collector.heartbeats()]
 
-    def look(self) -> None:
-        """Once a second, from the main thread: tell the utility what has changed about us."""
+    def look(self) -> bool:
+        """Once a second, from the main thread: tell the utility what has changed about us, and do what it wishes.
+
+        True: start again with the configuration that is in force now.
+        """
         self._say_state()
         if self._publisher is None:
-            return
+            return False
         now_s = time.monotonic()
         if now_s >= self._health_due_s:
             self._health_due_s = now_s + HEALTH_S
             self._publisher.health(self.health())
+        silent = set(self._collector.silent())
+        readable = [m.id for m in self._config.meter if m.id not in silent] if self._collector.ready else []
+        return self._backend.look(self._publisher, readable)
 
     def _say_state(self) -> None:
         silent = tuple(self._collector.silent())
@@ -191,7 +219,7 @@ class Agent:
             zones=[wire.ZoneInfo(id=zone.id, main=zone.main, subs=zone.subs) for zone in self._config.zone],
             config_sha256=self._config_sha256,
             model_sha256=None if model is None else hashlib.sha256(Path(model).read_bytes()).hexdigest(),
-            schemas={"alert": "checkmeter.alert.v1", "balance": "checkmeter.balance.v1"},
+            schemas={name.split(".")[1]: name for name in wire.SCHEMAS},
         )
 
     def health(self) -> wire.Health:
@@ -270,17 +298,18 @@ def run(site_file: Path, clock: Clock) -> int:
         StoreBusy: another agent owns the store.
     """
     signals = Signals()
-    config, sha256 = load(site_file, online=True), digest(site_file)
+    in_force = InForce(site_file, clock, time.monotonic)
+    config, sha256 = in_force.load()
     logging_setup.configure(config.service.log_level, config.service.log_format)
     with signals.caught():
         while True:
-            agent = Agent(config, sha256, clock)
+            agent = Agent(config, sha256, clock, in_force)
             doors = Doors(config.service.socket, config.service.metrics_port, config.service.metrics_textfile)
             try:
                 agent.start()
                 sdnotify.notify("READY=1", f"STATUS={len(config.meter)} meters on {len(config.bus)} buses")
                 log.info("reading %d meters on %d buses", len(config.meter), len(config.bus))
-                renewed = _watch(agent, doors, signals, lambda: _reload(site_file))
+                renewed = _watch(agent, doors, signals, lambda: _reload(in_force))
                 sdnotify.notify("STOPPING=1" if renewed is None else sdnotify.reloading())
             finally:
                 doors.close()
@@ -292,10 +321,10 @@ def run(site_file: Path, clock: Clock) -> int:
             logging_setup.configure(config.service.log_level, config.service.log_format)
 
 
-def _reload(site_file: Path) -> tuple[Config, str] | None:
+def _reload(in_force: InForce) -> tuple[Config, str] | None:
     """The site file as it is now, None if it is wrong."""
     try:
-        return load(site_file, online=True), digest(site_file)
+        return in_force.load()
     except ConfigError as e:
         for line in e.errors:
             log.error("reload: %s", line)
@@ -321,7 +350,8 @@ def _watch(
             return None
         if signal.SIGHUP in caught and (renewed := reload()) is not None:
             return renewed
-        agent.look()
+        if agent.look() and (renewed := reload()) is not None:
+            return renewed
         now_s = time.monotonic()
         hung = {beat.name for beat in agent.heartbeats() if beat.late_by_s() > 0}
         for name in sorted(hung - late):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from agent import wire
 from agent.alerts import AlertBook, Condition
+from agent.backend import Wish
 from agent.config import Config
 from agent.messages import Message, alert_message, balance_message, evidence_messages, tamper_message
 from agent.pipeline import Balance, Pipeline, Step
@@ -39,12 +40,13 @@ EVIDENCE_S = 60 * DAY_S  # at most, so that one alert cannot fill the outbox
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one exchange on a bus brought."""
+    """What one exchange on a bus brought, or what the backend wishes of the alert book."""
 
     samples: Sequence[RegisterSample] = ()
     events: Sequence[MeterEvent] = ()
     signs: Sequence[MeterSign] = ()
     conditions: Sequence[Condition] = ()
+    wishes: Sequence[Wish] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,7 @@ class Worker:
         """One step: feed, close boundaries, judge, commit."""
         events: list[wire.AlertEvent] = []
         messages: list[Message] = []
+        wished = False
         for item in items:
             if isinstance(item, CaughtUp):
                 self._stored += item.stored
@@ -167,13 +170,17 @@ class Worker:
             self._pipeline.feed(item.samples)
             for sign in item.signs:
                 self._pipeline.sign(sign)
-            for event in item.events:
-                messages += self._tamper(event)
+            told = [tamper for event in item.events for tamper in self._tamper(event)]
+            messages += map(tamper_message, told)
+            events += self._book.tampered(told)
             events += self._book.observe(item.conditions)
+            for wish in item.wishes:
+                events += wish.act(self._book)
+                wished = True
         # Until the stored profiles are in, a boundary would be closed without the meters that come last.
         step = Step([], [], [], [], None) if self._behind else self._pipeline.step(self._clock.now())
-        events = [*step.alerts, *events]
-        self._commit(step, events, messages)
+        events = [*step.alerts, *events, *self._book.advance(self._clock.now())]
+        self._commit(step, events, messages, wished)
 
     def _feed_stored(self) -> None:
         """Profiles of all meters as rows at common boundaries; NaN where a meter has none."""
@@ -194,20 +201,20 @@ class Worker:
             log.info("%d rows of stored profiles from %s on", len(times_s), wire.utc(float(times_s[0])).isoformat())
             self._pipeline.feed_block(times_s, rows)
 
-    def _tamper(self, event: MeterEvent) -> list[Message]:
+    def _tamper(self, event: MeterEvent) -> list[wire.TamperEvent]:
         sign = sign_of(event)
         if sign is not None:
             self._pipeline.sign(sign)
         told = tamper_event(event, self._book.address, self._book.zone_of.get(event.meter), self._book.cim)
-        return [] if told is None else [tamper_message(told)]
+        return [] if told is None else [told]
 
-    def _commit(self, step: Step, events: Sequence[wire.AlertEvent], messages: list[Message]) -> None:
+    def _commit(self, step: Step, events: Sequence[wire.AlertEvent], messages: list[Message], wished: bool) -> None:
         balances = [_on_wire(balance) for balance in step.balances]
         messages = [*map(alert_message, events), *messages]
         # A first start brings weeks of stored intervals: their balances would be old news on the wire.
         fresh_s = self._clock.now() - 2 * DAY_S
         messages += [balance_message(b) for b in balances if b.end.timestamp() >= fresh_s]
-        checkpoints = {"alerts": self._book.state()} if events or step.checkpoint is not None else {}
+        checkpoints = {"alerts": self._book.state()} if events or wished or step.checkpoint is not None else {}
         if step.checkpoint is not None:
             checkpoints["pipeline"] = step.checkpoint
         if messages or checkpoints or step.history:
@@ -224,28 +231,36 @@ class Worker:
                 "" if data.loss_w is None else f", {data.loss_w:.0f} W since {data.onset.isoformat()}",
             )
             if data.state == "raised" and data.zone is not None and data.loss_w is not None:
-                self._send_evidence(data)
+                self.send_evidence(data)
         if step.checkpoint is not None or events:
             self._show(balances, step)
 
-    def _send_evidence(self, alert: wire.AlertData) -> None:
-        """The zone's registers around the onset, for the case file; after the alert, which must not wait for them."""
-        (zone,) = (z for z in self._config.zone if z.id == alert.zone)
+    def send_evidence(self, alert: wire.AlertData, since_s: float | None = None, until_s: float | None = None) -> int:
+        """The zone's registers around the onset, for the case file; after the alert, which must not wait for them.
+
+        The messages queued. Also from the main thread, on command.
+        """
+        zone = next((z for z in self._config.zone if z.id == alert.zone), None)
+        if zone is None:
+            return 0
         meters = [zone.main, *zone.subs]
         now_s = self._clock.now()
-        since_s = max(alert.onset.timestamp() - EVIDENCE_BEFORE_S, now_s - EVIDENCE_S)
-        rows = self._store.history(since_s, now_s, meters)
+        since_s = max(alert.onset.timestamp() - EVIDENCE_BEFORE_S, now_s - EVIDENCE_S) if since_s is None else since_s
+        rows = self._store.history(since_s, now_s if until_s is None else until_s, meters)
         if len(rows) < 2:
-            return
-        messages = evidence_messages(
-            alert.alert_id,
-            zone.id,
-            self._config.detection.interval_s,
-            meters,
-            np.array([row.time_s for row in rows]),
-            np.array([row.wh for row in rows]),
+            return 0
+        messages = list(
+            evidence_messages(
+                alert.alert_id,
+                zone.id,
+                self._config.detection.interval_s,
+                meters,
+                np.array([row.time_s for row in rows]),
+                np.array([row.wh for row in rows]),
+            )
         )
-        self._store.commit(Commit(list(messages)), now_s)
+        self._store.commit(Commit(messages), now_s)
+        return len(messages)
 
     def _show(self, balances: Sequence[wire.Balance], step: Step) -> None:
         now_s = self._clock.now()
