@@ -28,11 +28,11 @@ class _Place(NamedTuple):
 
 
 _PLACES = (
-    _Place(UNIT, "etc/systemd/system/checkmeter.service", "lib/systemd/system/checkmeter.service"),
+    _Place(UNIT, "etc/systemd/system/checkmeter.service", "usr/lib/systemd/system/checkmeter.service"),
     _Place("checkmeter.sysusers", "etc/sysusers.d/checkmeter.conf", "usr/lib/sysusers.d/checkmeter.conf"),
     _Place("checkmeter.tmpfiles", "etc/tmpfiles.d/checkmeter.conf", "usr/lib/tmpfiles.d/checkmeter.conf"),
     _Place("checkmeter.modules-load", "etc/modules-load.d/checkmeter.conf", "usr/lib/modules-load.d/checkmeter.conf"),
-    _Place("70-checkmeter.rules", "etc/udev/rules.d/70-checkmeter.rules", "lib/udev/rules.d/70-checkmeter.rules"),
+    _Place("70-checkmeter.rules", "etc/udev/rules.d/70-checkmeter.rules", "usr/lib/udev/rules.d/70-checkmeter.rules"),
 )
 
 

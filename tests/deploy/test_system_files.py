@@ -12,7 +12,6 @@ import pytest
 from agent.cli import main
 from agent.deploy.layout import UNIT, system_files
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not on this machine")
 needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg is not on this machine")
 
@@ -89,12 +88,12 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @needs_dpkg
-def test_the_debian_package_holds_service_environment_and_kernels(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "agent.deploy.deb", str(tmp_path)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    package = Path(done.stdout.strip().splitlines()[-1])
-    listing = subprocess.run(["dpkg", "-c", package], capture_output=True, text=True, timeout=60, check=True).stdout
+@pytest.mark.xdist_group("deb")
+@pytest.mark.timeout(300)
+def test_the_debian_package_holds_service_environment_and_kernels(debian_package: Path) -> None:
+    listing = subprocess.run(
+        ["dpkg", "-c", debian_package], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
     names = {line.split()[5].removeprefix("./") for line in listing.splitlines()}
     owners = {line.split()[1] for line in listing.splitlines()}
     assert owners == {"root/root"}
