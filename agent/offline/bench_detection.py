@@ -96,6 +96,7 @@ def judge(building: Building, claims: Sequence[Claim], suspicion: Sequence[float
         in_three = any(j in building.thieves for j, _ in last.suspects[:3])
     else:
         first = in_three = last.nobody > best
+    stolen_w = building.stolen_w(last.time_s)
     named = best if best >= NAMED else None
     return replace(
         base,
@@ -103,7 +104,7 @@ def judge(building: Building, claims: Sequence[Claim], suspicion: Sequence[float
         delay_days=(raised[0].time_s - onset_s) / DAY_S,
         first=first,
         in_three=in_three,
-        loss_error=abs(last.loss_w - building.stolen_w) / building.stolen_w,
+        loss_error=abs(last.loss_w - stolen_w) / stolen_w if stolen_w > 0 else None,
         named=named,
         named_rightly=None if named is None else last.suspects[0][0] in building.thieves,
     )

@@ -20,6 +20,7 @@ from core.evidence import Evidence
 from core.features import FEATURES
 from core.intervals import GRACE_S
 from core.scoring import Scorer
+from core.signs import MeterSign
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +75,18 @@ def run(building: Building, scorer: Scorer | None, days: Sequence[int] = ()) -> 
     last = (len(building.times_s) - 1) * round(building.times_s[1] - building.times_s[0]) // DAY_S
     evidence: list[Evidence] = []
     snapshots = []
+    names = meters(building)
+    signs = [MeterSign(names[flat], time_s, kind) for flat, time_s, kind in building.signs]
     taken = 0
     for day in sorted({*(d for d in days if 0 < d < last), last}):
         until = int(np.searchsorted(building.times_s, building.times_s[0] + day * DAY_S, side="right"))
+        while signs and signs[0].time_s <= building.times_s[until - 1]:
+            pipeline.sign(signs.pop(0))
         pipeline.feed_block(building.times_s[taken:until], wh[taken:until])
         evidence += pipeline.step(float(building.times_s[until - 1]) + GRACE_S).evidence
         taken = until
         scores = pipeline.scores()
-        table = np.array([[scores[name][feature] for feature in FEATURES] for name in meters(building)])
-        probability = np.array([scores[name]["theft_probability"] for name in meters(building)])
+        table = np.array([[scores[name][feature] for feature in FEATURES] for name in names])
+        probability = np.array([scores[name]["theft_probability"] for name in names])
         snapshots.append(Snapshot(day, table, probability))
     return Trial(building, tuple(evidence), tuple(snapshots), snapshots[-1].probability)

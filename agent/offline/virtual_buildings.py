@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from core.signs import SignKind
 from firmware_io.simulator.loads import household_energy
 
 F64 = NDArray[np.float64]
@@ -22,6 +23,9 @@ F64 = NDArray[np.float64]
 DAY_S = 86_400
 START_S = 1_704_067_200  # 2024-01-01 00:00 UTC, a Monday
 TAP = "tap"  # ahead of all sub-meters: nobody's
+TAMPER_SIGNS = (SignKind.COVER_OPENED, SignKind.TERMINAL_OPENED, SignKind.MAGNETIC_FIELD, SignKind.PHASE_FAILURE)
+SIGN_SHARE = 0.25  # of thieves whose meter noticed; most of the meters in the field have no such switch
+FALSE_SIGNS_PER_YEAR = 0.03  # and flat: an electrician, a knock
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,8 @@ class Plan:
 class Building:
     """Registers in Wh, NaN where the poll was missed, and the truth behind them.
 
-    `main_wh` [time], `subs_wh` [time, flat] at `times_s` [time]; `stolen_w` is the mean since the onset.
+    `main_wh` [time], `subs_wh` [time, flat] at `times_s` [time]; `signs`: (flat, time, kind) as the meters logged
+    them; `stolen_wh` [time - 1] what was taken past the sub-meters in each interval.
     """
 
     plan: Plan
@@ -61,10 +66,19 @@ class Building:
     main_wh: F64
     subs_wh: F64
     main_step_wh: float
+    signs: tuple[tuple[int, float, SignKind], ...]
     thieves: tuple[int, ...]
     onset_s: float | None
-    stolen_w: float
+    stolen_wh: F64
     load_w: float
+
+    def stolen_w(self, until_s: float) -> float:
+        """Mean power taken from the onset until then; 0 where nobody steals."""
+        if self.onset_s is None:
+            return 0.0
+        stolen = self.stolen_wh[(self.times_s[1:] > self.onset_s) & (self.times_s[1:] <= until_s)]
+        hours = float(self.times_s[1] - self.times_s[0]) / 3600
+        return float(stolen.mean() / hours) if len(stolen) else 0.0
 
 
 def household_pool(seed: int, households: int = 240, days: int = 364, interval_s: int = 1800) -> Pool:
@@ -209,9 +223,10 @@ class _Maker:
             main_wh,
             subs_wh,
             step_wh,
+            self._signs(thieves),
             thieves,
             None if onset is None else START_S + onset * float(self.pool.interval_s),
-            0.0 if onset is None else float(stolen_wh[onset:].mean() / self.hours),
+            stolen_wh,
             float(true_wh.sum(axis=1).mean() / self.hours),
         )
 
@@ -265,6 +280,17 @@ class _Maker:
         raise ValueError(
             f"no theft of kind {self.plan.theft!r} of {self.plan.least_share:.1%} of the load in this pool"
         )
+
+    def _signs(self, thieves: tuple[int, ...]) -> tuple[tuple[int, float, SignKind], ...]:
+        """What the meters' own logs say, by rising time."""
+        rng, plan = self.rng, self.plan
+        count = rng.poisson(FALSE_SIGNS_PER_YEAR * plan.flats * plan.days / 365)
+        found = [(int(rng.integers(plan.flats)), float(rng.uniform(0, plan.days))) for _ in range(count)]
+        for thief in thieves:
+            if plan.onset_day and rng.random() < SIGN_SHARE:
+                found += [(thief, plan.onset_day + float(rng.uniform(-1, 1))) for _ in range(rng.integers(1, 4))]
+        signs = [(flat, START_S + day * DAY_S, TAMPER_SIGNS[rng.integers(len(TAMPER_SIGNS))]) for flat, day in found]
+        return tuple(sorted(signs, key=lambda sign: sign[1]))
 
     def _weather(self) -> F64:
         """Temperature at the meters minus its mean, in K [time]: season, day, weather."""
