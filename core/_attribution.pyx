@@ -22,10 +22,11 @@ cdef double one(const double[::1] y, const double[::1] v, const double[::1] slow
                 const double[::1] scale, const double[::1] design, double theta, double theta_var,
                 double design_var, const Law *law, double *theta_out, double *var_out) noexcept nogil:
     """Evidence of y_t = mean + scale*x + design*theta + slow*q + e_t - e_(t-1); states e_(t-1), x, theta, q."""
-    cdef Py_ssize_t t, rows = y.shape[0]
+    cdef Py_ssize_t t, rows = y.shape[0], used = 0
     cdef double z0, z1 = 0.0, z2 = theta, z3 = 0.0
     cdef double p00, p01, p02, p03, p11, p12, p13, p22, p23, p33
-    cdef double h1, h2, h3, c0, c1, c2, c3, f, r, u, g, ve, ll = 0.0, rho = law.rho, phi = law.slow_phi
+    cdef double h1, h2, h3, c0, c1, c2, c3, f, r, u, g, ve, ll = 0.0, widths = 1.0, tails = 1.0
+    cdef double rho = law.rho, phi = law.slow_phi
     cdef double drift = law.drift * theta_var
     z0 = 0.0
     p00 = v[0] + design_var * theta * theta
@@ -61,7 +62,13 @@ cdef double one(const double[::1] y, const double[::1] v, const double[::1] slow
         f = -c0 + h1 * c1 + h2 * c2 + h3 * c3 + ve
         r = y[t] - mean[t] - (-z0 + h1 * z1 + h2 * z2 + h3 * z3)
         u = r * r / f
-        ll += law.log_norm - 0.5 * log(f) - 0.5 * (law.nu + 1.0) * log(1.0 + u / law.nu)
+        # Logarithms of products of eight rows: they are half of the work otherwise, and the products stay in range.
+        widths *= f
+        tails *= 1.0 + u / law.nu
+        used += 1
+        if used % 8 == 0:
+            ll -= 0.5 * log(widths) + 0.5 * (law.nu + 1.0) * log(tails)
+            widths = tails = 1.0
         # A far-out row counts as if its variance were larger: the weight of Student's law.
         f *= (law.nu + u) / (law.nu + 1.0) if u > 1.0 else 1.0
         g = r / f
@@ -80,6 +87,7 @@ cdef double one(const double[::1] y, const double[::1] v, const double[::1] slow
         p22 -= c2 * c2 / f
         p23 -= c2 * c3 / f
         p33 -= c3 * c3 / f
+    ll += used * law.log_norm - 0.5 * log(widths) - 0.5 * (law.nu + 1.0) * log(tails)
     theta_out[0] = z2
     var_out[0] = p22
     return ll

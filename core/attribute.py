@@ -15,6 +15,7 @@ import numpy as np
 from core import mechanisms
 from core.explanations import Explanations, weigh
 from core.scene import Onset, Rows, Scene, stage
+from core.signatures import Signatures, conserved, read
 from core.usage import Floats
 
 __all__ = ["STATISTICS", "Attribution", "Onset", "Rows", "Settings", "attribute"]
@@ -95,7 +96,8 @@ def attribute(
     if len(scene.day) == 0 or np.isnan(scene.residual_wh).all():
         prior = np.full(count, (1 - settings.nobody_prior) / max(count, 1))
         return Attribution(prior, 1 - float(prior.sum()), ("",) * count, np.zeros((count, len(STATISTICS))))
-    nobody, flats = explain(scene)
+    own = read(scene)
+    nobody, flats = explain(scene, own)
     total, table = by_flat(flats, count, nobody)
     outside = np.zeros(count) + (0.0 if signs is None else signs) + (0.0 if prior_log_odds is None else prior_log_odds)
     posterior = normalise(total + outside, settings.nobody_prior, settings.lapse)
@@ -104,7 +106,7 @@ def attribute(
     second, second_probability = None, 0.0
     if posterior[first] > 0.5:
         second, second_probability = beside(scene, flats, first, settings)
-    statistics = np.column_stack([total, table, *own_statistics(scene)])
+    statistics = np.column_stack([total, table, *own_statistics(scene, own)])
     return Attribution(posterior[:-1], float(posterior[-1]), best, statistics, second, second_probability)
 
 
@@ -117,7 +119,7 @@ class Weighed:
     theta: Floats
 
 
-def explain(scene: Scene) -> tuple[float, Weighed]:
+def explain(scene: Scene, own: Signatures) -> tuple[float, Weighed]:
     """Log weight of nobody, and the flats' explanations weighed."""
     taps = mechanisms.taps(scene)
     weight, theta = weigh(taps, scene.residual_wh, scene.noise, scene.slots)
@@ -125,10 +127,10 @@ def explain(scene: Scene) -> tuple[float, Weighed]:
     hours = mechanisms.windows()
     tried = [(*hours[k - 1], float(theta[k])) for k in order] + [(0, 24, float(theta[0]))]
     flats = Explanations(len(scene.day))
-    mechanisms.proportional(scene, flats, log(0.35))
-    mechanisms.replaced(scene, flats, log(0.3))
+    mechanisms.proportional(scene, own, flats, log(0.35))
+    mechanisms.replaced(scene, own, flats, log(0.3))
     mechanisms.windowed(scene, flats, log(0.2), tried)
-    mechanisms.clipped(scene, flats, log(0.15))
+    mechanisms.clipped(scene, own, flats, log(0.15))
     return log_sum(weight), Weighed(flats, *weigh(flats, scene.residual_wh, scene.noise, scene.slots))
 
 
@@ -161,7 +163,10 @@ def beside(scene: Scene, flats: Weighed, first: int, settings: Settings) -> tupl
     nothing.add(first, what.name[k], 0.0, scale=load, theta=0.0, theta_sd=1e-6)
     alone = float(weigh(nothing, left, scene.noise, scene.slots)[0][0])
     others = Explanations(what.rows)
-    for j, flat in enumerate(what.flat):
+    best: dict[tuple[int, str], int] = {}  # of every flat and mechanism, the variant that the rows like best
+    for j in np.argsort(flats.weight):
+        best[what.flat[j], what.name[j]] = int(j)
+    for (flat, _), j in best.items():
         if flat != first:
             others.add(
                 flat, what.name[j], what.log_prior[j], mean=what.mean[j], scale=np.hypot(what.scale[j], load),
@@ -183,19 +188,13 @@ def beside(scene: Scene, flats: Weighed, first: int, settings: Settings) -> tupl
     return (second, float(weight[second])) if weight[second] > 0.5 else (None, 0.0)
 
 
-def own_statistics(scene: Scene) -> list[Floats]:
+def own_statistics(scene: Scene, own: Signatures) -> list[Floats]:
     """What the flats' own rows say, one column [N] each."""
-    count = scene.sub_wh.shape[1]
-    ratio, sd = mechanisms.level_ratio(scene)
-    fall = (scene.expected_wh - scene.sub_wh).mean(0)
-    missing = float(np.nanmean(scene.residual_wh))
-    match = mechanisms.conserved(scene, np.ones(len(scene.day)), np.ones(count), missing)
-    flat, _ = mechanisms.flatness(scene)
-    repeat = np.maximum(mechanisms.repetition(scene), FLOOR)
-    ceiling = np.full(count, FLOOR)
-    if scene.usage.rows:
-        ceiling = np.maximum(mechanisms.ceilings(scene)[0], FLOOR)
-    return [(1 - ratio) / sd, match, fall / scene.hours, ratio, np.maximum(flat, FLOOR), repeat, ceiling]
+    ones = np.ones(scene.sub_wh.shape[1])
+    match = conserved(scene, np.ones(scene.slots), ones, mechanisms.missing_wh(scene))
+    deficit_w = (scene.expected_wh - scene.sub_wh).mean(0) / scene.hours
+    signatures = [np.maximum(ratio, FLOOR) for ratio in (own.flat, own.repeat, own.crowd)]
+    return [(1 - own.ratio) / own.ratio_sd, match, deficit_w, own.ratio, *signatures]
 
 
 def log_sum(values: Floats) -> float:

@@ -16,7 +16,9 @@ from core.usage import Floats
 
 NOBODY = -1
 WILDNESS = (0.25, 0.5, 0.75, 1.1, 1.6)  # how far a hidden load's spread is from what its history says
-TEMPER = 0.3  # the rows' evidence counts for so much of itself: loads are not Gaussian, rows not independent
+# The rows' evidence counts for so much of itself, after months and at once: loads are not Gaussian, rows are not
+# independent, and what the explanations get wrong they get wrong every day. Estimated, see docs/attribution.md.
+TEMPER, TEMPER_AT_ONCE, TEMPER_DAYS = 0.3, 0.6, 7.0
 
 
 @dataclass(slots=True)
@@ -94,7 +96,9 @@ def weigh(what: Explanations, residual_wh: Floats, noise: Noise, slots: int) -> 
     # The filter lets theta be negative, nature does not: its positive share, after over before.
     before = np.array([log_positive(m, s) for m, s in zip(what.theta, what.theta_sd, strict=True)])
     after = np.array([log_positive(m, s) for m, s in zip(mean, sd, strict=True)])
-    return TEMPER * fit + np.array(what.log_prior) + after - before, mean
+    days = len(residual_wh) / slots
+    temper = TEMPER + (TEMPER_AT_ONCE - TEMPER) / (1 + days / TEMPER_DAYS)
+    return temper * fit + np.array(what.log_prior) + after - before, mean
 
 
 def log_positive(mean: float, sd: float) -> float:

@@ -74,8 +74,9 @@ class Noise:
 class Scene:
     """Rows after the onset: residual [T], the flats' rows [T, N] and what they are expected to use [T, N].
 
-    past_wh [P, N] are the rows before, record_* [R + T, N] all of them with the doubtful ones between. With
-    `usage.rows` 0 nothing is known from before: the loss was always there.
+    past_wh [P, N] are the rows before, record_* [R + T, N] all of them with the doubtful ones between; *_by_slot are
+    sums by slot of the day [slots, N] and [slots]. With `usage.rows` 0 nothing is known from before: the loss was
+    always there.
     """
 
     residual_wh: Floats
@@ -91,6 +92,9 @@ class Scene:
     past_slot: Ints
     record_wh: Floats
     record_estimated: Bools
+    sub_by_slot: Floats
+    expected_by_slot: Floats
+    rows_by_slot: Floats
     noise: Noise
 
     @property
@@ -133,14 +137,23 @@ def stage(rows: Rows, onset: Onset) -> Scene:
     record = rows.sub_wh[: after.stop]
     estimated = np.isnan(record) if rows.estimated is None else np.isnan(record) | rows.estimated[: after.stop]
     shown = np.where(np.isnan(shown), expected, shown)
+    past = np.where(np.isnan(past), usage.expected_wh(rows.day[before], rows.slot[before]), past)
     resolution = np.full(count, 10.0) if rows.resolution_wh is None else rows.resolution_wh
     residual = np.ascontiguousarray(rows.residual_wh[after])
     variance = spoilt(residual, rows.boundary_variance_wh2[start : start + len(day) + 1])
     noise = measure(rows, onset.lo, variance, shown.sum(1))
     return Scene(
         residual, shown, estimated[start:], day, slot, rows.slots_per_day, resolution, usage, expected, past,
-        rows.slot[before], record, estimated, noise,
+        rows.slot[before], record, estimated, *by_slot(shown, expected, slot, rows.slots_per_day), noise,
     )  # fmt: skip
+
+
+def by_slot(shown: Floats, expected: Floats, slot: Ints, slots: int) -> tuple[Floats, Floats, Floats]:
+    """Sums of the rows shown and expected [slots, N], and number of rows [slots]."""
+    sums = np.zeros((2, slots, shown.shape[1]))
+    np.add.at(sums[0], slot, shown)
+    np.add.at(sums[1], slot, expected)
+    return sums[0], sums[1], np.bincount(slot, minlength=slots).astype(float)
 
 
 def coarse(rows: Rows, onset: Onset) -> tuple[Rows, Onset]:
