@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "read": ("agent.verbs.read:command", "Ask one meter: registers, load profile, event logs, object list"),
     "clock": ("agent.verbs.clock:command", "Show how far a meter's clock is off, and set it"),
     "commission": ("agent.verbs.commission:command", "Say whether a newly wired building adds up, or what is wrong"),
+    "replay": ("agent.verbs.replay:command", "Run recorded registers through the detection of the service"),
     "report": ("agent.verbs.report:command", "Make the evidence page of an alert, or check one"),
     "keys": ("agent.verbs.keys:command", "Make and show the keys that may sign commands, and sign with them"),
     "train": ("agent.verbs.train:command", "Train the compact theft model on a table of features"),

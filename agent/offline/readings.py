@@ -1,0 +1,213 @@
+"""Recorded registers from a CSV file: rows that can be trusted, and a note with line and column for all that cannot.
+
+It owns the form of READINGS.csv and EVENTS.csv. It knows nothing of balances. Nothing is guessed and nothing becomes a
+silent zero: a cell that is no number is "not read", a row out of order is left out, and both are counted and named. A
+file of which nothing can be trusted is refused.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.signs import MeterSign, SignKind
+
+Floats = NDArray[np.float64]
+
+NOTES_MAX = 1000  # named one by one; beyond it a broken file is only counted
+REGISTER_MAX_KWH = 1e12  # no register has so many digits
+USABLE = 0.5  # share of the rows that must be usable, else the file is refused
+
+
+class ReadingsError(ValueError):
+    """The file cannot be used at all; the text says why and what to do."""
+
+
+@dataclass(slots=True)
+class Notes:
+    """What was left out and why: a count by reason, and the first ones by line and column."""
+
+    path: str
+    counted: Counter[str] = field(default_factory=Counter)
+    named: list[str] = field(default_factory=list)
+
+    def add(self, reason: str, line: int, column: str | None, detail: str) -> None:
+        """Note one thing at `line` (the header is line 1)."""
+        self.counted[reason] += 1
+        if len(self.named) < NOTES_MAX:
+            where = f"line {line}" + (f", column {column}" if column else "")
+            self.named.append(f"{self.path}: {where}: {detail}")
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """Registers in Wh, [T, meters] in the order asked for, NaN where not read, at rising `times_s` [T].
+
+    `lines` [T] are their lines in the file.
+    """
+
+    times_s: Floats
+    wh: Floats
+    lines: NDArray[np.int64]
+    notes: Notes
+
+
+def read(path: Path, meters: Sequence[str]) -> Readings:
+    """Read READINGS.csv: header `time,<meter id>,...`, cells cumulative import in kWh, empty where not read.
+
+    Raises:
+        ReadingsError: a column is missing or doubled, or too little of the file is usable.
+        OSError: the file cannot be read.
+    """
+    notes = Notes(str(path))
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        return _read(file, meters, notes)
+
+
+def _read(file: TextIO, meters: Sequence[str], notes: Notes) -> Readings:
+    rows = csv.reader(file)
+    try:
+        header = [name.strip() for name in next(rows)]
+    except StopIteration:
+        raise ReadingsError(f"{notes.path}: the file is empty; expected a header time,<meter id>,...") from None
+    place = _columns(header, meters, notes)
+    width = len(header)
+    times: list[float] = []
+    lines: list[int] = []
+    cells: list[list[float]] = []
+    last_s = -math.inf
+    seen = 0
+    for row in _rows(rows, notes):
+        if not row:
+            continue
+        seen += 1
+        line = rows.line_num
+        if len(row) != width:
+            notes.add("wrong number of cells", line, None, f"{len(row)} cells, expected {width}; the row is left out")
+            continue
+        time_s = _time(row[0])
+        if time_s is None:
+            notes.add("no time", line, "time", f"{row[0]!r} is neither ISO 8601 nor epoch seconds; the row is left out")
+            continue
+        if time_s <= last_s:
+            reason = "time stands still" if time_s == last_s else "time goes back"
+            notes.add(reason, line, "time", f"{row[0]} does not come after the row before; the row is left out")
+            continue
+        try:
+            values = [float(row[k]) if row[k] else math.nan for k in place]
+        except ValueError:
+            values = [_cell(row[k], line, header[k], notes) for k in place]
+        if not all(-REGISTER_MAX_KWH < v < REGISTER_MAX_KWH for v in values if v == v):
+            values = [_cell(row[k], line, header[k], notes) for k in place]
+        last_s = time_s
+        times.append(time_s)
+        lines.append(line)
+        cells.append(values)
+    if len(times) < 2 or len(times) < USABLE * seen:
+        raise ReadingsError(
+            f"{notes.path}: only {len(times)} of {seen} rows can be used, too few to trust the file"
+            + "".join(f"\n  {note}" for note in notes.named[:10])
+        )
+    wh = np.array(cells, np.float64) * 1000.0
+    silent = [meter for j, meter in enumerate(meters) if np.isnan(wh[:, j]).all()]
+    if silent:
+        raise ReadingsError(f"{notes.path}: no reading at all in column {', '.join(silent)}; mend the export")
+    return Readings(np.array(times), wh, np.array(lines, np.int64), notes)
+
+
+def _rows(rows: Iterator[list[str]], notes: Notes) -> Iterator[list[str]]:
+    """The rows of a file; one that the CSV reader cannot take apart is noted."""
+    while True:
+        try:
+            yield next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            notes.add("not CSV", getattr(rows, "line_num", 0), None, f"{error}; the row is left out")
+
+
+def _columns(header: Sequence[str], meters: Sequence[str], notes: Notes) -> list[int]:
+    """Where each meter's column stands.
+
+    Raises:
+        ReadingsError: the first column is not `time`, or a meter has no column, or two.
+    """
+    errors = []
+    if not header or header[0] != "time":
+        errors.append(f"line 1, column 1: expected 'time', got {header[0] if header else ''!r}")
+    count = Counter(header)
+    missing = [meter for meter in meters if not count[meter]]
+    if missing:
+        errors.append(f"line 1: no column for meter {', '.join(missing)}; the site file wants it in the balance")
+    errors += [f"line 1: {count[m]} columns are named {m}; leave one" for m in meters if count[m] > 1]
+    if errors:
+        raise ReadingsError("\n".join(f"{notes.path}: {error}" for error in errors))
+    for k, name in enumerate(header[1:], start=1):
+        if name not in meters:
+            notes.add("column of no meter", 1, name or str(k + 1), "no zone of the site file has this meter; ignored")
+    return [header.index(meter) for meter in meters]
+
+
+def _cell(text: str, line: int, column: str, notes: Notes) -> float:
+    """One register in kWh; NaN and a note where it is none."""
+    if not text.strip():
+        return math.nan
+    try:
+        value = float(text)
+    except ValueError:
+        notes.add("no number", line, column, f"{text!r} is no number; taken as not read")
+        return math.nan
+    if not -REGISTER_MAX_KWH < value < REGISTER_MAX_KWH:
+        notes.add("no register", line, column, f"{text} is no register; taken as not read")
+        return math.nan
+    return value
+
+
+def _time(text: str) -> float | None:
+    """Epoch seconds of a time cell, None if it is none; without an offset it is UTC."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        try:
+            seconds = float(text)
+        except ValueError:
+            return None
+        return seconds if 0 <= seconds < 1e11 else None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def read_events(path: Path, meters: Sequence[str]) -> tuple[list[MeterSign], Notes]:
+    """Read EVENTS.csv: `time,meter,kind,value`; kinds as in core.signs, value empty where the kind has none.
+
+    Raises:
+        ReadingsError: the header is another one.
+    """
+    notes = Notes(str(path))
+    signs = []
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        rows = csv.DictReader(file)
+        if not {"time", "meter", "kind"} <= set(rows.fieldnames or ()):
+            raise ReadingsError(f"{path}: line 1: expected the columns time,meter,kind,value, got {rows.fieldnames}")
+        for row in rows:
+            line = rows.line_num
+            time_s = _time(row["time"] or "")
+            if time_s is None:
+                notes.add("no time", line, "time", f"{row['time']!r} is no time; the event is left out")
+            elif row["meter"] not in meters:
+                notes.add("unknown meter", line, "meter", f"{row['meter']!r} is in no zone; the event is left out")
+            elif row["kind"] not in set(SignKind):
+                notes.add("unknown kind", line, "kind", f"{row['kind']!r}: expected one of {', '.join(SignKind)}")
+            else:
+                value = _cell(row.get("value") or "", line, "value", notes)
+                value = 0.0 if value != value else value
+                signs.append(MeterSign(row["meter"], time_s, SignKind(row["kind"]), value))
+    return sorted(signs, key=lambda sign: sign.time_s), notes
