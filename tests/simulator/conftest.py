@@ -112,10 +112,11 @@ def make_bench() -> Iterator[MakeBench]:
     ) -> Bench:
         """`meter` changes flat-1's plan on both sides; `client` only what the client believes of it."""
         clock = FakeClock()
-        spec = BusSpec("line", "tcp://null:1" if framing == "wrapper" else "/dev/null-modem", framing=framing)  # type: ignore[arg-type]
+        spec = BusSpec("line", "tcp://null:1" if framing == "wrapper" else "/dev/null-modem", framing=framing)
         names = [f"flat-{n}" for n in range(1, flats + 1)]
         specs = [MeterSpec("main", 16, main=True)]
-        specs += [MeterSpec(name, 16 + n, **((meter or {}) if n == 1 else {})) for n, name in enumerate(names, 1)]  # type: ignore[arg-type]
+        for n, name in enumerate(names, 1):
+            specs.append(MeterSpec(**({"id": name, "address": 16 + n} | ((meter or {}) if n == 1 else {}))))
         plans = [SimulatedMeterPlan(specs[0], "line", 0.5)] + [SimulatedMeterPlan(s, "line") for s in specs[1:]]
         site = SimulatedSite(
             simulation or Simulation(seed=5, history_days=8, installed="-60d"),
@@ -127,7 +128,7 @@ def make_bench() -> Iterator[MakeBench]:
             timezone=timezone,
         )
         if client:
-            specs[1] = replace(specs[1], **client)  # type: ignore[arg-type]
+            specs[1] = replace(specs[1], **client)
         benches.append(Bench(site, clock, spec, specs))
         return benches[-1]
 
