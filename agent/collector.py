@@ -20,8 +20,11 @@ from agent.worker import Batch, CaughtUp
 from firmware_io.bus import Bus
 from firmware_io.clock import Clock
 from firmware_io.counters import FileCounters, InvocationCounters, MemoryCounters
+from firmware_io.errors import TransportError
 from firmware_io.spec import BusSpec, MeterSpec
 from firmware_io.transport import Transport, open_transport
+
+STOP_LOOK_S = 0.5
 
 
 def bus_spec(bus: BusConfig) -> BusSpec:
@@ -92,6 +95,28 @@ def open_buses(config: Config, clock: Clock, opener: Callable[[BusSpec], Transpo
     return {bus.id: Bus(bus_spec(bus), specs[bus.id], opener, clock, counters) for bus in config.bus if specs[bus.id]}
 
 
+class _Stoppable:
+    """A transport whose waiting ends when the agent stops: a dead meter's time-out must not hold up the end."""
+
+    def __init__(self, transport: Transport, stop: threading.Event) -> None:
+        self._transport, self._stop = transport, stop
+        self.write, self.close, self.monotonic = transport.write, transport.close, transport.monotonic
+
+    def read(self, max_octets: int, deadline: float) -> bytes:
+        """As the transport's, in slices.
+
+        Raises:
+            TransportError: also when the agent stops.
+        """
+        while True:
+            if self._stop.is_set():
+                raise TransportError("the agent stops")
+            slice_end = min(deadline, self.monotonic() + STOP_LOOK_S)
+            octets = self._transport.read(max_octets, slice_end)
+            if octets or slice_end >= deadline:
+                return octets
+
+
 class Collector:
     """The bus threads of a site."""
 
@@ -100,7 +125,7 @@ class Collector:
         self._stop = threading.Event()
         exporting = {meter for zone in config.zone for meter in zone.export}
         watches = {meter.id: MeterWatch(meter, exports=meter.id in exporting) for meter in config.meter}
-        buses = open_buses(config, clock)
+        buses = open_buses(config, clock, lambda spec: _Stoppable(open_transport(spec), self._stop))
         self._buses = [
             BusThread(
                 bus,

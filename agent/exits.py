@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agent.database import StoreError
 from agent.toml_tables import ConfigError
 from firmware_io.errors import MeterError
 
@@ -23,6 +24,8 @@ def explain(error: Exception) -> tuple[int, list[str]]:
             return CONFIG, error.errors
         case MeterError():
             return UNAVAILABLE, [str(error)]
+        case StoreError():
+            return INPUT_OUTPUT, [str(error)]
         case ConnectionError() | TimeoutError():
             return UNAVAILABLE, [f"no connection: {error.strerror or error}; is it running, and is the address right?"]
         case OSError() if error.filename is not None:

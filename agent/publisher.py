@@ -70,6 +70,7 @@ class Publisher:
         versions: for the last will.
         clock: of the network; the system's own, however fast a simulated building runs.
         probe: see `agent.store.no_probe`.
+        beat: called at every turn, also while the broker is away: the thread lives.
     """
 
     def __init__(
@@ -84,8 +85,10 @@ class Publisher:
         clock: Clock | None = None,
         pace: Pace | None = None,
         probe: Callable[[str], None] = no_probe,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._mqtt = mqtt
+        self._beat = beat
         self._address = address
         self._now = now
         self._inbox = inbox
@@ -200,6 +203,7 @@ class Publisher:
                 raise Refused(f"no acknowledgement of {self._outflow.in_flight} messages in flight: the link is dead")
             wait_s = FLUSH_S if self._outflow.arrived else self._outflow.due_s(now_s)
             link.serve(self._woken, wait_s)
+            self._beat()
         self._goodbye(link)
 
     def _greet(self, link: Connection) -> None:
@@ -295,5 +299,6 @@ class Publisher:
         """Wait before connecting again; only `stop` cuts it short."""
         deadline_s = self._clock.monotonic() + wait_s
         while not self._stopping and (left_s := deadline_s - self._clock.monotonic()) > 0:
-            select.select([self._woken], [], [], left_s)
+            self._beat()
+            select.select([self._woken], [], [], min(left_s, 10.0))
             drain(self._woken)

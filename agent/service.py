@@ -83,6 +83,7 @@ class Agent:
                 say_all=self._say_all,
                 send_evidence=self._worker.send_evidence,
             )
+            self._publisher_beat = Heartbeat("publisher", 120.0)
             self._publisher = self._make_publisher(address)
             undo.pop_all()
         self._stop = threading.Event()
@@ -90,13 +91,20 @@ class Agent:
         self._told: tuple[object, ...] = ()
         self._state_since_s = clock.now()
         self._health_due_s = time.monotonic()
-        self._down_dropped = 0
 
     def _make_publisher(self, address: wire.Address) -> Publisher | None:
         if self._config.mqtt is None:
             return None
         came_down = self._backend.came_down
-        return Publisher(self._config.mqtt, address, self._store, self._clock.now, came_down, self._versions)
+        return Publisher(
+            self._config.mqtt,
+            address,
+            self._store,
+            self._clock.now,
+            came_down,
+            self._versions,
+            beat=self._publisher_beat.beat,
+        )
 
     def _give(self, wish: Wish) -> bool:
         """Hand something to the pipeline's thread; False if its queue is full."""
@@ -158,7 +166,8 @@ class Agent:
 
     def heartbeats(self) -> list[Heartbeat]:
         """Of all threads that must make progress."""
-        return [self._worker.heartbeat, *self._collector.heartbeats()]
+        sender = [] if self._publisher is None else [self._publisher_beat]
+        return [self._worker.heartbeat, *sender, *self._collector.heartbeats()]
 
     def look(self) -> bool:
         """Once a second, from the main thread: tell the utility what has changed about us, and do what it wishes.
