@@ -216,7 +216,8 @@ class Outflow:
         """Whether messages of this priority may go now: not paused, and only one at a time after a pause."""
         if priority is not Priority.ALERT and now_s < self._backlog_s:
             return False
-        if self._end_to_end and priority <= Priority.TAMPER and len(self._awaiting) >= UNACKNOWLEDGED_MAX:
+        unacknowledged = len(self._awaiting) + len(self._flying)
+        if self._end_to_end and priority <= Priority.TAMPER and unacknowledged >= UNACKNOWLEDGED_MAX:
             return False
         pause = self._pauses[priority]
         if now_s < pause.until_s:
