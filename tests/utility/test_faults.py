@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import time
 import uuid
 
 import pytest
@@ -20,26 +19,19 @@ def count(dsn: str, table: str = "balance") -> int:
         return int(str(store.rows(f"SELECT COUNT(*) FROM {table}")[0][0]))
 
 
-@pytest.fixture
-def migrated(dsn: str) -> str:
-    with open_store(dsn) as store:
-        store.migrate(time.time(), keep_days=5)
-    return dsn
-
-
-def test_kill_9_of_the_ingest_again_and_again(mosquitto, migrated, replica, sender, balances, tally, wait) -> None:
+def test_kill_9_of_the_ingest_again_and_again(mosquitto, dsn, replica, sender, balances, tally, wait) -> None:
     messages = balances(200, 100)
-    ingest = replica(mosquitto.url, migrated)
+    ingest = replica(mosquitto.url, dsn)
     wait(lambda: ingest.connected() == 1, "the ingest is connected")
     for kill in range(5):
         sender.send(messages[kill * 4000 : (kill + 1) * 4000])
         reached = kill * 4000 + random.Random(kill).randrange(200, 3000)
-        wait(lambda reached=reached: count(migrated) >= reached, f"{reached} balances are stored")
+        wait(lambda reached=reached: count(dsn) >= reached, f"{reached} balances are stored")
         ingest.kill()
         ingest.start()
-    wait(lambda: count(migrated) == len(messages), "all balances are stored")
+    wait(lambda: count(dsn) == len(messages), "all balances are stored")
     assert ingest.stop() == 0
-    with open_store(migrated) as store:
+    with open_store(dsn) as store:
         tally(messages).check(store)
         assert store.rows("SELECT COUNT(*) FROM dead_letter") == [(0,)]
 
@@ -49,9 +41,7 @@ def test_kill_9_of_the_ingest_again_and_again(mosquitto, migrated, replica, send
 def test_kill_9_of_the_server_in_the_middle_of_batches(
     mosquitto, mariadb, replica, sender, balances, tally, wait
 ) -> None:
-    dsn = mariadb.database()
-    with open_store(dsn) as store:
-        store.migrate(time.time(), keep_days=5)
+    dsn = mariadb.emptied()
     messages = balances(200, 100)
     ingest = replica(mosquitto.url, dsn)
     wait(lambda: ingest.connected() == 1, "the ingest is connected")
@@ -67,38 +57,38 @@ def test_kill_9_of_the_server_in_the_middle_of_batches(
         tally(messages).check(store)
 
 
-def test_two_replicas_share_and_one_dies(mosquitto, migrated, replica, sender, balances, tally, wait) -> None:
+def test_two_replicas_share_and_one_dies(mosquitto, dsn, replica, sender, balances, tally, wait) -> None:
     messages = balances(200, 60)
-    first, second = (replica(mosquitto.url, migrated, number) for number in (1, 2))
+    first, second = (replica(mosquitto.url, dsn, number) for number in (1, 2))
     wait(lambda: first.connected() == second.connected() == 1, "both are connected")
     sender.send(messages[:6000])
-    wait(lambda: count(migrated) >= 2000, "a part is stored")
+    wait(lambda: count(dsn) >= 2000, "a part is stored")
     first.kill()
     sender.send(messages[6000:])
     # What the broker keeps for the dead one waits for its id: the other gets none of it.
     first.start()
-    wait(lambda: count(migrated) == len(messages), "all balances are stored")
+    wait(lambda: count(dsn) == len(messages), "all balances are stored")
     assert (first.stop(), second.stop()) == (0, 0)
     assert second.figure("messages_total") > 1000, "the second replica has done its share"
-    with open_store(migrated) as store:
+    with open_store(dsn) as store:
         tally(messages).check(store)
 
 
-def test_every_message_sent_twice_by_two_senders(mosquitto, migrated, replica, sender, balances, tally, wait) -> None:
+def test_every_message_sent_twice_by_two_senders(mosquitto, dsn, replica, sender, balances, tally, wait) -> None:
     messages = balances(100, 40)
     doubled = messages + messages
     random.Random(5).shuffle(doubled)
-    first, second = (replica(mosquitto.url, migrated, number) for number in (1, 2))
+    first, second = (replica(mosquitto.url, dsn, number) for number in (1, 2))
     wait(lambda: first.connected() == second.connected() == 1, "both are connected")
     sender.send(doubled)
-    wait(lambda: count(migrated) == len(messages), "all balances are stored")
+    wait(lambda: count(dsn) == len(messages), "all balances are stored")
     assert (first.stop(), second.stop()) == (0, 0)
     assert first.figure("repeated_total") + second.figure("repeated_total") > 1000
-    with open_store(migrated) as store:
+    with open_store(dsn) as store:
         tally(messages).check(store)
 
 
-def test_poison_messages_stop_nothing(mosquitto, migrated, replica, sender, balances, tally, wait) -> None:
+def test_poison_messages_stop_nothing(mosquitto, dsn, replica, sender, balances, tally, wait) -> None:
     messages = balances(100, 20)
     good = json.loads(messages[0][1])
     base = "checkmeter/v1/acme/site-1/gw-1"
@@ -124,13 +114,13 @@ def test_poison_messages_stop_nothing(mosquitto, migrated, replica, sender, bala
     ]
     mixed = messages + poison + poison
     random.Random(4).shuffle(mixed)
-    ingest = replica(mosquitto.url, migrated, 1, "--tenant", "acme")
+    ingest = replica(mosquitto.url, dsn, 1, "--tenant", "acme")
     wait(lambda: ingest.connected() == 1, "the ingest is connected")
     sender.send(mixed)
-    wait(lambda: count(migrated) == len(messages), "all balances are stored")
-    wait(lambda: count(migrated, "dead_letter") == len(poison), "each poison message is one dead letter")
+    wait(lambda: count(dsn) == len(messages), "all balances are stored")
+    wait(lambda: count(dsn, "dead_letter") == len(poison), "each poison message is one dead letter")
     assert ingest.stop() == 0
-    with open_store(migrated) as store:
+    with open_store(dsn) as store:
         tally(messages).check(store)
         reasons = [str(reason) for (reason,) in store.rows("SELECT reason FROM dead_letter")]
     for sign in ("tenant: mallory", "time: start = 1970", "time: start = 2099", "range: main_kwh", "zone: the topic"):
@@ -138,29 +128,29 @@ def test_poison_messages_stop_nothing(mosquitto, migrated, replica, sender, bala
 
 
 def test_a_broker_that_restarts_costs_no_more_than_a_reconnect(
-    mosquitto, migrated, replica, sender, balances, tally, wait
+    mosquitto, dsn, replica, sender, balances, tally, wait
 ) -> None:
     messages = balances(50, 20)
-    ingest = replica(mosquitto.url, migrated)
+    ingest = replica(mosquitto.url, dsn)
     wait(lambda: ingest.connected() == 1, "the ingest is connected")
     sender.send(messages[:500])
-    wait(lambda: count(migrated) == 500, "the first half is stored")
+    wait(lambda: count(dsn) == 500, "the first half is stored")
     mosquitto.stop()
     mosquitto.start()
     wait(lambda: ingest.connected() == 2, "the ingest has come back")
     sender.connect()
     sender.send(messages[500:])
-    wait(lambda: count(migrated) == len(messages), "all balances are stored")
-    with open_store(migrated) as store:
+    wait(lambda: count(dsn) == len(messages), "all balances are stored")
+    with open_store(dsn) as store:
         tally(messages).check(store)
 
 
 def test_a_wrong_schema_version_in_the_properties_is_a_dead_letter(
-    mosquitto, migrated, replica, sender, balances, wait
+    mosquitto, dsn, replica, sender, balances, wait
 ) -> None:
-    ingest = replica(mosquitto.url, migrated)
+    ingest = replica(mosquitto.url, dsn)
     wait(lambda: ingest.connected() == 1, "the ingest is connected")
     topic, payload = balances(1, 1)[0]
     sender.send([(topic, payload)], schema="checkmeter.balance.v2")
-    wait(lambda: count(migrated, "dead_letter") == 1, "the message is a dead letter")
-    assert count(migrated) == 0
+    wait(lambda: count(dsn, "dead_letter") == 1, "the message is a dead letter")
+    assert count(dsn) == 0
