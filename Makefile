@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help build test lint format demo deb clean bench-dlms bench-core bench-detection proof-kill bench-link
+.PHONY: help build test lint format demo deb clean bench-dlms bench-core bench-detection bench-train proof-kill bench-link
 
 help: ## List the targets
 	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -18,6 +18,9 @@ $(STAMP): pyproject.toml setup.py
 
 build: $(STAMP) ## Build into .venv: dependencies, Cython kernels, the checkmeter command
 	@flock $(VENV)/.build.lock $(PY) setup.py -q build_ext --inplace
+
+demo: build ## See a theft found: broker, simulated building, agent, and the alert as a subscriber receives it
+	@$(VENV)/bin/checkmeter demo examples/demo-building.toml
 
 test: build ## Run the whole test suite
 	$(PY) -m pytest -n 2 --dist loadgroup
@@ -44,3 +47,16 @@ deb: build ## Build the Debian package of this machine's architecture into dist/
 clean: ## Remove what the build made
 	rm -rf build dist *.egg-info $(VENV) .demo
 	find agent core firmware_io -name '*.so' -o -name '*.c' | xargs -r rm -f
+
+bench-detection: build ## Detection, delay, ranking, false alarms beside the two usual rules (minutes)
+	$(PY) -m agent.offline.bench_detection
+
+bench-train: build ## AUC over 200 splits beside scikit-learn's: make bench-train TABLE=features.csv
+	@test -n "$(TABLE)" || { echo "make bench-train TABLE=features.csv"; exit 2; }
+	$(PY) -m agent.offline.bench_train "$(TABLE)"
+
+bench-dlms: build ## Reading meters: wire efficiency, codec beside two other stacks, CPU
+	$(PY) tests/bench/bench_dlms.py
+
+fuzz: build ## Feed the parsers arbitrary octets (SECONDS=600)
+	$(PY) tests/fuzz/fuzz.py --seconds $(or $(SECONDS),600)
