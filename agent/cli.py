@@ -27,6 +27,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "commission": ("agent.verbs.commission:command", "Say whether a newly wired building adds up, or what is wrong"),
     "replay": ("agent.verbs.replay:command", "Run recorded registers through the detection of the service"),
     "report": ("agent.verbs.report:command", "Make the evidence page of an alert, or check one"),
+    "alerts": ("agent.verbs.alerts:command", "Show what a gateway has raised, and what waits for the broker"),
     "keys": ("agent.verbs.keys:command", "Make and show the keys that may sign commands, and sign with them"),
     "train": ("agent.verbs.train:command", "Train the compact theft model on a table of features"),
     "model": ("agent.verbs.model:command", "Show or verify a .tflite theft model"),

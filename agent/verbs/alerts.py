@@ -1,0 +1,80 @@
+"""`checkmeter alerts`: what the gateway has raised, and what still waits for the broker, from its store."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+
+from agent.config import load
+from agent.wire import AlertData, AlertEvent, WireError, decode
+
+
+@click.command(name="alerts")
+@click.argument("site_file", metavar="SITE.toml", type=click.Path(path_type=Path))
+@click.option("--days", default=30.0, show_default=True, help="How far back.")
+@click.option("--all", "everything", is_flag=True, help="Every transition, not only the last of each alert.")
+@click.option("--json", "as_json", is_flag=True, help="The events as they went over the wire, one a line.")
+def command(site_file: Path, days: float, everything: bool, as_json: bool) -> None:
+    """Show the alerts of a gateway, newest first. Reads the store beside a running agent and changes nothing."""
+    path = Path(load(site_file).store.path)
+    if not path.exists():
+        raise FileNotFoundError(2, "no store yet: the agent has not run", str(path))
+    events, waiting = _read(path, datetime.now(UTC) - timedelta(days=days))
+    seen: set[str] = set()
+    for event, body in events:
+        if not everything and event.data.alert_id in seen:
+            continue
+        seen.add(event.data.alert_id)
+        click.echo(body.decode() if as_json else _line(event, waiting=event.id in waiting))
+    if not events and not as_json:
+        click.echo(f"no alert within {days:g} days")
+
+
+def _read(path: Path, since: datetime) -> tuple[list[tuple[AlertEvent, bytes]], set[str]]:
+    """The alert events since then, newest first, and the ids of those that still wait."""
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)) as store:
+        try:
+            rows = store.execute(
+                "SELECT body FROM event WHERE suffix = 'event/alert' AND time_s >= ?", (since.timestamp(),)
+            ).fetchall()
+            waiting = {key for (key,) in store.execute("SELECT key FROM outbox WHERE suffix = 'event/alert'")}
+        except sqlite3.DatabaseError as error:
+            raise click.ClickException(f"{path}: {error}; is it the store of a checkmeter agent?") from None
+    events = []
+    for (body,) in rows:
+        with contextlib.suppress(WireError):
+            events.append((decode(AlertEvent, body), bytes(body)))
+    events.sort(key=lambda pair: (pair[0].time, pair[0].data.revision), reverse=True)
+    return events, waiting
+
+
+def _line(event: AlertEvent, *, waiting: bool) -> str:
+    data = event.data
+    parts = [
+        event.time.strftime("%Y-%m-%d %H:%M"),
+        f"{data.state:8}",
+        f"{data.severity:8}",
+        f"{data.kind} {event.subject}",
+        *_loss(data),
+        data.alert_id,
+    ]
+    return "  ".join(parts) + ("  (waits for the broker)" if waiting else "")
+
+
+def _loss(data: AlertData) -> list[str]:
+    """How much, since when, and who; nothing for an alert that is no loss."""
+    if data.loss_w is None:
+        return [data.detail] if data.detail else []
+    parts = [f"{data.loss_w:.0f} W since {data.onset:%Y-%m-%d %H:%M}"]
+    first = max(data.suspects or [], key=lambda s: s.probability, default=None)
+    if data.kind in ("non_technical_loss", "balance_surplus"):
+        parts.append("not attributed")
+    elif data.kind == "upstream_tap":
+        parts.append(f"none of the sub-meters ({data.upstream_probability or 0.0:.0%})")
+    elif first is not None:
+        parts.append(f"{first.meter} ({first.probability:.0%})")
+    return parts
