@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help build test lint format demo deb clean bench-dlms bench-core bench-detection bench-train proof-kill bench-link
+.PHONY: help build test lint format demo deb clean bench-dlms bench-core bench-detection bench-train proof-kill bench-link fuzz
 
 help: ## List the targets
 	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'

@@ -140,10 +140,10 @@ cdef Verdict _look(const uint8_t* octets, Py_ssize_t held, Py_ssize_t max_length
                    Found* found) noexcept nogil:
     """What stands behind a flag; `octets` begins there, `found` counts from there. Reads no more than `held`."""
     cdef Py_ssize_t length, position, header_end
+    if held and octets[0] & 0xF0 != 0xA0:
+        return NO_FRAME
     if held < 2:
         return INCOMPLETE
-    if octets[0] & 0xF0 != 0xA0:
-        return NO_FRAME
     length = <Py_ssize_t>(octets[0] & 0x07) << 8 | octets[1]
     if not MIN_LENGTH <= length <= max_length:
         return NO_FRAME

@@ -185,7 +185,7 @@ class AssociationResponse(NamedTuple):
         ):
             raise RemoteProtocolError(f"AARE without result or diagnostic: {octets.hex()}")
         return cls(
-            int.from_bytes(result, "big"),
+            result[0],
             diagnostic[4],
             _inner(fields, 0xBE, 0x04) or b"",
             _context(fields),
@@ -210,7 +210,7 @@ class ReleaseRequest(NamedTuple):
     def decode(cls, octets: bytes) -> ReleaseRequest:
         """Raises: RemoteProtocolError: malformed."""
         fields = _fields(octets, 0x62, "RLRQ")
-        return cls(int.from_bytes(fields.get(0x80, b"\x00"), "big"), _inner(fields, 0xBE, 0x04) or b"")
+        return cls(_reason(fields), _inner(fields, 0xBE, 0x04) or b"")
 
 
 class ReleaseResponse(NamedTuple):
@@ -227,7 +227,7 @@ class ReleaseResponse(NamedTuple):
     def decode(cls, octets: bytes) -> ReleaseResponse:
         """Raises: RemoteProtocolError: malformed."""
         fields = _fields(octets, 0x63, "RLRE")
-        return cls(int.from_bytes(fields.get(0x80, b"\x00"), "big"), _inner(fields, 0xBE, 0x04) or b"")
+        return cls(_reason(fields), _inner(fields, 0xBE, 0x04) or b"")
 
 
 def _counted(octets: bytes) -> bytes:
@@ -287,6 +287,13 @@ def _context(fields: dict[int, bytes]) -> Context:
     if oid not in (_CONTEXT + b"\x01", _CONTEXT + b"\x03"):
         raise RemoteProtocolError(f"application context {(oid or b'').hex()}: expected logical names")
     return Context(oid[-1])
+
+
+def _reason(fields: dict[int, bytes]) -> int:
+    reason = fields.get(0x80, b"\x00")
+    if len(reason) != 1:
+        raise RemoteProtocolError(f"release reason {reason.hex()}: expected one octet")
+    return reason[0]
 
 
 def _mechanism(fields: dict[int, bytes], tag: int) -> Mechanism:

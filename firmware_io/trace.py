@@ -6,6 +6,7 @@ A password is masked wherever it stands; ciphered units are named, not opened.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 
 from firmware_io import acse, apdu
@@ -20,6 +21,7 @@ _ASSOCIATION_SECRETS = (12, 15, 64)  # classes whose writable attributes and met
 _LLC_OCTETS = 3
 _MAX_HELD = 4096  # octets without a frame in them: bounds what noise can make us keep
 _MAX_UNIT = 1 << 16
+_CODE = re.compile(r"ObisCode\(a=(\d+), b=(\d+), c=(\d+), d=(\d+), e=(\d+), f=(\d+)\)")
 _ACSE: dict[int, Callable[[bytes], object]] = {
     0x60: acse.AssociationRequest.decode,
     0x61: acse.AssociationResponse.decode,
@@ -56,10 +58,12 @@ class Tracer:
         side.raw.clear()
 
     def _masked(self, octets: bytes) -> str:
-        text = octets.hex().upper()
+        shown = text = octets.hex().upper()
         for secret in self._secrets:
-            text = text.replace(secret.hex().upper(), MASK * len(secret))
-        return text
+            shown = shown.replace(secret.hex().upper(), MASK * len(secret))
+        if shown != text and not self._wrapper:
+            shown = shown[:-6] + MASK * 2 + shown[-2:]  # the check sequence would help to guess a short password
+        return shown
 
     def _frames(self, side: _Side, octets: bytes) -> Iterable[str]:
         corrupt = side.framer.corrupt
@@ -119,7 +123,7 @@ class Tracer:
             unit = unit._replace(authentication=MASK.encode())
         if isinstance(unit, apdu.SetRequest) and unit.attribute.class_id in _ASSOCIATION_SECRETS:
             return f"SetRequest of {unit.attribute}: {MASK}"
-        text = str(unit)
+        text = _CODE.sub(lambda code: ".".join(code.groups()), str(unit))
         for secret in self._secrets:
             text = text.replace(repr(secret)[2:-1], MASK).replace(secret.hex(), MASK)
         return text
