@@ -29,6 +29,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "report": ("agent.verbs.report:command", "Make the evidence page of an alert, or check one"),
     "alerts": ("agent.verbs.alerts:command", "Show what a gateway has raised, and what waits for the broker"),
     "keys": ("agent.verbs.keys:command", "Make and show the keys that may sign commands, and sign with them"),
+    "features": ("agent.verbs.features:command", "Make a training table from recorded registers"),
     "train": ("agent.verbs.train:command", "Train the compact theft model on a table of features"),
     "model": ("agent.verbs.model:command", "Show or verify a .tflite theft model"),
     "simulate": ("agent.verbs.simulate:command", "Simulate a building whose meters can be polled"),

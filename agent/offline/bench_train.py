@@ -39,7 +39,8 @@ def main(features: Path, seeds: int, model: Kind, split: float) -> None:
             error = max(error, float(np.abs(runtime - result.network.predict(table.features)).max()))
     for name, found in ((f"checkmeter, {model}", ours), ("scikit-learn, plain logistic regression", plain)):
         low, middle, high = np.percentile(found, [5, 50, 95])
-        click.echo(f"{name:42s} AUC median {middle:.4f}, 5 to 95 %: {low:.3f} to {high:.3f}")
+        mean = np.mean(found)
+        click.echo(f"{name:42s} AUC median {middle:.4f}, mean {mean:.4f}, 5 to 95 %: {low:.3f} to {high:.3f}")
     click.echo(f"{'.tflite against the trained model':42s} at most {error:.1e}")
 
 

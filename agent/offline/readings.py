@@ -94,7 +94,7 @@ def _read(file: TextIO, meters: Sequence[str], notes: Notes) -> Readings:
         if len(row) != width:
             notes.add("wrong number of cells", line, None, f"{len(row)} cells, expected {width}; the row is left out")
             continue
-        time_s = _time(row[0])
+        time_s = time_of(row[0])
         if time_s is None:
             notes.add("no time", line, "time", f"{row[0]!r} is neither ISO 8601 nor epoch seconds; the row is left out")
             continue
@@ -172,7 +172,7 @@ def _cell(text: str, line: int, column: str, notes: Notes) -> float:
     return value
 
 
-def _time(text: str) -> float | None:
+def time_of(text: str) -> float | None:
     """Epoch seconds of a time cell, None if it is none; without an offset it is UTC."""
     try:
         moment = datetime.fromisoformat(text)
@@ -199,7 +199,7 @@ def read_events(path: Path, meters: Sequence[str]) -> tuple[list[MeterSign], Not
             raise ReadingsError(f"{path}: line 1: expected the columns time,meter,kind,value, got {rows.fieldnames}")
         for row in rows:
             line = rows.line_num
-            time_s = _time(row["time"] or "")
+            time_s = time_of(row["time"] or "")
             if time_s is None:
                 notes.add("no time", line, "time", f"{row['time']!r} is no time; the event is left out")
             elif row["meter"] not in meters:

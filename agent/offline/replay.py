@@ -73,7 +73,7 @@ def replay(
     pipeline = Pipeline(config, book, scorer, interval_s=interval_s, keep=balances)
     waiting = list(signs or [])
     outcome = Outcome(interval_s=interval_s, rows=len(readings.times_s))
-    for start, stop, feed in _blocks(readings, interval_s, pipeline):
+    for start, stop, feed in blocks(readings, interval_s, pipeline):
         until_s = float(readings.times_s[stop - 1])
         while waiting and waiting[0].time_s <= until_s:
             pipeline.sign(waiting.pop(0))
@@ -88,13 +88,15 @@ def replay(
     return outcome
 
 
-def _blocks(readings: Readings, interval_s: float, pipeline: Pipeline) -> Iterator[tuple[int, int, Callable[[], None]]]:
+def blocks(
+    readings: Readings, interval_s: float, pipeline: Pipeline, days: float = BLOCK_DAYS
+) -> Iterator[tuple[int, int, Callable[[], None]]]:
     """Parts of the recording, each with what feeds it: whole rows where they stand on a grid, else samples."""
     times_s, wh = readings.times_s, readings.wh
     phase_s = (times_s - times_s[0]) % interval_s
     on_grid = np.minimum(phase_s, interval_s - phase_s) <= EXACT_S
     regular = on_grid.mean() >= 1 - OFF_GRID or (on_grid.sum() - 1) * interval_s >= 0.98 * (times_s[-1] - times_s[0])
-    size = max(1, round(BLOCK_DAYS * len(times_s) * DAY_S / max(DAY_S, times_s[-1] - times_s[0])))
+    size = max(1, round(days * len(times_s) * DAY_S / max(DAY_S, times_s[-1] - times_s[0])))
     for start in range(0, len(times_s), size):
         stop = min(start + size, len(times_s))
         part = slice(start, stop)
