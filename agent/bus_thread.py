@@ -91,7 +91,7 @@ class BusThread:
         The second pass is short: it reads what the first meters have stored while the last ones were read.
         """
         now_s = self._clock.now()
-        first_s = now_s - CATCH_UP_S if known_s is None else max(known_s, now_s - CATCH_UP_S)
+        first_s = now_s - CATCH_UP_S if known_s is None else max(known_s + 1.0, now_s - CATCH_UP_S)
         self._events_since_s = dict.fromkeys(self.watches, first_s)
         stored: dict[str, dict[float, float]] = {meter: {} for meter in self.watches}
         left = list(self.watches)
