@@ -109,6 +109,7 @@ class Fleet:
         try:
             for gateway in self._gateways:
                 self._connect(gateway)
+                self._listen(0.0)
             end_s = self._start_s + self._seconds * self._speed
             while not stop.is_set() and (now_s := self._now()) < end_s:
                 self._live(now_s)
@@ -137,7 +138,7 @@ class Fleet:
                 gateway.away_until_s = now_s + self._rng.randrange(*OUTAGE_INTERVALS) * INTERVAL_S
                 self._drop(gateway)
             elif gateway.socket is None and now_s >= gateway.away_until_s:
-                self._connect(gateway)
+                self._come_back(gateway)
             self._send(gateway)
 
     def _speak(self, gateway: _Gateway, start_s: int) -> None:
@@ -200,6 +201,13 @@ class Fleet:
         gateway.backlog.extendleft(reversed(again))
         gateway.backlog.extend(backlog)
 
+    def _come_back(self, gateway: _Gateway) -> None:
+        """Connect again; if the broker is away, later."""
+        try:
+            self._connect(gateway)
+        except OSError:
+            self._drop(gateway)
+
     def _drop(self, gateway: _Gateway) -> None:
         """The connection is gone, without a word: the broker sends the will."""
         if gateway.socket is not None:
@@ -256,10 +264,10 @@ class Fleet:
     def _drain(self, stop: threading.Event) -> None:
         """Everybody comes back and sends what is left."""
         deadline_s = self._clock.monotonic() + DRAIN_S
-        for gateway in self._gateways:
-            if gateway.socket is None:
-                self._connect(gateway)
         while not stop.is_set() and self._clock.monotonic() < deadline_s:
+            for gateway in self._gateways:
+                if gateway.socket is None:
+                    self._come_back(gateway)
             if not any(gateway.backlog or gateway.flying for gateway in self._gateways):
                 return
             self._listen(0.05)

@@ -20,7 +20,9 @@ from agent.utility.store import Store, open_store
 
 CLIENT_ID = "checkmeter-rollout"
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_key_option = click.option("--key", "key_file", required=True, type=_FILE, help="Ed25519 private key that signs (PEM).")
+_key_option = click.option(
+    "--signing-key", "key_file", required=True, type=_FILE, help="Ed25519 private key that signs (PEM)."
+)
 _share_option = click.option(
     "--share", required=True, type=click.FloatRange(0.0, 1.0, min_open=True), help="Of the gateways, from 0 to 1."
 )

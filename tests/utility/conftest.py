@@ -63,6 +63,14 @@ class Mosquitto:
         self._process = subprocess.Popen(self._arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until(lambda: answers(self.port), "mosquitto listens")
 
+    def freeze(self) -> None:
+        """It takes octets no more, and acknowledges nothing; `kill` ends it."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(10)
+
     def stop(self) -> None:
         self._process.terminate()
         self._process.wait(10)
