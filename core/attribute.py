@@ -13,8 +13,9 @@ from math import log
 import numpy as np
 
 from core import mechanisms
-from core.explanations import Explanations, weigh
-from core.scene import Onset, Rows, Scene, stage
+from core.explanations import Explanations, temper, weigh
+from core.restless import earlier
+from core.scene import Onset, Rows, Scene, coarse, head, later, log_nothing, stage
 from core.signatures import Signatures, conserved, read
 from core.usage import Floats
 
@@ -50,6 +51,7 @@ NAMES = (
 )
 FLOOR = -50.0  # nat: what was not even tried
 WINDOWS_TRIED = 8
+AFTER_DAYS = 45  # rows later than this after the onset add cost, not knowledge
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +93,15 @@ def attribute(
     compact model, against an average flat (0 says nothing).
     """
     settings = settings or Settings()
-    scene = stage(rows, onset)
-    count = scene.sub_wh.shape[1]
-    if len(scene.day) == 0 or np.isnan(scene.residual_wh).all():
+    rows, onset = coarse(rows, onset)
+    rows = head(rows, onset.hi + AFTER_DAYS * rows.slots_per_day)
+    count = rows.sub_wh.shape[1]
+    if np.isnan(rows.residual_wh[onset.best :]).all():
         prior = np.full(count, (1 - settings.nobody_prior) / max(count, 1))
-        return Attribution(prior, 1 - float(prior.sum()), ("",) * count, np.zeros((count, len(STATISTICS))))
-    own = read(scene)
-    nobody, flats = explain(scene, own)
+        return Attribution(prior, settings.nobody_prior, ("",) * count, np.zeros((count, len(STATISTICS))))
+    case = choose(rows, onset)
+    scene = case.scene
+    nobody, flats, own = case.nobody, case.flats, case.own
     total, table = by_flat(flats, count, nobody)
     outside = np.zeros(count) + (0.0 if signs is None else signs) + (0.0 if prior_log_odds is None else prior_log_odds)
     posterior = normalise(total + outside, settings.nobody_prior, settings.lapse)
@@ -119,19 +123,48 @@ class Weighed:
     theta: Floats
 
 
-def explain(scene: Scene, own: Signatures) -> tuple[float, Weighed]:
-    """Log weight of nobody, and the flats' explanations weighed."""
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One onset's scene with everything weighed: the log weight of nobody, and the flats' explanations."""
+
+    scene: Scene
+    own: Signatures
+    nobody: float
+    flats: Weighed
+
+    @property
+    def weight(self) -> float:
+        """Log weight of the best that can be said of this onset."""
+        return max(self.nobody, float(self.flats.weight.max(initial=-np.inf)))
+
+
+def choose(rows: Rows, onset: Onset) -> Case:
+    """The case of the given onset, or of an earlier one if the rows between speak for it."""
+    scene = stage(rows, onset)
+    before = earlier(rows, onset)
+    if before is None:
+        return explain(scene, scene.days)
+    older = stage(rows, before)
+    scene = later(older, scene)
+    old, new = explain(older, older.days), explain(scene, older.days)
+    quiet = temper(older.days) * log_nothing(older, scene)
+    return old if old.weight > new.weight + quiet else new
+
+
+def explain(scene: Scene, days: float) -> Case:
+    """Weigh every explanation of a scene."""
     taps = mechanisms.taps(scene)
-    weight, theta = weigh(taps, scene.residual_wh, scene.noise, scene.slots)
+    weight, theta = weigh(taps, scene.residual_wh, scene.noise, scene.slots, days)
     order = 1 + np.argsort(-weight[1 : 1 + mechanisms.WINDOWS])[:WINDOWS_TRIED]
     hours = mechanisms.windows()
     tried = [(*hours[k - 1], float(theta[k])) for k in order] + [(0, 24, float(theta[0]))]
-    flats = Explanations(len(scene.day))
+    flats, own = Explanations(len(scene.day)), read(scene)
     mechanisms.proportional(scene, own, flats, log(0.35))
     mechanisms.replaced(scene, own, flats, log(0.3))
     mechanisms.windowed(scene, flats, log(0.2), tried)
     mechanisms.clipped(scene, own, flats, log(0.15))
-    return log_sum(weight), Weighed(flats, *weigh(flats, scene.residual_wh, scene.noise, scene.slots))
+    weighed = Weighed(flats, *weigh(flats, scene.residual_wh, scene.noise, scene.slots, days))
+    return Case(scene, own, log_sum(weight), weighed)
 
 
 def by_flat(flats: Weighed, count: int, nobody: float) -> tuple[Floats, Floats]:
@@ -161,7 +194,7 @@ def beside(scene: Scene, flats: Weighed, first: int, settings: Settings) -> tupl
     load = what.scale[k]
     nothing = Explanations(what.rows)
     nothing.add(first, what.name[k], 0.0, scale=load, theta=0.0, theta_sd=1e-6)
-    alone = float(weigh(nothing, left, scene.noise, scene.slots)[0][0])
+    alone = float(weigh(nothing, left, scene.noise, scene.slots, scene.days)[0][0])
     others = Explanations(what.rows)
     best: dict[tuple[int, str], int] = {}  # of every flat and mechanism, the variant that the rows like best
     for j in np.argsort(flats.weight):
@@ -175,10 +208,12 @@ def beside(scene: Scene, flats: Weighed, first: int, settings: Settings) -> tupl
             )  # fmt: skip
     taps = mechanisms.taps(scene)
     taps.scale = [np.hypot(scale, load) for scale in taps.scale]
-    tap = log_sum(weigh(taps, left, scene.noise, scene.slots)[0])
+    tap = log_sum(weigh(taps, left, scene.noise, scene.slots, scene.days)[0])
     if not others.flat:
         return None, 0.0
-    total, _ = by_flat(Weighed(others, *weigh(others, left, scene.noise, scene.slots)), scene.sub_wh.shape[1], alone)
+    total, _ = by_flat(
+        Weighed(others, *weigh(others, left, scene.noise, scene.slots, scene.days)), scene.sub_wh.shape[1], alone
+    )
     count = len(total)
     score = np.append(total + log(settings.second_prior / count), [tap - alone + log(settings.second_prior), 0.0])
     score[first] = -np.inf

@@ -78,8 +78,11 @@ class Explanations:
             self.add(flat, name, share, mean=mean, design=load, scale=wildness * spread, theta=1.0, theta_sd=theta_sd)
 
 
-def weigh(what: Explanations, residual_wh: Floats, noise: Noise, slots: int) -> tuple[Floats, Floats]:
-    """Log posterior weight [H] of each explanation (not normalised), and theta's mean [H]."""
+def weigh(what: Explanations, residual_wh: Floats, noise: Noise, slots: int, days: float) -> tuple[Floats, Floats]:
+    """Log posterior weight [H] of each explanation (not normalised), and theta's mean [H].
+
+    `days` after the onset set how far the evidence is tempered: the same for all that is compared.
+    """
     if not what.flat:
         return np.zeros(0), np.zeros(0)
     fit, mean, sd = evidence(
@@ -96,9 +99,12 @@ def weigh(what: Explanations, residual_wh: Floats, noise: Noise, slots: int) -> 
     # The filter lets theta be negative, nature does not: its positive share, after over before.
     before = np.array([log_positive(m, s) for m, s in zip(what.theta, what.theta_sd, strict=True)])
     after = np.array([log_positive(m, s) for m, s in zip(mean, sd, strict=True)])
-    days = len(residual_wh) / slots
-    temper = TEMPER + (TEMPER_AT_ONCE - TEMPER) / (1 + days / TEMPER_DAYS)
-    return temper * fit + np.array(what.log_prior) + after - before, mean
+    return temper(days) * fit + np.array(what.log_prior) + after - before, mean
+
+
+def temper(days: float) -> float:
+    """What the rows' evidence counts after so many days."""
+    return TEMPER + (TEMPER_AT_ONCE - TEMPER) / (1 + days / TEMPER_DAYS)
 
 
 def log_positive(mean: float, sd: float) -> float:

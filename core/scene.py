@@ -5,7 +5,7 @@ Owns the cut at the onset, the change to rows of half an hour, and how noisy the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,6 @@ from core.usage import Floats, Ints, Usage, learn
 Bools = NDArray[np.bool_]
 
 SLOTS_MAX = 48  # finer rows are added up: a household's life has no finer grain, and reads have errors
-AFTER_DAYS = 45  # rows later than this after the onset add cost, not knowledge
 NOISE_DAYS = 28  # how far back the noise of the balance is measured
 SLOW_DAYS = 2.0  # how long the slow error of the balance (temperature, load mix) stays what it is
 PERSISTENCE = 0.6  # correlation of a household's deviation from one half hour to the next
@@ -124,11 +123,10 @@ def within(slot: Ints, slots: int, start: float, length: float) -> Bools:
 
 
 def stage(rows: Rows, onset: Onset) -> Scene:
-    """Cut the rows at the onset. Rows that may or may not carry the loss are left out, at most a quarter of all."""
-    rows, onset = coarse(rows, onset)
+    """Cut the (coarse) rows at the onset. Rows that may or may not carry the loss are left out, at most a quarter."""
     total, count = rows.sub_wh.shape
     start = min(onset.hi, onset.best + (total - onset.best) // 4)
-    before, after = slice(0, onset.lo), slice(start, min(total, start + AFTER_DAYS * rows.slots_per_day))
+    before, after = slice(0, onset.lo), slice(start, total)
     past, shown, day, slot = rows.sub_wh[before], rows.sub_wh[after], rows.day[after], rows.slot[after]
     usage = learn(past, rows.day[before], rows.slot[before], rows.slots_per_day)
     if not usage.rows:
@@ -154,6 +152,36 @@ def by_slot(shown: Floats, expected: Floats, slot: Ints, slots: int) -> tuple[Fl
     np.add.at(sums[0], slot, shown)
     np.add.at(sums[1], slot, expected)
     return sums[0], sums[1], np.bincount(slot, minlength=slots).astype(float)
+
+
+def head(rows: Rows, stop: int) -> Rows:
+    """The first `stop` rows."""
+    if stop >= len(rows.day):
+        return rows
+    estimated = None if rows.estimated is None else rows.estimated[:stop]
+    return replace(
+        rows, sub_wh=rows.sub_wh[:stop], residual_wh=rows.residual_wh[:stop], day=rows.day[:stop],
+        boundary_variance_wh2=rows.boundary_variance_wh2[: stop + 1], slot=rows.slot[:stop], estimated=estimated,
+    )  # fmt: skip
+
+
+def later(older: Scene, scene: Scene) -> Scene:
+    """`scene` with the noise of an older one that ends with the same row: that before the older onset."""
+    rows = len(scene.day)
+    noise = replace(older.noise, variance=older.noise.variance[-rows - 1 :], slow=older.noise.slow[-rows:])
+    return replace(scene, noise=noise)
+
+
+def log_nothing(older: Scene, scene: Scene) -> float:
+    """Log evidence that nothing is missing in the rows of `older` before those of `scene`."""
+    rows = len(older.day) - len(scene.day)
+    if rows <= 0:
+        return 0.0
+    noise = replace(older.noise, variance=older.noise.variance[: rows + 1], slow=older.noise.slow[:rows])
+    nothing = [np.zeros(rows)]
+    residual = np.ascontiguousarray(older.residual_wh[:rows])
+    fit, _, _ = evidence(residual, noise, older.slots, nothing, nothing, nothing, [0.0], [1e-6], [0.0])
+    return float(fit[0])
 
 
 def coarse(rows: Rows, onset: Onset) -> tuple[Rows, Onset]:
