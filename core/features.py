@@ -33,6 +33,7 @@ HABIT = (
     "loss_likeness",  # Fisher z of the correlation of the flat's rows with the residual
 )
 EVIDENCE = (
+    "past_suspicion",  # log-odds of the highest posterior so far, fading; outlives the alarm
     "alarm",  # 1 while the zone's loss alarm is latched
     "loss_share",  # log10 of the loss over 1 % of the zone's load
     "loss_of_flat",  # log of the loss over what the flat used before
@@ -49,7 +50,9 @@ EVIDENCE = (
     "ceiling_signature",  # a ceiling
 )
 NO_LOG_ODDS = -8.0  # where attribution has not been asked: far below any prior
-NO_EVIDENCE = {name: NO_LOG_ODDS if name.endswith("_log_odds") else 0.0 for name in EVIDENCE}
+NO_EVIDENCE = {
+    name: NO_LOG_ODDS if name.endswith("_log_odds") or name == "past_suspicion" else 0.0 for name in EVIDENCE
+}
 SIGNATURES = ("flat_signature", "repeat_signature", "ceiling_signature")
 FEATURES = (*CLASSICAL, *HABIT, *EVIDENCE)
 
@@ -142,8 +145,11 @@ class ZoneFeatures:
             self.before = _mean(self._last(RING_DAYS)[: max(0, min(self._days, RING_DAYS) - age)][-PAST_DAYS:])
         self._recent_days = min(RECENT_DAYS, age)
 
-    def rows(self, loss: Loss | None = None) -> F64:
-        """Features [N, len(FEATURES)] as of the last day added, all of them finite."""
+    def rows(self, loss: Loss | None = None, suspicion: F64 | None = None) -> F64:
+        """Features [N, len(FEATURES)] as of the last day added, all of them finite.
+
+        `suspicion` [N]: the highest probability that attribution ever gave each flat, faded.
+        """
         out = np.zeros((self.flats, len(FEATURES)))
         days = self._last(RING_DAYS)
         recent = _mean(days[-self._recent_days :])
@@ -156,6 +162,8 @@ class ZoneFeatures:
             **self._habits(days, recent, before),
             **self._evidence(loss, np.where(np.isfinite(before), before, recent)[:, _ENERGY] / 24),
         }
+        if suspicion is not None:
+            columns["past_suspicion"] = _log_odds(suspicion)
         for place, name in enumerate(FEATURES):
             out[:, place] = columns[name]
         return np.nan_to_num(out, nan=0.0, posinf=0.0, neginf=0.0)

@@ -77,17 +77,17 @@ class ZoneScores:
         self._taken = max(history.first, history.count - (RING_DAYS + WEEK + 1) * self._day_rows)
         self.follow(history, signs, onset)
 
-    def rows(self, loss: Loss | None) -> F64:
-        """Features [N, len(FEATURES)]."""
-        return self.features.rows(loss)
+    def rows(self, loss: Loss | None, suspicion: F64 | None = None) -> F64:
+        """Features [N, len(FEATURES)]; see ZoneFeatures.rows."""
+        return self.features.rows(loss, suspicion)
 
     def prior(self) -> F64 | None:
         """The model's word before attribution [N]; None without a model."""
         return None if self.scorer is None else prior_log_odds(self.scorer, self.features.rows())
 
-    def probability(self, loss: Loss | None) -> F64 | None:
-        """Calibrated probability of theft [N]; None without a model."""
-        return None if self.scorer is None else probability(self.scorer, self.features.rows(loss))
+    def probability(self, rows: F64) -> F64 | None:
+        """Calibrated probability of theft [N] of `rows()`; None without a model."""
+        return None if self.scorer is None else probability(self.scorer, rows)
 
     def _next_midnight(self, history: History) -> int:
         """The first row count after `_taken` at which a local day ends; beyond `history.count` if there is none."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -155,6 +157,9 @@ def test_evidence_enters_only_with_an_alarm() -> None:
     quiet = zone.rows()
     for name, neutral in NO_EVIDENCE.items():
         assert (column(quiet, name) == neutral).all(), name
+    assert column(zone.rows(None, np.array([0.5, 0.0, 1.0, 0.9])), "past_suspicion").tolist() == pytest.approx(
+        [0.0, -8.0, 8.0, np.log(9)]
+    )
     alarmed = zone.rows(loss())
     assert (column(alarmed, "alarm") == 1).all()
     assert column(alarmed, "theft_log_odds")[0] == pytest.approx(np.log(9))
@@ -194,7 +199,8 @@ def test_a_restored_state_goes_on_the_same(offset_s: float, onset: int | None) -
         part = loads[start : start + 7]
         ends_s = 3600.0 * (1.0 + np.arange(start, start + len(part)))
         zeros = np.zeros(len(part))
-        rows = ZoneRows(ends_s, part.sum(axis=1), part, zeros, zeros, zeros)
+        quiet = dict.fromkeys((field.name for field in fields(ZoneRows)), zeros)
+        rows = ZoneRows(**quiet | {"ends_s": ends_s, "main_wh": part.sum(axis=1), "subs_wh": part})
         history.append(rows, rng.random(part.shape) < 0.05, zeros)
         latched = onset if onset is not None and history.count > onset + 30 else None
         one.follow(history, signs, latched)
