@@ -32,7 +32,7 @@ from agent.toml_text import toml_lines
 from agent.vitals import Snapshot
 from agent.wire import AlertEvent, decode
 
-START = "2026-03-02T06:00:00Z"  # a Monday in the building's simulated life
+START = "2026-03-01T22:00:00Z"  # a Sunday night: the theft begins on Monday afternoon
 NEVER_IDLE_S = 1e8  # a time-out of two minutes would be over in a blink of an accelerated clock
 READY_S = 20.0
 LOOK_S = 0.25
