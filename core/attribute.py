@@ -22,7 +22,7 @@ from core.usage import Floats
 __all__ = ["STATISTICS", "Attribution", "Onset", "Rows", "Settings", "attribute"]
 
 STATISTICS = (
-    "log_evidence",  # of the flat's mechanisms together against nobody, nat; so are the next eight, by mechanism
+    "log_evidence",  # of the flat's mechanisms together against nobody, nat; so are the next nine, by mechanism
     "under_registration",
     "bypass",
     "constant",
@@ -31,6 +31,7 @@ STATISTICS = (
     "ceiling",
     "zeroed_hours",
     "bypassed_circuit",
+    "over_registration",
     "conservation_t",  # (expected - shown) energy over its standard deviation in normal life
     "conservation_match",  # log ratio that the flat fell by just what is missing, against not at all
     "deficit_w",  # mean power by which the flat fell against its own past
@@ -48,6 +49,7 @@ NAMES = (
     "ceiling",
     "zeroed hours",
     "bypassed circuit",
+    "over-registration",
 )
 FLOOR = -50.0  # nat: what was not even tried
 WINDOWS_TRIED = 8
@@ -86,8 +88,12 @@ def attribute(
     signs: Floats | None = None,
     prior_log_odds: Floats | None = None,
     settings: Settings | None = None,
+    surplus: bool = False,
 ) -> Attribution:
     """Weigh every flat and nobody.
+
+    With `surplus` more energy is shown than went in. A meter that shows a recording or one value does that too, on some
+    days, so the same explanations are weighed, against a fast meter and against nobody's with the sign turned round.
 
     `signs` [N]: log-likelihood ratios from meter events and currents (0 says nothing). `prior_log_odds` [N]: from the
     compact model, against an average flat (0 says nothing).
@@ -99,7 +105,7 @@ def attribute(
     if np.isnan(rows.residual_wh[onset.best :]).all():
         prior = np.full(count, (1 - settings.nobody_prior) / max(count, 1))
         return Attribution(prior, settings.nobody_prior, ("",) * count, np.zeros((count, len(STATISTICS))))
-    case = choose(rows, onset)
+    case = choose(rows, onset, surplus)
     scene = case.scene
     nobody, flats, own = case.nobody, case.flats, case.own
     total, table = by_flat(flats, count, nobody)
@@ -138,31 +144,34 @@ class Case:
         return max(self.nobody, float(self.flats.weight.max(initial=-np.inf)))
 
 
-def choose(rows: Rows, onset: Onset) -> Case:
+def choose(rows: Rows, onset: Onset, surplus: bool) -> Case:
     """The case of the given onset, or of an earlier one if the rows between speak for it."""
     scene = stage(rows, onset)
     before = earlier(rows, onset)
     if before is None:
-        return explain(scene, scene.days)
+        return explain(scene, scene.days, surplus)
     older = stage(rows, before)
     scene = later(older, scene)
-    old, new = explain(older, older.days), explain(scene, older.days)
+    old, new = explain(older, older.days, surplus), explain(scene, older.days, surplus)
     quiet = temper(older.days) * log_nothing(older, scene)
     return old if old.weight > new.weight + quiet else new
 
 
-def explain(scene: Scene, days: float) -> Case:
+def explain(scene: Scene, days: float, surplus: bool) -> Case:
     """Weigh every explanation of a scene."""
-    taps = mechanisms.taps(scene)
+    taps = mechanisms.taps(scene, surplus)
     weight, theta = weigh(taps, scene.residual_wh, scene.noise, scene.slots, days)
-    order = 1 + np.argsort(-weight[1 : 1 + mechanisms.WINDOWS])[:WINDOWS_TRIED]
-    hours = mechanisms.windows()
-    tried = [(*hours[k - 1], float(theta[k])) for k in order] + [(0, 24, float(theta[0]))]
     flats, own = Explanations(len(scene.day)), read(scene)
-    mechanisms.proportional(scene, own, flats, log(0.35))
     mechanisms.replaced(scene, own, flats, log(0.3))
-    mechanisms.windowed(scene, flats, log(0.2), tried)
-    mechanisms.clipped(scene, own, flats, log(0.15))
+    if surplus:
+        mechanisms.fast(scene, flats, log(0.3))
+    else:
+        order = 1 + np.argsort(-weight[1 : 1 + mechanisms.WINDOWS])[:WINDOWS_TRIED]
+        hours = mechanisms.windows()
+        tried = [(*hours[k - 1], float(theta[k])) for k in order] + [(0, 24, float(theta[0]))]
+        mechanisms.proportional(scene, own, flats, log(0.35))
+        mechanisms.windowed(scene, flats, log(0.2), tried)
+        mechanisms.clipped(scene, own, flats, log(0.15))
     weighed = Weighed(flats, *weigh(flats, scene.residual_wh, scene.noise, scene.slots, days))
     return Case(scene, own, log_sum(weight), weighed)
 

@@ -25,19 +25,22 @@ UNLIKE_HISTORY = 0.2  # share of hidden loads that are not as the metered load w
 # -- nobody ------------------------------------------------------------------------------------------------------
 
 
-def taps(scene: Scene) -> Explanations:
+def taps(scene: Scene, surplus: bool = False) -> Explanations:
     """Ahead of all meters: a steady load, one switched at set hours, or a household of its own.
 
-    The first is the steady one, the next WINDOWS those of set hours (start by start within each length).
+    A surplus has their likes with the sign turned round: a slow main meter, generation that nobody reads. The first is
+    the steady one, the next WINDOWS those of set hours (start by start within each length).
     """
-    out = Explanations(len(scene.day))
+    out, sign = Explanations(len(scene.day)), -1.0 if surplus else 1.0
     broad = broad_wh(scene)
-    out.add(NOBODY, "steady", log(0.45), design=np.ones(out.rows), theta=0.0, theta_sd=broad)
+    out.add(NOBODY, "steady", log(0.45), design=sign * np.ones(out.rows), theta=0.0, theta_sd=broad)
     for start, length in windows():
-        design = scene.inside(start, length)
+        design = sign * scene.inside(start, length)
         out.add(NOBODY, "switched", log(0.45 / WINDOWS), design=design, theta=0.0, theta_sd=broad * 24 / length)
-    load = max(missing_wh(scene), 10.0 * scene.hours) * scene.shape
-    out.hidden(NOBODY, "unmetered household", log(0.1 * ANY_LEVEL), load=load, spread=0.8 * load, theta_sd=0.5)
+    load = max(sign * missing_wh(scene), 10.0 * scene.hours) * scene.shape
+    out.hidden(
+        NOBODY, "unmetered household", log(0.1 * ANY_LEVEL), load=sign * load, spread=0.8 * load, theta_sd=0.5
+    )  # fmt: skip
     return out
 
 
@@ -58,6 +61,13 @@ def missing_wh(scene: Scene) -> float:
 
 
 # -- under-registration ------------------------------------------------------------------------------------------
+
+
+def fast(scene: Scene, out: Explanations, log_prior: float) -> None:
+    """The meter shows more than its load, by up to a half: a surplus of a share of its rows."""
+    for i in np.flatnonzero(scene.sub_wh.sum(0) > 0):
+        design = -np.ascontiguousarray(scene.sub_wh[:, i])
+        out.add(int(i), "over-registration", log_prior, design=design, theta=0.0, theta_sd=0.25)
 
 
 def proportional(scene: Scene, own: Signatures, out: Explanations, log_prior: float) -> None:
