@@ -62,26 +62,26 @@ class Appliance:
 
 
 APPLIANCES: dict[str, Appliance] = {
-    "kettle": Appliance(0.97, 0.6, 1.0, 3, 0.3, 2300, 0.15, When.ACTIVE),
+    "kettle": Appliance(0.97, 0.5, 0.9, 3, 0.3, 2300, 0.15, When.ACTIVE),
     "toaster": Appliance(0.80, 0.1, 0.3, 4, 0.3, 950, 0.15, When.MORNING),
     "microwave": Appliance(0.85, 0.3, 0.3, 4, 0.5, 1200, 0.15, When.ACTIVE),
-    "hob": Appliance(0.60, 0.24, 0.12, 28, 0.5, 800, 0.35, When.DINNER),
+    "hob": Appliance(0.60, 0.22, 0.10, 30, 0.5, 700, 0.35, When.DINNER),
     "hob at noon": Appliance(0.60, 0.20, 0.10, 20, 0.5, 800, 0.35, When.LUNCH),
-    "oven": Appliance(0.70, 0.08, 0.06, 42, 0.4, 1000, 0.20, When.DINNER),
-    "washing machine": Appliance(0.93, 0.06, 0.17, 18, 0.3, 1900, 0.10, When.ACTIVE, 60, 180),
-    "tumble dryer": Appliance(0.40, 0.02, 0.10, 55, 0.3, 1700, 0.20, When.ACTIVE, heat=0.4),
-    "dishwasher": Appliance(0.45, 0.12, 0.12, 22, 0.2, 1900, 0.10, When.EVENING, 60, 120),
+    "oven": Appliance(0.65, 0.07, 0.05, 45, 0.4, 800, 0.20, When.DINNER),
+    "washing machine": Appliance(0.93, 0.06, 0.14, 16, 0.3, 1900, 0.10, When.ACTIVE, 60, 180),
+    "tumble dryer": Appliance(0.33, 0.02, 0.08, 60, 0.3, 1300, 0.20, When.ACTIVE, heat=0.4),
+    "dishwasher": Appliance(0.40, 0.10, 0.10, 22, 0.2, 1700, 0.10, When.EVENING, 60, 120),
     "vacuum cleaner": Appliance(0.90, 0.10, 0.05, 20, 0.5, 900, 0.30, When.ACTIVE),
     "iron": Appliance(0.80, 0.04, 0.06, 25, 0.5, 900, 0.20, When.ACTIVE),
     "hair dryer": Appliance(0.60, 0.05, 0.25, 5, 0.4, 1300, 0.20, When.MORNING),
     "electric shower": Appliance(0.08, 0.05, 0.55, 7, 0.3, 7500, 0.12, When.MORNING),
-    "television": Appliance(0.96, 0.50, 0.15, 120, 0.5, 110, 0.45, When.EVENING),
+    "television": Appliance(0.96, 0.40, 0.12, 120, 0.5, 110, 0.45, When.EVENING),
     "television by day": Appliance(0.70, 0.60, 0.35, 120, 0.6, 110, 0.45, When.ACTIVE),
     "second screen": Appliance(0.60, 0.30, 0.40, 120, 0.6, 120, 0.50, When.ACTIVE),
     "computer": Appliance(0.85, 0.40, 0.50, 180, 0.6, 90, 0.50, When.ACTIVE),
-    "water heater": Appliance(0.10, 0.35, 0.18, 90, 0.3, 2200, 0.10, When.NIGHT),
-    "water heater by day": Appliance(0.10, 0.30, 0.40, 45, 0.3, 1900, 0.25, When.ACTIVE),
-    "portable heater": Appliance(0.45, 1.60, 0.00, 130, 0.6, 700, 0.40, When.ACTIVE, heat=1.0),
+    "water heater": Appliance(0.08, 0.35, 0.18, 90, 0.3, 2200, 0.10, When.NIGHT),
+    "water heater by day": Appliance(0.07, 0.30, 0.40, 45, 0.3, 1900, 0.25, When.ACTIVE),
+    "portable heater": Appliance(0.50, 2.00, 0.00, 150, 0.6, 500, 0.40, When.ACTIVE, heat=1.0),
     "air conditioner": Appliance(0.06, 1.50, 0.00, 200, 0.5, 800, 0.20, When.ACTIVE, cool=1.0),
 }
 _COLUMNS = tuple(APPLIANCES.values())
@@ -116,7 +116,7 @@ class Tenants:
     def draw(cls, rng: np.random.Generator) -> Tenants:
         """New tenants."""
         people = int(rng.choice([1, 2, 3, 4, 5], p=[0.33, 0.34, 0.16, 0.12, 0.05]))
-        level = rng.lognormal(-0.08, 0.7)
+        level = rng.lognormal(-0.15, 0.85)
         owned = rng.random(len(_COLUMNS)) < np.array([a.owned for a in _COLUMNS])
         each = rng.lognormal(0.0, 0.5, len(_COLUMNS))  # some iron, some never do
         rates = np.array([a.rate + a.rate_per_person * people for a in _COLUMNS])
@@ -133,10 +133,10 @@ class Tenants:
             dinner_h=float(rng.normal(18.6, 1.1)),
             rates=rates * owned * each * level,
             power_w=power,
-            standby_w=float(rng.lognormal(math.log(66), 0.75)) * people**0.4 * level**0.6,
+            standby_w=float(rng.lognormal(math.log(70), 0.85)) * people**0.4 * level**0.7,
             fridges=fridges,
             lights_w=float(rng.lognormal(math.log(55), 0.6)) * people**0.4 * level**0.5,
-            heating_w=float(rng.uniform(900, 2400)) if rng.random() < 0.08 else 0.0,
+            heating_w=float(rng.uniform(600, 1800)) if rng.random() < 0.08 else 0.0,
             weekend=float(rng.normal(0.06, 0.15)),
             wander=float(rng.uniform(0.12, 0.35)),
         )
@@ -177,8 +177,8 @@ class Household:
         away = np.array([self._away(int(d)) for d in days])
         weekend = (days + 3) % 7 >= 5  # the epoch was a Thursday
         daily = daily_walk((self.seed, self.flat, _MOOD, 0), first_day, 7, 0.7)
-        slow = daily_walk((self.seed, self.flat, _MOOD, 1), week, 1, 0.85)  # weeks: guests, a project, a habit
-        mood = np.exp(tenants.wander * (0.8 * daily + 1.1 * slow) + rng.normal(0, 0.1, 7) + tenants.weekend * weekend)
+        slow = daily_walk((self.seed, self.flat, _MOOD, 1), week, 1, 0.92)  # weeks: guests, a project, a habit
+        mood = np.exp(tenants.wander * (0.8 * daily + 1.4 * slow) + rng.normal(0, 0.1, 7) + tenants.weekend * weekend)
         mean_c = self.weather.daily_c(first_day, 7)
         cold = np.clip((15.0 - mean_c) / 12.0, 0.0, 1.5)
         season = self.weather.season((days + 0.5) * DAY_S)
@@ -216,7 +216,7 @@ class Household:
         powers = [power, _TAIL_W[kind][tails], lights, lights]
         offset = zone_offset_s(self.timezone, first_day + 3) / 60
         total = _rectangles(np.concatenate(starts) - offset, np.concatenate(stops) - offset, np.concatenate(powers))
-        total += tenants.standby_w * np.repeat(np.where(away, 0.7, 1.0) * (1 - 0.06 * season) * mood**0.5, DAY)
+        total += tenants.standby_w * np.repeat(np.where(away, 0.7, 1.0) * (1 - 0.1 * season) * mood**0.5, DAY)
         for running_w, period, share in tenants.fridges:
             total += running_w * _cycling(rng, period, share * (1 + 0.12 * season.mean()))
         if tenants.heating_w:
