@@ -55,7 +55,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Outcome:
-    """What the subscriber received. `found` is the alert that named the thief with the site's confidence."""
+    """What the subscriber received. `found` is the alert that named thief and loss with the site's confidence."""
 
     alerts: list[AlertEvent] = field(default_factory=list)
     found: AlertEvent | None = None
@@ -172,7 +172,7 @@ class Demo:
         return outcome
 
     def _judged(self, event: AlertEvent, confidence: float) -> tuple[AlertEvent | None, AlertEvent | None]:
-        """Whether the alert names the thief with the set confidence, or cried wolf before there was a thief."""
+        """Whether the alert names the thief and the loss with confidence, or cried wolf before there was a thief."""
         alert = event.data
         if alert.zone is None or alert.loss_w is None or alert.state == "cleared":
             return None, None
@@ -180,7 +180,8 @@ class Demo:
             return None, event
         first = max(alert.suspects or [], key=lambda s: s.probability, default=None)
         named = first is not None and first.meter == self._plan.thief and first.probability >= confidence
-        return (event if named else None), None
+        measured = alert.loss_w_interval is not None and alert.loss_w_interval[0] > 0
+        return (event if named and measured else None), None
 
     def _set_onset(self, site: Path) -> None:
         """The theft of the copied site begins when the plan says."""
