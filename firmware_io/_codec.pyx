@@ -190,6 +190,9 @@ cdef class Framer:
         self._buffer = bytearray()
         self._max_length = max_length
 
+    def __len__(self):
+        return PyByteArray_GET_SIZE(self._buffer)
+
     @property
     def pending(self):
         """Whether octets of an unfinished frame are held."""

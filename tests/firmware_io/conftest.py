@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import heapq
+import importlib.util
 import itertools
 import random
 import threading
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -195,3 +198,14 @@ def dirt(request: pytest.FixtureRequest) -> tuple[str, Mangle, Mangle]:
         "rubbish": (there.rubbish(0.3), back.rubbish(0.3)),
     }
     return (request.param, *kinds[request.param])
+
+
+@pytest.fixture(scope="session")
+def oracle() -> ModuleType:
+    """The kernel's twins in plain Python."""
+    spec = importlib.util.spec_from_file_location("codec_oracle", Path(__file__).with_name("oracle.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
