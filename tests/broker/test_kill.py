@@ -1,27 +1,29 @@
 """kill -9 of the agent, at every named step and at random, with broker outages: nothing lost, nothing invented.
 
-What must arrive is known beforehand: the world is a pure function of the step, so an agent that is never killed gives
-the whole list. Long form: `make proof-kill`.
+What must arrive is what was committed, each transition with one id and one content. And what was committed must be one
+story: the thefts of the world are known, so are how many alerts each zone must have had and in which state each ends;
+the revisions of each follow one another without a gap or a fork. Long form: `make proof-kill`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from agent.alerts import AlertBook
 
 pytestmark = [pytest.mark.mosquitto, pytest.mark.timeout(7200)]
 PROCESS = Path(__file__).resolve().parents[1] / "crash" / "agent_process.py"
@@ -41,21 +43,16 @@ class Nursery:
     """The process that forks agents; one lives at a time."""
 
     def __init__(self, path: Path, port: int) -> None:
-        self.path, self.port = path, port
+        self.path, self.port, self.born = path, port, 0
         self.process = subprocess.Popen(
             [sys.executable, PROCESS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def give_birth(self, steps: int, kill: tuple[str, int] | None = None, finish: bool = False, names: str = "") -> int:
         assert self.process.stdin is not None
-        order = {
-            "path": str(self.path),
-            "port": self.port,
-            "steps": steps,
-            "kill": kill,
-            "finish": finish,
-            "names": names,
-        }
+        self.born += 1
+        order = {"path": str(self.path), "port": self.port, "steps": steps, "noise": self.born}
+        order |= {"kill": kill, "finish": finish, "names": names}
         print(json.dumps(order), file=self.process.stdin, flush=True)
         return int(self._line()["pid"])
 
@@ -90,13 +87,40 @@ def nursery(stage: Any) -> Iterator[Callable[[int], Nursery]]:
         nursery.close()
 
 
-def expected(steps: int) -> dict[str, set[bytes]]:
-    """What an agent that is never killed sends."""
-    process = load_process()
-    book = AlertBook(process.ADDRESS)
-    events = [event for step in range(steps) for event in process.judge(book, step)]
-    assert len(events) > steps / 4
-    return {event.id: {process.alert_message(event).body} for event in events}
+def committed(path: Path) -> dict[str, set[bytes]]:
+    """The transitions that the store has committed, delivered or not."""
+    with contextlib.closing(sqlite3.connect(path)) as store:
+        return {key: {body} for key, body in store.execute("SELECT key, body FROM event")}
+
+
+def assert_one_story(events: dict[str, set[bytes]], steps: int) -> None:
+    """Each theft of the world is one alert, raised at its step, with revisions in a row, cleared if it is over."""
+    world = load_process()
+    lives: dict[str, dict[int, Any]] = defaultdict(dict)
+    for (body,) in events.values():
+        event = json.loads(body)
+        alert = event["data"]
+        assert alert["revision"] not in lives[alert["alert_id"]], "two contents of one revision"
+        lives[alert["alert_id"]][alert["revision"]] = event
+    told: dict[int, list[tuple[float, str]]] = defaultdict(list)
+    for revisions in lives.values():
+        assert sorted(revisions) == list(range(1, len(revisions) + 1))
+        states = [revisions[n]["data"]["state"] for n in sorted(revisions)]
+        assert states[0] == "raised"
+        assert set(states[1:-1]) <= {"updated"}
+        zone = int(revisions[1]["data"]["zone"].removeprefix("zone-"))
+        began_s = datetime.fromisoformat(revisions[1]["time"]).timestamp()
+        told[zone].append((began_s, states[-1]))
+    for zone in range(world.ZONES):
+        theft = [world.active(zone, step) for step in range(steps)]
+        begins = [
+            world.T0 + world.INTERVAL_S * step
+            for step in range(steps)
+            if theft[step] and (step == 0 or not theft[step - 1])
+        ]
+        story = sorted(told[zone])
+        assert [began_s for began_s, _ in story] == begins
+        assert all(state == "cleared" for _, state in story[:-1])
 
 
 def test_killed_at_every_step_and_at_random_with_outages(
@@ -150,7 +174,7 @@ def test_killed_at_every_step_and_at_random_with_outages(
     wait(listener.client.is_connected)
     agents.give_birth(steps, finish=True)
     assert agents.end() == 0
-    wanted = expected(steps)
+    wanted = committed(agents.path)
     wait(lambda: len(listener.events) >= len(wanted), 30.0)
     lost = set(wanted) - set(listener.events)
     invented = set(listener.events) - set(wanted)
@@ -160,6 +184,7 @@ def test_killed_at_every_step_and_at_random_with_outages(
         f"{outages} outages, {time.monotonic() - began_s:.0f} s: {len(wanted)} alert transitions, {len(lost)} lost,"
         f" {len(invented)} invented, {listener.duplicates} duplicates, {len(differing)} of them differing"
     )
+    assert_one_story(wanted, steps)
     assert not lost
     assert not invented
     assert dict(listener.events) == wanted

@@ -1,10 +1,14 @@
-"""An agent to be killed: the real store, alert book and publisher over a world that is a pure function of the step.
+"""An agent to be killed: the real store, alert book and publisher over a world of thefts that begin and end.
+
+When they do is a pure function of the step. How large they look is not: like a real meter, the world never gives the
+same reading twice, so a step that is done again after a kill says something else, and an alert of which only half was
+committed shows.
 
 Started once by the test, it imports everything and then forks a child for each line of JSON on its standard input, so
 that hundreds of agents can be killed in a minute. A child goes on from the last checkpoint, as an agent does. It kills
 itself (SIGKILL) at the n-th time that the named step is reached, or is killed from outside, or ends in order.
 
-    {"path": ..., "port": ..., "steps": 200, "kill": ["store.before-commit", 3] | null, "finish": false}
+    {"path": ..., "port": ..., "steps": 200, "noise": 7, "kill": ["store.before-commit", 3] | null, "finish": false}
 
 Answers, one line each: {"pid": n} at the fork, {"ended": wait status} at the end.
 """
@@ -36,28 +40,33 @@ from agent.wire import Address, AlertEvent, Balance, utc
 from core.evidence import Evidence, LossKind, Residual, Suspect
 
 T0 = 1_767_225_600.0
-INTERVAL_S = 900.0
+INTERVAL_S = 7200.0  # so that a theft begins more than a day after the last one of its zone: no flapping
 ZONES = 6
 ADDRESS = Address("acme", "riverside-12", "gw-0012")
 PACE = Pace(start_jitter_s=0.02, pause_s=0.05, pause_limit_s=0.2, silence_s=2.0, backoff_s=0.02, backoff_limit_s=0.1)
 
 
-def world(step: int) -> list[Evidence]:
+def active(zone: int, step: int) -> bool:
+    """Whether there is a theft in a zone at a step."""
+    return (step + 7 * zone) % 40 < 25
+
+
+def world(step: int, noise: random.Random) -> list[Evidence]:
     """What the detector says at a step: each zone has thefts that begin, change and end."""
     said = []
     for zone in range(ZONES):
         phase = step + 7 * zone
         episode, age = divmod(phase, 40)
         draw = random.Random(f"{zone}/{episode}")
-        watts = draw.uniform(50, 900) * (1 + age // 10)
+        watts = draw.uniform(50, 900) * (1 + age // 10) * noise.uniform(0.98, 1.02)
         probability = min(0.98, 0.3 + 0.03 * age)
         time_s = T0 + INTERVAL_S * step
-        onset_s = T0 + INTERVAL_S * (step - age) - draw.uniform(600, 6000) - 60 * age
+        onset_s = T0 + INTERVAL_S * (step - age) - noise.uniform(600, 6000)
         said.append(
             Evidence(
                 zone=f"zone-{zone}",
                 time_s=time_s,
-                active=age < 25,
+                active=active(zone, step),
                 episode=episode,
                 kind=LossKind.BYPASS,
                 onset_s=onset_s,
@@ -74,11 +83,6 @@ def world(step: int) -> list[Evidence]:
     return said
 
 
-def judge(book: AlertBook, step: int) -> list[AlertEvent]:
-    """One step of the alert book."""
-    return book.apply(world(step))
-
-
 def balance(step: int) -> Balance:
     """One balance message."""
     end_s = T0 + INTERVAL_S * step
@@ -88,10 +92,10 @@ def balance(step: int) -> Balance:
     )  # fmt: skip
 
 
-def live(path: str, port: int, steps: int, probe: Callable[[str], None], finish: bool) -> None:
+def live(path: str, port: int, steps: int, noise: random.Random, probe: Callable[[str], None], finish: bool) -> None:
     """From the last checkpoint to step `steps`; then until the outbox is empty (`finish`), or for ever."""
     probe("agent.begin")
-    store = Store(path, T0, probe=probe)
+    store = Store(path, T0, history_days=10_000, probe=probe)
     probe("agent.opened")
     book = AlertBook(ADDRESS)
     saved, at = store.checkpoint("alerts"), store.checkpoint("step")
@@ -106,7 +110,7 @@ def live(path: str, port: int, steps: int, probe: Callable[[str], None], finish:
     thread.start()
     while step < steps:
         probe("agent.step")
-        events = judge(book, step)
+        events: list[AlertEvent] = book.apply(world(step, noise))
         probe("agent.judged")
         messages = [*map(alert_message, events), balance_message(balance(step))]
         history = [HistoryRow(T0 + INTERVAL_S * step, np.full(40, 1.0 * step), np.zeros(40))]
@@ -131,7 +135,7 @@ def child(order: dict[str, Any]) -> None:
         if kill is not None and kill[0] == name and reached[name] == kill[1]:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    live(order["path"], order["port"], order["steps"], probe, order["finish"])
+    live(order["path"], order["port"], order["steps"], random.Random(order["noise"]), probe, order["finish"])
     if order.get("names"):
         with open(order["names"], "w") as file:
             json.dump(sorted(reached), file)
