@@ -63,8 +63,8 @@ class Balance:
 class HistoryRow:
     """All meters at one boundary, in the order of `Pipeline.meters`: what the store keeps for `history_days`.
 
-    `wh`: energy booked until then: a register that goes on over replacements, and over gaps by estimate. `sd_wh`: its
-    standard error, negative where the meter was not read at this boundary.
+    `wh`: energy booked until then: a register that goes on over replacements, and over gaps by estimate. `sd_wh`:
+    its standard error, negative where the meter was not read at this boundary (beyond -100 kWh: not for three rows).
     """
 
     time_s: float
@@ -94,13 +94,13 @@ class _Zone:
     def rows(self, aligned: AlignedRows) -> tuple[ZoneRows, NDArray[np.bool_], Floats]:
         """The zone's rows, which sub-meters were missed, and the share of meters read."""
         count = len(aligned)
-        subs, sums = np.empty((count, len(self.columns) - 1)), np.empty((count, 6))
+        subs, sums = np.empty((count, len(self.columns) - 1)), np.empty((count, 7))
         _balance.residual_rows(
             aligned.energy_wh, aligned.error_wh, aligned.lost_wh2, self.columns, self.sign, subs, sums
         )
-        main, residual, boundary, lost, read = (np.ascontiguousarray(sums[:, k]) for k in (0, 2, 3, 4, 5))
+        main, residual, boundary, lost, read, gap = (np.ascontiguousarray(sums[:, k]) for k in (0, 2, 3, 4, 5, 6))
         missed = aligned.error_wh[:, self.columns[1:]] < 0
-        return ZoneRows(aligned.ends_s, main, subs, residual, boundary, lost), missed, read
+        return ZoneRows(aligned.ends_s, main, subs, residual, boundary, lost, gap), missed, read
 
 
 class Pipeline:
@@ -146,7 +146,7 @@ class Pipeline:
                         config.detection.false_alarms_per_year,
                         config.detection.confidence,
                         config.detection.guard_days,
-                        _offset_s(config.site.timezone),
+                        offset_s(config.site.timezone),
                     ),
                     scorer=scorer,
                 ),
@@ -228,7 +228,8 @@ class Pipeline:
         start = max(monitor.history.first, stop - count)
         rows, read = rows[count - (stop - start) :], read[count - (stop - start) :]
         loss = monitor.history.expected(start, stop)
-        variance = rows.boundary_wh2 + np.concatenate([rows.boundary_wh2[:1], rows.boundary_wh2[:-1]]) + rows.lost_wh2
+        edge = rows.boundary_wh2 + rows.gap_wh2
+        variance = edge + np.concatenate([edge[:1], edge[:-1]]) + rows.lost_wh2
         step_s = self.interval_s
         return [
             Balance(
@@ -250,10 +251,10 @@ class Pipeline:
         scores: dict[str, dict[str, float]] = {}
         for zone in self._zones:
             monitor = zone.monitor
-            loss = monitor.loss()
-            judged = monitor.scores.probability(loss)
+            rows = monitor.scores.rows(monitor.loss(), monitor.suspicion)
+            judged = monitor.scores.probability(rows)
             probability = monitor.suspicion if judged is None else judged
-            for meter, p, row in zip(monitor.zone.subs, probability, monitor.scores.rows(loss), strict=True):
+            for meter, p, row in zip(monitor.zone.subs, probability, rows, strict=True):
                 named = {"theft_probability": float(p), **dict(zip(FEATURES, row.tolist(), strict=True))}
                 scores.setdefault(meter, named)
         return scores
@@ -310,7 +311,7 @@ class Pipeline:
             self._aligner.state[name][:] = values[f"aligner.{name}"]
 
 
-def _offset_s(timezone: str) -> float:
+def offset_s(timezone: str) -> float:
     """Standard time of the people in the building minus UTC; daylight saving does not move their meters."""
     zone = zoneinfo.ZoneInfo(timezone)
     winter = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC).astimezone(zone)

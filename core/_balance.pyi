@@ -16,6 +16,7 @@ def align_rows(
     offset_wh: Floats,
     booked_wh: Floats,
     gap_var: Floats,
+    gap_h: Floats,
     profile_w: Floats,
     seen: Floats,
     spread: Floats,

@@ -14,6 +14,7 @@ cdef enum:  # flags of one register at one boundary, as in core.intervals.Flag
     JUMP = 8
     FIRST = 16
 
+cdef double LONG_WH = 1e5  # added to the standard error in a long gap, whose error lasts from row to row
 cdef double UNKNOWN_WH = 1e6  # standard error of what was never read: the balance starts anew behind it
 
 
@@ -28,12 +29,14 @@ def align_rows(
     double[::1] offset_wh,           # STATE [M] booked energy minus register, since replacements
     double[::1] booked_wh,           # STATE [M] energy booked so far: a register that never breaks
     double[::1] gap_var,             # STATE [M] variance of what was booked without a reading
+    double[::1] gap_h,               # STATE [M] hours without a reading
     double[:, ::1] profile_w,        # STATE [M, 24] mean power by hour of day
     double[:, ::1] seen,             # STATE [M, 24] how many rows stand behind it
     double[::1] spread,              # STATE [M] variance of a row's power around the profile, W^2
     double[:, ::1] booked,           # OUT [T, M] booked energy at the row's end, Wh
     double[:, ::1] energy,           # OUT [T, M] its growth over the row, Wh
-    double[:, ::1] error,            # OUT [T, M] standard error of `booked`, Wh (single precision); negative: not read
+    double[:, ::1] error,            # OUT [T, M] standard error of `booked`, Wh (single precision); negative: not
+                                     # read; beyond -LONG_WH: in a gap of three rows or more
     double[:, ::1] lost,             # OUT [T, M] variance of energy that is lost for good in the row, Wh^2
     unsigned char[:, ::1] flags,     # OUT [T, M]
     double memory,                   # rows per bin that the profile remembers
@@ -46,7 +49,7 @@ def align_rows(
     if (sd_wh.shape[1] != meters or booked.shape[1] != meters or energy.shape[1] != meters
             or error.shape[1] != meters or lost.shape[1] != meters or flags.shape[1] != meters
             or signed_net.shape[0] != meters or limit_w.shape[0] != meters or last_wh.shape[0] != meters
-            or offset_wh.shape[0] != meters or booked_wh.shape[0] != meters or gap_var.shape[0] != meters
+            or offset_wh.shape[0] != meters or booked_wh.shape[0] != meters or gap_var.shape[0] != meters or gap_h.shape[0] != meters
             or spread.shape[0] != meters or profile_w.shape[0] != meters or seen.shape[0] != meters
             or profile_w.shape[1] != 24 or seen.shape[1] != 24):
         raise ValueError("align_rows: meters do not agree")
@@ -56,13 +59,13 @@ def align_rows(
     with nogil:
         for t in range(rows):
             _align_row(&wh[t, 0], &sd_wh[t, 0], hours[t], bins[t], &signed_net[0], &limit_w[0], &last_wh[0],
-                       &offset_wh[0], &booked_wh[0], &gap_var[0], &profile_w[0, 0], &seen[0, 0], &spread[0],
+                       &offset_wh[0], &booked_wh[0], &gap_var[0], &gap_h[0], &profile_w[0, 0], &seen[0, 0], &spread[0],
                        &booked[t, 0], &energy[t, 0], &error[t, 0], &lost[t, 0], &flags[t, 0], memory, meters)
 
 
 cdef void _align_row(
     const double* wh, const double* sd_wh, double hours, int hour, const unsigned char* signed_net,
-    const double* limit_w, double* last_wh, double* offset_wh, double* booked_wh, double* gap_var,
+    const double* limit_w, double* last_wh, double* offset_wh, double* booked_wh, double* gap_var, double* gap_h,
     double* profile_w, double* seen, double* spread, double* booked, double* energy, double* error, double* lost,
     unsigned char* flags, double memory, Py_ssize_t meters,
 ) noexcept nogil:
@@ -81,9 +84,10 @@ cdef void _align_row(
             flags[j] = MISSED
             if not isnan(last_wh[j]):
                 booked_wh[j] = before + expected
-                # Deviations from the profile last for hours: twice the variance of independent rows.
-                gap_var[j] += 2.0 * spread[j] * hours * hours
-                error[j] = -<double> <float> (sqrt(gap_var[j]) + 1e-3)
+                # Deviations from the profile last for an hour, and most of them for as long as the gap.
+                gap_var[j] += spread[j] * hours * (1.0 + 0.8 * (2.0 * gap_h[j] + hours))
+                gap_h[j] += hours
+                error[j] = -<double> <float> (sqrt(gap_var[j]) + (LONG_WH if gap_h[j] > 2.5 * hours else 1e-3))
             else:
                 error[j] = -UNKNOWN_WH
         elif isnan(last_wh[j]):  # the first reading starts the count
@@ -109,7 +113,8 @@ cdef void _align_row(
             if flags[j] & (REPLACED | JUMP):
                 booked_wh[j] = before + expected
                 offset_wh[j] = booked_wh[j] - wh[j]
-                lost[j] = gap_var[j] + 2.0 * spread[j] * hours * hours + sd_wh[j] * sd_wh[j]
+                # What flowed before the new meter was read may have been a shower: three times the usual scatter.
+                lost[j] = gap_var[j] + 9.0 * spread[j] * hours * hours + sd_wh[j] * sd_wh[j]
             else:
                 booked_wh[j] = wh[j] + offset_wh[j]
                 if gap_var[j] == 0.0:  # no gap: the profile learns from whole rows only
@@ -123,7 +128,7 @@ cdef void _align_row(
                     mean[0] += miss / count[0]
             error[j] = <double> <float> sd_wh[j]
             last_wh[j] = wh[j]
-            gap_var[j] = 0.0
+            gap_var[j] = gap_h[j] = 0.0
         booked[j] = booked_wh[j]
         energy[j] = booked_wh[j] - before
 
@@ -142,12 +147,13 @@ def residual_rows(
     const int[::1] columns,          # IN [N + 1] of the main meter, then of the sub-meters
     const double[::1] sign,          # IN [N + 1] +1, -1; the main meter's is +1
     double[:, ::1] subs,             # OUT [T, N] signed sub-meter energies, Wh
-    double[:, ::1] sums,             # OUT [T, 6] main, sum, residual, boundary variance, lost variance, share read
+    double[:, ::1] sums,             # OUT [T, 7] main, sum, residual, boundary variance, lost variance, share read,
+                                     # variance of long gaps
 ):
     """Residual of one zone: main minus the signed sum of its sub-meters, with both variances."""
     cdef Py_ssize_t rows = energy.shape[0], count = columns.shape[0], meters = energy.shape[1], t, k
     if (sign.shape[0] != count or subs.shape[0] != rows or subs.shape[1] != count - 1 or sums.shape[0] != rows
-            or sums.shape[1] != 6 or error.shape[0] != rows or error.shape[1] != meters
+            or sums.shape[1] != 7 or error.shape[0] != rows or error.shape[1] != meters
             or lost.shape[0] != rows or lost.shape[1] != meters):
         raise ValueError("residual_rows: shapes do not agree")
     for k in range(count):
@@ -164,17 +170,20 @@ cdef void _residual_row(
     double* subs, double* sums, Py_ssize_t count,
 ) noexcept nogil:
     cdef Py_ssize_t k
-    cdef int column = columns[0]
-    cdef double total = 0.0, e, var = error[column] * error[column], gone = lost[column]
-    cdef double read = 0.0 if error[column] < 0 else 1.0
-    for k in range(1, count):
+    cdef int column
+    cdef double total = 0.0, var = 0.0, gap = 0.0, gone = 0.0, read = 0.0, e
+    for k in range(count):
         column = columns[k]
-        e = sign[k] * energy[column]
-        subs[k - 1] = e
-        total += e
-        var += error[column] * error[column]
+        if k > 0:
+            subs[k - 1] = sign[k] * energy[column]
+            total += subs[k - 1]
+        e = error[column]
+        if e < -0.5 * UNKNOWN_WH or e > -0.5 * LONG_WH:
+            var += e * e
+        else:
+            gap += (e + LONG_WH) * (e + LONG_WH)
         gone += lost[column]
-        if error[column] >= 0:
+        if e >= 0:
             read += 1.0
     sums[0] = energy[columns[0]]
     sums[1] = total
@@ -182,6 +191,7 @@ cdef void _residual_row(
     sums[3] = var
     sums[4] = gone
     sums[5] = read / count
+    sums[6] = gap
 
 
 def predict_rows(const double[:, ::1] phi, const double[::1] coefficients, double[::1] out):

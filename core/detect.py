@@ -40,8 +40,8 @@ BLOCK_DAYS = 28
 PRIOR_SHARE = 5e-4  # standard deviation of a day's unexplained power, as a share of load, before we know better
 PRIOR_DAYS = 6.0
 FLOOR_SHARE = 5e-4  # below it a theft cannot be told from class drift
-TAIL = 1.3
-TAIL_SHORT = 1.6  # for onsets of less than half a day: missed polls and late reads, where tails are heavier
+TAIL = 1.15
+TAIL_SHORT = 1.6  # for what rests on less than a day: missed polls and late reads, where tails are heavier
 _STEP = 0.4  # share of the weather's variance by which two successive days differ
 _WALK_SHARE = 0.16  # variance that the level gains in a month, in units of the weather's
 
@@ -115,7 +115,7 @@ def threshold(age_h: float, share: float, rate_per_year: float, days: int) -> fl
     z = NormalDist().inv_cdf(1 - min(0.01, alone / looks / 2))
     n = PRIOR_DAYS + days
     student = z * (1 + (z**2 + 1) / (4 * n) + (5 * z**4 + 16 * z**2 + 3) / (96 * n**2))
-    return student * (TAIL if age_h >= 12 else TAIL_SHORT)
+    return student * (TAIL if age_h > (24 if share < 1 else 12) else TAIL_SHORT)
 
 
 @cache
@@ -171,11 +171,18 @@ def _search(
 
 
 def search_all_day(
-    booked_wh: Floats, boundary_wh2: Floats, row_h: float, noise: Noise, rate: float, sign: float = 1.0
+    booked_wh: Floats,
+    boundary_wh2: Floats,
+    lost_wh2: Floats,
+    row_h: float,
+    noise: Noise,
+    rate: float,
+    sign: float = 1.0,
 ) -> Finding | None:
     """Look for an onset in the last 56 days of all-day power.
 
-    booked_wh [T + 1]: cumulative unexplained energy at boundaries, boundary_wh2 [T + 1] its variance.
+    booked_wh [T + 1]: cumulative unexplained energy at boundaries, boundary_wh2 [T + 1] its variance; lost_wh2 [T + 1]:
+    cumulative variance of energy that was lost for good.
     """
     last = len(booked_wh) - 1
     ages = [a for a in AGES_H if a % row_h == 0 and a / row_h <= last]
@@ -189,7 +196,7 @@ def search_all_day(
     cov = noise.weather_w2 * corr + noise.walk_w2_h * since + noise.level_w2
     v = boundary_wh2[at]
     n = np.arange(len(power))
-    cov[n, n] += (v[:-1] + v[1:]) / length**2 + noise.rough_w2h / length
+    cov[n, n] += (v[:-1] + v[1:] - np.diff(lost_wh2[at])) / length**2 + noise.rough_w2h / length
     cov[n, n] += np.where(length < 24, noise.quarter_w2, 0.0)
     shared = v[1:-1] / (length[:-1] * length[1:])
     cov[n[:-1], n[1:]] -= shared
@@ -198,7 +205,13 @@ def search_all_day(
 
 
 def search_block(
-    booked_wh: Floats, boundary_wh2: Floats, row_h: float, noise: Noise, rate: float, sign: float = 1.0
+    booked_wh: Floats,
+    boundary_wh2: Floats,
+    lost_wh2: Floats,
+    row_h: float,
+    noise: Noise,
+    rate: float,
+    sign: float = 1.0,
 ) -> Finding | None:
     """Look for an onset in the same quarter of the last 28 days: the one that ends at the last boundary."""
     rows, day = round(BLOCK_H / row_h), round(24 / row_h)
@@ -216,5 +229,6 @@ def search_block(
         steps = np.minimum(steps, 9 * np.median(steps))
     own = (PRIOR_DAYS * noise.rough_w2h / BLOCK_H + float(steps.sum()) / 2) / (PRIOR_DAYS + len(steps))
     n = np.arange(days)
-    cov[n, n] += (boundary_wh2[ends] + boundary_wh2[ends - rows]) / BLOCK_H**2 + own
+    lost = lost_wh2[ends] - lost_wh2[ends - rows]
+    cov[n, n] += (boundary_wh2[ends] + boundary_wh2[ends - rows] + lost) / BLOCK_H**2 + own
     return _search(power, cov, ages_h, 1 / BLOCKS, rate, sign, noise.days)

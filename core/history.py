@@ -22,7 +22,9 @@ class History:
         self.count = 0  # rows of all time
         self._at = 0  # place of `first` in memory
         size = self._size = capacity + capacity // 4 + 64
-        self._column = {name: np.zeros(size) for name in ("ends_s", "main", "residual", "boundary", "lost", "read")}
+        self._column = {
+            name: np.zeros(size) for name in ("ends_s", "main", "residual", "boundary", "lost", "gap", "read")
+        }
         self._subs = np.zeros((size, subs))
         self._missed = np.zeros((size, subs), np.bool_)
         self._expected = np.zeros(size)
@@ -42,6 +44,7 @@ class History:
             ("residual", rows.residual_wh),
             ("boundary", rows.boundary_wh2),
             ("lost", rows.lost_wh2),
+            ("gap", rows.gap_wh2),
             ("read", read),
         ):
             self._column[name][place] = values
@@ -90,7 +93,9 @@ class History:
         """Views of rows start .. stop - 1 of all time."""
         s = self._slice(start, stop)
         c = self._column
-        return ZoneRows(c["ends_s"][s], c["main"][s], self._subs[s], c["residual"][s], c["boundary"][s], c["lost"][s])
+        return ZoneRows(
+            c["ends_s"][s], c["main"][s], self._subs[s], c["residual"][s], c["boundary"][s], c["lost"][s], c["gap"][s]
+        )
 
     def read(self, start: int, stop: int) -> Floats:
         """Share of meters that answered, per row."""
@@ -108,6 +113,11 @@ class History:
         """Unexplained energy and its variance at the boundaries of rows start .. stop - 1, [rows + 1] views."""
         s = self._slice(start, stop)
         return self._booked[s.start : s.stop + 1], self._booked_var[s.start : s.stop + 1]
+
+    def gap_before(self, row: int) -> float:
+        """Variance of long gaps at the start of `row`; 0 where nothing is before it."""
+        before = row - 1
+        return float(self._column["gap"][before - self.first + self._at]) if before >= self.first else 0.0
 
     def main_before(self, row: int) -> float:
         """Main energy of the row before `row`; that of `row` itself where nothing is before it."""

@@ -53,7 +53,11 @@ OUTLIER = 4.0  # standard deviations
 
 @dataclass(frozen=True, slots=True)
 class ZoneRows:
-    """Rows of one zone: energies in Wh [T], `subs_wh` [T, N], `boundary_wh2` variance at the row's end, `lost_wh2`."""
+    """Rows of one zone: energies in Wh [T], `subs_wh` [T, N].
+
+    boundary_wh2: variance at the row's end, independent from row to row; gap_wh2: the same of meters in a long gap,
+    whose error lasts until they answer; lost_wh2: variance of energy that is lost for good.
+    """
 
     ends_s: Floats
     main_wh: Floats
@@ -61,6 +65,7 @@ class ZoneRows:
     residual_wh: Floats
     boundary_wh2: Floats
     lost_wh2: Floats
+    gap_wh2: Floats
 
     def __len__(self) -> int:
         return len(self.ends_s)
@@ -74,6 +79,7 @@ class ZoneRows:
             self.residual_wh[mask],
             self.boundary_wh2[mask],
             self.lost_wh2[mask],
+            self.gap_wh2[mask],
         )
 
     def __getitem__(self, rows: slice) -> ZoneRows:
@@ -84,7 +90,17 @@ class ZoneRows:
             self.residual_wh[rows],
             self.boundary_wh2[rows],
             self.lost_wh2[rows],
+            self.gap_wh2[rows],
         )
+
+
+def jumps_wh2(rows: ZoneRows, gap_before_wh2: float) -> Floats:
+    """Variance by which each row's booked energy may jump: energy lost, errors of long gaps as they come and go.
+
+    `gap_before_wh2`: that of the boundary before the first row.
+    """
+    steps: Floats = rows.lost_wh2 + np.abs(np.diff(rows.gap_wh2, prepend=gap_before_wh2))
+    return steps
 
 
 class LossModel:
@@ -140,7 +156,7 @@ class LossModel:
         """What a second of read delay leaves out at each row's end, Wh."""
         return rows.main_wh / (3600.0 * self.hours)
 
-    def absorb(self, rows: ZoneRows) -> Floats:
+    def absorb(self, rows: ZoneRows, gap_before_wh2: float = 0.0) -> Floats:
         """Learn from rows, oldest first; the innovations and their variances [T, 2]."""
         out = np.empty((len(rows), 2))
         hours = np.full(len(rows), self.hours)
@@ -150,7 +166,7 @@ class LossModel:
             self.design(rows),
             np.ascontiguousarray(rows.residual_wh),
             np.ascontiguousarray(rows.boundary_wh2),
-            (MISFIT * rows.main_wh) ** 2 + rows.lost_wh2,
+            (MISFIT * rows.main_wh) ** 2 + jumps_wh2(rows, gap_before_wh2),
             hours,
             self._walk,
             self._keep,

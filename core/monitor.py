@@ -24,7 +24,7 @@ from core.detect import BLOCKS, FLOOR_SHARE, Finding, Noise, learn_noise, search
 from core.evidence import Evidence, LossKind, Residual, Suspect
 from core.features import FEATURES, Loss
 from core.history import History
-from core.losses import BURDEN_W, COMMON, HOURS, WEATHER, LossModel, ZoneRows
+from core.losses import BURDEN_W, COMMON, HOURS, WEATHER, LossModel, ZoneRows, jumps_wh2
 from core.scoring import Scorer, ZoneScores
 from core.signs import MeterSign, SignKind
 
@@ -48,9 +48,10 @@ CLEAR_SHARE = 0.25  # gone means: less than this share of what it was
 BEFORE_DAYS, AFTER_DAYS = 56, 28  # rows around an onset that attribution sees
 BEFORE_LEAST_DAYS = 21  # with fewer left before the onset, it is not asked again
 SUSPECT_MIN = 0.005
+SUSPICION_KEPT = 0.5 ** (MARK_H / (90 * 24))  # from mark to mark while nothing is latched: half is forgotten in 90 days
 FEATURES_OF = 3  # so many suspects' features go with the evidence
 SIGNS_MAX = 256  # per zone: bounds what a meter that floods its event log can make us keep
-START_DAYS = (10.0, 60.0)  # when what was there from the start is judged
+START_DAYS = (8.0, 60.0)  # when what was there from the start is judged
 START_Z = 6.0
 COMMON_DAY_W, COMMON_MEAN_W = 5.0, 7.5  # unmetered load per sub-meter that a house may have: by day, over 24 h
 BYPASS_W = 4.0  # a meter that shows less is bypassed, not just slow
@@ -128,7 +129,7 @@ class ZoneMonitor:
         self.posterior: Posterior | None = None
         self.signs: list[MeterSign] = []
         self.scores = ZoneScores(zone.subs, row_h, self.settings.offset_s, scorer)
-        self.suspicion = np.zeros(count)  # the highest probability each sub-meter ever reached in an alarm
+        self.suspicion = np.zeros(count)  # highest probability of each sub-meter in an alarm; fades
         self._reference: Floats | None = None  # coefficients of the honest building while an alarm from the start is on
         self._track = np.array(FOLLOW_ANEW)
 
@@ -166,6 +167,8 @@ class ZoneMonitor:
     def _follow_scores(self) -> None:
         latched = self.alarms.get(1.0)
         self.scores.follow(self.history, self.signs, None if latched is None else latched.onset)
+        if latched is None:
+            self.suspicion *= SUSPICION_KEPT
 
     def sign(self, sign: MeterSign) -> None:
         """Keep a tamper sign of one of the zone's meters; others are ignored."""
@@ -192,14 +195,14 @@ class ZoneMonitor:
             self._track,
             np.ascontiguousarray(rows.residual_wh - expected),
             np.ascontiguousarray(rows.boundary_wh2),
-            (DRIFT_SHARE * rows.main_wh) ** 2 + rows.lost_wh2,
+            (DRIFT_SHARE * rows.main_wh) ** 2 + jumps_wh2(rows, history.gap_before(first)),
             np.full(len(rows), FAST_SHARE * load_wh),
             OUTLIER,
             out,
         )
         booked, variance = history.booked(first, history.count)
         booked[1:] = out[:, 0]
-        variance[1:] = out[:, 1]
+        variance[1:] = out[:, 1] + rows.gap_wh2
 
     def _coefficients(self) -> Floats:
         """What is expected of the building: weather apart, which nobody can foretell."""
@@ -214,7 +217,8 @@ class ZoneMonitor:
         """The first of the last `count` rows at which a large loss shows, None if there is none or one is latched."""
         if 1.0 in self.alarms:
             return None
-        limit = FAST_SHARE * self._load_w() + 6.0 * np.sqrt(self._follow[-count:, 1] + 1.0)
+        variance = self.history.booked(self.history.count - count, self.history.count)[1][1:]
+        limit = FAST_SHARE * self._load_w() + 6.0 * np.sqrt(variance + 1.0)
         over = np.flatnonzero(self._follow[-count:, 2] > limit)
         return self.history.count - count + int(over[0]) + 1 if len(over) else None
 
@@ -232,7 +236,8 @@ class ZoneMonitor:
             lag = min(round(self.settings.guard_days * self.day_rows), (history.count - self.quiet_from) // 2)
             until = (history.count - lag) // self.day_rows * self.day_rows
             if until > self.absorbed:
-                self.model.absorb(history.rows(max(self.absorbed, history.first), until))
+                start = max(self.absorbed, history.first)
+                self.model.absorb(history.rows(start, until), history.gap_before(start))
                 self.absorbed = until
         self._refresh()
         if not self.alarms:
@@ -278,11 +283,12 @@ class ZoneMonitor:
         if stop - start < round(6 / self.row_h):
             return None
         booked, variance = history.booked(start, stop)
+        lost = np.concatenate([[0.0], np.cumsum(history.rows(start, stop).lost_wh2)])
         rate = self.settings.false_alarms_per_year
-        best = search_all_day(booked, variance, self.row_h, self.noise, rate, sign)
+        best = search_all_day(booked, variance, lost, self.row_h, self.noise, rate, sign)
         end_s = float(history.rows(stop - 1, stop).ends_s[0])
         if mark and end_s % (BLOCK_H * 3600) == 0:
-            block = search_block(booked, variance, self.row_h, self.noise, rate, sign)
+            block = search_block(booked, variance, lost, self.row_h, self.noise, rate, sign)
             if block is not None and (best is None or block.excess > best.excess):
                 best = block
         return best
@@ -291,7 +297,7 @@ class ZoneMonitor:
         """Search both signs; raise, revise or clear."""
         if self.alarms:
             return self._revise(at_s) if mark else []
-        if self.absorbed == 0:  # the load is not known yet
+        if self.history.count < START_DAYS[0] * self.day_rows:  # what was there from the start is judged first
             return []
         for sign in (1.0, -1.0):
             found = self._find(sign, mark)
@@ -399,7 +405,8 @@ class ZoneMonitor:
         history = self.history
         until = alarm.lo // self.day_rows * self.day_rows
         if until > max(self.absorbed, history.first):
-            self.model.absorb(history.rows(max(self.absorbed, history.first), until))
+            start = max(self.absorbed, history.first)
+            self.model.absorb(history.rows(start, until), history.gap_before(start))
             self.absorbed = until
         self.model.skip((history.count - self.absorbed) * self.row_h)
         self.quiet_from = max(alarm.raised, history.count - round(CLEAR_H / self.row_h))
@@ -418,13 +425,14 @@ class ZoneMonitor:
         kwh = float(booked[-1] - booked[0]) / 1000.0
         w = alarm.sign * kwh * 1000.0 / hours
         sd = self._power_sd(hours, float(variance[-1] + variance[0]))
+        posterior = self.posterior if alarm.sign > 0 else None
         if active:
             alarm.loss_w = max(w, 1.0)
+            posterior = self._attribute(alarm)
             if alarm.sign > 0:
-                self.posterior = self._attribute(alarm)
+                self.posterior = posterior
         rows = history.rows(start, stop)
         main = float(rows.main_wh.sum())
-        posterior = self.posterior if alarm.sign > 0 else None
         suspects, upstream = self._suspects(posterior)
         first = history.first
 
@@ -460,7 +468,8 @@ class ZoneMonitor:
         if not suspects:
             return {}
         loss = self.loss()
-        rows, probability = self.scores.rows(loss), self.scores.probability(loss)
+        rows = self.scores.rows(loss, self.suspicion)
+        probability = self.scores.probability(rows)
         place = {meter: j for j, meter in enumerate(self.zone.subs)}
         named = [s.meter for s in suspects[:FEATURES_OF]]
         return {
@@ -513,13 +522,15 @@ class ZoneMonitor:
         """Ask who it is, with the rows around the onset; energy of a gap is spread over it."""
         history = self.history
         least = 0 if alarm.from_start else BEFORE_LEAST_DAYS * self.day_rows
-        if self.posterior is not None and history.first > max(0, alarm.onset - least):
+        if alarm.sign > 0 and self.posterior is not None and history.first > max(0, alarm.onset - least):
             return self.posterior  # the rows around the onset are sliding away: it was known better before
-        start = max(history.first, self.quiet_from, alarm.onset - BEFORE_DAYS * self.day_rows)
+        # An alarm before this one does not hide what the flats used: a loss that swings raises several.
+        start = max(history.first, alarm.onset - BEFORE_DAYS * self.day_rows)
         stop = min(history.count, alarm.onset + AFTER_DAYS * self.day_rows)
         rows, missed = history.rows(start, stop), history.missed(start, stop)
         local_s = rows.ends_s - 1800.0 * self.row_h + self.settings.offset_s
-        boundary = np.concatenate([rows.boundary_wh2[:1], rows.boundary_wh2])
+        boundary = rows.boundary_wh2 + rows.gap_wh2
+        boundary = np.concatenate([boundary[:1], boundary])
         judged = self._judge(
             Rows(
                 sub_wh=spread_gaps(rows.subs_wh, missed),
@@ -533,6 +544,7 @@ class ZoneMonitor:
             Onset(alarm.lo - start if alarm.lo > start else 0, max(alarm.onset - start, 0), max(alarm.hi - start, 0)),
             signs=self._sign_evidence(alarm),
             prior_log_odds=self.scores.prior(),
+            surplus=alarm.sign < 0,
         )
         self.suspicion = np.maximum(self.suspicion, judged.probability)
         return Posterior(judged.probability, judged.nobody, judged.mechanism, judged.statistics)
