@@ -28,7 +28,7 @@ METER = b"CHM\x00\x00\x00\x00\x02"
 
 def ours(counter: int = COUNTER, **changes: object) -> Ciphering:
     counters = iter(range(counter, counter + 1000))
-    return Ciphering(EK, AK, TITLE, counters.__next__, METER, **changes)  # type: ignore[arg-type]
+    return Ciphering(EK, AK, TITLE, counters.__next__, METER, **changes)
 
 
 def meters() -> Ciphering:
