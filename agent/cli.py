@@ -17,6 +17,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "demo": ("agent.verbs.demo:command", "See a theft found, from the meters' octets to the utility's subscriber"),
     "run": ("agent.verbs.run:command", "Read the meters and tell the utility: the service"),
     "check": ("agent.verbs.check:command", "Check a site file, and with --online the devices and the broker"),
+    "init": ("agent.verbs.init:command", "Write a first site file from the meters that answer on a port"),
     "config": ("agent.verbs.config:command", "Show the configuration in effect, or its JSON Schema"),
     "status": ("agent.verbs.status:command", "Show what the running agent says of itself"),
     "watch": ("agent.verbs.watch:command", "Watch the running agent live in a terminal"),

@@ -216,6 +216,37 @@ def test_without_broker_and_building_the_agent_says_so_in_one_line_each_and_ends
     assert sum("cannot open serial port" in line for line in text.splitlines()) < 20
 
 
+def test_init_writes_a_site_file_that_check_finds_right(tmp_path: Path, building: Callable) -> None:
+    port = free_port()
+    site = site_file(tmp_path, "mqtt://127.0.0.1:1")
+    site.write_text(site.read_text().replace(f'"{tmp_path}/line"', f'"tcp://127.0.0.1:{port}"'))
+    building(site)
+    made = tmp_path / "made.toml"
+    line = f"tcp://127.0.0.1:{port}"
+    init = checkmeter("init", line, "-o", made, "--last", 20, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    said, _ = init.communicate(timeout=60)
+    assert init.returncode == 0, said
+    check = checkmeter("check", "--online", made, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    said, _ = check.communicate(timeout=60)
+    answered = re.findall(r"^ok    meter (\S+):", said, re.MULTILINE)
+    assert answered == ["main", "meter-17", "meter-18", "meter-19"], said
+    again = checkmeter("init", line, "-o", made, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    said, _ = again.communicate(timeout=60)
+    assert again.returncode == 2
+    assert "exists" in said
+
+
+def test_check_online_tells_of_each_thing_that_is_not_there(tmp_path: Path) -> None:
+    site = site_file(tmp_path, f"mqtt://127.0.0.1:{free_port()}")
+    check = checkmeter("check", "--online", site, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    said, _ = check.communicate(timeout=60)
+    assert check.returncode == 69
+    assert re.search(r"^FAIL  broker: mqtt://127.0.0.1", said, re.MULTILINE)
+    assert re.search(r"^FAIL  bus line: cannot open serial port", said, re.MULTILINE)
+    assert re.search(r"^ok    disk:", said, re.MULTILINE)
+    assert "Traceback" not in said
+
+
 def test_two_agents_do_not_share_a_store(tmp_path: Path) -> None:
     site = site_file(tmp_path, f"mqtt://127.0.0.1:{free_port()}")
     with agent(site, tmp_path / "agent.log"):
