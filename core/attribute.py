@@ -53,6 +53,7 @@ NAMES = (
 )
 FLOOR = -50.0  # nat: what was not even tried
 WINDOWS_TRIED = 8
+SECONDS_TRIED, BOTH_ROUNDS = 6, 4
 AFTER_DAYS = 45  # rows later than this after the onset add cost, not knowledge
 
 
@@ -195,41 +196,50 @@ def normalise(total: Floats, nobody_prior: float, lapse: float) -> Floats:
 
 
 def beside(scene: Scene, flats: Weighed, first: int, settings: Settings) -> tuple[int | None, float]:
-    """The flat that most likely steals beside `first`, and how likely: what `first` leaves unexplained is weighed."""
-    own = [k for k, flat in enumerate(flats.what.flat) if flat == first]
-    k = max(own, key=lambda k: float(flats.weight[k]))
-    what = flats.what
-    left = scene.residual_wh - what.mean[k] - what.design[k] * flats.theta[k]
-    load = what.scale[k]
-    nothing = Explanations(what.rows)
-    nothing.add(first, what.name[k], 0.0, scale=load, theta=0.0, theta_sd=1e-6)
-    alone = float(weigh(nothing, left, scene.noise, scene.slots, scene.days)[0][0])
-    others = Explanations(what.rows)
+    """The flat that most likely steals beside `first`, and how likely.
+
+    What `first` leaves unexplained is weighed; then the two explanations are fitted in turn, each to what the other
+    leaves, for `first` alone has taken what it could of the second's.
+    """
+    what, count = flats.what, scene.sub_wh.shape[1]
+    one = max((k for k, flat in enumerate(what.flat) if flat == first), key=lambda k: float(flats.weight[k]))
     best: dict[tuple[int, str], int] = {}  # of every flat and mechanism, the variant that the rows like best
     for j in np.argsort(flats.weight):
-        best[what.flat[j], what.name[j]] = int(j)
-    for (flat, _), j in best.items():
-        if flat != first:
-            others.add(
-                flat, what.name[j], what.log_prior[j], mean=what.mean[j], scale=np.hypot(what.scale[j], load),
-                design=what.design[j], theta=what.theta[j], theta_sd=what.theta_sd[j],
-                design_variance=what.design_variance[j],
-            )  # fmt: skip
+        if what.flat[j] != first:
+            best[what.flat[j], what.name[j]] = int(j)
+    left = scene.residual_wh - what.part(one, float(flats.theta[one]))
+    nothing = Explanations(what.rows)
+    nothing.add(first, what.name[one], 0.0, scale=what.scale[one], theta=0.0, theta_sd=1e-6)
+    alone = float(weigh(nothing, left, scene.noise, scene.slots, scene.days)[0][0])
     taps = mechanisms.taps(scene)
-    taps.scale = [np.hypot(scale, load) for scale in taps.scale]
+    taps.scale = [np.hypot(scale, what.scale[one]) for scale in taps.scale]
     tap = log_sum(weigh(taps, left, scene.noise, scene.slots, scene.days)[0])
-    if not others.flat:
+    others = list(best.values())
+    if not others:
         return None, 0.0
-    total, _ = by_flat(
-        Weighed(others, *weigh(others, left, scene.noise, scene.slots, scene.days)), scene.sub_wh.shape[1], alone
-    )
-    count = len(total)
-    score = np.append(total + log(settings.second_prior / count), [tap - alone + log(settings.second_prior), 0.0])
-    score[first] = -np.inf
-    weight = np.exp(score - score.max())
-    weight /= weight.sum()
-    second = int(np.argmax(weight[:count]))
-    return (second, float(weight[second])) if weight[second] > 0.5 else (None, 0.0)
+    weight = weigh(what.chosen(others, what.scale[one]), left, scene.noise, scene.slots, scene.days)[0]
+    total = np.full(count, -np.inf)
+    for k in np.argsort(-weight)[:SECONDS_TRIED]:
+        j = others[k]
+        total[what.flat[j]] = np.logaddexp(total[what.flat[j]], both(scene, what, one, j, float(flats.theta[one])))
+    prior = log(settings.second_prior)
+    score = np.append(total - alone + prior - log(count), [tap - alone + prior, 0.0])
+    probability = np.exp(score - score.max())
+    probability /= probability.sum()
+    second = int(np.argmax(probability[:count]))
+    return (second, float(probability[second])) if probability[second] > 0.5 else (None, 0.0)
+
+
+def both(scene: Scene, what: Explanations, one: int, two: int, theta: float) -> float:
+    """Log weight of the second explanation beside the first, whose theta starts from `theta`."""
+    weight = np.zeros(1)
+    for _ in range(BOTH_ROUNDS):
+        left = scene.residual_wh - what.part(one, theta)
+        weight, second = weigh(what.chosen([two], what.scale[one]), left, scene.noise, scene.slots, scene.days)
+        left = scene.residual_wh - what.part(two, float(second[0]))
+        _, fitted = weigh(what.chosen([one], what.scale[two]), left, scene.noise, scene.slots, scene.days)
+        theta = float(fitted[0])
+    return float(weight[0])
 
 
 def own_statistics(scene: Scene, own: Signatures) -> list[Floats]:

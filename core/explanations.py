@@ -77,6 +77,21 @@ class Explanations:
             share = log_prior - log(len(WILDNESS))
             self.add(flat, name, share, mean=mean, design=load, scale=wildness * spread, theta=1.0, theta_sd=theta_sd)
 
+    def part(self, k: int, theta: float) -> Floats:
+        """What explanation `k` expects of the rows [T], but for the deviation of a hidden load."""
+        return np.asarray(self.mean[k] + self.design[k] * theta)
+
+    def chosen(self, those: list[int], scale: Floats) -> Explanations:
+        """Those of them, each with one more hidden load of `scale` [T]."""
+        out = Explanations(self.rows)
+        for k in those:
+            out.add(
+                self.flat[k], self.name[k], self.log_prior[k], mean=self.mean[k], scale=np.hypot(self.scale[k], scale),
+                design=self.design[k], theta=self.theta[k], theta_sd=self.theta_sd[k],
+                design_variance=self.design_variance[k],
+            )  # fmt: skip
+        return out
+
 
 def weigh(what: Explanations, residual_wh: Floats, noise: Noise, slots: int, days: float) -> tuple[Floats, Floats]:
     """Log posterior weight [H] of each explanation (not normalised), and theta's mean [H].

@@ -44,7 +44,8 @@ def read(scene: Scene) -> Signatures:
     ratio, sd = level_ratio(scene, np.ones(scene.slots))
     flat, low = flatness(scene)
     crowd, ceiling, at = ceilings(scene)
-    return Signatures(ratio, sd, log_fallen(scene, ratio, sd), flat, low, repetition(scene), crowd, ceiling, at)
+    repeat = np.where(flat > 0, -np.inf, repetition(scene))  # one value repeats itself and is no recording
+    return Signatures(ratio, sd, log_fallen(scene, ratio, sd), flat, low, repeat, crowd, ceiling, at)
 
 
 # -- levels: `hours` [slots] weighs the slots of the day ----------------------------------------------------------
@@ -223,9 +224,12 @@ def crowding(scene: Scene, width: Floats) -> Floats:
 
 
 def zeroed(scene: Scene, start: int, length: int) -> Floats:
-    """Log ratio [N] that a flat shows nothing in a window."""
-    live = ~scene.estimated & (scene.inside(start, length) > 0)[:, None]
-    zero = live & (scene.sub_wh <= 0.5 * scene.resolution_wh)
+    """Log ratio [N] that a flat shows nothing in a window; -inf where it shows as little in the other hours."""
+    inside = scene.inside(start, length)[:, None] > 0
+    live, dead = ~scene.estimated, scene.sub_wh <= 0.5 * scene.resolution_wh
+    hits, rows = (live & dead & inside).sum(0).astype(float), (live & inside).sum(0).astype(float)
     past = scene.past_wh[within(scene.past_slot, scene.slots, start, length)]
-    normal = (past <= 0.5 * scene.resolution_wh).mean(0)
-    return capped(log_artificial(zero.sum(0).astype(float), live.sum(0).astype(float), normal + 0.02), 1e-6)
+    normal = (past <= 0.5 * scene.resolution_wh).mean(0) + 0.02
+    elsewhere = (live & dead & ~inside).sum(0) / np.maximum((live & ~inside).sum(0), 1)
+    lives = (elsewhere < 0.5) & (live & ~inside).any(0)
+    return np.where(lives, capped(log_artificial(hits, rows, normal), 1e-6), -np.inf)
