@@ -285,6 +285,8 @@ def test_whatever_happens_every_row_is_delivered_or_still_there(tmp_path_factory
             case "flush":
                 line.outflow.flush(line.now_s)
         assert line.queued() == committed - delivered
+    line.outflow.disconnected(line.now_s)
+    line.flying.clear()
     line.connect()
     for _ in range(40):
         line.now_s += 30
