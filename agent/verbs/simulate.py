@@ -17,14 +17,13 @@ from types import FrameType
 import click
 
 from agent.clock import ScaledClock
+from agent.collector import bus_spec, meter_spec
 from agent.config import Config, load, read_site
-from agent.credentials import read_key, read_secret
 from agent.exits import UNAVAILABLE
 from agent.toml_tables import ConfigError, Source, parse_table
 from firmware_io.simulator.building import ZonePlan
 from firmware_io.simulator.scenario import Simulation, moment_s
 from firmware_io.simulator.site import SimulatedMeterPlan, SimulatedSite
-from firmware_io.spec import BusSpec, MeterSpec
 
 KEY = "simulation"
 
@@ -131,33 +130,19 @@ def simulated_site(config: Config, simulation: Simulation, clock: ScaledClock, s
         ConfigError: a secret cannot be read, or zones or loads make no building.
     """
     mains = {zone.main for zone in config.zone}
-    buses = [
-        BusSpec(bus.id, bus.port, bus.framing, bus.baud, bus.parity, bus.timeout_s, bus.inter_octet_s)
-        for bus in config.bus
-    ]
-    plans = []
-    for meter in config.meter:
-        assert meter.bus is not None
-        assert meter.address is not None  # `load` with online has seen to both
-        spec = MeterSpec(
-            meter.id,
-            meter.address,
-            meter.logical_address,
-            meter.address_octets,
-            meter.client,
-            main=meter.id in mains,
-            security=meter.security,
-            password=read_secret(meter.password) if meter.password else None,
-            authentication_key=read_key(meter.authentication_key) if meter.authentication_key else None,
-            encryption_key=read_key(meter.encryption_key) if meter.encryption_key else None,
-            system_title=bytes.fromhex(meter.system_title) if meter.system_title else None,
-            max_pdu=meter.max_pdu,
-            max_frame=meter.max_frame,
-            inactivity_s=meter.inactivity_s,
-        )
-        plans.append(SimulatedMeterPlan(spec, meter.bus, meter.accuracy_class, meter.resolution_wh, meter.phase))
     zones = [ZonePlan(zone.main, tuple(zone.subs), tuple(zone.export)) for zone in config.zone]
     try:
+        plans = [
+            SimulatedMeterPlan(
+                meter_spec(meter, main=meter.id in mains),
+                str(meter.bus),  # `load` with online has seen to it that there is one
+                meter.accuracy_class,
+                meter.resolution_wh,
+                meter.phase,
+            )
+            for meter in config.meter
+        ]
+        buses = [bus_spec(bus) for bus in config.bus]
         return SimulatedSite(simulation, buses, plans, zones, clock, start_s=start_s, timezone=config.site.timezone)
     except (ValueError, OSError) as error:
         raise ConfigError([f"[{KEY}]: {error}"]) from error

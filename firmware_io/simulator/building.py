@@ -333,14 +333,14 @@ class Building:
 
 
 def installed_s(simulation: Simulation, start_s: float) -> float:
-    """When registers began to count: as set, else the last 1 January or 1 July with all the history behind it.
+    """When registers began to count: as set, else the last quarter of a year with all the history behind it.
 
-    The half-year makes a simulator that is started again go on with the same registers.
+    The round time makes a simulator that is started again go on with the same registers.
     """
     if simulation.installed is not None:
         return moment_s(simulation.installed, start_s)
-    half_year_s = 182.625 * DAY_S
-    return (start_s - simulation.history_days * DAY_S) // half_year_s * half_year_s
+    quarter_s = 13 * WEEK_S
+    return (start_s - simulation.history_days * DAY_S) // quarter_s * quarter_s
 
 
 def _running(energy_wh: Floats) -> Floats:

@@ -67,21 +67,21 @@ class CsvLoads:
             raise ValueError(f"{path}: rows must be whole minutes apart and divide a week, are {step_s:g} s apart")
         if np.any(np.abs(np.diff(times) - step_s) > 1):
             raise ValueError(f"{path}: rows must be equally spaced, {step_s:g} s apart")
-        rows_a_week = int(WEEK_S // step_s)
-        offset = int((-times[0]) % WEEK_S // step_s)  # rows before the first Thursday 00:00 UTC
-        weeks = (len(times) - offset) // rows_a_week
-        if weeks < 1:
-            raise ValueError(f"{path}: needs a whole week from a Thursday 00:00 UTC on; it is {len(times)} rows")
-        used = np.array(energies)[offset : offset + weeks * rows_a_week]
+        self._rows_a_week = int(WEEK_S // step_s)
+        whole = len(times) // self._rows_a_week * self._rows_a_week
+        if not whole:
+            raise ValueError(f"{path}: needs a whole week, {self._rows_a_week} rows; it has {len(times)}")
+        used = np.array(energies)[:whole]
         if not np.all(np.isfinite(used)) or used.min() < 0:
             raise ValueError(f"{path}: energies must be finite and not negative")
-        self._first_week = int((times[0] + offset * step_s) // WEEK_S)
-        self._minutes = int(step_s // 60)
-        self._watts = used.reshape(weeks, rows_a_week, len(flats)) * (3_600_000 / step_s)
+        self._first_s, self._step_s = times[0], step_s
+        self._watts = used * (3_600_000 / step_s)
 
     def power_w(self, flat: int, week: int) -> Floats:
         """See `LoadSource`."""
-        return np.repeat(self._watts[(week - self._first_week) % len(self._watts), :, flat], self._minutes)
+        first = int((week * WEEK_S - self._first_s) // self._step_s)
+        rows = np.arange(first, first + self._rows_a_week) % len(self._watts)
+        return np.repeat(self._watts[rows, flat], int(self._step_s // 60))
 
 
 def _time_s(text: str) -> float:

@@ -22,12 +22,11 @@ from firmware_io.simulator.faults import Faults
 
 Floats = npt.NDArray[np.float64]
 
-PERIOD_S = 900  # of the load profile
+PERIOD_S = 900  # of the load profile, as it leaves the factory
+PERIODS_S = (300, 900, 1800, 3600)
 MANUFACTURER = "CHM"
 FIRMWARE = "checkmeter-sim 1.0"
 _MAX_U32 = 0xFFFF_FFFF
-
-Security = str  # none | lls | hls-gmac, as the site file has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class Identity:
     resolution_wh: float = 10.0
     phase: int = 0
     exports: bool = False
-    security: str = "none"
+    security: str = "none"  # none, lls, hls-gmac
     password: bytes = field(default=b"", repr=False)
     authentication_key: bytes = field(default=b"", repr=False)
     encryption_key: bytes = field(default=b"", repr=False)
@@ -86,6 +85,7 @@ class SimulatedMeter:
         self.installed_s = installed_s
         self._registers = registers
         self._profile_from_s = installed_s  # moved by a reset of the load profile
+        self.period_s = PERIOD_S
         step = identity.resolution_wh
         exponent = round(np.log10(step)) if step > 0 else 0
         even = exponent >= 0 and abs(10.0**exponent - step) < 1e-9 * step
@@ -209,7 +209,7 @@ class SimulatedMeter:
                 continue
             shown = np.array(stamps[a:b])
             true = shown - era.offset_s
-            if era.offset_s % PERIOD_S == 0:
+            if era.offset_s % PERIOD_S == 0 == self.period_s % PERIOD_S:
                 low = int(true[0] // PERIOD_S)
                 raw = self._registers.quarters_wh(self.identity.id, low, int(true[-1] // PERIOD_S))
                 at = (true // PERIOD_S).astype(int) - low
@@ -241,6 +241,14 @@ class SimulatedMeter:
         """Forget all rows until now."""
         self._profile_from_s = self.now()
 
+    def set_period(self, period_s: int) -> bool:
+        """Capture at another period from now on, which empties the profile; False where the meter has no such."""
+        if period_s not in PERIODS_S:
+            return False
+        self.period_s = period_s
+        self.reset_profile()
+        return True
+
     def set_clock(self, shown_s: float) -> None:
         """A client sets the clock; the log says so."""
         now = self.now()
@@ -250,8 +258,8 @@ class SimulatedMeter:
 
     def _profile(self) -> tuple[list[float], list[tuple[Era, int, int]]]:
         """Time stamps of all rows, and which of them belong to which era of the clock."""
-        now = self.now()
-        key = (int(self.clock.shown_s(now) // PERIOD_S), self._profile_from_s, self.clock.offset_s(now))
+        now, period_s = self.now(), self.period_s
+        key = (period_s, int(self.clock.shown_s(now) // period_s), self._profile_from_s, self.clock.offset_s(now))
         if self._stamps[0] != key:
             begin = max(self.installed_s, self._profile_from_s, now - self.identity.history_s)
             stamps: list[float] = []
@@ -259,14 +267,14 @@ class SimulatedMeter:
             gaps = self.faults.all("profile_gap")
             for era in self.clock.eras(begin, now):
                 at = len(stamps)
-                low = int(-(-(era.from_s + era.offset_s) // PERIOD_S))
-                high = int(-(-(era.to_s + era.offset_s) // PERIOD_S))
-                if era.to_s == now and (now + era.offset_s) % PERIOD_S == 0:
+                low = int(-(-(era.from_s + era.offset_s) // period_s))
+                high = int(-(-(era.to_s + era.offset_s) // period_s))
+                if era.to_s == now and (now + era.offset_s) % period_s == 0:
                     high += 1
                 stamps.extend(
-                    float(q * PERIOD_S)
+                    float(q * period_s)
                     for q in range(low, high)
-                    if not any(g.onset_s <= q * PERIOD_S - era.offset_s < g.until_s for g in gaps)
+                    if not any(g.onset_s <= q * period_s - era.offset_s < g.until_s for g in gaps)
                 )
                 eras.append((era, at, len(stamps)))
             self._stamps = (key, stamps, eras)

@@ -9,6 +9,7 @@ import contextlib
 import os
 import select
 import socket
+import termios
 import threading
 import time
 import tty
@@ -49,12 +50,20 @@ class Port(Protocol):
 
 
 class Pty:
-    """One end of a pseudo-terminal; `link` becomes a symbolic link to the other one."""
+    """One end of a pseudo-terminal; `link` becomes a symbolic link to the other one.
 
-    def __init__(self, link: Path | None = None) -> None:
+    A client that has set the other end to another baud rate than `baud` is not understood, as on a wire.
+    """
+
+    def __init__(self, link: Path | None = None, baud: int | None = None) -> None:
         self._master, self._slave = os.openpty()  # our hold on the slave keeps the line alive between clients
         tty.setraw(self._slave)
         os.set_blocking(self._master, False)
+        self._speed = getattr(termios, f"B{baud}", None)
+        if self._speed is not None:
+            attributes = termios.tcgetattr(self._slave)
+            attributes[4] = attributes[5] = self._speed
+            termios.tcsetattr(self._slave, termios.TCSANOW, attributes)
         self.name = os.ttyname(self._slave)
         self._link = link
         if link is not None:
@@ -73,9 +82,12 @@ class Pty:
 
     def read(self, fd: int) -> tuple[object, bytes] | None:
         try:
-            return None, os.read(fd, READ_OCTETS)
+            octets = os.read(fd, READ_OCTETS)
         except BlockingIOError:
             return None
+        if self._speed is not None and termios.tcgetattr(self._slave)[4] != self._speed:
+            octets = bytes(len(octets))  # the flags are gone, whatever else comes through
+        return None, octets
 
     def write(self, connection: object, octets: bytes) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -193,10 +205,10 @@ def open_port(address: str, baud: int, parity: str, link: Path | None = None) ->
         return TcpPort(host, port)
     path = Path(address)
     if link is not None:
-        return Pty(link)
+        return Pty(link, baud)
     stale = path.is_symlink() and os.readlink(path).startswith("/dev/pts/")
     if stale or not path.exists():
-        return Pty(path)
+        return Pty(path, baud)
     if not path.is_char_device():
         raise TransportError(f"{path} is in the way: expected a serial device, or nothing where a link can be made")
     return SerialPort(address, baud, parity)

@@ -36,13 +36,18 @@ def profile_generic(
     columns: Sequence[Column],
     source: Rows,
     *,
-    period_s: int,
+    period_s: Callable[[], int],
     capacity: int,
     read_time: Callable[[bytes], float | None],
     compress: bool,
     reset: Callable[[], None],
+    set_period: Callable[[int], bool] | None = None,
 ) -> CosemObject:
     """An object of class 7. With `compress`, a time stamp that is one period after the last is sent as null."""
+
+    def write_period(value: Data) -> DataAccessResult:
+        accepted = value.tag == Tag.UINT32 and set_period is not None and set_period(value.value)
+        return DataAccessResult.SUCCESS if accepted else DataAccessResult.TYPE_UNMATCHED
 
     def buffer(selection: Selection | None) -> Data | DataAccessResult:
         stamps = source.stamps()
@@ -56,7 +61,7 @@ def profile_generic(
         rows, encoded = source.rows(first, last), []
         for place, row in enumerate(rows):
             at = first + place
-            if compress and place and period_s and stamps[at] - stamps[at - 1] == period_s:
+            if compress and place and stamps[at] - stamps[at - 1] == period_s():
                 row[0] = axdr.NULL
             encoded.append(axdr.structure(*(row[column] for column in chosen)))
         return axdr.array(encoded)
@@ -72,14 +77,15 @@ def profile_generic(
         {
             2: buffer,
             3: constant(axdr.array(column.encode() for column in columns)),
-            4: constant(axdr.uint32(period_s)),
+            4: plain(lambda: axdr.uint32(period_s())),
             5: constant(axdr.enumeration(_FIFO)),
             6: constant(clock.encode()),
             7: plain(lambda: axdr.uint32(len(source.stamps()))),
             8: constant(axdr.uint32(capacity)),
         },
         version=1,
-        methods={1: reset_method, 2: lambda _: (ActionResult.SUCCESS, None)},
+        writable={4: write_period} if set_period is not None else {},
+        methods={1: reset_method},
     )
 
 

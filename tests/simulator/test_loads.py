@@ -127,6 +127,16 @@ def test_loads_from_a_file_repeat_in_whole_weeks(tmp_path: Path) -> None:
     np.testing.assert_allclose(loads.power_w(1, 2900)[60:90], 2 / 1000 * 2000)
 
 
+def test_a_file_may_begin_on_any_day(tmp_path: Path) -> None:
+    start = 2869 * WEEK_S + 3 * DAY_S
+    loads = CsvLoads(write_csv(tmp_path / "loads.csv", 2 * 336 + 5, start_s=start), ["a"])
+    power = np.concatenate([loads.power_w(0, week) for week in (2867, 2868, 2869, 2870, 2871)])
+    for row in (0, 1, 335, 336, 671):
+        at = (start - 2867 * WEEK_S) // 60 + 30 * row
+        np.testing.assert_allclose(power[at : at + 30], row % 336 * 2)
+    np.testing.assert_allclose(power[:MINUTES], power[2 * MINUTES : 3 * MINUTES])
+
+
 @pytest.mark.parametrize(
     ("rows", "step_s", "flats", "match"),
     [(700, 1800, ["c"], "no column 'c'"), (300, 1800, ["a"], "whole week"), (700, 1801, ["a"], "whole minutes")],

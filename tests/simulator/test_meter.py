@@ -203,6 +203,23 @@ def test_a_reset_profile_starts_anew(make_bench):
     assert len(rows(session)) == 2
 
 
+def test_another_capture_period_empties_the_profile(make_bench, start_s):
+    bench = make_bench()
+    session = bench.bus.session(FLAT)
+    period = Attribute(7, obis.LOAD_PROFILE, 4)
+    with pytest.raises(RegisterUnavailable):
+        session.set(period, axdr.uint32(7))
+    session.set(period, axdr.uint32(300))
+    assert rows(session) == []
+    bench.clock.move(1200)
+    assert session.capture_objects(obis.LOAD_PROFILE)[1] == 300
+    shown = rows(session)
+    assert len(shown) == 4
+    registers = bench.site.building
+    for k, row in enumerate(shown, 1):
+        assert row[2] * 10 == registers.energy_wh(FLAT, start_s + 300 * k)[0] // 10 * 10
+
+
 def test_nobody_can_disconnect_a_flat(make_bench):
     session = make_bench().bus.session(FLAT)
     with pytest.raises(AccessDenied):

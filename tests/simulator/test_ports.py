@@ -21,7 +21,7 @@ from firmware_io.counters import MemoryCounters
 from firmware_io.errors import TransportError
 from firmware_io.simulator.ports import open_port
 from firmware_io.spec import BusSpec, MeterSpec
-from firmware_io.transport import open_transport
+from firmware_io.transport import Serial, open_transport
 
 SITE = """
 [site]
@@ -192,6 +192,18 @@ def test_a_file_in_the_way_is_not_overwritten(tmp_path):
     assert path.read_text() == "data"
     with pytest.raises(TransportError, match="cannot make"):
         open_port("/proc/no/such/place", 9600, "N")
+
+
+def test_a_wrong_baud_rate_is_not_understood(tmp_path):
+    port = open_port(str(tmp_path / "rs485"), 19200, "N")
+    try:
+        for baud, heard in ((9600, bytes(5)), (19200, b"hello")):
+            client = Serial(port.name, baud)
+            client.write(b"hello")
+            assert port.read(port.sources()[0]) == (None, heard)
+            client.close()
+    finally:
+        port.close()
 
 
 def test_a_real_port_is_opened(tmp_path):
