@@ -111,13 +111,14 @@ def attribute(
     nobody, flats, own = case.nobody, case.flats, case.own
     total, table = by_flat(flats, count, nobody)
     outside = np.zeros(count) + (0.0 if signs is None else signs) + (0.0 if prior_log_odds is None else prior_log_odds)
+    first = int(np.argmax(total))
+    pair = beside(case, first, settings)
+    total[first] = np.logaddexp(total[first], pair.weight - nobody)
     posterior = normalise(total + outside, settings.nobody_prior, settings.lapse)
     best = tuple(NAMES[int(k)] for k in np.argmax(table, axis=1))
-    first = int(np.argmax(posterior[:-1]))
-    second, second_probability = None, 0.0
-    if posterior[first] > 0.5:
-        second, second_probability = beside(scene, flats, first, settings)
     statistics = np.column_stack([total, table, *own_statistics(scene, own)])
+    second = pair.flat if posterior[first] > 0.5 and pair.probability > 0.5 else None
+    second_probability = pair.probability if second is not None else 0.0
     return Attribution(posterior[:-1], float(posterior[-1]), best, statistics, second, second_probability)
 
 
@@ -195,14 +196,26 @@ def normalise(total: Floats, nobody_prior: float, lapse: float) -> Floats:
     return np.asarray((1 - lapse) * weight / weight.sum() + lapse * prior)
 
 
-def beside(scene: Scene, flats: Weighed, first: int, settings: Settings) -> tuple[int | None, float]:
-    """The flat that most likely steals beside `first`, and how likely.
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A second thief beside the first: which, how likely if the first is one, and the log weight of the two."""
+
+    flat: int | None
+    probability: float
+    weight: float
+
+
+def beside(case: Case, first: int, settings: Settings) -> Pair:
+    """The flat that most likely steals beside `first`.
 
     What `first` leaves unexplained is weighed; then the two explanations are fitted in turn, each to what the other
     leaves, for `first` alone has taken what it could of the second's.
     """
-    what, count = flats.what, scene.sub_wh.shape[1]
-    one = max((k for k, flat in enumerate(what.flat) if flat == first), key=lambda k: float(flats.weight[k]))
+    scene, flats, what = case.scene, case.flats, case.flats.what
+    count, own = scene.sub_wh.shape[1], [k for k, flat in enumerate(what.flat) if flat == first]
+    if not own:
+        return Pair(None, 0.0, -np.inf)
+    one = max(own, key=lambda k: float(flats.weight[k]))
     best: dict[tuple[int, str], int] = {}  # of every flat and mechanism, the variant that the rows like best
     for j in np.argsort(flats.weight):
         if what.flat[j] != first:
@@ -216,7 +229,7 @@ def beside(scene: Scene, flats: Weighed, first: int, settings: Settings) -> tupl
     tap = log_sum(weigh(taps, left, scene.noise, scene.slots, scene.days)[0])
     others = list(best.values())
     if not others:
-        return None, 0.0
+        return Pair(None, 0.0, -np.inf)
     weight = weigh(what.chosen(others, what.scale[one]), left, scene.noise, scene.slots, scene.days)[0]
     total = np.full(count, -np.inf)
     for k in np.argsort(-weight)[:SECONDS_TRIED]:
@@ -227,7 +240,9 @@ def beside(scene: Scene, flats: Weighed, first: int, settings: Settings) -> tupl
     probability = np.exp(score - score.max())
     probability /= probability.sum()
     second = int(np.argmax(probability[:count]))
-    return (second, float(probability[second])) if probability[second] > 0.5 else (None, 0.0)
+    # What the first costs by itself: its prior, and the freedom of its theta.
+    weight_of_two = float(total[second]) + prior - log(count) + float(flats.weight[one]) - alone
+    return Pair(second, float(probability[second]), weight_of_two)
 
 
 def both(scene: Scene, what: Explanations, one: int, two: int, theta: float) -> float:
