@@ -126,6 +126,11 @@ class Connection:
                     f"the broker refused to subscribe us to {wanted.filter} (0x{reason:02x}): check its ACL"
                 )
 
+    def unsubscribe(self, subscriptions: list[mqtt.Subscription]) -> None:
+        """Take our subscriptions back; what waits for us already still comes."""
+        self.send(mqtt.unsubscribe(2, [wanted.filter for wanted in subscriptions]))
+        self._expect(lambda event: isinstance(event, mqtt.Suback))
+
     def receive(self, timeout_s: float) -> list[mqtt.Event]:
         """What has come, after at most `timeout_s`; keeps the connection alive meanwhile."""
         if self._early:
@@ -155,11 +160,11 @@ class Connection:
             self._socket.sendall(octets)
             self._sent_s = self._clock.monotonic()
 
-    def close(self, *, orderly: bool = True) -> None:
-        """End the connection; orderly means that the will is not sent."""
+    def close(self, *, orderly: bool = True, forget: bool = False) -> None:
+        """End the connection; orderly means that the will is not sent, forget that the session ends with it."""
         try:
             if orderly:
-                self.send(mqtt.DISCONNECT)
+                self.send(mqtt.DISCONNECT_AND_FORGET if forget else mqtt.DISCONNECT)
         except OSError:
             pass  # it is gone already, which is what we want
         finally:

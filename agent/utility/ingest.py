@@ -9,6 +9,9 @@ Replicas share `$share/{group}/...`. Each has a fixed client id: the broker keep
 dead member for that id and gives them to no other. What gateways retain (status, info, open alerts) comes through
 ordinary subscriptions instead, since a shared one is sent no retained messages (MQTT 5, section 3.8.4); every replica
 writes it, to the same effect.
+
+A replica that is away still gets its share of the new messages, as far as Mosquitto is concerned: they wait in its
+session. So one that is to go for good has to leave: unsubscribe, take what waits, end the session.
 """
 
 from __future__ import annotations
@@ -43,6 +46,7 @@ SETTLE_S = 0.004  # after a meagre read: let the socket fill, instead of a syste
 MEAGRE = 100
 BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 METRICS_EVERY_S = 10.0
+LEAVE_QUIET_S = 3.0  # nothing for so long after unsubscribing: nothing is left for us
 
 SHARED = ("balance/+", "event/+", "evidence/+/+")
 RETAINED = ("status", "info", "active", "model/reported")
@@ -86,6 +90,7 @@ class Ingest:
         *,
         maintain: Callable[[float], object] | None = None,
         metrics_path: Path | None = None,
+        leaving: bool = False,
     ) -> None:
         self._broker = broker
         self._store = store
@@ -93,6 +98,7 @@ class Ingest:
         self._clock = clock
         self._replica = replica
         self._maintain = maintain
+        self._leaving = leaving
         self._maintained_day = -1
         self._metrics_path = metrics_path
         self._metrics_due_s = 0.0
@@ -105,6 +111,8 @@ class Ingest:
             before = self.metrics.batches
             try:
                 self._session(stop)
+                if self._leaving:
+                    break
             except Stopped:
                 break
             except mqtt.Refused:
@@ -127,22 +135,26 @@ class Ingest:
         )
         try:
             self.metrics.connections += 1
-            connection.subscribe(self._replica.subscriptions())
+            change = connection.unsubscribe if self._leaving else connection.subscribe
+            change(self._replica.subscriptions())
             log.info("connected to %s as %s", self._broker.url, self._replica.client_id)
             self._serve(connection, stop)
         except BaseException:
             connection.close(orderly=False)
             raise
-        connection.close()
+        connection.close(forget=self._leaving and not stop.is_set())
 
     def _serve(self, connection: Connection, stop: threading.Event) -> None:
         letters: list[Letter] = []
         octets = 0
         deadline_s = 0.0
         read, now = self._reader.read, self._clock.monotonic
-        while not stop.is_set():
+        heard_s = now()
+        while not stop.is_set() and not (self._leaving and now() - heard_s > LEAVE_QUIET_S):
             self._upkeep()
             events = connection.receive(max(0.0, deadline_s - now()) if letters else LINGER_S)
+            if events:
+                heard_s = now()
             for event in events:
                 if not isinstance(event, mqtt.Publish):
                     continue

@@ -20,8 +20,9 @@ NO_MATCHING_SUBSCRIBERS = 0x10
 
 PINGREQ = b"\xc0\x00"
 DISCONNECT = b"\xe0\x00"
+DISCONNECT_AND_FORGET = b"\xe0\x07\x00\x05\x11\x00\x00\x00\x00"  # session expiry 0: the broker keeps nothing for us
 
-_CONNACK, _PUBLISH, _PUBACK, _SUBACK, _PINGRESP, _DISCONNECT = 0x20, 0x30, 0x40, 0x90, 0xD0, 0xE0
+_CONNACK, _PUBLISH, _PUBACK, _SUBACK, _UNSUBACK, _PINGRESP, _DISCONNECT = 0x20, 0x30, 0x40, 0x90, 0xB0, 0xD0, 0xE0
 
 # Properties by identifier (section 2.2.2.2): how long each value is; "s" a string, "p" a pair, "v" a varint.
 _PROPERTY_SIZE: dict[int, int | str] = {
@@ -50,7 +51,7 @@ class Connack(NamedTuple):
 
 
 class Suback(NamedTuple):
-    """The broker's answer to SUBSCRIBE: one reason code for each filter."""
+    """The broker's answer to SUBSCRIBE or UNSUBSCRIBE: one reason code for each filter."""
 
     packet_id: int
     reasons: bytes
@@ -152,6 +153,11 @@ def subscribe(packet_id: int, subscriptions: Iterable[Subscription]) -> bytes:
     for wanted in subscriptions:
         body += _text(wanted.filter) + bytes((0x01 | wanted.send_retained << 4,))
     return _packet(0x82, body)
+
+
+def unsubscribe(packet_id: int, filters: Iterable[str]) -> bytes:
+    """UNSUBSCRIBE (section 3.10)."""
+    return _packet(0xA2, struct.pack(">HB", packet_id, 0) + b"".join(map(_text, filters)))
 
 
 def publish(
@@ -266,7 +272,7 @@ def _other(first: int, body: bytes) -> Event:
             return Puback(body[0] << 8 | body[1], body[2] if len(body) > 2 else 0)
         if kind == _PINGRESP:
             return Pingresp()
-        if kind == _SUBACK:
+        if kind in {_SUBACK, _UNSUBACK}:
             length, at = _long_length(body, 2)
             return Suback(body[0] << 8 | body[1], body[at + length :])
         if kind == _CONNACK:

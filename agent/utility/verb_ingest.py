@@ -45,6 +45,7 @@ from agent.utility.store import KEEP_DAYS, open_store
     type=click.Path(dir_okay=False, path_type=Path),
     help="Prometheus text file, replaced every 10 s.",
 )
+@click.option("--leave", is_flag=True, help="Take what waits for this replica, then leave the group for good.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning"]), default="info", show_default=True)
 def ingest(
     broker: Broker,
@@ -54,6 +55,7 @@ def ingest(
     tenants: tuple[str, ...],
     keep_days: int,
     metrics_path: Path | None,
+    leave: bool,
     log_level: str,
 ) -> None:
     """Take the gateways' messages from the broker and write them into the store, until told to stop.
@@ -77,6 +79,7 @@ def ingest(
             Replica(replica, group),
             maintain=lambda now_s: store.maintain(now_s, keep_days),
             metrics_path=metrics_path,
+            leaving=leave,
         ).run(stop)
 
 

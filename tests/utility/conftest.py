@@ -60,26 +60,26 @@ class Mosquitto:
         self.start()
 
     def start(self) -> None:
-        self._process = subprocess.Popen(self._arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(self._arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until(lambda: answers(self.port), "mosquitto listens")
 
     def freeze(self) -> None:
         """It takes octets no more, and acknowledges nothing; `kill` ends it."""
-        self._process.send_signal(signal.SIGSTOP)
+        self.process.send_signal(signal.SIGSTOP)
 
     def kill(self) -> None:
-        self._process.kill()
-        self._process.wait(10)
+        self.process.kill()
+        self.process.wait(10)
 
     def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait(10)
+        self.process.terminate()
+        self.process.wait(10)
 
 
 class MariaDb:
     """A server in its own folder, which can be killed and started again. It logs every statement that reaches it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self.folder = folder
         self.port = free_port()
         self.log = folder / "statements.log"
@@ -97,22 +97,22 @@ class MariaDb:
             shutil.which("mariadbd") or "/usr/sbin/mariadbd", "--no-defaults", *user, f"--datadir={folder / 'data'}",
             f"--port={self.port}", "--bind-address=127.0.0.1", f"--socket={folder / 'socket'}",
             f"--pid-file={folder / 'pid'}", "--skip-name-resolve", "--innodb-buffer-pool-size=256M",
-            f"--general-log-file={self.log}", "--general-log=1",
+            f"--general-log-file={self.log}", "--general-log=1", *options,
         ]  # fmt: skip
         self.start()
 
     def start(self) -> None:
         with (self.folder / "error.log").open("ab") as errors:
-            self._process = subprocess.Popen(self._arguments, stdout=errors, stderr=errors)
+            self.process = subprocess.Popen(self._arguments, stdout=errors, stderr=errors)
         until(lambda: answers(self.port), "mariadbd listens")
 
     def kill(self) -> None:
-        self._process.kill()
-        self._process.wait(10)
+        self.process.kill()
+        self.process.wait(10)
 
     def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait(30)
+        self.process.terminate()
+        self.process.wait(30)
 
     def database(self) -> str:
         """The address of a new, empty database."""
@@ -193,21 +193,21 @@ class Replica:
 
     def start(self) -> None:
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(self._arguments, stdout=log, stderr=log)
+            self.process = subprocess.Popen(self._arguments, stdout=log, stderr=log)
 
     def connected(self) -> int:
         """How many connections it has logged."""
         return self.log.read_text().count("connected to mqtt://")
 
     def kill(self) -> None:
-        self._process.kill()
-        self._process.wait(10)
+        self.process.kill()
+        self.process.wait(10)
 
     def stop(self) -> int:
         """SIGTERM; returns the exit code."""
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(20)
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
 
     def figure(self, name: str) -> float:
         """A figure of the metrics file."""

@@ -74,6 +74,25 @@ def test_two_replicas_share_and_one_dies(mosquitto, dsn, replica, sender, balanc
         tally(messages).check(store)
 
 
+def test_a_replica_that_leaves_takes_what_waits_and_gets_no_more(
+    mosquitto, dsn, replica, sender, balances, tally, wait
+) -> None:
+    messages = balances(100, 30)
+    first, second = (replica(mosquitto.url, dsn, number) for number in (1, 2))
+    wait(lambda: first.connected() == second.connected() == 1, "both are connected")
+    first.kill()
+    # The broker goes on to deal the dead one its share.
+    sender.send(messages[:1500])
+    wait(lambda: count(dsn) == 750, "the second has its half")
+    leaving = replica(mosquitto.url, dsn, 1, "--leave")
+    assert leaving.process.wait(60) == 0
+    assert count(dsn) == 1500
+    sender.send(messages[1500:])
+    wait(lambda: count(dsn) == len(messages), "the second gets everything")
+    with open_store(dsn) as store:
+        tally(messages).check(store)
+
+
 def test_every_message_sent_twice_by_two_senders(mosquitto, dsn, replica, sender, balances, tally, wait) -> None:
     messages = balances(100, 40)
     doubled = messages + messages

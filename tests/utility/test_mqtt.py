@@ -120,6 +120,14 @@ class TestSections34to314:
         assert packet == bytes.fromhex("820b 0001 00 0001 61 01 0001 62 11".replace(" ", ""))
         assert Parser().feed(bytes.fromhex("900500010001 87".replace(" ", ""))) == [Suback(1, b"\x01\x87")]
 
+    def test_unsubscribe_and_its_answer(self) -> None:
+        assert mqtt.unsubscribe(2, ["a", "b"]) == bytes.fromhex("a209 0002 00 0001 61 0001 62".replace(" ", ""))
+        assert Parser().feed(bytes.fromhex("b00500020000 11".replace(" ", ""))) == [Suback(2, b"\x00\x11")]
+
+    def test_disconnect_that_ends_the_session(self) -> None:
+        """Section 3.14.2.2.2: Session Expiry Interval 0."""
+        assert bytes.fromhex("e007 00 05 11 00000000".replace(" ", "")) == mqtt.DISCONNECT_AND_FORGET
+
     def test_pingresp(self) -> None:
         assert Parser().feed(bytes.fromhex("d000")) == [Pingresp()]
 
