@@ -60,3 +60,7 @@ bench-dlms: build ## Reading meters: wire efficiency, codec beside two other sta
 
 fuzz: build ## Feed the parsers arbitrary octets (SECONDS=600)
 	$(PY) tests/fuzz/fuzz.py --seconds $(or $(SECONDS),600)
+
+.PHONY: bench-utility
+bench-utility: build ## Ingest rate through a real broker into SQLite and MariaDB; fleet views
+	$(PY) tests/bench/bench_utility.py
