@@ -209,3 +209,8 @@ def oracle() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def make_dirt() -> type[Dirt]:
+    return Dirt

@@ -127,9 +127,7 @@ class TestAssociation:
         assert (session.open, script.closed) == (False, 1)
 
     def test_a_request_before_connect_is_our_bug(self) -> None:
-        with pytest.raises(
-            LocalProtocolError, match=r"flat-1 1\.0\.1\.8\.0\.255: a request on an association that is not"
-        ):
+        with pytest.raises(LocalProtocolError, match=r"flat-1 1\.0\.1\.8\.0\.255: a request on an association"):
             Session(PLAIN, Script(), MemoryCounters()).get(REGISTER)
 
 

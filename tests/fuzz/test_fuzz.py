@@ -1,0 +1,52 @@
+"""The fuzz targets under Hypothesis: a short form of `make fuzz` in every test run."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+def _load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("checkmeter_fuzz", Path(__file__).with_name("fuzz.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+FUZZ = _load()
+
+
+@pytest.mark.parametrize("name", sorted(FUZZ.TARGETS))
+@given(octets=st.binary(max_size=400))
+@settings(max_examples=80, deadline=None)
+def test_arbitrary_octets(name: str, octets: bytes) -> None:
+    FUZZ.tried(name, octets)
+
+
+@pytest.mark.parametrize("name", sorted(FUZZ.TARGETS))
+def test_spoiled_units(name: str) -> None:
+    chance = random.Random(name)
+    for _ in range(700):
+        FUZZ.tried(name, FUZZ.mutated(chance.choice(FUZZ.SEEDS[name]), chance))
+
+
+@pytest.mark.parametrize("name", sorted(FUZZ.TARGETS))
+def test_the_seeds_themselves_are_understood(name: str) -> None:
+    for seed in FUZZ.SEEDS[name]:
+        FUZZ.tried(name, seed)
+
+
+def test_a_target_that_breaks_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FUZZ.TARGETS, "broken", lambda octets: octets[99])
+    with pytest.raises(IndexError):
+        FUZZ.tried("broken", b"")
