@@ -257,3 +257,46 @@ def test_loads_from_a_csv_beside_the_site_file(site_file, simulate, tmp_path):
     assert values["flat-1"][obis.POWER_IMPORT] == pytest.approx(1000, rel=0.011)
     assert values["flat-2"][obis.POWER_IMPORT] == 0
     assert stop(process) == 0
+
+
+def test_meters_with_secrets(simulate, tmp_path):
+    for name, text in (("lls", "open sesame"), ("ek", "00" * 16), ("ak", "d0" * 16)):
+        (tmp_path / name).write_text(text + "\n")
+    port = free_port()
+    site = SITE.format(port=port, framing="hdlc")
+    site = site.replace("address = 17\n", 'address = 17\nclient = 2\nsecurity = "lls"\npassword = "./lls"\n')
+    gmac = 'client = 1\nsecurity = "hls-gmac"\nencryption_key = "./ek"\nauthentication_key = "./ak"\n'
+    site = site.replace("address = 18\n", f'address = 18\n{gmac}system_title = "43484b0000000001"\n')
+    (tmp_path / "site.toml").write_text(site)
+    process, _ = simulate(str(tmp_path / "site.toml"))
+    spec = BusSpec("line", port)
+    meters = [
+        MeterSpec("main", 16, main=True),
+        MeterSpec("flat-1", 17, client=2, security="lls", password=b"open sesame"),
+        MeterSpec(
+            "flat-2",
+            18,
+            client=1,
+            security="hls-gmac",
+            encryption_key=bytes(16),
+            authentication_key=b"\xd0" * 16,
+            system_title=bytes.fromhex("43484b0000000001"),
+        ),
+    ]
+    bus = Bus(spec, meters, open_transport, HostClock(), MemoryCounters())
+    polls = list(bus.poll_cycle())
+    bus.close()
+    assert not [p.error for p in polls if p.error]
+    assert stop(process) == 0
+    (tmp_path / "ek").write_text("00" * 32)
+    outcome = CliRunner().invoke(cli, ["simulate", str(tmp_path / "site.toml")])
+    assert outcome.exit_code == 78
+    assert "encryption_key of 16 octets" in outcome.output
+
+
+@pytest.mark.parametrize("example", ["demo-building.toml", "faults.toml"])
+def test_the_examples_run(example, simulate, tmp_path):
+    source = Path(__file__).resolve().parents[2] / "examples" / example
+    process, ready = simulate(str(source), "--port-link", str(tmp_path))
+    assert ready["ports"] == {"rs485-1": str(tmp_path / "rs485-1")}
+    assert stop(process) == 0
