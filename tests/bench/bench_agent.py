@@ -1,0 +1,142 @@
+"""`make bench-agent`: what the agent costs on a gateway: memory, CPU, wake-ups, bytes written, start and stop.
+
+Real processes: a simulated building on pseudo-terminals (no pacing: the agent is what is measured), Mosquitto, and the
+agent as a gateway runs it. Bytes written are measured over short intervals and told per day of 96 quarters of an hour.
+
+    bench_agent.py [--meters 100] [--buses 1] [--poll-s 10] [--interval-s 30] [--measure-s 120]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from agent.control import ask
+from agent.offline.brokers import end, local_broker
+
+TICK = os.sysconf("SC_CLK_TCK")
+BOUNDARIES_A_DAY = 96
+
+
+def site_text(folder: Path, broker: str, arguments: argparse.Namespace) -> str:
+    lines = ["[site]", 'site = "bench"', 'gateway = "gw-bench"', "[mqtt]", f'url = "{broker}"', "[store]"]
+    lines += [f'path = "{folder}/store.sqlite"', "[service]", f'socket = "{folder}/control.sock"']
+    lines += ["[detection]", f"interval_s = {arguments.interval_s}", "[simulation]", "history_days = 1", "pace = false"]
+    lines += ["turnaround_s = 0.0"]
+    per_bus = arguments.meters // arguments.buses
+    for bus in range(arguments.buses):
+        lines += ["[[bus]]", f'id = "bus-{bus}"', f'port = "{folder}/bus-{bus}"', f"poll_s = {arguments.poll_s}"]
+        names = [f"m{bus}-{n}" for n in range(per_bus)]
+        for n, name in enumerate(names):
+            lines += ["[[meter]]", f'id = "{name}"', f'bus = "bus-{bus}"', f"address = {16 + n}"]
+        subs = ", ".join(f'"{name}"' for name in names[1:])
+        lines += ["[[zone]]", f'id = "zone-{bus}"', f'main = "{names[0]}"', f"subs = [{subs}]"]
+    return "\n".join(lines) + "\n"
+
+
+class Usage:
+    """What the kernel has counted for a process."""
+
+    def __init__(self, pid: int) -> None:
+        self.at_s = time.monotonic()
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        self.cpu_s = (int(fields[11]) + int(fields[12])) / TICK
+        self.rss_mb = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+        io = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
+        self.written = int(io["write_bytes"])
+        self.threads = 0
+        self.wakeups = 0
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            self.threads += 1
+            status = (task / "status").read_text()
+            self.wakeups += int(status.split("voluntary_ctxt_switches:")[1].split()[0])
+
+
+def start(*words: object, log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as out:
+        return subprocess.Popen([sys.executable, "-m", "agent.cli", *map(str, words)], stdout=out, stderr=out)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--meters", type=int, default=100)
+    parser.add_argument("--buses", type=int, default=1)
+    parser.add_argument("--poll-s", type=float, default=10)
+    parser.add_argument("--interval-s", type=float, default=30)
+    parser.add_argument("--measure-s", type=float, default=120)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as name:
+        folder = Path(name)
+        with local_broker(folder, "mosquitto") as broker:
+            site = folder / "site.toml"
+            site.write_text(site_text(folder, broker.url, arguments))
+            building = start("simulate", site, log=folder / "building.log")
+            try:
+                while b"ready" not in (folder / "building.log").read_bytes():
+                    assert building.poll() is None, (folder / "building.log").read_text()
+                    time.sleep(0.1)
+                return measure(site, folder, arguments)
+            finally:
+                end(building)
+
+
+def measure(site: Path, folder: Path, arguments: argparse.Namespace) -> int:
+    control = str(folder / "control.sock")
+    # A second start is the usual one: the building has filled its caches, and the store is there.
+    for turn in ("first start", "restart"):
+        began = time.monotonic()
+        agent = start("run", site, log=folder / "agent.log")
+        first_s = online_s = None
+        try:
+            while online_s is None:
+                assert agent.poll() is None, (folder / "agent.log").read_text()
+                assert time.monotonic() - began < 900, "not online after a quarter of an hour"
+                try:
+                    seen = ask(control)
+                except OSError:
+                    time.sleep(0.02)
+                    continue
+                now = time.monotonic() - began
+                if first_s is None and any(view.serial or view.time_s for view in seen.meters):
+                    first_s = now
+                if seen.status.state == "online" and all(view.time_s for view in seen.meters):
+                    online_s = now
+                time.sleep(0.05)
+            print(f"{turn}: first meter answered after {first_s:.2f} s, all read after {online_s:.1f} s", flush=True)
+            if turn == "restart":
+                report(agent.pid, control, arguments)
+        finally:
+            asked = time.monotonic()
+            code = end(agent, 20)
+            print(f"{turn}: ended {time.monotonic() - asked:.2f} s after SIGTERM, exit code {code}", flush=True)
+    return 0
+
+
+def report(pid: int, control: str, arguments: argparse.Namespace) -> None:
+    time.sleep(arguments.interval_s + 20)  # past the first boundary
+    before = Usage(pid)
+    time.sleep(arguments.measure_s)
+    after = Usage(pid)
+    seen = ask(control)
+    span_s = after.at_s - before.at_s
+    boundaries = span_s / arguments.interval_s
+    bus = seen.health.buses[0]
+    print(f"{arguments.meters} meters on {arguments.buses} buses, each every {arguments.poll_s:g} s:")
+    print(f"  resident memory   {after.rss_mb:7.1f} MB ({after.rss_mb - before.rss_mb:+.2f} in {span_s:.0f} s)")
+    print(f"  CPU               {100 * (after.cpu_s - before.cpu_s) / span_s:7.2f} % of one core")
+    print(f"  wake-ups          {(after.wakeups - before.wakeups) / span_s:7.1f} a second, {after.threads} threads")
+    a_day = (after.written - before.written) / boundaries * BOUNDARIES_A_DAY
+    print(
+        f"  written           {a_day / 1e6:7.1f} MB a day ({(after.written - before.written) / 1e3:.0f} kB over "
+        f"{boundaries:.1f} boundaries)"
+    )
+    print(f"  bus 0             {bus.cycles} cycles of {bus.cycle_s} s, {bus.skipped} skipped, errors {bus.errors}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
