@@ -88,7 +88,11 @@ class MeterClock:
             return INVALID | DOUBTFUL
         if self._faults.at("deviation_undefined", true_s):
             return 0
-        return DST if self._local(self.shown_s(true_s)).dst() else 0
+        return DST if self.daylight(self.shown_s(true_s)) else 0
+
+    def daylight(self, shown_s: float) -> bool:
+        """Whether daylight saving is on at a time that the clock shows."""
+        return bool(self._local(shown_s).dst())
 
     def deviation_min(self, true_s: float) -> int:
         """Minutes from local time to UTC, as COSEM counts them: -60 in Central Europe's winter."""

@@ -54,6 +54,7 @@ class Faults:
                     fault.obis,
                 )
                 self._by_kind.setdefault(fault.kind, []).append((fault.probability, strike))
+        self._all = {k: sorted((s for _, s in found), key=lambda s: s.onset_s) for k, found in self._by_kind.items()}
 
     def at(self, kind: FaultKind, time_s: float) -> Strike | None:
         """The fault of this kind that is at work at a time, whatever its probability."""
@@ -71,7 +72,7 @@ class Faults:
 
     def all(self, kind: FaultKind) -> list[Strike]:
         """Every fault of this kind, past and to come, by onset."""
-        return sorted((strike for _, strike in self._by_kind.get(kind, ())), key=lambda s: s.onset_s)
+        return self._all.get(kind, [])
 
     def random_octets(self, count: int) -> bytes:
         """Noise on the line."""

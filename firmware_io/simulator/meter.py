@@ -223,7 +223,7 @@ class SimulatedMeter:
             ):
                 row = [
                     axdr.octet_string(self.clock.date_time(moment, stamp)),
-                    axdr.uint8(self._status(moment, adjusted=bool(begin) and stamp == stamps[begin])),
+                    axdr.uint8(self._status(moment, stamp, adjusted=bool(begin) and stamp == stamps[begin])),
                     self.energy_data(energy, moment),
                 ]
                 if self.identity.exports:
@@ -231,11 +231,10 @@ class SimulatedMeter:
                 rows.append(row)
         return rows
 
-    def _status(self, true_s: float, *, adjusted: bool) -> int:
+    def _status(self, true_s: float, shown_s: float, *, adjusted: bool) -> int:
         """The status of a row, as IDIS has it: 0x02 clock invalid, 0x08 daylight saving, 0x20 clock adjusted."""
         invalid = self.faults.at("clock_invalid", true_s) is not None
-        daylight = self.clock.status(true_s) & 0x80 != 0
-        return 0x02 * invalid | 0x08 * daylight | 0x20 * adjusted
+        return 0x02 * invalid | 0x08 * self.clock.daylight(shown_s) | 0x20 * adjusted
 
     def reset_profile(self) -> None:
         """Forget all rows until now."""
