@@ -41,6 +41,10 @@ proof-kill: build ## Kill the agent 600 times with broker outages: nothing lost,
 bench-link: build ## Time from alert to subscriber, drain rate of 100,000 queued messages, resident memory
 	$(PY) tests/bench/bench_link.py
 
+bench-agent: build ## What the agent costs: memory, CPU, wake-ups, bytes written, start and stop
+	$(PY) tests/bench/bench_agent.py --meters 100 --poll-s 10
+	$(PY) tests/bench/bench_agent.py --meters 1000 --buses 10 --poll-s 60 --interval-s 60
+
 deb: build ## Build the Debian package of this machine's architecture into dist/
 	$(PY) -m agent.deploy.deb dist
 

@@ -132,10 +132,10 @@ class Mqtt(_Table, frozen=True, kw_only=True):
     ca: Annotated[str | None, about("CA certificate, PEM; the system's store by default.")] = None
     certificate: Annotated[str | None, about("Client certificate, PEM.")] = None
     key: Annotated[Secret | None, about("Client key, PEM: a path or credential:NAME.")] = None
-    username: str | None = None
+    username: Annotated[str | None, about("Where the broker asks for one.")] = None
     password: Annotated[Secret | None, about("A path or credential:NAME.")] = None
     alpn: Annotated[list[str], about("ALPN protocols for brokers on port 443.")] = []
-    keepalive_s: Annotated[int, msgspec.Meta(ge=5, le=3600)] = 60
+    keepalive_s: Annotated[int, msgspec.Meta(ge=5, le=3600, description="MQTT keep-alive, seconds.")] = 60
     inflight: Annotated[int, msgspec.Meta(ge=1, le=1000, description="Messages sent and not acknowledged.")] = 20
     delivery: Annotated[
         Literal["broker", "end_to_end"], about("Who must acknowledge before a message leaves the outbox.")
@@ -147,7 +147,9 @@ class Mqtt(_Table, frozen=True, kw_only=True):
 class Store(_Table, frozen=True, kw_only=True):
     """[store]: what is kept on the gateway's disk."""
 
-    path: str = "/var/lib/checkmeter/checkmeter.sqlite"
+    path: Annotated[str, about("Outbox, checkpoints and history: one SQLite file.")] = (
+        "/var/lib/checkmeter/checkmeter.sqlite"
+    )
     outbox_mb: Annotated[Positive, about("Cap of what waits for the broker, MB.")] = 64.0
     history_days: Annotated[Positive, about("How long interval history is kept.")] = 120.0
 

@@ -39,6 +39,35 @@ def schema() -> None:
     click.echo(json.dumps(site_schema(), indent=2))
 
 
+@command.command()
+def keys() -> None:
+    """Print every table and key with its default and meaning, as Markdown."""
+    click.echo(reference())
+
+
+def reference() -> str:
+    """All tables and keys of a site file as Markdown tables."""
+    lines = []
+    for name, kind in _tables().items():
+        plural = name in ("bus", "meter", "zone")
+        about = (kind.__doc__ or "").split(": ", 1)[-1]
+        lines += [f"### `[[{name}]]`" if plural else f"### `[{name}]`", "", about[:1].upper() + about[1:], ""]
+        lines += ["| key | default | meaning |", "|---|---|---|"]
+        described = msgspec.json.schema(kind)["$defs"][kind.__name__]["properties"]
+        for field in msgspec.structs.fields(kind):
+            default = _default(field)
+            lines.append(f"| `{field.name}` | {default} | {described[field.name].get('description', '')} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _default(field: msgspec.structs.FieldInfo) -> str:
+    if field.required:
+        return "required"
+    value = field.default_factory() if field.default is msgspec.NODEFAULT else field.default
+    return "" if value is None else f"`{json.dumps(value)}`"
+
+
 def site_schema() -> dict[str, Any]:
     """The JSON Schema of a site file."""
     made = msgspec.json.schema(Config)

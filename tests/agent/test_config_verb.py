@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from agent.cli import cli
 from agent.config import load
-from agent.verbs.config import site_schema
+from agent.verbs.config import reference, site_schema
 
 SITE = """\
 [site]
@@ -61,6 +61,13 @@ def test_effective_shows_defaults_and_no_secret(site: Path) -> None:
     assert shown["bus"][0]["poll_s"] == 60.0
     assert shown["meter"][0]["password"] == "<redacted>"
     assert shown["store"]["history_days"] == 120.0
+
+
+def test_the_documentation_lists_every_key_as_it_is() -> None:
+    documented = (Path(__file__).resolve().parent.parent.parent / "docs/configuration.md").read_text()
+    assert reference().rstrip() in documented, "write it anew: checkmeter config keys"
+    missing = [line for line in reference().splitlines() if line.startswith("|") and line.endswith("|  |")]
+    assert not missing
 
 
 def test_the_schema_accepts_what_load_accepts_and_refuses_what_it_refuses(site: Path) -> None:
