@@ -88,6 +88,7 @@ class Connection:
         self._clock = clock
         self._timeout_s = broker.timeout_s
         self._parser = mqtt.Parser()
+        self._early: list[mqtt.Event] = []
         user, password = broker.credentials()
         self._socket = broker.open_socket()
         try:
@@ -105,7 +106,6 @@ class Connection:
                     will=will,
                 )
             )
-            self._early: list[mqtt.Event] = []
             connack = self._expect(lambda event: isinstance(event, mqtt.Connack))
             assert isinstance(connack, mqtt.Connack)
             self.session_present = connack.session_present
@@ -178,17 +178,15 @@ class Connection:
         return bool(poller.poll(timeout_s * 1000))
 
     def _expect(self, wanted: Callable[[mqtt.Event], bool]) -> mqtt.Event:
+        """Wait for an answer; what else comes is kept for `receive`, in its order."""
         deadline_s = self._clock.monotonic() + self._timeout_s
-        while (left_s := deadline_s - self._clock.monotonic()) > 0:
-            if not self._readable(left_s):
-                break
+        while True:
+            for n, event in enumerate(self._early):
+                if wanted(event):
+                    return self._early.pop(n)
+            if not self._readable(max(0.0, deadline_s - self._clock.monotonic())):
+                raise mqtt.MqttError(f"the broker did not answer within {self._timeout_s:g} s")
             chunk = self._socket.recv(CHUNK)
             if not chunk:
                 raise mqtt.MqttError("the broker closed the connection")
-            events = self._parser.feed(chunk)
-            for n, event in enumerate(events):
-                if wanted(event):
-                    self._early += events[:n] + events[n + 1 :]
-                    return event
-            self._early += events
-        raise mqtt.MqttError(f"the broker did not answer within {self._timeout_s:g} s")
+            self._early += self._parser.feed(chunk)

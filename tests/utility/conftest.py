@@ -51,13 +51,17 @@ class Mosquitto:
         self.port = free_port()
         self.url = f"mqtt://127.0.0.1:{self.port}"
         folder.mkdir()
-        configuration = folder / "mosquitto.conf"
-        configuration.write_text(
-            f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence false\n"
-            "max_queued_messages 0\nmax_queued_bytes 0\nmax_inflight_messages 0\nset_tcp_nodelay true\n"
-        )
-        self._arguments = [shutil.which("mosquitto") or "/usr/sbin/mosquitto", "-c", str(configuration)]
+        self._configuration = folder / "mosquitto.conf"
+        self._arguments = [shutil.which("mosquitto") or "/usr/sbin/mosquitto", "-c", str(self._configuration)]
+        self.configure()
         self.start()
+
+    def configure(self, more: str = "", *, anonymous: bool = True) -> None:
+        """For the next start."""
+        self._configuration.write_text(
+            f"listener {self.port} 127.0.0.1\n{more}persistence false\n{'allow_anonymous true' if anonymous else ''}\n"
+            "user root\nmax_queued_messages 0\nmax_queued_bytes 0\nmax_inflight_messages 0\nset_tcp_nodelay true\n"
+        )
 
     def start(self) -> None:
         self.process = subprocess.Popen(self._arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
