@@ -68,6 +68,8 @@ _ASSOCIATION_DIAGNOSTICS = {2: "application context not supported", 3: "calling 
 _DENIED = (DataAccessResult.READ_WRITE_DENIED, DataAccessResult.SCOPE_OF_ACCESS_VIOLATED)
 
 
+_PUSHES = (b"\x0f", b"\xc2")  # DataNotification, EventNotification
+
 Push: TypeAlias = Callable[[apdu.DataNotification | apdu.EventNotification], None]
 T = TypeVar("T")
 
@@ -188,7 +190,10 @@ class Association:
         octets = request.encode()
         self._channel.send(self._ciphering.protect(octets) if self._ciphering else octets)
         for _ in range(MAX_UNASKED):
-            reply = self._reply(self._channel.receive())
+            octets = self._channel.receive()
+            if self._ciphering and octets[:1] in _PUSHES:
+                continue  # a plain push in a ciphered association may come from anybody: it is not believed
+            reply = self._reply(octets)
             if isinstance(reply, apdu.DataNotification | apdu.EventNotification):
                 if self._on_push:
                     self._on_push(reply)
@@ -248,7 +253,7 @@ class Association:
     def _association_response(self, octets: bytes) -> AssociationResponse:
         """Check the AARE, and take over what it grants."""
         for _ in range(MAX_UNASKED):
-            if octets[:1] not in (b"\x0f", b"\xc2", b"\xdb"):
+            if octets[:1] not in (*_PUSHES, b"\xdb"):
                 break
             octets = self._channel.receive()  # a push while we associate says nothing that we could check yet
         if octets[:1] == b"\xd8":

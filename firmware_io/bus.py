@@ -39,6 +39,7 @@ from firmware_io.counters import InvocationCounters, counter_id
 from firmware_io.errors import (
     AccessDenied,
     MeterError,
+    RegisterUnavailable,
     RemoteProtocolError,
     ResponseTimeout,
     SecurityError,
@@ -255,6 +256,9 @@ class Bus:
         except RemoteProtocolError:
             statistics.protocol_errors += 1
             self._failed(meter, started_s)
+            raise
+        except RegisterUnavailable:
+            self._answered(meter)  # with a refusal, but it did
             raise
         self._answered(meter)
         if meter.spec.single_association and meter.reader and not keep:

@@ -16,7 +16,7 @@ from firmware_io.meter_time import MeterTime
 from firmware_io.obis import ObisCode
 
 CLASS = 7
-BUFFER, CAPTURE_OBJECTS, CAPTURE_PERIOD = 2, 3, 4
+BUFFER, CAPTURE_OBJECTS, CAPTURE_PERIOD, ENTRIES_IN_USE = 2, 3, 4, 7
 CLOCK_CLASS = 8
 
 

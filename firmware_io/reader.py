@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from firmware_io import obis, profile
 from firmware_io.apdu import Attribute, DataAccessResult
+from firmware_io.association import DataAccessError
 from firmware_io.axdr import Data, Tag
 from firmware_io.clock import Clock
 from firmware_io.errors import AccessDenied, RegisterUnavailable, RemoteProtocolError
@@ -25,7 +26,6 @@ from firmware_io.reading import MeterEvent, Quality, Reading, Unit
 from firmware_io.registers import (
     CATALOGUE,
     DATA,
-    REGISTER,
     REGISTER_CLASSES,
     SLACK_WH,
     VALUE,
@@ -116,11 +116,11 @@ class MeterReader:
         """
         if self.identity is None or self._clock.monotonic() - self._checked_s >= CHECK_EVERY_S:
             self.identify()
-        readings, doubted = self._sample(self._registers)
+        readings, doubted = self._sample(self._registers, errors=self._has_errors)
         if doubted:
             self.identify()
             asked = tuple(register for register in self._registers if register.name in doubted)
-            again, still = self._sample(asked)  # by the scaler that it has now
+            again, still = self._sample(asked, errors=False)  # by the scaler that it has now
             readings += again
             readings += [self._confirmed(sample) for name, sample in still.items() if sample.agrees(doubted[name])]
         return readings
@@ -199,31 +199,31 @@ class MeterReader:
         return self.session.get_list(list(attributes))
 
     def _discover(self) -> None:
-        """Which registers the meter has, under which class, with which scaler."""
-        names = [(r.name, r.class_id) for r in self._registers] or [(name, REGISTER) for name in CATALOGUE]
+        """Which registers the meter has, under which class, with which scaler; the whole catalogue each time."""
+        known = {register.name: register for register in self._registers}
         found: dict[ObisCode, Register] = {}
-        for candidates in REGISTER_CLASSES:
-            if not names:
-                break
-            results = self._several(scaler_of(name, class_id) for name, class_id in names)
-            elsewhere = []
-            for (name, class_id), result in zip(names, results, strict=True):
+        names = list(CATALOGUE)
+        for class_id in REGISTER_CLASSES:
+            asked = [n for n in names if n not in known or known[n].class_id == class_id]
+            results = self._several(scaler_of(name, class_id) for name in asked)
+            for name, result in zip(asked, results, strict=True):
                 if isinstance(result, Data):
                     with suppress(RemoteProtocolError):  # a unit that we do not read
                         found[name] = Register(name, class_id, Scale.decode(result))
-                elif result is DataAccessResult.OBJECT_CLASS_INCONSISTENT:
-                    elsewhere.append(name)
-            following = REGISTER_CLASSES[REGISTER_CLASSES.index(candidates) + 1 :]
-            names = [(name, following[0]) for name in elsewhere] if following else []
-        if self._registers and any(found.get(r.name, r) != r for r in self._registers):
+                elif name in known and result not in _MISSING:
+                    found[name] = known[name]  # for the moment only
+                if result is not DataAccessResult.OBJECT_CLASS_INCONSISTENT and name not in known:
+                    names.remove(name)
+            names = [name for name in names if name not in found]
+        if any(found.get(name, register) != register for name, register in known.items()):
             self._plausibility.forget()  # another scaler: the old values are no measure of the new ones
-        self._registers = tuple(sorted(found.values(), key=lambda r: CATALOGUE.index(r.name)))
+        self._registers = tuple(found[name] for name in CATALOGUE if name in found)
         self._scales = {(r.class_id, r.name): r.scale for r in self._registers}
 
-    def _sample(self, asked: tuple[Register, ...]) -> tuple[list[Reading], dict[ObisCode, _Sample]]:
+    def _sample(self, asked: tuple[Register, ...], *, errors: bool) -> tuple[list[Reading], dict[ObisCode, _Sample]]:
         """Read registers now: the readings, and the samples whose value is odd."""
         attributes = [register.value for register in asked]
-        if self._has_errors:
+        if errors:
             attributes.append(_ERRORS)
         before_s = self._clock.now()
         results = self._several(attributes)
@@ -240,7 +240,7 @@ class MeterReader:
                 continue
             self._plausibility.believe(register, result, sample.value, now)
             readings.append(self._reading(sample))
-        if self._has_errors:
+        if errors:
             readings += self._error_reading(results[-1], sampled_s, half_s)
         return readings, doubted
 
@@ -292,6 +292,15 @@ class MeterReader:
         self, name: ObisCode, layout: _Profile, first_s: float, last_s: float
     ) -> list[tuple[profile.Row, float, Quality]]:
         """Rows between two UTC times with their UTC time and quality, oldest first."""
+        try:
+            rows = self._rows_by_range(name, layout, first_s, last_s)
+        except DataAccessError as error:
+            if error.result in _MISSING:
+                raise
+            rows = self._rows_by_entry(name, layout, first_s)
+        return self._timed(rows, layout, first_s, last_s)
+
+    def _rows_by_range(self, name: ObisCode, layout: _Profile, first_s: float, last_s: float) -> list[profile.Row]:
         step_s = layout.period_s * ROWS_AT_ONCE if layout.period_s > 0 else last_s - first_s
         rows: list[profile.Row] = []
         start_s = first_s
@@ -300,7 +309,21 @@ class MeterReader:
             bounds = (self._convention.meter_time(t) for t in (start_s, end_s))
             rows += self.session.read_profile(name, layout.columns, layout.period_s, *bounds)
             start_s = end_s + max(1.0, layout.period_s) if end_s < last_s else last_s + 1
-        return self._timed(rows, layout, first_s, last_s)
+        return rows
+
+    def _rows_by_entry(self, name: ObisCode, layout: _Profile, first_s: float) -> list[profile.Row]:
+        """For a meter that selects by entry only: enough of the newest rows, or all where they have no period."""
+        in_use = self.session.get(Attribute(profile.CLASS, name, profile.ENTRIES_IN_USE)).value
+        if not isinstance(in_use, int) or in_use < 1:
+            return []
+        wanted = in_use
+        if layout.period_s > 0:
+            wanted = min(in_use, int((self._clock.now() - first_s) / layout.period_s) + 2)
+        rows: list[profile.Row] = []
+        for start in range(in_use - wanted + 1, in_use + 1, ROWS_AT_ONCE):
+            end = min(start + ROWS_AT_ONCE - 1, in_use)
+            rows += self.session.read_entries(name, layout.columns, layout.period_s, start, end)
+        return rows
 
     def _timed(
         self, rows: list[profile.Row], layout: _Profile, first_s: float, last_s: float
@@ -319,7 +342,9 @@ class MeterReader:
             if isinstance(word, int) and word & _STATUS_INCOMPLETE:
                 quality |= Quality.INCOMPLETE
             time_s = self._convention.utc_s(row.time)
-            if first_s <= time_s <= last_s:
+            if time_s in timed:  # an hour that came twice, and nothing tells the first from the second
+                timed[time_s] = (*timed[time_s][:2], timed[time_s][2] | Quality.CLOCK_INVALID)
+            elif first_s <= time_s <= last_s:
                 timed[time_s] = (row, time_s, quality)
         return [timed[time_s] for time_s in sorted(timed)]
 
