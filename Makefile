@@ -45,6 +45,9 @@ bench-agent: build ## What the agent costs: memory, CPU, wake-ups, bytes written
 	$(PY) tests/bench/bench_agent.py --meters 100 --poll-s 10
 	$(PY) tests/bench/bench_agent.py --meters 1000 --buses 10 --poll-s 60 --interval-s 60
 
+soak: build ## A simulated year of one bus in accelerated time: nothing may grow
+	CHECKMETER_SOAK_DAYS=365 $(PY) -m pytest -q -s -p no:xdist tests/service/test_soak.py
+
 deb: build ## Build the Debian package of this machine's architecture into dist/
 	$(PY) -m agent.deploy.deb dist
 
