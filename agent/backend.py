@@ -28,6 +28,7 @@ from agent.signing import KeyRing
 from agent.store import Store
 from agent.toml_tables import ConfigError
 from agent.wire import Address, AlertData, AlertEvent
+from core.features import FEATURES
 from core.model import ModelRefused
 from core.model import load as load_model
 from firmware_io.clock import Clock
@@ -243,6 +244,6 @@ class Backend:
 
 def _check_model(content: bytes) -> None:
     try:
-        load_model(content)
+        load_model(content, FEATURES)
     except ModelRefused as error:
         raise DesiredRefused(f"model {hashlib.sha256(content).hexdigest()[:12]}: {error}") from None

@@ -29,6 +29,7 @@ from core.features import FEATURES
 from core.intervals import AlignedRows, Aligner, Flag, MeterSpec, RegisterSample
 from core.losses import ZoneRows
 from core.monitor import Settings, ZoneMonitor, ZoneSpec
+from core.scoring import Scorer
 from core.signs import MeterSign, SignKind
 
 Floats = NDArray[np.float64]
@@ -113,9 +114,15 @@ class Pipeline:
     meters: tuple[str, ...]
 
     def __init__(
-        self, config: Config, book: Book, scorer: Any = None, *, interval_s: float | None = None, keep: bool = True
+        self,
+        config: Config,
+        book: Book,
+        scorer: Scorer | None = None,
+        *,
+        interval_s: float | None = None,
+        keep: bool = True,
     ) -> None:
-        self._config, self._book, self._scorer, self._keep = config, book, scorer, keep
+        self._config, self._book, self._keep = config, book, keep
         self.interval_s = interval_s or config.detection.interval_s
         known = {m.id: m for m in config.meter}
         wanted = dict.fromkeys(m for zone in config.zone for m in (zone.main, *zone.subs))

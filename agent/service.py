@@ -8,7 +8,6 @@ was read is judged and committed, and what was committed has a last chance to go
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.metadata
 import logging
 import os
@@ -22,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from agent import logging_setup, sdnotify, wire
+from agent import logging_setup, models, sdnotify, wire
 from agent.alerts import AlertBook, Condition
 from agent.backend import Backend, InForce, Wish
 from agent.collector import Collector
@@ -34,6 +33,7 @@ from agent.sdnotify import Heartbeat
 from agent.store import Store
 from agent.vitals import ProcessUse, Snapshot
 from agent.worker import Batch, CaughtUp, Worker
+from core.model import CompactModel, ModelRefused
 from firmware_io.clock import Clock
 
 log = logging.getLogger("checkmeter")
@@ -67,8 +67,9 @@ class Agent:
         with contextlib.ExitStack() as undo:
             undo.callback(self._store.close)
             self._inbox: queue.Queue[Batch | CaughtUp] = queue.Queue(QUEUE_BATCHES)
-            self._book = AlertBook.from_config(config)
-            self._pipeline = Pipeline(config, self._book)
+            self._model = _model(config)
+            self._book = AlertBook.from_config(config, self._model.sha256, self._model.threshold)
+            self._pipeline = Pipeline(config, self._book, self._model)
             self._collector = Collector(config, clock, self._inbox)
             self._worker = Worker(
                 config, clock, self._pipeline, self._book, self._store, self._inbox, self._collector.buses
@@ -217,7 +218,6 @@ class Agent:
 
     def _info(self) -> wire.Info:
         serials = self._collector.serials()
-        model = self._config.detection.model
         return wire.Info(
             time=wire.utc(self._clock.now()),
             versions=self._versions,
@@ -227,7 +227,7 @@ class Agent:
             ],
             zones=[wire.ZoneInfo(id=zone.id, main=zone.main, subs=zone.subs) for zone in self._config.zone],
             config_sha256=self._config_sha256,
-            model_sha256=None if model is None else hashlib.sha256(Path(model).read_bytes()).hexdigest(),
+            model_sha256=self._model.sha256,
             schemas={name.split(".")[1]: name for name in wire.SCHEMAS},
         )
 
@@ -267,6 +267,14 @@ class Agent:
             alerts=view.alerts,
             suspicion=view.suspicion,
         )
+
+
+def _model(config: Config) -> CompactModel:
+    """The compact model of the site file, or the shipped one."""
+    try:
+        return models.in_use(config.detection.model)
+    except (OSError, ModelRefused) as error:
+        raise ConfigError([f"[detection] model = {config.detection.model!r}: {error}"]) from error
 
 
 class Signals:

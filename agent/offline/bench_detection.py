@@ -155,6 +155,11 @@ class Table:
     head: Sequence[str]
     rows: list[list[str]] = field(default_factory=list)
 
+    def markdown(self) -> str:
+        """The table for a document."""
+        lines = [list(self.head), ["---"] * len(self.head), *self.rows]
+        return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
     def __str__(self) -> str:
         lines = [list(self.head), *self.rows]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.head))]

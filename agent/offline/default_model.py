@@ -28,7 +28,7 @@ from agent.offline.table import FeatureTable
 from agent.offline.train import Kind, Settings, encode, train
 from agent.offline.virtual_buildings import KINDS, TAP, Plan, Pool, household_pool, make_building
 from core.features import FEATURES
-from core.model import golden_error, load
+from core.model import CompactModel, golden_error, load
 
 HOUSEHOLDS = 160
 QUIET_SHARE = 0.15  # of the buildings; the others have their quiet time before the onset
@@ -148,17 +148,55 @@ def by_kind(found: Sequence[Sample], probability: Sequence[F64]) -> Table:
     return table
 
 
+MARKS = "<!-- figures: written by agent.offline.default_model -->", "<!-- end of figures -->"
+
+
+def card_figures(model: CompactModel, table: Table) -> str:
+    """The part of the model card that the script writes itself: what was made, and how it does."""
+    meta = model.file.metadata
+    trained, measured = meta["training"], meta["metrics"]
+    layers = " -> ".join(map(str, [len(model.features), *(len(b) for _, b in model.file.network.layers)]))
+    return "\n".join(
+        [
+            f"- file: SHA-256 `{model.sha256}`, made with {meta['created_with']}",
+            f"- kind: {meta['model']}, {layers}, L2 penalty {trained['penalty']:g}, threshold {model.threshold:.3f}",
+            f"- trained on {trained['rows']} rows ({trained['thefts']} of theft) of simulated buildings, seed "
+            f"{trained['seed']}; SHA-256 of the rows `{trained['sha256'][:16]}...`",
+            f"- held-out buildings ({trained['held_rows']} rows, {trained['held_thefts']} of theft): AUC "
+            f"{measured['auc']:.4f} ({measured['auc_low']:.4f} to {measured['auc_high']:.4f}), recall at 0.1 % false "
+            f"positives {measured['recall_at_fpr_0.001']:.3f}, ECE {measured['ece']:.4f}",
+            "",
+            "Buildings of other households, which no part of the training saw:",
+            "",
+            table.markdown(),
+        ]
+    )
+
+
+def write_card(card: Path, figures: str) -> None:
+    """Put `figures` between the marks of `card`. Raises ValueError where it has none."""
+    text = card.read_text(encoding="utf-8")
+    begin, end = text.find(MARKS[0]), text.find(MARKS[1])
+    if not 0 <= begin < end:
+        raise ValueError(f"{card}: has no part for the figures ({MARKS[0]})")
+    whole = text[: begin + len(MARKS[0])] + "\n" + figures + "\n" + text[end:]
+    card.write_text(whole, encoding="utf-8")
+
+
 @click.command()
 @click.option(
     "-o", "--output", default="agent/models/default.tflite", type=click.Path(path_type=Path), show_default=True
 )
 @click.option("--report", type=click.Path(path_type=Path), help="The training report, HTML.")
-@click.option("--buildings", default=300, show_default=True)
-@click.option("--unseen", default=120, show_default=True, help="Buildings of other households, for the figures.")
+@click.option("--card", type=click.Path(exists=True, path_type=Path), help="Write the figures into this model card.")
+@click.option("--buildings", default=120, show_default=True)
+@click.option("--unseen", default=36, show_default=True, help="Buildings of other households, for the figures.")
 @click.option("--model", type=click.Choice(["logistic", "mlp"]), default="logistic", show_default=True)
 @click.option("--seed", default=1, show_default=True)
 @click.option("--jobs", default=2, show_default=True)
-def main(output: Path, report: Path | None, buildings: int, unseen: int, model: Kind, seed: int, jobs: int) -> None:
+def main(
+    output: Path, report: Path | None, card: Path | None, buildings: int, unseen: int, model: Kind, seed: int, jobs: int
+) -> None:
     """Make the shipped model."""
     found = samples(seed, household_pool(seed, HOUSEHOLDS), population(seed, buildings), jobs, "training buildings")
     table = as_table(found)
@@ -173,7 +211,10 @@ def main(output: Path, report: Path | None, buildings: int, unseen: int, model: 
     other = seed + 1
     never = samples(other, household_pool(other, HOUSEHOLDS), population(other, unseen), jobs, "unseen buildings")
     probability = [checked.score(s.features.astype(np.float32)).astype(np.float64) for s in never]
-    click.echo(by_kind(never, probability))
+    figures = by_kind(never, probability)
+    click.echo(figures)
+    if card:
+        write_card(card, card_figures(checked, figures))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from agent.offline.svg import Band, Line, Mark, chart
 from agent.pipeline import Balance, Pipeline
 from agent.wire import AlertEvent, encode
 from core.intervals import RegisterSample
-from core.scoring import Scorer
+from core.model import CompactModel
 from core.signs import MeterSign
 
 Floats = NDArray[np.float64]
@@ -63,14 +63,15 @@ def replay(
     readings: Readings,
     *,
     signs: list[MeterSign] | None = None,
-    scorer: Scorer | None = None,
+    model: CompactModel | None = None,
     balances: bool = False,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Outcome:
     """Run the recording; `progress` is told how many more rows are done."""
     interval_s = interval_of(readings.times_s, config.detection.interval_s)
-    book = AlertBook.from_config(config)
-    pipeline = Pipeline(config, book, scorer, interval_s=interval_s, keep=balances)
+    about = (None, None) if model is None else (model.sha256, model.threshold)
+    book = AlertBook.from_config(config, *about)
+    pipeline = Pipeline(config, book, model, interval_s=interval_s, keep=balances)
     waiting = list(signs or [])
     outcome = Outcome(interval_s=interval_s, rows=len(readings.times_s))
     for start, stop, feed in blocks(readings, interval_s, pipeline):

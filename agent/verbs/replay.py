@@ -7,10 +7,12 @@ from pathlib import Path
 
 import click
 
-from agent.config import load
+from agent import models
+from agent.config import ConfigError, load
 from agent.exits import INPUT_OUTPUT
 from agent.offline import replay as offline
 from agent.offline.readings import Notes, ReadingsError, read, read_events
+from core.model import ModelRefused
 
 BAR_ROWS = 20_000  # shorter recordings are done before a bar is drawn
 SHOWN = 20  # notes that are shown one by one
@@ -42,6 +44,10 @@ def command(
     in kWh, empty where not read. What cannot be used is named by line and column and left out, never taken as zero.
     """
     config = load(site_file)
+    try:
+        model = models.in_use(config.detection.model)
+    except (OSError, ModelRefused) as error:
+        raise ConfigError([f"{site_file}: [detection] model = {config.detection.model!r}: {error}"]) from None
     meters = tuple(dict.fromkeys(m for zone in config.zone for m in (zone.main, *zone.subs)))
     try:
         readings = read(readings_file, meters)
@@ -56,6 +62,7 @@ def command(
                 config,
                 readings,
                 signs=signs,
+                model=model,
                 balances=balances is not None or plot is not None,
                 progress=bar.update,
             )
