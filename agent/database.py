@@ -136,7 +136,7 @@ class Database:
             if not fresh:
                 self._check(connection)
             connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA journal_size_limit=4194304")
+            connection.execute("PRAGMA wal_autocheckpoint=256")  # 1 MB: half of what the ballast gives back
             _migrate(connection)
             if self._aside is not None:
                 self.salvaged = _salvage(self._aside, connection)
@@ -209,12 +209,20 @@ class Database:
 
     # -- ballast ------------------------------------------------------------------------------------------------------
 
-    def fill_ballast(self) -> None:
-        """Set space aside that a full disk can be relieved with, so that alerts still find room."""
+    def fill_ballast(self) -> bool:
+        """Set space aside that a full disk can be relieved with, so that alerts still find room. True: it is there.
+
+        Only where as much again is free: else it would be filled and dropped by turns.
+        """
         ballast = self._beside("ballast")
-        if self.volatile is not None or (ballast.exists() and ballast.stat().st_size == BALLAST_BYTES):
-            return
+        if self.volatile is not None:
+            return False
         try:
+            if ballast.exists() and ballast.stat().st_size == BALLAST_BYTES:
+                return True
+            disk = os.statvfs(self.path.parent)
+            if disk.f_bavail * disk.f_frsize < 2 * BALLAST_BYTES:
+                return False
             fd = os.open(ballast, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
             try:
                 os.posix_fallocate(fd, 0, BALLAST_BYTES)
@@ -223,14 +231,18 @@ class Database:
         except OSError as error:
             ballast.unlink(missing_ok=True)
             log.debug("no ballast beside %s: %s", self.path, error)
-
-    def drop_ballast(self) -> bool:
-        """Give the ballast's space back to the disk; False if there was none."""
-        try:
-            self._beside("ballast").unlink()
-        except OSError:
             return False
         return True
+
+    def make_room(self) -> None:
+        """The disk is full: give it the ballast back, and write the log back into the file.
+
+        Then the log is written from its beginning again, within the room that it has already; without this a log that
+        cannot grow would stop every further commit.
+        """
+        self._beside("ballast").unlink(missing_ok=True)
+        with contextlib.suppress(sqlite3.Error):
+            self.connection.execute("PRAGMA wal_checkpoint(RESTART)")
 
     def _beside(self, suffix: str) -> Path:
         return self.path.with_name(f"{self.path.name}.{suffix}")

@@ -23,7 +23,7 @@ from pathlib import Path
 import msgspec
 
 from agent.archive import read_history
-from agent.database import Database, checksum, is_corrupt
+from agent.database import Database, checksum, is_corrupt, is_locked
 from agent.messages import Message, Priority
 from agent.pipeline import HistoryRow
 
@@ -100,10 +100,12 @@ class Store:
         self._held: dict[int, Outgoing] = {}
         self._held_checkpoints: dict[str, bytes] = {}
         self._next_held = -1
+        self._tight = False  # the disk was full: nothing but messages and checkpoints is written
         self._on_commit: Callable[[Priority], None] | None = None
         self.counters = Counters()
         self._database = Database(path, now_s)
         self._count()
+        self._tight = not self._database.fill_ballast()
 
     @property
     def replaced(self) -> str | None:
@@ -154,9 +156,12 @@ class Store:
         return done
 
     def _commit_somehow(self, commit: Commit, now_s: float) -> bool:
-        """Try with all, then after making room, then without history."""
-        bare = Commit(messages=commit.messages, checkpoints=commit.checkpoints)
-        for attempt, part in enumerate((commit, bare, bare)):
+        """Try with all, then after making room and without history, then with the older history given up."""
+        if self._tight and self._database.fill_ballast():
+            log.info("store %s: there is room again, history goes on", self._database.path)
+            self._tight = False
+        for attempt in range(3):
+            part = Commit(commit.messages, commit.checkpoints) if self._tight else commit
             try:
                 self._write(part)
             except sqlite3.Error as error:
@@ -165,22 +170,17 @@ class Store:
                     self._database.replace(str(error), now_s)
                     self._count()
                     continue
-                log.warning(
-                    "store %s: %s (attempt %d of 3); free the disk or end what holds the file",
-                    self._database.path,
-                    error,
-                    attempt + 1,
-                )
-                if getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+                if is_locked(error):
+                    log.warning("store %s: %s; end what holds the file", self._database.path, error)
                     return False  # waiting again would only hold up the next step
-                if attempt == 0:
-                    self.counters.dropped_history += len(commit.history)
-                self._database.drop_ballast()
+                if not self._tight:
+                    log.error("store %s: %s; no history until the disk has room again", self._database.path, error)
+                self._tight = True
+                self._database.make_room()
                 if attempt == 1:
                     self._give_up_history()
             else:
-                if attempt == 0 and self.counters.errors:
-                    self._database.fill_ballast()
+                self.counters.dropped_history += len(commit.history) - len(part.history)
                 return True
         return False
 
@@ -253,6 +253,7 @@ class Store:
                 )
         except sqlite3.Error as error:
             log.warning("store %s: no room could be made: %s", self._database.path, error)
+        self._database.make_room()
 
     def _hold(self, commit: Commit) -> None:
         """Keep a step in memory until it can be written."""
@@ -297,18 +298,23 @@ class Store:
             for held in [i for i in ids if i < 0]:
                 self._held.pop(held, None)
             rows = [(i,) for i in ids if i >= 0]
-            try:
-                with self._database.transaction(full=False) as db:
-                    gone = [
-                        size
-                        for row in rows
-                        for (size,) in db.execute("DELETE FROM outbox WHERE id = ? RETURNING length(body)", row)
-                    ]
-            except sqlite3.Error as error:
-                self._note(error)
-                return False
-            self.counters.messages -= len(gone)
-            self.counters.bytes -= sum(gone)
+            for attempt in range(2):
+                try:
+                    with self._database.transaction(full=False) as db:
+                        gone = [
+                            size
+                            for row in rows
+                            for (size,) in db.execute("DELETE FROM outbox WHERE id = ? RETURNING length(body)", row)
+                        ]
+                except sqlite3.Error as error:
+                    self._note(error)
+                    if attempt or is_locked(error):
+                        return False
+                    self._database.make_room()
+                else:
+                    self.counters.messages -= len(gone)
+                    self.counters.bytes -= sum(gone)
+                    break
             self._probe("store.deleted")
         return True
 
