@@ -1,8 +1,9 @@
-"""The same targets driven by coverage: python tests/fuzz/fuzz_atheris.py framer -runs=1000000 (pip install atheris)."""
+"""The same targets driven by coverage: python tests/fuzz/fuzz_atheris.py framer -runs=1000000 (the extra `fuzz`)."""
 
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 import atheris
@@ -17,8 +18,11 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] not in fuzz.TARGETS:
         raise SystemExit(f"which target? {', '.join(sorted(fuzz.TARGETS))}")
     name = sys.argv.pop(1)
-    atheris.Setup(sys.argv, lambda octets: fuzz.tried(name, octets))
-    atheris.Fuzz()
+    with tempfile.TemporaryDirectory() as corpus:
+        for number, seed in enumerate(fuzz.SEEDS[name]):
+            (Path(corpus) / str(number)).write_bytes(seed)
+        atheris.Setup([*sys.argv, corpus], lambda octets: fuzz.tried(name, octets))
+        atheris.Fuzz()
 
 
 if __name__ == "__main__":
