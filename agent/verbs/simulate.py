@@ -139,6 +139,7 @@ def simulated_site(config: Config, simulation: Simulation, clock: ScaledClock, s
                 meter.accuracy_class,
                 meter.resolution_wh,
                 meter.phase,
+                meter.ct_ratio,
             )
             for meter in config.meter
         ]

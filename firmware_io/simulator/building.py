@@ -38,6 +38,7 @@ class MeterPlan:
     accuracy_class: float = 1.0
     resolution_wh: float = 10.0
     phase: int = 0  # 0: chosen in turn for a sub-meter; a main meter has all three
+    ct_ratio: float = 1.0  # of the transformers ahead of it, which its registers leave to the reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,7 @@ class Building:
         rng = np.random.default_rng((self._simulation.seed, 0x6D657465))
         n = len(self.meters)
         limit = np.array([meter.accuracy_class for meter in self.meters]) / 100
+        self.ratio = np.array([meter.ct_ratio for meter in self.meters])
         self.gain = np.clip(rng.normal(0.0, 0.4, n), -1.0, 1.0) * limit
         self.drift_per_k = rng.normal(0.0, 1.5e-4, n) * np.minimum(limit / 0.01, 1.0)
         self.initial_wh = np.floor(rng.uniform(50_000, 8_000_000, n))
@@ -183,7 +185,7 @@ class Building:
         week, at = self._split(time_s)
         minutes, minute, row = self._week(week), int(at // 60), self.row[meter]
         through = minutes.through_w[:, minute]
-        gain = 1.0 + float(self.gain[row])
+        gain = (1.0 + float(self.gain[row])) / float(self.ratio[row])
         shown = float(minutes.shown_w[row, minute]) * gain
         supply = [
             NOMINAL_V + 2.5 * math.sin(time_s / 5_000 + 2 * p) + 1.2 * math.sin(time_s / 611 + p) for p in range(3)
@@ -205,7 +207,7 @@ class Building:
             t.row == row and t.kind in PAST_THE_PHASE and not t.neutral_too and t.onset_s <= time_s < t.until_s
             for t in self._thefts
         )
-        neutral = abs(float(through[row])) / (volt * factor) if passed_by else current
+        neutral = abs(float(through[row])) / (volt * factor * float(self.ratio[row])) if passed_by else current
         return Live(shown, (volt,), (current,), neutral, factor)
 
     def _split(self, time_s: float) -> tuple[int, float]:
@@ -268,7 +270,7 @@ class Building:
             shown[row] = through[row]
         indoor_c = 0.5 * self._weather.temperature_c(times) + 10.0  # meter cupboards follow the weather half way
         gain = 1.0 + self.gain[:, None] + self.drift_per_k[:, None] * (indoor_c - REFERENCE_C)[None, :]
-        registered = shown * gain / 60
+        registered = shown * gain / self.ratio[:, None] / 60
         registered[:, times + 60 <= self.installed_s] = 0.0
         return _Minutes(through, shown, _running(np.maximum(registered, 0.0)), _running(np.maximum(-registered, 0.0)))
 

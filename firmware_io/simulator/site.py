@@ -37,6 +37,7 @@ class SimulatedMeterPlan:
     accuracy_class: float = 1.0
     resolution_wh: float = 10.0
     phase: int = 0
+    ct_ratio: float = 1.0
 
 
 class SharedBuilding:
@@ -83,7 +84,7 @@ class SimulatedSite:
         self.start_s = start_s
         self._clock = clock
         self._buses = tuple(buses)
-        plans = [MeterPlan(m.spec.id, m.accuracy_class, m.resolution_wh, m.phase) for m in meters]
+        plans = [MeterPlan(m.spec.id, m.accuracy_class, m.resolution_wh, m.phase, m.ct_ratio) for m in meters]
         mains = {zone.main for zone in zones}
         flats = [plan.id for plan in plans if plan.id not in mains]
         loads: LoadSource

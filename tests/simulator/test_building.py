@@ -221,6 +221,17 @@ def test_what_makes_no_building_is_refused(zones, start_s):
         Building(PLAIN, meters, zones, HouseholdLoads(9, FLATS), start_s=start_s)
 
 
+def test_a_main_meter_behind_transformers_shows_secondary_energy(honest, start_s):
+    meters = [MeterPlan("main", 0.5, ct_ratio=40.0), *(MeterPlan(name) for name in NAMES)]
+    behind = build(start_s, meters=meters)
+    week = (start_s - 7 * DAY_S, start_s)
+    assert 40 * used(behind, "main", *week) == pytest.approx(used(honest, "main", *week))
+    primary, secondary = honest.live("main", start_s + 3600), behind.live("main", start_s + 3600)
+    assert 40 * secondary.power_w == pytest.approx(primary.power_w)
+    assert 40 * secondary.currents_a[1] == pytest.approx(primary.currents_a[1])
+    assert secondary.voltages_v == primary.voltages_v
+
+
 def test_unmetered_common_load_is_mostly_at_night(start_s):
     simulation = dataclasses.replace(PLAIN, common_w=60.0)
     lit, dark = build(start_s, simulation), build(start_s)
