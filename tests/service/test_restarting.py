@@ -1,0 +1,81 @@
+"""A killed agent goes on where its last commit was: open alerts, detector, history, and a changed site file."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+
+import pytest
+
+from agent.pipeline import Pipeline
+from agent.worker import Batch
+
+SILENCE = '[[simulation.fault]]\nkind = "silence"\nmeter = "flat-2"\nonset = "+10m"\nuntil = "+2h"\n'
+
+
+def raised(rig) -> list[tuple[str, str, int]]:
+    events = [e.data for e in rig.events() if e.type == "checkmeter.alert.v1"]
+    return [(d.state, d.alert_id, d.revision) for d in events if d.kind == "communication_loss"]
+
+
+def test_an_open_alert_survives_a_kill_and_is_cleared_under_its_own_id(make_rig) -> None:
+    rig = make_rig(SILENCE)
+    rig.catch_up()
+    rig.cycles(45)
+    ((_, alert_id, _),) = raised(rig)
+    rig.restart()
+    assert [alert.alert_id for alert in rig.worker.view.alerts] == [alert_id]
+    rig.catch_up()
+    rig.cycles(30)
+    assert raised(rig) == [("raised", alert_id, 1)]
+    rig.cycles(160)
+    assert raised(rig) == [("raised", alert_id, 1), ("cleared", alert_id, 2)]
+
+
+def test_the_detector_goes_on_without_a_word_and_without_a_gap(make_rig, caplog: pytest.LogCaptureFixture) -> None:
+    rig = make_rig(history_days=10)
+    rig.catch_up()
+    rig.cycles(40)
+    before = [row.time_s for row in rig.store.history(-math.inf, math.inf, rig.pipeline.meters)]
+    with caplog.at_level(logging.WARNING):
+        rig.clock.move(3600)
+        rig.restart()
+        rig.catch_up()
+        rig.cycles(40)
+    assert "starts anew" not in caplog.text
+    after = [row.time_s for row in rig.store.history(-math.inf, math.inf, rig.pipeline.meters)]
+    assert after[: len(before)] == before
+    assert all(later - earlier == 900 for earlier, later in itertools.pairwise(after))
+    assert after[-1] > before[-1] + 5000
+
+
+def test_a_changed_site_costs_the_checkpoint_but_not_the_history(make_rig, caplog: pytest.LogCaptureFixture) -> None:
+    rig = make_rig(history_days=5)
+    rig.catch_up()
+    rows = len(rig.store.history(-math.inf, math.inf, rig.pipeline.meters))
+    zone = rig.config.zone[0]
+    rig.config.zone[0] = type(zone)(id=zone.id, main=zone.main, subs=zone.subs[:2])
+    with caplog.at_level(logging.WARNING):
+        rig.restart()
+        rig.catch_up()
+    assert "starts anew from" in caplog.text
+    rig.cycles(20)
+    assert rig.worker.view.balances["building"].coverage == 1.0
+    assert len(rig.store.history(-math.inf, math.inf, rig.pipeline.meters)) > rows
+
+
+def test_a_step_that_fails_is_loud_and_the_next_one_works(
+    make_rig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = make_rig()
+    rig.catch_up()
+    rig.thread.cycle(rig.stop)
+    rig.stop.set()
+    with monkeypatch.context() as broken:
+        broken.setattr(Pipeline, "step", lambda *_: 1 / 0)
+        rig.worker.run(rig.stop)
+    assert "a step failed" in caplog.text
+    rig.inbox.put_nowait(Batch())
+    rig.worker.run(rig.stop)
+    assert rig.inbox.empty()
