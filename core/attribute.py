@@ -14,6 +14,7 @@ import numpy as np
 
 from core import mechanisms
 from core.explanations import Explanations, temper, weigh
+from core.pairs import NO_PAIR, Weighed, beside
 from core.restless import earlier
 from core.scene import Onset, Rows, Scene, coarse, head, later, log_nothing, stage
 from core.signatures import Signatures, conserved, read
@@ -53,7 +54,6 @@ NAMES = (
 )
 FLOOR = -50.0  # nat: what was not even tried
 WINDOWS_TRIED = 8
-SECONDS_TRIED, BOTH_ROUNDS = 6, 4
 AFTER_DAYS = 45  # rows later than this after the onset add cost, not knowledge
 
 
@@ -108,42 +108,43 @@ def attribute(
         return Attribution(prior, settings.nobody_prior, ("",) * count, np.zeros((count, len(STATISTICS))))
     case = choose(rows, onset, surplus)
     scene = case.scene
-    nobody, flats, own = case.nobody, case.flats, case.own
-    total, table = by_flat(flats, count, nobody)
+    nobody = log_sum(case.taps.weight)
+    total, table = by_flat(case.flats, count, nobody)
     outside = np.zeros(count) + (0.0 if signs is None else signs) + (0.0 if prior_log_odds is None else prior_log_odds)
     first = int(np.argmax(total))
-    pair = beside(case, first, settings)
-    total[first] = np.logaddexp(total[first], pair.weight - nobody)
+    posterior = normalise(total + outside, settings.nobody_prior, settings.lapse)
+    pair = NO_PAIR
+    if max(posterior[first], case.unmetered) > 0.5:
+        pair = beside(scene, case.taps, case.flats, first, settings.second_prior)
+    if case.unmetered > 0.5:
+        # A household that nobody meters is the explanation of last resort: two thieves are weighed against it.
+        total[first] = np.logaddexp(total[first], pair.weight - nobody)
     posterior = normalise(total + outside, settings.nobody_prior, settings.lapse)
     best = tuple(NAMES[int(k)] for k in np.argmax(table, axis=1))
-    statistics = np.column_stack([total, table, *own_statistics(scene, own)])
+    statistics = np.column_stack([total, table, *own_statistics(scene, case.own)])
     second = pair.flat if posterior[first] > 0.5 and pair.probability > 0.5 else None
     second_probability = pair.probability if second is not None else 0.0
     return Attribution(posterior[:-1], float(posterior[-1]), best, statistics, second, second_probability)
 
 
 @dataclass(frozen=True, slots=True)
-class Weighed:
-    """Explanations with the log weight [H] that the rows give them, and theta [H]."""
-
-    what: Explanations
-    weight: Floats
-    theta: Floats
-
-
-@dataclass(frozen=True, slots=True)
 class Case:
-    """One onset's scene with everything weighed: the log weight of nobody, and the flats' explanations."""
+    """One onset's scene with everything weighed: nobody's explanations, and the flats'."""
 
     scene: Scene
     own: Signatures
-    nobody: float
+    taps: Weighed
     flats: Weighed
+
+    @property
+    def unmetered(self) -> float:
+        """What share of nobody's weight an unmetered household has."""
+        return float(np.exp(log_sum(self.taps.weight[1 + mechanisms.WINDOWS :]) - log_sum(self.taps.weight)))
 
     @property
     def weight(self) -> float:
         """Log weight of the best that can be said of this onset."""
-        return max(self.nobody, float(self.flats.weight.max(initial=-np.inf)))
+        return float(np.concatenate([self.taps.weight, self.flats.weight]).max())
 
 
 def choose(rows: Rows, onset: Onset, surplus: bool) -> Case:
@@ -175,7 +176,7 @@ def explain(scene: Scene, days: float, surplus: bool) -> Case:
         mechanisms.windowed(scene, flats, log(0.2), tried)
         mechanisms.clipped(scene, own, flats, log(0.15))
     weighed = Weighed(flats, *weigh(flats, scene.residual_wh, scene.noise, scene.slots, days))
-    return Case(scene, own, log_sum(weight), weighed)
+    return Case(scene, own, Weighed(taps, weight, theta), weighed)
 
 
 def by_flat(flats: Weighed, count: int, nobody: float) -> tuple[Floats, Floats]:
@@ -194,67 +195,6 @@ def normalise(total: Floats, nobody_prior: float, lapse: float) -> Floats:
     score = np.append(total, 0.0) + np.log(prior)
     weight = np.exp(score - score.max())
     return np.asarray((1 - lapse) * weight / weight.sum() + lapse * prior)
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A second thief beside the first: which, how likely if the first is one, and the log weight of the two."""
-
-    flat: int | None
-    probability: float
-    weight: float
-
-
-def beside(case: Case, first: int, settings: Settings) -> Pair:
-    """The flat that most likely steals beside `first`.
-
-    What `first` leaves unexplained is weighed; then the two explanations are fitted in turn, each to what the other
-    leaves, for `first` alone has taken what it could of the second's.
-    """
-    scene, flats, what = case.scene, case.flats, case.flats.what
-    count, own = scene.sub_wh.shape[1], [k for k, flat in enumerate(what.flat) if flat == first]
-    if not own:
-        return Pair(None, 0.0, -np.inf)
-    one = max(own, key=lambda k: float(flats.weight[k]))
-    best: dict[tuple[int, str], int] = {}  # of every flat and mechanism, the variant that the rows like best
-    for j in np.argsort(flats.weight):
-        if what.flat[j] != first:
-            best[what.flat[j], what.name[j]] = int(j)
-    left = scene.residual_wh - what.part(one, float(flats.theta[one]))
-    nothing = Explanations(what.rows)
-    nothing.add(first, what.name[one], 0.0, scale=what.scale[one], theta=0.0, theta_sd=1e-6)
-    alone = float(weigh(nothing, left, scene.noise, scene.slots, scene.days)[0][0])
-    taps = mechanisms.taps(scene)
-    taps.scale = [np.hypot(scale, what.scale[one]) for scale in taps.scale]
-    tap = log_sum(weigh(taps, left, scene.noise, scene.slots, scene.days)[0])
-    others = list(best.values())
-    if not others:
-        return Pair(None, 0.0, -np.inf)
-    weight = weigh(what.chosen(others, what.scale[one]), left, scene.noise, scene.slots, scene.days)[0]
-    total = np.full(count, -np.inf)
-    for k in np.argsort(-weight)[:SECONDS_TRIED]:
-        j = others[k]
-        total[what.flat[j]] = np.logaddexp(total[what.flat[j]], both(scene, what, one, j, float(flats.theta[one])))
-    prior = log(settings.second_prior)
-    score = np.append(total - alone + prior - log(count), [tap - alone + prior, 0.0])
-    probability = np.exp(score - score.max())
-    probability /= probability.sum()
-    second = int(np.argmax(probability[:count]))
-    # What the first costs by itself: its prior, and the freedom of its theta.
-    weight_of_two = float(total[second]) + prior - log(count) + float(flats.weight[one]) - alone
-    return Pair(second, float(probability[second]), weight_of_two)
-
-
-def both(scene: Scene, what: Explanations, one: int, two: int, theta: float) -> float:
-    """Log weight of the second explanation beside the first, whose theta starts from `theta`."""
-    weight = np.zeros(1)
-    for _ in range(BOTH_ROUNDS):
-        left = scene.residual_wh - what.part(one, theta)
-        weight, second = weigh(what.chosen([two], what.scale[one]), left, scene.noise, scene.slots, scene.days)
-        left = scene.residual_wh - what.part(two, float(second[0]))
-        _, fitted = weigh(what.chosen([one], what.scale[two]), left, scene.noise, scene.slots, scene.days)
-        theta = float(fitted[0])
-    return float(weight[0])
 
 
 def own_statistics(scene: Scene, own: Signatures) -> list[Floats]:

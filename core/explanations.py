@@ -6,7 +6,7 @@ of a hidden household load and theta the one positive unknown that the rows sett
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import erfc, log, sqrt
 
 import numpy as np
@@ -81,16 +81,23 @@ class Explanations:
         """What explanation `k` expects of the rows [T], but for the deviation of a hidden load."""
         return np.asarray(self.mean[k] + self.design[k] * theta)
 
-    def chosen(self, those: list[int], scale: Floats) -> Explanations:
-        """Those of them, each with one more hidden load of `scale` [T]."""
+    def take(self, other: Explanations, k: int, log_prior: float = 0.0) -> None:
+        """Explanation `k` of another list, with `log_prior` added to its own."""
+        self.add(
+            other.flat[k], other.name[k], other.log_prior[k] + log_prior, mean=other.mean[k], scale=other.scale[k],
+            design=other.design[k], theta=other.theta[k], theta_sd=other.theta_sd[k],
+            design_variance=other.design_variance[k],
+        )  # fmt: skip
+
+    def only(self, k: int) -> Explanations:
+        """A list of explanation `k` alone."""
         out = Explanations(self.rows)
-        for k in those:
-            out.add(
-                self.flat[k], self.name[k], self.log_prior[k], mean=self.mean[k], scale=np.hypot(self.scale[k], scale),
-                design=self.design[k], theta=self.theta[k], theta_sd=self.theta_sd[k],
-                design_variance=self.design_variance[k],
-            )  # fmt: skip
+        out.take(self, k)
         return out
+
+    def beside(self, scale: Floats) -> Explanations:
+        """The same, each with one more hidden load of `scale` [T]."""
+        return replace(self, scale=[np.hypot(own, scale) for own in self.scale])
 
 
 def weigh(what: Explanations, residual_wh: Floats, noise: Noise, slots: int, days: float) -> tuple[Floats, Floats]:
