@@ -300,7 +300,7 @@ def track_rows(
     const double[::1] drift,         # IN [T] variance of true unexplained energy, Wh^2
     const double[::1] allowed,       # IN [T] energy that the CUSUM lets pass, Wh
     double clip,
-    double[:, ::1] out,              # OUT [T, 3] booked unexplained energy after filtering, offset's variance, CUSUM
+    double[:, ::1] out,              # OUT [T, 3] booked unexplained energy after filtering, its variance, CUSUM
 ):
     """Follow the cumulative unexplained energy through boundary errors; an outlier that stays is energy."""
     cdef Py_ssize_t t, rows = r.shape[0]
@@ -329,5 +329,6 @@ def track_rows(
             state[3] = fmax(0.0, state[3] + moved - allowed[t])
             state[4] += moved
             out[t, 0] = state[4]
-            out[t, 1] = state[1]
+            # While it disagrees with what is observed, it is no more certain than that.
+            out[t, 1] = state[1] + fmax(0.0, state[0] * state[0] - 9.0 * boundary[t])
             out[t, 2] = state[3]

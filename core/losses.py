@@ -156,7 +156,7 @@ class LossModel:
         """What a second of read delay leaves out at each row's end, Wh."""
         return rows.main_wh / (3600.0 * self.hours)
 
-    def absorb(self, rows: ZoneRows, gap_before_wh2: float = 0.0) -> Floats:
+    def absorb(self, rows: ZoneRows, gap_before_wh2: float = 0.0, clip: float = OUTLIER) -> Floats:
         """Learn from rows, oldest first; the innovations and their variances [T, 2]."""
         out = np.empty((len(rows), 2))
         hours = np.full(len(rows), self.hours)
@@ -172,7 +172,7 @@ class LossModel:
             self._keep,
             self.late(rows),
             1 + DELAY,
-            OUTLIER,
+            clip,
             self._work,
             out,
         )

@@ -38,21 +38,27 @@ DRIFT_SHARE = 3e-3  # scatter of true unexplained energy in a row, as a share of
 OUTLIER = 4.0
 FOLLOW_ANEW = (0.0, 1e12, 0.0, 0.0, 0.0)  # offset unknown, no outlier, no CUSUM, nothing booked
 SEGMENT = 64  # rows judged at once at most
+CONFIRM_H = 6.0
 CUSUM = 3  # its place in the state of the follower
 FAST_SHARE = 0.02  # loss that the CUSUM between two searches looks for, as a share of load
 REVISIONS_H = (0.0, 3.0, 6.0, 12.0, 24.0, 48.0, 72.0, 120.0, 168.0, 240.0, 336.0, 480.0, 672.0)
 REVISION_H = 336.0  # and then
 POOR_SHARE = 0.02  # of the load: a boundary less certain than this says nothing of the noise
-CLEAR_H = 96.0  # a loss has to be gone for so long
-CLEAR_SHARE = 0.25  # gone means: less than this share of what it was
+CLEAR_H = 168.0  # a loss has to be gone for so long
+CLEAR_SHARE = 0.2  # gone means: less than this share of what it was
 BEFORE_DAYS, AFTER_DAYS = 56, 28  # rows around an onset that attribution sees
 BEFORE_LEAST_DAYS = 21  # with fewer left before the onset, it is not asked again
 SUSPECT_MIN = 0.005
 SUSPICION_KEPT = 0.5 ** (MARK_H / (90 * 24))  # from mark to mark while nothing is latched: half is forgotten in 90 days
 FEATURES_OF = 3  # so many suspects' features go with the evidence
 SIGNS_MAX = 256  # per zone: bounds what a meter that floods its event log can make us keep
-START_DAYS = (8.0, 60.0)  # when what was there from the start is judged
-START_Z = 6.0
+START_DAYS = (8, 11, 14, 21, 28, 42, 56)  # when what was there from the start is judged
+START_Z = 8.0  # standard deviations of the class
+START_ROWS = 4
+START_LEFT = 0.5  # a slow meter leaves no more than this share of what was restless
+GAIN_FREE = 5.0
+RESTLESS_SHARE = 2.5e-3  # of the load, by the quarter of the day; honest buildings stay below 7e-4
+UNMETERED_FREE = 10.0  # times the prior's width
 COMMON_DAY_W, COMMON_MEAN_W = 5.0, 7.5  # unmetered load per sub-meter that a house may have: by day, over 24 h
 BYPASS_W = 4.0  # a meter that shows less is bypassed, not just slow
 
@@ -123,6 +129,7 @@ class ZoneMonitor:
         self.model = LossModel(row_h, zone.main_class, zone.sub_classes, NOMINAL_W * count)
         self.absorbed = 0  # rows of all time that the loss model has dealt with
         self.quiet_from = 0  # rows before it belong to a past alarm
+        self.blind_until = (START_DAYS[0] + 1) * self.day_rows  # no search before the model knows enough
         self.noise = learn_noise(np.empty((0, BLOCKS)), NOMINAL_W * count, 0.0, 0.0)
         self.alarms: dict[float, Alarm] = {}
         self.episodes = {1.0: 0, -1.0: 0}
@@ -240,10 +247,9 @@ class ZoneMonitor:
                 self.model.absorb(history.rows(start, until), history.gap_before(start))
                 self.absorbed = until
         self._refresh()
-        if not self.alarms:
-            days = START_DAYS[0] <= (history.count - history.first) / self.day_rows <= START_DAYS[1]
-            if days and history.first == 0 and self.quiet_from == 0 and self.episodes[1.0] == 0:
-                return self._judge_start(at_s)
+        fresh = history.first == 0 and self.quiet_from == 0 and self.episodes[1.0] == 0
+        if fresh and not self.alarms and history.count // self.day_rows in START_DAYS:
+            return self._judge_start(at_s)
         return []
 
     def _refresh(self) -> None:
@@ -277,18 +283,25 @@ class ZoneMonitor:
     # -- looking ------------------------------------------------------------------------------------------------------
 
     def _find(self, sign: float, mark: bool) -> Finding | None:
-        """The most significant onset before now, all day or in the quarter of the day that ends there."""
+        """The most significant onset before now, all day or in the quarter of the day that ends there.
+
+        What rests on a few hours has to show at the boundary before too: the last read may be late.
+        """
         history, stop = self.history, self.history.count
         start = max(history.first, self.quiet_from)
-        if stop - start < round(6 / self.row_h):
+        if stop - start < round(2 * BLOCK_H / self.row_h):
             return None
         booked, variance = history.booked(start, stop)
         lost = np.concatenate([[0.0], np.cumsum(history.rows(start, stop).lost_wh2)])
-        rate = self.settings.false_alarms_per_year
-        best = search_all_day(booked, variance, lost, self.row_h, self.noise, rate, sign)
+        noise, rate = self.noise, self.settings.false_alarms_per_year
+        best = search_all_day(booked, variance, lost, self.row_h, noise, rate, sign)
+        if best is not None and best.excess >= 1.0 and best.age_h <= CONFIRM_H:
+            before = search_all_day(booked[:-1], variance[:-1], lost[:-1], self.row_h, noise, rate, sign)
+            if before is None or before.excess < best.excess:
+                best = before
         end_s = float(history.rows(stop - 1, stop).ends_s[0])
         if mark and end_s % (BLOCK_H * 3600) == 0:
-            block = search_block(booked, variance, lost, self.row_h, self.noise, rate, sign)
+            block = search_block(booked, variance, lost, self.row_h, noise, rate, sign)
             if block is not None and (best is None or block.excess > best.excess):
                 best = block
         return best
@@ -297,7 +310,7 @@ class ZoneMonitor:
         """Search both signs; raise, revise or clear."""
         if self.alarms:
             return self._revise(at_s) if mark else []
-        if self.history.count < START_DAYS[0] * self.day_rows:  # what was there from the start is judged first
+        if self.history.count <= self.blind_until:  # what was there from the start is judged first
             return []
         for sign in (1.0, -1.0):
             found = self._find(sign, mark)
@@ -320,39 +333,66 @@ class ZoneMonitor:
         return [self._evidence(alarm, at_s)]
 
     def _judge_start(self, at_s: float) -> list[Evidence]:
-        """Look for a loss that was there before us: a gain or an unmetered load that no class and no house explains."""
-        model = self.model
-        x, p = model.x[1:], model.p[1:, 1:]
-        gains = x[COMMON:] / model.sd[COMMON:]
+        """Look for a loss that was there before us: a gain or an unmetered load that no class and no house explains.
+
+        All rows so far are fitted anew with a free unmetered load, and without clipping what looks like outliers. A
+        slow meter explains the restlessness of the residual; what a bypass leaves unexplained is taken as noise, so
+        that copper and gains do not learn it. A residual that stays restless by the quarter of the day, far beyond
+        what meters and copper do, is somebody's life.
+        """
+        fit, scatter = self._fit()
+        sd = fit.sd[COMMON:]
+        told = sd**2 - fit.p.diagonal()[1 + COMMON :]  # variance that the rows have taken off the prior
+        gains = fit.x[1 + COMMON :] / np.sqrt(np.maximum(told, 1e-3 * sd**2))
         suspect = int(np.argmax(gains))
-        freed = None
         if gains[suspect] > START_Z:
-            freed = model.freed(COMMON + suspect)
-        else:
-            hours = x[:HOURS]
-            cov = p[:HOURS, :HOURS]
-            for weight, limit in (
-                (np.full(HOURS, 1 / HOURS), COMMON_MEAN_W),
-                (np.where((np.arange(HOURS) >= 8) & (np.arange(HOURS) < 18), 0.1, 0.0), COMMON_DAY_W),
-            ):
-                level, sd = float(weight @ hours), math.sqrt(float(weight @ cov @ weight))
-                if level - limit > 3.0 * sd:
-                    freed = model.x.copy()
-        if freed is None:
-            return []
-        reference = freed.copy()
-        reference[1 : 1 + HOURS] = BURDEN_W
-        reference[1 + COMMON :] = np.clip(reference[1 + COMMON :], -3 * model.sd[COMMON:], 3 * model.sd[COMMON:])
-        if gains[suspect] > START_Z:
-            reference[1 : 1 + HOURS] = np.clip(freed[1 : 1 + HOURS], 0.0, COMMON_DAY_W)
-            reference[1 + COMMON + suspect] = 0.0
+            slow, left = self._fit(suspect=suspect)
+            if left < START_LEFT * scatter:
+                reference = slow.x.copy()
+                reference[1 : 1 + HOURS] = np.clip(reference[1 : 1 + HOURS], 0.0, COMMON_DAY_W)
+                reference[1 + COMMON + suspect] = 0.0
+                return self._raise_start(reference, at_s)
+        fit, _ = self._fit(noise_wh2=scatter)
+        restless = self.noise.rough_w2h / BLOCK_H > (RESTLESS_SHARE * self._load_w()) ** 2
+        if restless or self._unhouselike(fit):
+            reference = fit.x.copy()
+            reference[1 : 1 + HOURS] = BURDEN_W
+            return self._raise_start(reference, at_s)
+        return []
+
+    def _fit(self, suspect: int | None = None, noise_wh2: float = 0.0) -> tuple[LossModel, float]:
+        """A loss model of all rows so far, and the variance of its later innovations beyond what it foretold.
+
+        `suspect`: a sub-meter whose gain is free; `noise_wh2`: variance of energy in a row that nothing explains.
+        """
+        fit = LossModel(self.row_h, self.zone.main_class, self.zone.sub_classes, self.model.load_w)
+        fit.p[1 : HOURS + 1, 1 : HOURS + 1] *= UNMETERED_FREE**2
+        if suspect is not None:
+            fit.p[1 + COMMON + suspect, 1 + COMMON + suspect] = GAIN_FREE**2
+        rows = self.history.rows(self.history.first, self.history.count)
+        out = fit.absorb(replace(rows, lost_wh2=rows.lost_wh2 + noise_wh2), clip=math.inf)[len(rows) // 2 :]
+        usual = out[:, 1] < 4 * np.median(out[:, 1])
+        return fit, max(0.0, float(np.mean(out[usual, 0] ** 2 - out[usual, 1])))
+
+    def _raise_start(self, reference: Floats, at_s: float) -> list[Evidence]:
+        """Latch a loss that was there before us, against the building as `reference` says it honestly is."""
+        history = self.history
         self._reference = reference
         self.episodes[1.0] += 1
-        history = self.history
         alarm = Alarm(self.episodes[1.0], 1.0, history.first, history.first, history.first, history.count, True)
         self.alarms[1.0] = alarm
         self._refresh()
         return [self._evidence(alarm, at_s)]
+
+    @staticmethod
+    def _unhouselike(fit: LossModel) -> bool:
+        """Whether the unmetered load is more than a house may have: over 24 h, or by day when no stairs are lit."""
+        hours, cov = fit.x[1 : 1 + HOURS], fit.p[1 : 1 + HOURS, 1 : 1 + HOURS]
+        by_day = (np.arange(HOURS) >= 8) & (np.arange(HOURS) < 18)
+        for weight, limit in ((np.full(HOURS, 1 / HOURS), COMMON_MEAN_W), (by_day / by_day.sum(), COMMON_DAY_W)):
+            if float(weight @ hours) - limit > 3.0 * math.sqrt(float(weight @ cov @ weight)):
+                return True
+        return False
 
     # -- while an alarm is on -----------------------------------------------------------------------------------------
 
@@ -403,6 +443,9 @@ class ZoneMonitor:
         del self.alarms[alarm.sign]
         self._reference = None
         history = self.history
+        if alarm.from_start:  # what was learned of the theft is forgotten with it
+            self.model = LossModel(self.row_h, self.zone.main_class, self.zone.sub_classes, self._load_w())
+            self.blind_until = history.count + (START_DAYS[0] + 1) * self.day_rows
         until = alarm.lo // self.day_rows * self.day_rows
         if until > max(self.absorbed, history.first):
             start = max(self.absorbed, history.first)
@@ -418,7 +461,8 @@ class ZoneMonitor:
     def _evidence(self, alarm: Alarm, at_s: float, active: bool = True) -> Evidence:
         history = self.history
         alarm.revisions += 1
-        start = max(alarm.onset, history.first)
+        # The first row of all starts the count: its boundary is not known.
+        start = max(alarm.onset, history.first + START_ROWS)
         stop = history.count
         hours = max(1, stop - start) * self.row_h
         booked, variance = history.booked(start, stop)
@@ -573,6 +617,7 @@ class ZoneMonitor:
             "load_w": self.model.load_w,
             "absorbed": self.absorbed,
             "quiet_from": self.quiet_from,
+            "blind_until": self.blind_until,
             "count": self.history.count,
             "lost_rows": np.flatnonzero(lost),
             "lost_wh2": lost[lost > 0],
@@ -606,6 +651,7 @@ class ZoneMonitor:
         self.model = LossModel(self.row_h, self.zone.main_class, self.zone.sub_classes, values["load_w"])
         self.model.x[:], self.model.p[:] = values["x"], values["p"]
         self.absorbed, self.quiet_from = values["absorbed"], values["quiet_from"]
+        self.blind_until = values["blind_until"]
         self.noise = Noise(**values["noise"])
         self.alarms = {alarm["sign"]: Alarm(**alarm) for alarm in values["alarms"]}
         self.episodes = {1.0: values["episodes"][0], -1.0: values["episodes"][1]}
