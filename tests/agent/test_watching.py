@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import re
@@ -16,10 +17,12 @@ from pathlib import Path
 import msgspec
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from agent import logging_setup, sdnotify, wire
 from agent.cli import cli
 from agent.control import Doors, ask
+from agent.dashboard import building
 from agent.offline.brokers import free_port
 from agent.vitals import MeterView, Snapshot, metrics_text
 
@@ -119,6 +122,27 @@ def test_a_socket_left_by_a_crash_is_taken_over_and_one_in_use_is_not(tmp_path: 
     assert len(first.listeners) == 1
     assert second.listeners == []
     first.close()
+
+
+def test_the_dashboard_shows_state_balance_alerts_and_meters() -> None:
+    console = Console(width=120, record=True, file=io.StringIO())
+    alert = wire.AlertData(
+        alert_id="a1",
+        revision=1,
+        state="raised",
+        kind="bypass",
+        severity="critical",
+        zone="building",
+        onset=wire.utc(1_699_990_000.0),
+        loss_w=412.0,
+        suspects=[wire.SuspectData(meter="flat-302", probability=0.97)],
+    )
+    seen = msgspec.structs.replace(SNAPSHOT, alerts=[alert], suspicion={"main": 0.5})
+    console.print(building(seen))
+    shown = console.export_text()
+    assert "main 16800 W = subs 15600 W + lines   400 W + missing   800 W (± 200)" in shown
+    assert re.search(r"! bypass in building since 14 Nov 19:26, 412 W, flat-302 97 %", shown)
+    assert re.search(r"main +1234.50 +- +1 min 0 s ago +█{10} 50 %", shown)
 
 
 LINE = re.compile(r'^checkmeter_[a-z_]+(\{[a-z_]+="[^"]*"(,[a-z_]+="[^"]*")*\})? -?[0-9.e+-]+$')
