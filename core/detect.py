@@ -15,7 +15,7 @@ only is four times as large there.
 False alarms. Gaussian thresholds are wrong by a factor of two and more on real loads, so (a) the size of the weather
 term and of the roughness is that of the building's own guarded residuals (a robust variance with a class prior of a
 few days' weight); (b) an age of onset gets its share of the promised rate by Bonferroni over ages and over the
-independent windows in a year; (c) its Gaussian quantile is stretched by TAIL, the ratio that measured loads need.
+independent windows in a year; (c) its quantile is stretched by TAIL_..., the ratio that measured loads need.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ BLOCK_DAYS = 28
 PRIOR_SHARE = 5e-4  # standard deviation of a day's unexplained power, as a share of load, before we know better
 PRIOR_DAYS = 6.0
 FLOOR_SHARE = 5e-4  # below it a theft cannot be told from class drift
-TAIL = 1.15
-TAIL_SHORT = 1.6  # for what rests on less than a day: missed polls and late reads, where tails are heavier
+# Stretch of the Gaussian quantile by what the finding rests on: days of all day, hours of all day, days of one quarter,
+# one quarter of one day. Missed polls and late reads make short stretches heavy-tailed.
+TAIL_DAYS, TAIL_HOURS, TAIL_QUARTERS, TAIL_QUARTER = 1.15, 1.6, 1.35, 2.4
 _STEP = 0.4  # share of the weather's variance by which two successive days differ
 _WALK_SHARE = 0.16  # variance that the level gains in a month, in units of the weather's
 
@@ -115,7 +116,9 @@ def threshold(age_h: float, share: float, rate_per_year: float, days: int) -> fl
     z = NormalDist().inv_cdf(1 - min(0.01, alone / looks / 2))
     n = PRIOR_DAYS + days
     student = z * (1 + (z**2 + 1) / (4 * n) + (5 * z**4 + 16 * z**2 + 3) / (96 * n**2))
-    return student * (TAIL if age_h > (24 if share < 1 else 12) else TAIL_SHORT)
+    if share < 1:
+        return student * (TAIL_QUARTER if age_h <= 24 else TAIL_QUARTERS)
+    return student * (TAIL_HOURS if age_h <= 12 else TAIL_DAYS)
 
 
 @cache
