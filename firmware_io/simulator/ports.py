@@ -25,6 +25,8 @@ from firmware_io.simulator.bus import Due, Multidrop
 READ_OCTETS = 4096
 MAX_CONNECTIONS = 256  # of one TCP line
 IDLE_S = 0.5
+PTY_WRITE_S = 0.2  # how long a client may leave its terminal full, before octets are lost
+TCP_WRITE_S = 2.0
 BACKLOG = 64
 
 
@@ -90,8 +92,14 @@ class Pty:
         return None, octets
 
     def write(self, connection: object, octets: bytes) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._master, octets)
+        deadline = time.monotonic() + PTY_WRITE_S
+        while octets:
+            with contextlib.suppress(BlockingIOError):
+                octets = octets[os.write(self._master, octets) :]
+            if octets:  # the terminal holds four kilooctets: more, and somebody has to read first
+                wait_s = deadline - time.monotonic()
+                if wait_s <= 0 or not select.select([], [self._master], [], wait_s)[1]:
+                    return
 
     def hang_up(self, connection: object) -> None:
         """A wire does not hang up."""
@@ -155,23 +163,23 @@ class TcpPort:
                 if len(self._clients) >= MAX_CONNECTIONS:
                     client.close()
                     return None
-                client.setblocking(False)
+                client.settimeout(TCP_WRITE_S)
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._clients[client.fileno()] = client
             return None
         try:
-            octets = self._clients[fd].recv(READ_OCTETS)
-        except BlockingIOError:
-            return None
+            return fd, self._clients[fd].recv(READ_OCTETS)
         except OSError:
-            octets = b""
-        return fd, octets
+            return fd, b""
 
     def write(self, connection: object, octets: bytes) -> None:
         client = self._clients.get(connection) if isinstance(connection, int) else None
         if client is not None:
-            with contextlib.suppress(OSError):
-                client.send(octets)
+            try:
+                client.sendall(octets)
+            except OSError:  # it does not read: its connection ends, and is found ended by the next look at it
+                with contextlib.suppress(OSError):
+                    client.shutdown(socket.SHUT_RDWR)
 
     def hang_up(self, connection: object) -> None:
         client = self._clients.pop(connection, None) if isinstance(connection, int) else None

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -192,6 +193,42 @@ def test_a_file_in_the_way_is_not_overwritten(tmp_path):
     assert path.read_text() == "data"
     with pytest.raises(TransportError, match="cannot make"):
         open_port("/proc/no/such/place", 9600, "N")
+
+
+def test_more_octets_than_a_terminal_holds(tmp_path):
+    port = open_port(str(tmp_path / "rs485"), 115200, "N")
+    octets = bytes(range(256)) * 64
+    client = Serial(port.name, 115200)
+    got = bytearray()
+
+    def read():
+        while len(got) < len(octets):
+            got.extend(client.read(4096, time.monotonic() + 2) or b"\xff" * len(octets))
+
+    reader = threading.Thread(target=read)
+    try:
+        reader.start()
+        port.write(None, octets)
+        reader.join(5)
+        assert bytes(got) == octets
+        port.write(None, octets)  # nobody reads: the rest is lost, and nothing hangs
+    finally:
+        client.close()
+        port.close()
+
+
+def test_a_client_that_never_reads_is_hung_up():
+    port = open_port(free_port(), 9600, "N")
+    host, number = port.name.removeprefix("tcp://").split(":")
+    with socket.create_connection((host, int(number))) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deadline = time.monotonic() + 5
+        while len(port.sources()) < 2 and time.monotonic() < deadline:
+            port.read(port.sources()[0])
+        connection = port.sources()[1]
+        port.write(connection, bytes(50_000_000))
+        assert port.read(connection) == (connection, b"")
+    port.close()
 
 
 def test_a_wrong_baud_rate_is_not_understood(tmp_path):
