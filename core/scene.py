@@ -185,7 +185,8 @@ def log_nothing(older: Scene, scene: Scene) -> float:
 
 
 def coarse(rows: Rows, onset: Onset) -> tuple[Rows, Onset]:
-    """The same in rows of half an hour, if they are finer."""
+    """The same in rows of half an hour, if they are finer; the onset's bounds on both sides of its best."""
+    onset = Onset(min(onset.lo, onset.best), onset.best, max(onset.hi, onset.best))
     join = rows.slots_per_day // SLOTS_MAX
     if join < 2 or rows.slots_per_day % SLOTS_MAX:
         return rows, onset

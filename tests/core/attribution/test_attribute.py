@@ -248,3 +248,12 @@ def test_the_statistics_say_what_the_flat_did(house: Maker) -> None:
     assert said["flat_signature"] > 4
     honest = np.delete(found.statistics[:, STATISTICS.index("conservation_t")], THIEF)
     assert np.abs(honest).max() < 3 < said["conservation_t"]
+
+
+def test_an_onset_outside_its_bounds_widens_them(house: Maker) -> None:
+    """Rows between the best onset and a later lower bound carry the loss: they must not teach what is normal."""
+    h = house(1, after_days=14)
+    scale(h)
+    inside = attribute(h.rows(), Onset(h.onset, h.onset, h.onset + 48))
+    outside = attribute(h.rows(), Onset(h.onset + 10 * 48, h.onset, h.onset + 48))
+    assert outside.probability == pytest.approx(inside.probability)
