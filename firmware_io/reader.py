@@ -304,11 +304,13 @@ class MeterReader:
         step_s = layout.period_s * ROWS_AT_ONCE if layout.period_s > 0 else last_s - first_s
         rows: list[profile.Row] = []
         start_s = first_s
-        while start_s <= last_s:
+        while True:
             end_s = min(start_s + step_s, last_s)
             bounds = (self._convention.meter_time(t) for t in (start_s, end_s))
             rows += self.session.read_profile(name, layout.columns, layout.period_s, *bounds)
-            start_s = end_s + max(1.0, layout.period_s) if end_s < last_s else last_s + 1
+            if end_s >= last_s:
+                break
+            start_s = end_s  # a row at the seam comes twice, and is taken once
         return rows
 
     def _rows_by_entry(self, name: ObisCode, layout: _Profile, first_s: float) -> list[profile.Row]:
@@ -331,7 +333,9 @@ class MeterReader:
         status = next((i for i, column in enumerate(layout.columns) if _groups(column) == _STATUS), None)
         offset_s = self.identity.clock_offset_s if self.identity else None
         off = Quality.CLOCK_OFF if offset_s is not None and abs(offset_s) > CLOCK_SKEW_S else Quality.GOOD
-        timed: dict[float, tuple[profile.Row, float, Quality]] = {}
+        timed: dict[tuple[float, tuple[Data, ...]], tuple[profile.Row, float, Quality]] = {}
+        stamps: set[float] = set()
+        repeated: set[float] = set()
         for row in rows:
             if row.time is None:
                 continue
@@ -342,11 +346,18 @@ class MeterReader:
             if isinstance(word, int) and word & _STATUS_INCOMPLETE:
                 quality |= Quality.INCOMPLETE
             time_s = self._convention.utc_s(row.time)
-            if time_s in timed:  # an hour that came twice, and nothing tells the first from the second
-                timed[time_s] = (*timed[time_s][:2], timed[time_s][2] | Quality.CLOCK_INVALID)
-            elif first_s <= time_s <= last_s:
-                timed[time_s] = (row, time_s, quality)
-        return [timed[time_s] for time_s in sorted(timed)]
+            values = tuple(v for v, column in zip(row.values, layout.columns, strict=True) if not column.is_time)
+            if not first_s <= time_s <= last_s or (time_s, values) in timed:
+                continue
+            if time_s in stamps:  # an hour that came twice, and nothing tells the first from the second
+                repeated.add(time_s)
+            stamps.add(time_s)
+            timed[time_s, values] = (row, time_s, quality)
+        marked = [
+            (row, time_s, quality | Quality.CLOCK_INVALID if time_s in repeated else quality)
+            for row, time_s, quality in timed.values()
+        ]
+        return sorted(marked, key=lambda entry: entry[1])
 
 
 def _groups(column: profile.Column) -> tuple[int, int, int]:

@@ -8,23 +8,24 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from firmware_io import acse, apdu, axdr, obis
+from firmware_io import acse, apdu, axdr, obis, profile
 from firmware_io.acse import AssociationResponse, Conformance, InitiateResponse
 from firmware_io.apdu import Attribute, DataAccessResult
 from firmware_io.bus import MAIN_EVERY, Bus
 from firmware_io.counters import MemoryCounters
-from firmware_io.errors import AccessDenied, RemoteProtocolError, ResponseTimeout, TransportError
+from firmware_io.errors import AccessDenied, RegisterUnavailable, RemoteProtocolError, ResponseTimeout, TransportError
 from firmware_io.hdlc import Address, Framer
 from firmware_io.link import Parameters, Received, ServerLink
 from firmware_io.meter_time import MeterTime
 from firmware_io.reading import Quality, Unit
+from firmware_io.security import Sealed
 from firmware_io.spec import BusSpec, MeterSpec
 
 ALL = Conformance.GET | Conformance.SET | Conformance.MULTIPLE_REFERENCES | Conformance.SELECTIVE_ACCESS
 OCTET_S = 10 / 9600
 TURNAROUND_S = 0.02
 LINE = BusSpec("line", "/dev/null", timeout_s=1.0)
-ENERGY = (3, obis.ENERGY_IMPORT)
+Answer = axdr.Data | DataAccessResult | Callable[[apdu.Selection | None], axdr.Data | DataAccessResult]
 
 
 @dataclass
@@ -40,11 +41,17 @@ class Meter:
     energy_type: Callable[[int], axdr.Data] = field(default=axdr.uint32)
     clock_offset_s: float = 0.0
     inactivity_s: float = 120.0
+    others: dict[tuple[int, obis.ObisCode, int], Answer] = field(default_factory=dict)
     asked: list[apdu.Apdu] = field(default_factory=list)
     associations: int = 0
     heard_s: float = 0.0
 
-    def attribute(self, attribute: Attribute, now_s: float) -> axdr.Data | DataAccessResult:
+    def attribute(
+        self, attribute: Attribute, now_s: float, selection: apdu.Selection | None = None
+    ) -> axdr.Data | DataAccessResult:
+        if tuple(attribute) in self.others:
+            answer = self.others[tuple(attribute)]
+            return answer(selection) if callable(answer) else answer
         match (attribute.class_id, attribute.name, attribute.number):
             case (3, obis.ENERGY_IMPORT, 2):
                 return self.energy_type(round(self.energy_wh / 10**self.scaler))
@@ -73,7 +80,8 @@ class Meter:
             results = tuple(self.attribute(a, now_s) for a, _ in request.items)
             return self.spoil(apdu.GetListResponse(request.invoke, results).encode())
         assert isinstance(request, apdu.GetRequest)
-        return self.spoil(apdu.GetResponse(request.invoke, self.attribute(request.attribute, now_s)).encode())
+        value = self.attribute(request.attribute, now_s, request.selection)
+        return self.spoil(apdu.GetResponse(request.invoke, value).encode())
 
 
 class Line:
@@ -418,3 +426,176 @@ def test_a_protocol_error_names_meter_and_what_was_expected(make_site) -> None:
     site.meters[1].spoil = lambda octets: octets[:2] + bytes((octets[2] ^ 5,)) + octets[3:]
     with pytest.raises(RemoteProtocolError, match=r"m1: invoke-id \d+: expected \d+"):
         site.bus.poll("m1")
+
+
+class TestRegisters:
+    def test_a_register_of_another_class_is_found(self, make_site) -> None:
+        voltage = obis.VOLTAGE[0]
+        meter = Meter()
+        for class_id, scaler in ((3, 3), (4, 3)):
+            meter.others[class_id, voltage, scaler] = DataAccessResult.OBJECT_CLASS_INCONSISTENT
+        meter.others[5, voltage, 4] = axdr.structure(axdr.int8(-1), axdr.enumeration(Unit.VOLT))
+        meter.others[5, voltage, 2] = axdr.uint16(2304)
+        site = make_site(meter)
+        for _ in range(2):
+            assert (230.4, Unit.VOLT) in [(r.value, r.unit) for r in site.bus.poll("m0") if r.obis == voltage]
+            site.bus.identify("m0")
+
+    def test_a_register_without_a_scaler_is_not_guessed(self, make_site) -> None:
+        meter = Meter()
+        meter.others[3, obis.ENERGY_IMPORT, 3] = axdr.NULL
+        site = make_site(meter)
+        assert [r.obis for r in site.bus.poll("m0")] == [obis.POWER_IMPORT]
+
+    def test_a_passing_failure_costs_no_register(self, make_site, clock) -> None:
+        meter = Meter()
+        site = make_site(meter)
+        site.bus.poll("m0")
+        meter.others[3, obis.ENERGY_IMPORT, 3] = DataAccessResult.TEMPORARY_FAILURE
+        clock.time_s += 4000
+        assert obis.ENERGY_IMPORT in [r.obis for r in site.bus.poll("m0")]
+        meter.others[3, obis.ENERGY_IMPORT, 3] = DataAccessResult.OBJECT_UNDEFINED
+        clock.time_s += 4000
+        assert obis.ENERGY_IMPORT not in [r.obis for r in site.bus.poll("m0")]
+        del meter.others[3, obis.ENERGY_IMPORT, 3]
+        clock.time_s += 4000
+        assert obis.ENERGY_IMPORT in [r.obis for r in site.bus.poll("m0")]
+
+    @pytest.mark.parametrize(
+        ("error", "value"),
+        [
+            (axdr.uint32(0x80), 128.0),
+            (axdr.octet_string(b"\x01\x00"), 256.0),
+            (axdr.Data(axdr.Tag.BIT_STRING, "101"), 5.0),
+            (axdr.visible_string("fine"), None),
+        ],
+    )
+    def test_the_error_register_comes_as_meters_like(self, make_site, error: axdr.Data, value: float | None) -> None:
+        meter = Meter()
+        meter.others[1, obis.ERROR_REGISTER, 2] = error
+        site = make_site(meter)
+        assert [r.value for r in site.bus.poll("m0") if r.obis == obis.ERROR_REGISTER] == (
+            [] if value is None else [value]
+        )
+
+
+class TestStored:
+    """Load profile and event logs, for meters that select by range, and for those that do not."""
+
+    PERIOD_S = 900
+    EVENT = obis.ObisCode(0, 0, 96, 11, 0)
+
+    def meter(self, clock, *, by_range: bool, hours: int = 30) -> Meter:
+        end_s = clock.now() // self.PERIOD_S * self.PERIOD_S
+        stamps = [end_s - self.PERIOD_S * n for n in range(hours * 4, -1, -1)]
+
+        def rows(selection: apdu.Selection | None) -> axdr.Data | DataAccessResult:
+            assert selection is not None
+            parameters = selection.parameters.value
+            if selection.selector == 1:
+                if not by_range:
+                    return DataAccessResult.TYPE_UNMATCHED
+                first, last = (MeterTime.decode(bound.value).local_s for bound in parameters[1:3])
+                chosen = [t for t in stamps if first <= t <= last]
+            else:
+                chosen = stamps[parameters[0].value - 1 : parameters[1].value]
+            times = [
+                axdr.octet_string(MeterTime(t, 0, 0).encode()) if n == 0 else axdr.NULL for n, t in enumerate(chosen)
+            ]
+            counts = [axdr.uint32(int(t) % 10**6) for t in chosen]
+            return axdr.array(axdr.structure(t, count, axdr.uint8(7)) for t, count in zip(times, counts, strict=True))
+
+        meter = Meter()
+        captured = axdr.array(
+            profile.Column(Attribute(*a)).encode()
+            for a in ((8, obis.CLOCK, 2), (3, obis.ENERGY_IMPORT, 2), (1, self.EVENT, 2))
+        )
+        for name in (obis.LOAD_PROFILE, obis.EVENT_LOG_STANDARD):
+            meter.others |= {
+                (7, name, 2): rows,
+                (7, name, 3): captured,
+                (7, name, 4): axdr.uint32(self.PERIOD_S),
+                (7, name, 7): axdr.uint32(len(stamps)),
+            }
+        return meter
+
+    @pytest.mark.parametrize("by_range", [True, False])
+    def test_the_rows_asked_for_and_no_others(self, make_site, clock, by_range: bool) -> None:
+        site = make_site(self.meter(clock, by_range=by_range))
+        first_s = clock.now() - 6 * 3600
+        readings = site.bus.read_profile("m0", first_s, clock.now())
+        assert len(readings) == 24
+        assert all(r.sampled_s % self.PERIOD_S == 0 and first_s <= r.sampled_s <= clock.now() for r in readings)
+        assert all(r.value == 10 * (int(r.sampled_s) % 10**6) for r in readings)
+        assert {r.quality for r in readings} == {Quality.FROM_PROFILE}
+
+    @pytest.mark.parametrize("by_range", [True, False])
+    def test_long_spans_go_in_several_requests(self, make_site, clock, by_range: bool) -> None:
+        site = make_site(self.meter(clock, by_range=by_range, hours=24 * 7))
+        readings = site.bus.read_profile("m0", clock.now() - 6 * 86400, clock.now())
+        assert len(readings) == 6 * 96
+        assert [r.sampled_s for r in readings] == sorted({r.sampled_s for r in readings})
+        assert {r.quality for r in readings} == {Quality.FROM_PROFILE}
+
+    def test_an_hour_that_comes_twice_is_doubtful_and_not_lost(self, make_site, clock) -> None:
+        meter = self.meter(clock, by_range=True)
+        stamps = [clock.now() // 3600 * 3600 - 3600 * back for back in (4, 3, 3, 2)]  # the clock was put back
+        meter.others[7, obis.LOAD_PROFILE, 2] = axdr.array(
+            axdr.structure(axdr.octet_string(MeterTime(t, None, 0xFF).encode()), axdr.uint32(n), axdr.uint8(7))
+            for n, t in enumerate(stamps)
+        )
+        readings = make_site(meter).bus.read_profile("m0", clock.now() - 36000, clock.now())
+        assert [(r.value, bool(r.quality & Quality.CLOCK_INVALID)) for r in readings] == [
+            (0.0, False),
+            (10.0, True),
+            (20.0, True),
+            (30.0, False),
+        ]
+
+    def test_a_clock_that_is_off_is_said(self, make_site, clock) -> None:
+        meter = self.meter(clock, by_range=True)
+        meter.clock_offset_s = 400.0
+        readings = make_site(meter).bus.read_profile("m0", clock.now() - 7200, clock.now())
+        assert readings
+        assert all(r.quality == Quality.FROM_PROFILE | Quality.CLOCK_OFF for r in readings)
+
+    def test_events_that_are_newer_and_logs_that_are_not_there(self, make_site, clock) -> None:
+        meter = self.meter(clock, by_range=True)
+        site = make_site(meter)
+        events = site.bus.read_events("m0", clock.now() - 3600)
+        assert [event.code for event in events] == [7] * 4
+        assert {event.log for event in events} == {obis.EVENT_LOG_STANDARD}
+        meter.asked.clear()
+        assert site.bus.read_events("m0", clock.now()) == []
+        assert len(meter.asked) == 1  # only the log that is there, and its layout is known
+
+    def test_a_meter_without_a_profile_is_a_meter_that_answers(self, make_site, clock) -> None:
+        site = make_site(Meter())
+        for _ in range(3):
+            with pytest.raises(RegisterUnavailable, match="object undefined"):
+                site.bus.read_profile("m0", clock.now() - 3600, clock.now())
+        assert not site.bus.statistics()["m0"].silent
+
+
+def test_the_meters_counter_is_asked_for_when_ours_is_refused(make_site) -> None:
+    """A store that was lost: the public client reads the counter that the meter expects, once."""
+    key = bytes(range(16))
+    site = make_site(
+        Meter(), security="hls-gmac", authentication_key=key, encryption_key=key, system_title=b"CHK\0\0\0\0\1"
+    )
+    meter, tried = site.meters[0], []
+    meter.others[1, obis.INVOCATION_COUNTER, 2] = axdr.uint32(5000)
+    plain = meter.answer
+
+    def answer(pdu: bytes, now_s: float) -> bytes:
+        if pdu[0] == 0x60 and acse.AssociationRequest.decode(pdu).mechanism is acse.Mechanism.HLS_GMAC:
+            tried.append(Sealed.parse(acse.AssociationRequest.decode(pdu).user_information).counter)
+            return apdu.ExceptionResponse(1, 6, 5001).encode()
+        return plain(pdu, now_s)
+
+    meter.answer = answer
+    for _ in range(2):
+        with pytest.raises(RemoteProtocolError, match="invocation counter error"):
+            site.bus.poll("m0")
+    assert tried[0] == 1
+    assert tried[1:] == [5001, 5002]  # and no third question to the public client
