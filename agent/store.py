@@ -20,8 +20,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-
+from agent import rows
 from agent.archive import read_history
 from agent.database import Database, checksum, is_corrupt, is_locked
 from agent.messages import Message, Priority
@@ -30,7 +29,6 @@ from agent.pipeline import HistoryRow
 log = logging.getLogger(__name__)
 
 HELD_MAX = 1000  # messages kept in memory while nothing can be written; beyond it the least important go
-PRUNE_ROWS = 500  # per commit: bounds the time a commit takes, and what a clock that jumped ahead can wipe at once
 _ROW = "id, priority, attempts, time_s, expires_s, suffix, schema, key, body"
 
 
@@ -188,69 +186,27 @@ class Store:
         """One transaction."""
         evicted = 0
         with self._database.transaction(full=commit.durable) as db:
-            added = [m for m in commit.messages if self._insert(db, m)]
+            added = [m for m in commit.messages if rows.queue(db, m)]
             self._probe("store.inserted")
             for name, state in commit.checkpoints.items():
                 db.execute("REPLACE INTO checkpoint VALUES (?, ?, ?)", (name, state, checksum(name, state)))
             if commit.history:
-                self._insert_history(db, commit)
+                rows.add_history(db, commit.meters, commit.history, self._history_s)
             messages = self.counters.messages + len(added)
             size = self.counters.bytes + sum(len(m.body) for m in added)
-            while size > self._outbox_bytes:
-                row = db.execute(
-                    "SELECT id, length(body) FROM outbox WHERE priority = (SELECT max(priority) FROM outbox)"
-                    " AND priority > ? ORDER BY time_s, id LIMIT 1",
-                    (Priority.ALERT,),
-                ).fetchone()
-                if row is None:
-                    break  # only alerts are left, and those stay
-                db.execute("DELETE FROM outbox WHERE id = ?", (row[0],))
-                evicted, messages, size = evicted + 1, messages - 1, size - row[1]
+            if size > self._outbox_bytes:
+                evicted, freed = rows.evict(db, size - self._outbox_bytes)
+                messages, size = messages - evicted, size - freed
             self._probe("store.before-commit")
         self._probe("store.after-commit")
         self.counters.messages, self.counters.bytes = messages, size
         self.counters.evicted += evicted
 
-    @staticmethod
-    def _insert(db: sqlite3.Connection, m: Message) -> bool:
-        """Queue a message, once: an event that was ever queued under its key is not queued again."""
-        if m.priority <= Priority.TAMPER:
-            new = db.execute(
-                "INSERT OR IGNORE INTO event VALUES (?, ?, ?, ?, ?)", (m.key, m.time_s, m.suffix, m.schema, m.body)
-            ).rowcount
-            if not new:
-                return False
-        return bool(
-            db.execute(
-                "INSERT OR IGNORE INTO outbox (priority, time_s, expires_s, suffix, schema, key, body, crc)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (m.priority, m.time_s, m.expires_s, m.suffix, m.schema, m.key, m.body,
-                 checksum(m.suffix, m.schema, m.key, m.body)),
-            ).rowcount
-        )  # fmt: skip
-
-    def _insert_history(self, db: sqlite3.Connection, commit: Commit) -> None:
-        """Add rows and drop as many that are past their time, counted from the newest measurement."""
-        columns = msgspec.json.encode(list(commit.meters)).decode()
-        db.execute("INSERT OR IGNORE INTO history_meters (meters) VALUES (?)", (columns,))
-        (meters,) = db.execute("SELECT id FROM history_meters WHERE meters = ?", (columns,)).fetchone()
-        db.executemany(
-            "REPLACE INTO history VALUES (?, ?, ?, ?)",
-            [(h.time_s, meters, h.wh.astype("<f8").tobytes(), h.sd_wh.astype("<f4").tobytes()) for h in commit.history],
-        )
-        oldest_s = max(h.time_s for h in commit.history) - self._history_s
-        for table, key in (("history", "time_s"), ("event", "key")):
-            old = f"SELECT {key} FROM {table} WHERE time_s < ? ORDER BY time_s LIMIT ?"
-            db.execute(f"DELETE FROM {table} WHERE {key} IN ({old})", (oldest_s, PRUNE_ROWS))
-
     def _give_up_history(self) -> None:
         """Free pages inside the file: the older half of the history."""
         try:
             with self._database.transaction(full=False) as db:
-                db.execute(
-                    "DELETE FROM history WHERE time_s <= (SELECT time_s FROM history ORDER BY time_s"
-                    " LIMIT 1 OFFSET (SELECT count(*) / 2 FROM history))"
-                )
+                rows.give_up_older_half(db)
         except sqlite3.Error as error:
             log.warning("store %s: no room could be made: %s", self._database.path, error)
         self._database.make_room()
@@ -280,14 +236,14 @@ class Store:
                 if len(found) >= limit:
                     break
                 try:
-                    rows = self._database.connection.execute(
+                    waiting = self._database.connection.execute(
                         f"SELECT {_ROW} FROM outbox WHERE priority = ? ORDER BY attempts, time_s DESC, id DESC LIMIT ?",
                         (priority, limit - len(found) + len(without)),
                     ).fetchall()
                 except sqlite3.Error as error:
                     self._note(error)
                     break
-                found += [o for o in map(_outgoing, rows) if o.id not in without]
+                found += [o for o in map(_outgoing, waiting) if o.id not in without]
         found.sort(key=lambda o: (o.message.priority, o.attempts, -o.message.time_s))
         return found[:limit]
 
@@ -297,13 +253,13 @@ class Store:
             self._probe("store.before-delete")
             for held in [i for i in ids if i < 0]:
                 self._held.pop(held, None)
-            rows = [(i,) for i in ids if i >= 0]
+            written = [(i,) for i in ids if i >= 0]
             for attempt in range(2):
                 try:
                     with self._database.transaction(full=False) as db:
                         gone = [
                             size
-                            for row in rows
+                            for row in written
                             for (size,) in db.execute("DELETE FROM outbox WHERE id = ? RETURNING length(body)", row)
                         ]
                 except sqlite3.Error as error:
@@ -331,7 +287,7 @@ class Store:
         """End-to-end delivery: the backend has these events for good; how many of them still waited."""
         with self._lock:
             try:
-                rows = [
+                waiting = [
                     row[0]
                     for key in keys
                     for row in self._database.connection.execute("SELECT id FROM outbox WHERE key = ?", (key,))
@@ -339,9 +295,9 @@ class Store:
             except sqlite3.Error as error:
                 self._note(error)
                 return 0
-            rows += [o.id for o in self._held.values() if o.message.key in keys]
-            self.delete(rows)
-            return len(rows)
+            waiting += [o.id for o in self._held.values() if o.message.key in keys]
+            self.delete(waiting)
+            return len(waiting)
 
     def oldest_s(self) -> float | None:
         """Measurement time of the oldest message that waits."""
@@ -381,19 +337,15 @@ class Store:
     def resend(self, since_s: float, until_s: float, limit: int) -> int:
         """Queue the events of [since_s, until_s] again, newest first, at most `limit`; how many were queued."""
         with self._lock, self._database.transaction(full=True) as db:
-            rows = db.execute(
+            found = db.execute(
                 "SELECT suffix, body, schema, key, time_s FROM event WHERE time_s BETWEEN ? AND ?"
                 " ORDER BY time_s DESC LIMIT ?",
                 (since_s, until_s, limit),
             ).fetchall()
             queued = 0
-            for suffix, body, schema, key, time_s in rows:
+            for suffix, body, schema, key, time_s in found:
                 priority = Priority.ALERT if suffix == "event/alert" else Priority.TAMPER
-                queued += db.execute(
-                    "INSERT OR IGNORE INTO outbox (priority, time_s, suffix, schema, key, body, crc)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (priority, time_s, suffix, schema, key, body, checksum(suffix, schema, key, body)),
-                ).rowcount
+                queued += rows.queue_again(db, Message(suffix, body, schema, priority, key, time_s))
         self._count()
         if queued and self._on_commit is not None:
             self._on_commit(Priority.ALERT)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
 
+from agent.archive import ArchiveError, open_archive, read_events
 from agent.config import load
 from agent.wire import AlertData, AlertEvent, WireError, decode
 
@@ -20,10 +20,10 @@ from agent.wire import AlertData, AlertEvent, WireError, decode
 @click.option("--json", "as_json", is_flag=True, help="The events as they went over the wire, one a line.")
 def command(site_file: Path, days: float, everything: bool, as_json: bool) -> None:
     """Show the alerts of a gateway, newest first. Reads the store beside a running agent and changes nothing."""
-    path = Path(load(site_file).store.path)
-    if not path.exists():
-        raise FileNotFoundError(2, "no store yet: the agent has not run", str(path))
-    events, waiting = _read(path, datetime.now(UTC) - timedelta(days=days))
+    try:
+        events, waiting = _read(Path(load(site_file).store.path), datetime.now(UTC) - timedelta(days=days))
+    except ArchiveError as error:
+        raise click.ClickException(str(error)) from None
     seen: set[str] = set()
     for event, body in events:
         if not everything and event.data.alert_id in seen:
@@ -36,18 +36,13 @@ def command(site_file: Path, days: float, everything: bool, as_json: bool) -> No
 
 def _read(path: Path, since: datetime) -> tuple[list[tuple[AlertEvent, bytes]], set[str]]:
     """The alert events since then, newest first, and the ids of those that still wait."""
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)) as store:
-        try:
-            rows = store.execute(
-                "SELECT body FROM event WHERE suffix = 'event/alert' AND time_s >= ?", (since.timestamp(),)
-            ).fetchall()
-            waiting = {key for (key,) in store.execute("SELECT key FROM outbox WHERE suffix = 'event/alert'")}
-        except sqlite3.DatabaseError as error:
-            raise click.ClickException(f"{path}: {error}; is it the store of a checkmeter agent?") from None
+    with open_archive(path) as store:
+        bodies = read_events(store, "event/alert", since.timestamp(), float("inf"))
+        waiting = {key for (key,) in store.execute("SELECT key FROM outbox WHERE suffix = 'event/alert'")}
     events = []
-    for (body,) in rows:
+    for body in bodies:
         with contextlib.suppress(WireError):
-            events.append((decode(AlertEvent, body), bytes(body)))
+            events.append((decode(AlertEvent, body), body))
     events.sort(key=lambda pair: (pair[0].time, pair[0].data.revision), reverse=True)
     return events, waiting
 

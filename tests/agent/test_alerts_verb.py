@@ -62,9 +62,9 @@ def test_the_last_transition_of_each_alert_newest_first(site: Path) -> None:
 
 def test_no_store_yet_and_a_file_that_is_none(site: Path) -> None:
     missing = run(site)
-    assert missing.exit_code == 74
-    assert "has not run" in missing.output
+    assert missing.exit_code == 1
+    assert "there is no store" in missing.output
     (site.parent / "store.sqlite").write_text("no store")
     foreign = run(site)
     assert foreign.exit_code == 1
-    assert "is it the store of a checkmeter agent?" in foreign.output
+    assert "is it a store of checkmeter" in foreign.output
