@@ -93,34 +93,32 @@ class BusThread:
         now_s = self._clock.now()
         first_s = now_s - CATCH_UP_S if known_s is None else max(known_s + 1.0, now_s - CATCH_UP_S)
         self._events_since_s = dict.fromkeys(self.watches, first_s)
-        stored: dict[str, dict[float, float]] = {meter: {} for meter in self.watches}
+        stored: dict[str, Stored] = {}
         left = list(self.watches)
         for attempt in range(CATCH_UP_ROUNDS):
             if attempt and (not left or self._clock.wait(stop, ROUND_PAUSE_S)):
                 break
             left = [meter for meter in left if not self._caught_up(stop, meter, first_s, stored)]
-        for meter, registers in stored.items():
-            if registers:
-                self._caught_up(stop, meter, max(registers) + 1.0, stored)
-                self._row_s[meter] = max(registers)
+        for meter in list(stored):
+            self._caught_up(stop, meter, float(stored[meter].times_s[-1]) + 1.0, stored)
+            self._row_s[meter] = float(stored[meter].times_s[-1])
         self.phase = ""
-        self._put(CaughtUp(self.config.id, [_as_arrays(meter, rows) for meter, rows in stored.items() if rows]), stop)
+        self._put(CaughtUp(self.config.id, list(stored.values())), stop)
 
-    def _caught_up(
-        self, stop: threading.Event, meter: str, first_s: float, stored: dict[str, dict[float, float]]
-    ) -> bool:
+    def _caught_up(self, stop: threading.Event, meter: str, first_s: float, stored: dict[str, Stored]) -> bool:
         """Add what one meter stored after `first_s`; False if it is worth asking again."""
         self.heartbeat.beat()
         if stop.is_set():
             return True
         watch = self.watches[meter]
-        done = sum(bool(rows) for rows in stored.values())
-        self.phase = f"reading what the meters stored: {done} of {len(self.watches)} done"
+        self.phase = f"reading what the meters stored: {len(stored)} of {len(self.watches)} done"
         try:
             if watch.serial is None:
                 identity = self._bus.identify(meter)
                 watch.identified(identity.serial, identity.firmware, self._clock.now())
-            stored[meter] |= self._stored(stop, watch, first_s)
+            rows = self._stored(stop, watch, first_s)
+            if len(rows.times_s):
+                stored[meter] = _joined(stored[meter], rows) if meter in stored else rows
         except RegisterUnavailable as error:
             log.info("%s; it starts with what it shows now", error)
         except MeterError as error:
@@ -129,27 +127,20 @@ class BusThread:
             return isinstance(error, AccessDenied)
         return True
 
-    def _stored(self, stop: threading.Event, watch: MeterWatch, first_s: float) -> dict[float, float]:
-        """One meter's stored registers after `first_s`: Wh, primary, import minus export, by time."""
-        readings: list[Reading] = []
+    def _stored(self, stop: threading.Event, watch: MeterWatch, first_s: float) -> Stored:
+        """One meter's stored registers after `first_s`: Wh, primary, import minus export."""
+        registers: dict[float, float] = {}
         start_s = first_s
         while start_s < (now_s := self._clock.now()) and not stop.is_set():
             end_s = min(start_s + CHUNK_S, now_s)
-            readings += self._bus.read_profile(watch.config.id, start_s, end_s)
-            start_s = end_s + 1.0 if end_s < now_s else now_s
+            registers |= _registers(self._bus.read_profile(watch.config.id, start_s, end_s), exports=watch.exports)
             self.heartbeat.beat()
             if end_s == now_s:
                 break
-        trusted = [
-            r
-            for r in readings
-            if r.unit is Unit.WATT_HOUR and not r.quality & (Quality.CLOCK_INVALID | Quality.CLOCK_OFF)
-        ]
-        registers = {r.sampled_s: r.value for r in trusted if r.obis == ENERGY_IMPORT}
-        if watch.exports:
-            exported = {r.sampled_s: r.value for r in trusted if r.obis == ENERGY_EXPORT}
-            registers = {t: wh - exported[t] for t, wh in registers.items() if t in exported}
-        return {t: wh * watch.config.ct_ratio for t, wh in registers.items()}
+            start_s = end_s + 1.0
+        times_s = np.array(sorted(registers), dtype=np.float64)
+        wh = np.array([registers[t] for t in times_s], dtype=np.float64)
+        return Stored(watch.config.id, times_s, wh * watch.config.ct_ratio)
 
     # -- polling ------------------------------------------------------------------------------------------------------
 
@@ -341,6 +332,18 @@ class BusThread:
         )
 
 
-def _as_arrays(meter: str, registers: dict[float, float]) -> Stored:
-    times_s = sorted(registers)
-    return Stored(meter, np.array(times_s, dtype=np.float64), np.array([registers[t] for t in times_s]))
+def _registers(readings: Sequence[Reading], *, exports: bool) -> dict[float, float]:
+    """Import minus export (where that counts) by time, from profile rows whose time can be trusted."""
+    doubtful = Quality.CLOCK_INVALID | Quality.CLOCK_OFF
+    trusted = [r for r in readings if r.unit is Unit.WATT_HOUR and not r.quality & doubtful]
+    registers = {r.sampled_s: r.value for r in trusted if r.obis == ENERGY_IMPORT}
+    if not exports:
+        return registers
+    exported = {r.sampled_s: r.value for r in trusted if r.obis == ENERGY_EXPORT}
+    return {t: wh - exported[t] for t, wh in registers.items() if t in exported}
+
+
+def _joined(earlier: Stored, later: Stored) -> Stored:
+    return Stored(
+        earlier.meter, np.concatenate([earlier.times_s, later.times_s]), np.concatenate([earlier.wh, later.wh])
+    )

@@ -9,6 +9,7 @@ import pytest
 
 from agent.bus_thread import LOSS_S
 from agent.worker import Batch, CaughtUp
+from firmware_io.obis import ENERGY_IMPORT
 
 FAULT = '[[simulation.fault]]\nkind = "{kind}"\nmeter = "{meter}"\n{more}\n'
 
@@ -144,15 +145,13 @@ def test_an_opened_cover_reaches_the_outbox_once(make_rig) -> None:
 
 
 def test_the_current_transformers_ratio_is_applied_once(make_rig) -> None:
-    plain = make_rig()
-    plain.catch_up()
-    plain.cycles(1)
-    one = plain.thread.watches["flat-1"].import_wh
-    plain.close()
-    rated = make_rig(meter="ct_ratio = 40")
-    rated.thread.catch_up(rated.stop, None)
-    (caught,) = rated.taken()
-    rated.thread.cycle(rated.stop)
-    assert rated.thread.watches["flat-1"].import_wh == pytest.approx(40 * one, rel=0.01)
+    rig = make_rig(meter="ct_ratio = 40")
+    rig.thread.catch_up(rig.stop, None)
+    (caught,) = rig.taken()
+    rig.thread.cycle(rig.stop)
+    shown = next(r.value for r in rig.thread._bus.poll("flat-1") if r.obis == ENERGY_IMPORT)
+    assert rig.thread.watches["flat-1"].import_wh == pytest.approx(40 * shown, rel=1e-4)
     stored = next(s for s in caught.stored if s.meter == "flat-1")
-    assert stored.wh[-1] == pytest.approx(40 * one, rel=0.01)
+    assert stored.wh[-1] == pytest.approx(40 * shown, rel=1e-3)
+    samples = [s for item in rig.taken() for s in item.samples if s.meter == "flat-1"]
+    assert samples[0].import_wh == pytest.approx(40 * shown, rel=1e-4)
