@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import uuid
 
@@ -19,17 +20,23 @@ def count(dsn: str, table: str = "balance") -> int:
         return int(str(store.rows(f"SELECT COUNT(*) FROM {table}")[0][0]))
 
 
+KILLS = int(os.environ.get("CHECKMETER_KILLS", "3"))  # more by `make proof-utility`
+
+
 def test_kill_9_of_the_ingest_again_and_again(mosquitto, dsn, replica, sender, balances, tally, wait) -> None:
-    messages = balances(200, 100)
+    part = 4000
+    messages = balances(100 * KILLS, part // 100)
     ingest = replica(mosquitto.url, dsn)
     wait(lambda: ingest.connected() == 1, "the ingest is connected")
-    for kill in range(5):
-        sender.send(messages[kill * 4000 : (kill + 1) * 4000])
-        reached = kill * 4000 + random.Random(kill).randrange(200, 3000)
+    for kill in range(KILLS):
+        sender.send(messages[kill * part : (kill + 1) * part])
+        reached = kill * part + random.Random(kill).randrange(200, part - 1000)
         wait(lambda reached=reached: count(dsn) >= reached, f"{reached} balances are stored")
         ingest.kill()
+        connections = ingest.connected()
         ingest.start()
     wait(lambda: count(dsn) == len(messages), "all balances are stored")
+    wait(lambda: ingest.connected() > connections, "the last one is up")
     assert ingest.stop() == 0
     with open_store(dsn) as store:
         tally(messages).check(store)
