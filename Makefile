@@ -71,3 +71,7 @@ fuzz: build ## Feed the parsers arbitrary octets (SECONDS=600)
 .PHONY: bench-utility
 bench-utility: build ## Ingest rate through a real broker into SQLite and MariaDB; fleet views
 	$(PY) tests/bench/bench_utility.py
+
+.PHONY: proof-utility
+proof-utility: build ## kill -9 the ingest 40 times in a row, into SQLite and MariaDB
+	CHECKMETER_KILLS=40 $(PY) -m pytest tests/utility/test_faults.py -q -k again_and_again --timeout 600
