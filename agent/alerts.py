@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from agent.alert_data import first_suspect, loss_data
 from agent.cim import CimCodes
 from agent.config import Config
 from agent.wire import (
@@ -31,15 +32,11 @@ from agent.wire import (
     AlertEvent,
     AlertKind,
     ModelData,
-    QualityData,
-    ResidualData,
     Severity,
-    SuspectData,
     TamperEvent,
     TamperKind,
     derived_uuid,
     encode,
-    number,
     utc,
 )
 from core.evidence import Evidence, LossKind
@@ -155,7 +152,7 @@ class AlertBook:
                 f"{family}/{item.episode}",
                 active=item.active,
                 time_s=item.time_s,
-                said=self._loss(item),
+                said=loss_data(item, self.policy.confidence, self.policy.critical_percent, self._model),
                 subject=f"zone/{item.zone}",
                 hold_s=self.policy.hold_s,
             )
@@ -285,6 +282,12 @@ class AlertBook:
             raise ValueError(f"state of the alert book has version {restored.version}, expected {_State().version}")
         self._state = restored
 
+    @property
+    def _model(self) -> ModelData | None:
+        if self.model_sha256 is None:
+            return None
+        return ModelData(sha256=self.model_sha256, threshold=self.model_threshold, score=None)
+
     # -- how it is judged -------------------------------------------------------------------------------------------
 
     def _judge(
@@ -362,73 +365,13 @@ class AlertBook:
             policy.onset_step_s, 0.1 * (time_s - old.onset.timestamp())
         ):
             return True
-        first_new, first_old = _first(new), _first(old)
+        first_new, first_old = first_suspect(new), first_suspect(old)
         if first_new[0] != first_old[0] and max(first_new[1], first_old[1]) > policy.probability_step:
             return True
         return abs(first_new[1] - first_old[1]) >= policy.probability_step
-
-    def _loss(self, item: Evidence) -> AlertData:
-        """What the evidence says, in the words of the wire."""
-        first = item.suspects[0].probability if item.suspects else 0.0
-        confidence = self.policy.confidence
-        named = {
-            LossKind.UNDER_REGISTRATION: first >= confidence,
-            LossKind.BYPASS: first >= confidence,
-            LossKind.UPSTREAM_TAP: item.upstream_probability >= confidence,
-        }
-        kind: LossKind = item.kind if named.get(item.kind, True) else LossKind.NON_TECHNICAL_LOSS
-        severity: Severity = (
-            "critical"
-            if named.get(item.kind, False) or abs(item.residual.percent) >= self.policy.critical_percent
-            else "warning"
-        )
-        low, high = (number(w, 1) for w in item.loss_w_interval)
-        model = None
-        if self.model_sha256 is not None:
-            model = ModelData(
-                sha256=self.model_sha256, threshold=self.model_threshold, score=number(item.model_score, 4)
-            )
-        return AlertData(
-            alert_id="unset",
-            revision=1,
-            state="raised",
-            kind=kind.value,
-            severity=severity,
-            zone=item.zone,
-            onset=utc(item.onset_s),
-            onset_window=(utc(item.onset_window_s[0]), utc(item.onset_window_s[1])),
-            loss_w=number(item.loss_w, 1),
-            loss_w_interval=None if low is None or high is None else (low, high),
-            loss_kwh=number(item.loss_kwh),
-            suspects=[
-                SuspectData(meter=s.meter, probability=_share(s.probability), mechanism=s.mechanism or None)
-                for s in item.suspects
-            ],
-            upstream_probability=_share(item.upstream_probability),
-            residual=ResidualData(
-                kwh=number(item.residual.energy_kwh),
-                percent=number(item.residual.percent),
-                uncertainty_kwh=number(item.residual.uncertainty_kwh),
-                technical_loss_kwh=number(item.residual.technical_loss_kwh),
-            ),
-            features={m: {k: number(v, 4) for k, v in f.items()} for m, f in item.features.items()} or None,
-            model=model,
-            quality=QualityData(coverage=_share(item.coverage)),
-        )
 
 
 def _family(key: str) -> str:
     """The family of a life's key: zone and sign without the episode, or meter (bus) and kind."""
     head, _, tail = key.rpartition("/")
     return head if tail.isdigit() and head.endswith(("/loss", "/surplus")) else key
-
-
-def _first(data: AlertData) -> tuple[str, float]:
-    """Who comes first, "" being none of the sub-meters, and with what probability."""
-    suspects = [(s.meter, s.probability) for s in data.suspects or ()] + [("", data.upstream_probability or 0.0)]
-    return max(suspects, key=lambda pair: pair[1])
-
-
-def _share(value: float) -> float:
-    """A probability or coverage as the wire has it: within 0..1 whatever rounding did, 0 where it is not known."""
-    return min(1.0, max(0.0, number(value, 4) or 0.0))
