@@ -20,7 +20,6 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from agent.utility.broker import Broker, Connection
 from agent.utility.metrics import Metrics
 from agent.utility.reader import Reader
 from agent.utility.schema import ALERT_EVENT, BALANCE, DAY_S, DEAD_LETTER, TAMPER
-from agent.utility.server import StoreMisfit, StoreRefused, StoreUnavailable
+from agent.utility.server import StoreError, StoreMisfit, StoreRefused, StoreUnavailable
 from agent.utility.store import Store
 from firmware_io.clock import Clock
 
@@ -235,8 +234,10 @@ class Ingest:
         now_s = self._clock.now()
         self.metrics.progress_seconds = now_s
         if self._maintain is not None and (day := int(now_s // DAY_S)) != self._maintained_day:
-            with suppress(StoreUnavailable):  # partitions are made weeks ahead: tomorrow will do
+            try:
                 self._maintain(now_s)
+            except StoreError as error:  # partitions are made weeks ahead: tomorrow will do
+                log.warning("maintenance: %s", error)
             self._maintained_day = day
         self._report()
 

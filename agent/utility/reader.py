@@ -50,6 +50,7 @@ ALERTS_KEEP_S = 20 * 366 * DAY_S  # an onset may lie far back, but not before me
 
 MAX_ROUTES = 200_000  # topics remembered; bounds what a sender of made-up topics can make us keep
 MAX_LETTER_OCTETS = 64 * 1024  # of a dead letter's payload that are kept; its full length stands beside it
+MAX_HOURLY_OCTETS = 1 << 30  # of all payloads kept in an hour; bounds what one gateway gone mad can make us store
 _SCHEMA = b"\x26\x00\x06schema"  # a user property's name; its value follows with its length
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 
@@ -92,6 +93,7 @@ class Reader:
             "info": (wire.Info, self._info),
             "model/reported": (wire.Reported, self._model_reported),
         }
+        self._hour, self._hour_octets = 0, 0  # of dead letters' payloads
         self._received_us = 0  # of the last status: no two are the same
         self._named: set[int] = set()  # keys whose names are in the store, or in a letter before this one
         self.refused: Counter[str] = Counter()  # dead letters by kind of reason, for the metrics
@@ -110,12 +112,18 @@ class Reader:
     def dead(self, packet_id: int, topic: bytes, payload: bytes, reason: str) -> Letter:
         """The dead letter of a message that cannot be read, or that the store refuses."""
         self.refused[reason.split(":")[0] if ":" in reason[:24] else "form"] += 1
+        kept = payload[:MAX_LETTER_OCTETS]
+        if (hour := int(self._now() // 3600)) != self._hour:
+            self._hour, self._hour_octets = hour, 0
+        self._hour_octets += len(kept)
+        if self._hour_octets > MAX_HOURLY_OCTETS:
+            kept = b""
         row = (
             letter_id(topic, payload),
             topic[:512],
             reason.encode()[:255].decode(errors="ignore"),
             len(payload),
-            payload[:MAX_LETTER_OCTETS],
+            kept,
             timestamp(self._now()),
         )
         return Letter(packet_id, topic, payload, ((DEAD_LETTER, row),))

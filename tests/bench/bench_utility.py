@@ -178,7 +178,8 @@ def bench_receive(folder: Path, count: int) -> None:
         sender.process.wait(60)
         broker.stop()
         print(
-            f"receive + acknowledge only, {name:18s} {count / wall_s:8,.0f}/s   {1e6 * spent_s / count:5.1f} us CPU/message"
+            f"receive + acknowledge only, {name:18s} {count / wall_s:8,.0f}/s   "
+            f"{1e6 * spent_s / count:5.1f} us CPU/message"
         )
 
 

@@ -249,6 +249,14 @@ def test_a_refusal_is_the_operators(faulty: Faulty, play: Any, answer: str, reas
         play(faulty, [bytes.fromhex(answer)], stop_after=1)
 
 
+def test_maintenance_that_fails_stops_nothing(faulty: Faulty, play: Any, balances: Any) -> None:
+    def fail(now_s: float) -> None:
+        raise StoreMisfit("no right to ALTER")
+
+    play(faulty, [script(balances(100, 5))], stop_after=1, maintain=fail)
+    assert count(faulty) == 500
+
+
 def test_maintenance_once_a_day(faulty: Faulty, play: Any, balances: Any) -> None:
     days: list[float] = []
     play(faulty, [script(balances(100, 10))], stop_after=1, maintain=days.append)

@@ -243,6 +243,15 @@ class TestDeadLetters:
         assert read(reader, "status", body)[DEAD_LETTER.name][0] == row[0]
         assert read(reader, "status", body + b"y")[DEAD_LETTER.name][0] != row[0]
 
+    def test_a_flood_is_kept_without_its_payloads_until_the_next_hour(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("agent.utility.reader.MAX_HOURLY_OCTETS", 250)
+        now_s = [NOW_S]
+        reader = Reader(lambda: now_s[0])
+        kept = [len(read(reader, "status", bytes([n]) * 100)[DEAD_LETTER.name][4]) for n in range(4)]
+        assert kept == [100, 100, 0, 0]
+        now_s[0] += 3600
+        assert len(read(reader, "status", b"x" * 100)[DEAD_LETTER.name][4]) == 100
+
     def test_they_are_counted_by_kind(self, reader: Reader) -> None:
         read(reader, "balance/building", {**BALANCE_BODY, "main_kwh": 1e9})
         read(reader, "balance/building", b"")
