@@ -321,6 +321,9 @@ def track_rows(
                 # Two late reads in a row happen once a year; a third outlier on the same side is energy.
                 if fabs(side) < 3.0:
                     scatter = offset * offset / (clip * clip)
+                else:
+                    state[1] += offset * offset
+                    scatter = state[1] + boundary[t]
             gain = state[1] / scatter
             moved = -gain * offset
             state[0] = offset + moved

@@ -72,7 +72,8 @@ class Finding:
     """The likeliest onset of a constant theft (or surplus) in a stretch of bins.
 
     z: signed significance; threshold of its age; power_w: of the loss while it runs; age_h, young_h, old_h: onset
-    before now, and the 95 % range; share: of the day that it covers (1, or 1/4 for a block).
+    before now, and the 95 % range; near_h, far_h: edges of the bins beside it; share: of the day that it covers (1, or
+    1/4 for a block).
     """
 
     z: float
@@ -81,6 +82,8 @@ class Finding:
     age_h: float
     young_h: float
     old_h: float
+    near_h: float
+    far_h: float
     share: float
 
     @property
@@ -169,6 +172,8 @@ def _search(
         float(ages[best + 1]),
         float(ages[young]),
         float(ages[min(old + 2, len(ages) - 1)]),
+        float(ages[best]),
+        float(ages[min(best + 2, len(ages) - 1)]),
         share,
     )
 

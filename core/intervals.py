@@ -125,7 +125,6 @@ class Aligner:
         self._place = {meter.id: j for j, meter in enumerate(meters)}
         self._samples = [_Samples() for _ in meters]
         self._blocks: list[tuple[Floats, Floats]] = []
-        self._last: Floats | None = None  # the last row of the block before
         self._resolution_sd = np.array([m.resolution_wh for m in meters]) / math.sqrt(12.0)
         self._signed = np.array([m.exports for m in meters], np.uint8)
         self._limit_w = np.array([m.limit_w for m in meters], np.float64)
@@ -139,6 +138,7 @@ class Aligner:
             "profile_w": np.zeros((count, 24)),
             "seen": np.zeros((count, 24)),
             "spread": np.zeros(count),
+            "row_wh": np.full(count, np.nan),  # the last whole row, as it was fed
         }
 
     def feed(self, samples: Iterable[RegisterSample]) -> None:
@@ -275,9 +275,8 @@ class Aligner:
         ends = start + self.interval_s * np.arange(count)
         self.next_s = float(ends[-1] + self.interval_s)
         # Without read times every read may be late; the mean delay is the loss model's.
-        before = wh[:1] if self._last is None else self._last
-        power = np.abs(np.diff(wh, axis=0, prepend=before)) / self.interval_s
-        self._last = wh[-1:].copy()
+        power = np.abs(np.diff(wh, axis=0, prepend=self.state["row_wh"][None, :])) / self.interval_s
+        self.state["row_wh"][:] = wh[-1]
         sd = np.sqrt(
             self._resolution_sd**2 + (REPLAY_JITTER_S * np.nan_to_num(np.minimum(power, self._limit_w / 3600))) ** 2
         )

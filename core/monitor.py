@@ -26,6 +26,7 @@ from core.features import FEATURES, Loss
 from core.history import History
 from core.losses import BURDEN_W, COMMON, HOURS, WEATHER, LossModel, ZoneRows, jumps_wh2
 from core.scoring import Scorer, ZoneScores
+from core.sign_evidence import sign_log_ratios
 from core.signs import MeterSign, SignKind
 
 Floats = NDArray[np.float64]
@@ -320,17 +321,36 @@ class ZoneMonitor:
         return []
 
     def _raise(self, sign: float, found: Finding, at_s: float) -> list[Evidence]:
-        first, stop = max(self.history.first, self.quiet_from), self.history.count
-
-        def row(age_h: float) -> int:
-            return max(first, stop - round(age_h / self.row_h))
-
+        lo, onset, hi = self._onset(found, sign)
         self.episodes[sign] += 1
-        alarm = Alarm(
-            self.episodes[sign], sign, row(found.old_h), row(found.age_h), row(found.young_h), stop, from_start=False
-        )
+        alarm = Alarm(self.episodes[sign], sign, lo, onset, hi, self.history.count, from_start=False)
         self.alarms[sign] = alarm
         return [self._evidence(alarm, at_s)]
+
+    def _onset(self, found: Finding, sign: float) -> tuple[int, int, int]:
+        """First credible, likeliest and last credible row of the onset.
+
+        All day it lies where a loss of that power would have begun to lose what was lost in the bins beside the edge;
+        in a quarter of the day, at that quarter's beginning.
+        """
+        history, stop = self.history, self.history.count
+        first = max(history.first, self.quiet_from)
+
+        def row(age_h: float) -> int:
+            return min(stop - 1, max(first, stop - round(age_h / self.row_h)))
+
+        if found.share < 1.0:
+            onset = row(found.age_h - 24 + BLOCK_H)
+            return min(row(found.old_h), onset), onset, max(row(max(found.young_h - 24, 0) + BLOCK_H), onset)
+        near, far = row(found.near_h), row(found.far_h)
+        booked, _ = history.booked(far, stop)
+        after = stop - near
+        slope = sign * (booked[-1] - booked[near - far]) / after if after > 1 else found.power_w * self.row_h
+        onset = row(found.age_h)
+        if slope > 0:
+            began = near - sign * (booked[near - far] - booked[0]) / slope
+            onset = int(min(max(round(began), far), near))
+        return min(row(found.old_h), onset), onset, max(row(found.young_h), onset)
 
     def _judge_start(self, at_s: float) -> list[Evidence]:
         """Look for a loss that was there before us: a gain or an unmetered load that no class and no house explains.
@@ -421,11 +441,7 @@ class ZoneMonitor:
         found = self._find(alarm.sign, mark=False)
         if found is None or found.excess < 1.0:
             return
-        first = max(self.history.first, self.quiet_from)
-        alarm.lo, alarm.onset, alarm.hi = (
-            max(first, self.history.count - round(age / self.row_h))
-            for age in (found.old_h, found.age_h, found.young_h)
-        )
+        alarm.lo, alarm.onset, alarm.hi = self._onset(found, alarm.sign)
 
     def _gone(self, alarm: Alarm) -> bool:
         """Whether the loss has been gone for CLEAR_H."""
@@ -594,16 +610,14 @@ class ZoneMonitor:
         return Posterior(judged.probability, judged.nobody, judged.mechanism, judged.statistics)
 
     def _sign_evidence(self, alarm: Alarm) -> Floats:
-        """Log-likelihood ratios of the meters' own signs: heavier near the onset."""
-        weight = np.zeros(len(self.zone.subs))
-        at = min(max(alarm.onset, self.history.first), self.history.count - 1)
-        onset_s = float(self.history.rows(at, at + 1).ends_s[0])
-        for sign in self.signs:
-            strength = SIGN_WEIGHTS.get(sign.kind, 0.0)
-            near = abs(sign.time_s - onset_s) < 3 * 86_400.0
-            j = self.zone.subs.index(sign.meter)
-            weight[j] = max(weight[j], strength if near else 0.4 * strength)
-        return weight
+        """Log-likelihood ratios of the meters' own signs."""
+
+        def ends_s(row: int) -> float:
+            at = min(max(row, self.history.first), self.history.count - 1)
+            return float(self.history.rows(at, at + 1).ends_s[0])
+
+        onset_s = ends_s(min(alarm.lo, alarm.onset)), ends_s(max(alarm.hi, alarm.onset))
+        return sign_log_ratios(self.signs, self.zone.subs, onset_s, ends_s(self.history.count), alarm.loss_w)
 
     # -- state --------------------------------------------------------------------------------------------------------
 
@@ -674,18 +688,6 @@ class ZoneMonitor:
         latched = self.alarms.get(1.0)
         onset = None if latched is None else latched.onset
         self.scores.restore(self.history, self.signs, onset, values["before"])
-
-
-SIGN_WEIGHTS = {
-    SignKind.COVER_OPENED: 3.0,
-    SignKind.TERMINAL_OPENED: 3.5,
-    SignKind.MAGNETIC_FIELD: 4.0,
-    SignKind.REVERSE_ENERGY: 3.5,
-    SignKind.PHASE_FAILURE: 2.0,
-    SignKind.NEUTRAL_CURRENT: 4.0,
-    SignKind.VOLTAGE_DROP: 3.0,
-    SignKind.POWER_FAILURE: 0.5,
-}
 
 
 def _quarters(rows: ZoneRows) -> list[ZoneRows]:
