@@ -6,11 +6,12 @@ Exit codes: 0 done, 1 the verb's own negative answer, 2 wrong usage, 69 a device
 
 from __future__ import annotations
 
-import importlib
 import sys
 from typing import Any
 
 import click
+
+from agent.verb_table import VerbTable
 
 # verb -> (module:command, one line for --help). Kept as text so that --help imports none of them.
 VERBS: dict[str, tuple[str, str]] = {
@@ -38,23 +39,11 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 
 
-class VerbTable(click.Group):
-    """A click group whose commands are named in VERBS and imported on use."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The verbs in the order of the table."""
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the verb's module and return its command."""
-        if cmd_name not in VERBS:
-            return None
-        module, _, attribute = VERBS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
+class Checkmeter(VerbTable):
+    """The whole command line: what a user can mend becomes one line for each error and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the verb; what a user can mend becomes one line for each error and an exit code."""
+        """Run the verb; `agent.exits` says what an error means to the shell."""
         try:
             return super().invoke(ctx)
         except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
@@ -67,15 +56,10 @@ class VerbTable(click.Group):
                 click.echo(line, err=True)
             ctx.exit(code)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the verbs from the table, without importing them."""
-        if not VERBS:
-            return
-        with formatter.section("Verbs"):
-            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
 
-
-@click.group(cls=VerbTable, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=Checkmeter, verbs=VERBS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(package_name="checkmeter")
 def cli() -> None:
     """Watch a building's energy balance: main meter against the sum of its sub-meters."""

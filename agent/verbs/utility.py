@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import click
+
+from agent.verb_table import VerbTable
 
 # verb -> (module:command, one line for --help)
 VERBS: dict[str, tuple[str, str]] = {
@@ -30,20 +31,8 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 
 
-class UtilityVerbs(click.Group):
-    """A group whose commands are named in VERBS; errors of the store and the broker become one line each."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The verbs in the order of the table."""
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the verb's module and return its command."""
-        if cmd_name not in VERBS:
-            return None
-        module, _, attribute = VERBS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
+class UtilityVerbs(VerbTable):
+    """The backend's verbs: errors of the store and the broker become one line each."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the verb; 69 where the store or the broker is away or refuses us, 78 where the set-up is wrong."""
@@ -60,12 +49,7 @@ class UtilityVerbs(click.Group):
             click.echo(str(error), err=True)
             ctx.exit(CONFIG)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the verbs from the table, without importing them."""
-        with formatter.section("Verbs"):
-            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
 
-
-@click.command(cls=UtilityVerbs)
+@click.command(cls=UtilityVerbs, verbs=VERBS)
 def command() -> None:
     """The utility's side: gateways' messages into SQL, and the fleet in one view."""
