@@ -24,6 +24,7 @@ from agent.pipeline import Balance, Pipeline, Step
 from agent.sdnotify import Heartbeat
 from agent.store import Commit, Store
 from agent.tamper import sign_of, tamper_event
+from agent.vitals import give_back
 from core.intervals import RegisterSample
 from core.signs import MeterSign
 from firmware_io.clock import Clock
@@ -33,6 +34,7 @@ log = logging.getLogger("checkmeter.pipeline")
 
 DAY_S = 86400.0
 BATCHES_A_STEP = 64  # bounds how long a step is put off while batches keep coming
+MANY_ROWS = 500  # as after a first start
 IDLE_S = 0.5  # host seconds between two looks at the clock while nothing comes
 EVIDENCE_BEFORE_S = 14 * DAY_S  # of the balance before the onset, for the case file
 EVIDENCE_S = 60 * DAY_S  # at most, so that one alert cannot fill the outbox
@@ -181,6 +183,9 @@ class Worker:
         step = Step([], [], [], [], None) if self._behind else self._pipeline.step(self._clock.now())
         events = [*step.alerts, *events, *self._book.advance(self._clock.now())]
         self._commit(step, events, messages, wished)
+        if len(step.history) > MANY_ROWS:
+            del step
+            give_back()
 
     def _feed_stored(self) -> None:
         """Profiles of all meters as rows at common boundaries; NaN where a meter has none."""

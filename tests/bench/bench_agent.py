@@ -3,7 +3,7 @@
 Real processes: a simulated building on pseudo-terminals (no pacing: the agent is what is measured), Mosquitto, and the
 agent as a gateway runs it. Bytes written are measured over short intervals and told per day of 96 quarters of an hour.
 
-    bench_agent.py [--meters 100] [--buses 1] [--poll-s 10] [--interval-s 30] [--measure-s 120]
+    bench_agent.py [--meters 100] [--buses 1] [--poll-s 10] [--interval-s 30] [--history-days 2] [--measure-s 120]
 """
 
 from __future__ import annotations
@@ -21,13 +21,19 @@ from agent.offline.brokers import end, local_broker
 
 TICK = os.sysconf("SC_CLK_TCK")
 BOUNDARIES_A_DAY = 96
+UNIT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}  # as in checkmeter.service
 
 
 def site_text(folder: Path, broker: str, arguments: argparse.Namespace) -> str:
     lines = ["[site]", 'site = "bench"', 'gateway = "gw-bench"', "[mqtt]", f'url = "{broker}"', "[store]"]
     lines += [f'path = "{folder}/store.sqlite"', "[service]", f'socket = "{folder}/control.sock"']
-    lines += ["[detection]", f"interval_s = {arguments.interval_s}", "[simulation]", "history_days = 1", "pace = false"]
-    lines += ["turnaround_s = 0.0"]
+    lines += [
+        "[detection]",
+        f"interval_s = {arguments.interval_s}",
+        "[simulation]",
+        f"history_days = {arguments.history_days}",
+    ]
+    lines += ["pace = false", "turnaround_s = 0.0"]
     per_bus = arguments.meters // arguments.buses
     for bus in range(arguments.buses):
         lines += ["[[bus]]", f'id = "bus-{bus}"', f'port = "{folder}/bus-{bus}"', f"poll_s = {arguments.poll_s}"]
@@ -59,7 +65,8 @@ class Usage:
 
 def start(*words: object, log: Path) -> subprocess.Popen[bytes]:
     with log.open("wb") as out:
-        return subprocess.Popen([sys.executable, "-m", "agent.cli", *map(str, words)], stdout=out, stderr=out)
+        command = [sys.executable, "-m", "agent.cli", *map(str, words)]
+        return subprocess.Popen(command, stdout=out, stderr=out, env=os.environ | UNIT)
 
 
 def main() -> int:
@@ -68,6 +75,7 @@ def main() -> int:
     parser.add_argument("--buses", type=int, default=1)
     parser.add_argument("--poll-s", type=float, default=10)
     parser.add_argument("--interval-s", type=float, default=30)
+    parser.add_argument("--history-days", type=int, default=2, help="what a first start reads of each meter")
     parser.add_argument("--measure-s", type=float, default=120)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as name:
