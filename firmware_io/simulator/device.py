@@ -16,17 +16,17 @@ from firmware_io.reading import Unit
 from firmware_io.simulator.cosem import CosemObject, constant, data, plain, register, scaler_unit
 from firmware_io.simulator.events import LOG_ENTRIES
 from firmware_io.simulator.meter import (
-    DEMAND,
     FIRMWARE,
-    MAXIMUM_DEMAND,
     PERIOD_S,
-    RATES,
-    UNITS_OF_LIVE,
     LogRows,
     SimulatedMeter,
 )
 from firmware_io.simulator.profile import profile_generic
 
+RATES = (ObisCode(1, 0, 1, 8, 1), ObisCode(1, 0, 1, 8, 2))
+DEMAND = ObisCode(1, 0, 1, 4, 0)
+MAXIMUM_DEMAND = ObisCode(1, 0, 1, 6, 0)
+UNITS_OF_LIVE = (("voltages_v", obis.VOLTAGE, -1, Unit.VOLT), ("currents_a", obis.CURRENT, -2, Unit.AMPERE))
 PROFILE_STATUS = ObisCode(0, 0, 96, 10, 1)
 EVENT_CODES = (ObisCode(0, 0, 96, 11, 0), ObisCode(0, 0, 96, 11, 1))
 SAP_ASSIGNMENT = ObisCode(0, 0, 41, 0, 0)

@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from firmware_io import axdr, obis
+from firmware_io import axdr
 from firmware_io.axdr import Data
-from firmware_io.obis import ObisCode
-from firmware_io.reading import Unit
 from firmware_io.simulator.building import Live, Registers
 from firmware_io.simulator.clockface import Era, MeterClock
 from firmware_io.simulator.events import Code, EventLog
 from firmware_io.simulator.faults import Faults
+from firmware_io.simulator.profile import MakeRows
 
 Floats = npt.NDArray[np.float64]
 
@@ -26,6 +25,8 @@ PERIOD_S = 900  # of the load profile, as it leaves the factory
 PERIODS_S = (300, 900, 1800, 3600)
 MANUFACTURER = "CHM"
 FIRMWARE = "checkmeter-sim 1.0"
+
+Eras = list[tuple[Era, int, int]]  # which rows of the profile belong to which era of the clock
 _MAX_U32 = 0xFFFF_FFFF
 
 
@@ -91,7 +92,7 @@ class SimulatedMeter:
         even = exponent >= 0 and abs(10.0**exponent - step) < 1e-9 * step
         self._step_wh = step
         self._scaler = int(exponent) if even or step < 1 else 0
-        self._stamps: tuple[tuple[object, ...], list[float], list[tuple[Era, int, int]]] = ((), [], [])
+        self._stamps: tuple[tuple[object, ...], list[float], Eras] = ((), [], [])
         self.bad_authentications = 0
 
     def serial_number(self) -> str:
@@ -195,13 +196,13 @@ class SimulatedMeter:
 
     # Load profile: a `Rows`
 
-    def stamps(self) -> Sequence[float]:
-        """The meter's time of each row; see `profile.Rows`."""
-        return self._profile()[0]
-
-    def rows(self, first: int, last: int) -> list[list[Data]]:
-        """Rows of the load profile: time, status, import and, where the meter has it, export."""
+    def snapshot(self) -> tuple[Sequence[float], MakeRows]:
+        """See `profile.Rows`."""
         stamps, eras = self._profile()
+        return stamps, lambda first, last: self._rows(stamps, eras, first, last)
+
+    def _rows(self, stamps: list[float], eras: Eras, first: int, last: int) -> list[list[Data]]:
+        """Rows of the load profile: time, status, import and, where the meter has it, export."""
         rows: list[list[Data]] = []
         for era, begin, end in eras:
             a, b = max(first, begin), min(last, end)
@@ -255,14 +256,14 @@ class SimulatedMeter:
         self.clock.set(now, shown_s)
         self.log.add(now, Code.CLOCK_NEW)
 
-    def _profile(self) -> tuple[list[float], list[tuple[Era, int, int]]]:
+    def _profile(self) -> tuple[list[float], Eras]:
         """Time stamps of all rows, and which of them belong to which era of the clock."""
         now, period_s = self.now(), self.period_s
         key = (period_s, int(self.clock.shown_s(now) // period_s), self._profile_from_s, self.clock.offset_s(now))
         if self._stamps[0] != key:
             begin = max(self.installed_s, self._profile_from_s, now - self.identity.history_s)
             stamps: list[float] = []
-            eras: list[tuple[Era, int, int]] = []
+            eras: Eras = []
             gaps = self.faults.all("profile_gap")
             for era in self.clock.eras(begin, now):
                 at = len(stamps)
@@ -287,20 +288,16 @@ class LogRows:
         self._meter = meter
         self._fraud = fraud
 
-    def stamps(self) -> Sequence[float]:
-        """See `profile.Rows`."""
-        return [self._meter.clock.shown_s(e.time_s) for e in self._meter.log.entries(self._fraud, self._meter.now())]
-
-    def rows(self, first: int, last: int) -> list[list[Data]]:
+    def snapshot(self) -> tuple[Sequence[float], MakeRows]:
         """See `profile.Rows`."""
         clock = self._meter.clock
-        entries = self._meter.log.entries(self._fraud, self._meter.now())[first:last]
-        return [
-            [axdr.octet_string(clock.date_time(e.time_s, clock.shown_s(e.time_s))), axdr.uint8(e.code)] for e in entries
-        ]
+        entries = self._meter.log.entries(self._fraud, self._meter.now())
+        stamps = [clock.shown_s(entry.time_s) for entry in entries]
 
+        def rows(first: int, last: int) -> list[list[Data]]:
+            return [
+                [axdr.octet_string(clock.date_time(entry.time_s, stamp)), axdr.uint8(entry.code)]
+                for entry, stamp in list(zip(entries, stamps, strict=True))[first:last]
+            ]
 
-RATES = (ObisCode(1, 0, 1, 8, 1), ObisCode(1, 0, 1, 8, 2))
-DEMAND = ObisCode(1, 0, 1, 4, 0)
-MAXIMUM_DEMAND = ObisCode(1, 0, 1, 6, 0)
-UNITS_OF_LIVE = (("voltages_v", obis.VOLTAGE, -1, Unit.VOLT), ("currents_a", obis.CURRENT, -2, Unit.AMPERE))
+        return stamps, rows

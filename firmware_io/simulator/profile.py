@@ -21,14 +21,17 @@ BY_RANGE, BY_ENTRY = 1, 2
 _FIFO = 1
 
 
+MakeRows = Callable[[int, int], list[list[Data]]]
+
+
 class Rows(Protocol):
-    """The rows of a profile at this moment, oldest first; the first column is the meter's time."""
+    """Where the rows of a profile come from; the first column is the meter's time."""
 
-    def stamps(self) -> Sequence[float]:
-        """The meter's time of each row, UTC seconds. Not always ascending: clocks are set."""
+    def snapshot(self) -> tuple[Sequence[float], MakeRows]:
+        """The rows at this moment, oldest first: the meter's time of each, and what makes rows `first`..`last` - 1.
 
-    def rows(self, first: int, last: int) -> list[list[Data]]:
-        """Rows `first` to `last` - 1."""
+        Times are UTC seconds, not always ascending: clocks are set.
+        """
 
 
 def profile_generic(
@@ -50,7 +53,7 @@ def profile_generic(
         return DataAccessResult.SUCCESS if accepted else DataAccessResult.TYPE_UNMATCHED
 
     def buffer(selection: Selection | None) -> Data | DataAccessResult:
-        stamps = source.stamps()
+        stamps, make_rows = source.snapshot()
         chosen: range | list[int] = range(len(columns))
         first, last = 0, len(stamps)
         if selection is not None:
@@ -58,7 +61,7 @@ def profile_generic(
             if picked is None:
                 return DataAccessResult.SCOPE_OF_ACCESS_VIOLATED
             first, last, chosen = picked
-        rows, encoded = source.rows(first, last), []
+        rows, encoded = make_rows(first, last), []
         for place, row in enumerate(rows):
             at = first + place
             if compress and place and stamps[at] - stamps[at - 1] == period_s():
@@ -80,7 +83,7 @@ def profile_generic(
             4: plain(lambda: axdr.uint32(period_s())),
             5: constant(axdr.enumeration(_FIFO)),
             6: constant(clock.encode()),
-            7: plain(lambda: axdr.uint32(len(source.stamps()))),
+            7: plain(lambda: axdr.uint32(len(source.snapshot()[0]))),
             8: constant(axdr.uint32(capacity)),
         },
         version=1,

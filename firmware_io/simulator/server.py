@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 import hmac
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from firmware_io import apdu, axdr, obis
@@ -27,15 +27,15 @@ from firmware_io.acse import (
     ReleaseRequest,
     ReleaseResponse,
 )
-from firmware_io.apdu import ActionResult, DataAccessResult, Selection
+from firmware_io.apdu import ActionResult, Selection
 from firmware_io.axdr import Data
 from firmware_io.errors import RemoteProtocolError, SecurityError
-from firmware_io.obis import ObisCode
 from firmware_io.security import CIPHERED_TAGS, GENERAL_DED, GENERAL_GLO, Ciphering, Form, Sealed
 from firmware_io.simulator.cosem import CosemObject, Objects, constant
 from firmware_io.simulator.device import SECURITY_SETUP, objects_of
 from firmware_io.simulator.events import Code
 from firmware_io.simulator.meter import SimulatedMeter
+from firmware_io.simulator.services import Rights, Services
 
 CONFORMANCE = (
     Conformance.GENERAL_PROTECTION
@@ -50,8 +50,6 @@ CONFORMANCE = (
 )
 CHALLENGE_OCTETS = 16
 CIPHER_OVERHEAD = 34  # tag, length, title, control, counter, authentication tag
-BLOCK_OVERHEAD = 14
-MAX_SET_OCTETS = 4096  # a value written in blocks: bounds what a client can make us keep
 SMALLEST_PDU = 40  # no meter's is smaller; a client that asks for less is refused
 
 ACCEPTED, REJECTED = 0, 1
@@ -74,25 +72,6 @@ class Counters:
     client: int = 0
 
 
-@dataclass(slots=True)
-class _Long:
-    """A reply that goes out in blocks."""
-
-    invoke: int
-    octets: bytes
-    position: int = 0
-    block: int = 0
-
-
-@dataclass(slots=True)
-class _LongSet:
-    """A value that comes in in blocks."""
-
-    attribute: apdu.Attribute
-    octets: bytearray = field(default_factory=bytearray)
-    block: int = 0
-
-
 class Server:
     """One client's association with one meter."""
 
@@ -110,9 +89,7 @@ class Server:
         self._ciphering: Ciphering | None = None
         self._mechanism = Mechanism.LOWEST
         self._challenges = (b"", b"")  # theirs to us, ours to them
-        self._client_max_pdu = 0
-        self._long: _Long | None = None
-        self._long_set: _LongSet | None = None
+        self._services: Services | None = None
         self._last_ciphered = b""
 
     def drop(self) -> None:
@@ -183,8 +160,10 @@ class Server:
         if initiate.dedicated_key is not None and self._ciphering is not None:
             self._ciphering.use_dedicated_key(initiate.dedicated_key)
         self._mechanism = request.mechanism
+        room = min(initiate.max_pdu or 0xFFFF, self._max_pdu()) - (CIPHER_OVERHEAD if self._ciphering else 0)
         self._trusted = request.mechanism is not Mechanism.LOWEST or identity.security == "none"
-        self._client_max_pdu = initiate.max_pdu or 0xFFFF
+        proving = self._ciphering is not None
+        self._services = Services(self.meter, self._objects, Rights(self._trusted and not proving, proving), room)
         response = InitiateResponse(initiate.conformance & CONFORMANCE, self._max_pdu()).encode()
         if self._ciphering is None:
             self.state = State.ASSOCIATED
@@ -243,6 +222,8 @@ class Server:
             return ActionResult.READ_WRITE_DENIED, None
         self._counters.client = max(self._counters.client, ciphering.peer_counter)
         self.state = State.ASSOCIATED
+        assert self._services is not None
+        self._services.trust()
         return ActionResult.SUCCESS, axdr.octet_string(ciphering.prove(theirs))
 
     # Services
@@ -272,7 +253,8 @@ class Server:
         challenge = isinstance(request, apdu.ActionRequest) and request.method.name == obis.CURRENT_ASSOCIATION
         if self.state is State.PENDING and not challenge:
             return apdu.ExceptionResponse(1, 1).encode()
-        reply = self._spoil(self._dispatch(request))
+        assert self._services is not None
+        reply = self._spoil(self._services.answer(request))
         return reply if form == "plain" else self._protected(reply, form)
 
     def _protected(self, reply: bytes, form: Form) -> bytes:
@@ -307,128 +289,6 @@ class Server:
             at = 4 if reply[1] == 1 else 5
             reply = reply[:at] + b"\x63" + reply[at + 1 :]  # a type that no standard has
         return reply
-
-    def _dispatch(self, request: apdu.Apdu) -> bytes:
-        match request:
-            case apdu.GetRequest(invoke, attribute, selection):
-                self._long = None
-                result = self._read(attribute, selection)
-                return self._get(invoke, result)
-            case apdu.GetListRequest(invoke, items):
-                self._long = None
-                if self.meter.faults.strikes("no_list", self.meter.now()):
-                    return apdu.ExceptionResponse(1, 2).encode()
-                results = [self._read(attribute, selection) for attribute, selection in items]
-                partial = self.meter.faults.strikes("list_partial", self.meter.now())
-                if partial:
-                    names = [attribute.name for attribute, _ in items]
-                    for at, name in enumerate(names):
-                        if partial.obis is None or name == ObisCode.parse(partial.obis):
-                            results[at] = DataAccessResult.TEMPORARY_FAILURE
-                whole = apdu.GetListResponse(invoke, tuple(results)).encode()
-                return whole if len(whole) <= self._room() else self._begin(invoke, apdu.encode_results(tuple(results)))
-            case apdu.GetNext(invoke, block):
-                return self._next(invoke, block)
-            case apdu.SetRequest(invoke, attribute, _, value):
-                return apdu.SetResponse(invoke, self._write(attribute, value)).encode()
-            case apdu.SetFirstBlock(_, attribute):
-                self._long_set = _LongSet(attribute)
-                return self._set_block(request.invoke, request.last, request.block, request.payload)
-            case apdu.SetBlock(invoke, last, block, payload):
-                return self._set_block(invoke, last, block, payload)
-            case apdu.ActionRequest(invoke, method, parameters):
-                result_code, reply = self._act(method, parameters)
-                return apdu.ActionResponse(invoke, result_code, reply).encode()
-            case _:
-                return apdu.ExceptionResponse(1, 2).encode()
-
-    def _room(self) -> int:
-        """The longest plain APDU that both sides take."""
-        limit = min(self._client_max_pdu, self._max_pdu())
-        return limit - (CIPHER_OVERHEAD if self._ciphering is not None else 0)
-
-    def _get(self, invoke: int, result: Data | DataAccessResult) -> bytes:
-        if isinstance(result, DataAccessResult):
-            return apdu.GetResponse(invoke, result).encode()
-        octets = axdr.encode(result)
-        if len(octets) + 4 <= self._room():
-            return b"\xc4\x01" + bytes((invoke, 0)) + octets
-        return self._begin(invoke, octets)
-
-    def _begin(self, invoke: int, octets: bytes) -> bytes:
-        self._long = _Long(invoke, octets)
-        return self._block()
-
-    def _next(self, invoke: int, block: int) -> bytes:
-        long = self._long
-        if long is None:
-            return apdu.GetBlock(invoke, True, block, DataAccessResult.NO_LONG_GET_IN_PROGRESS).encode()
-        if block != long.block:
-            self._long = None
-            return apdu.GetBlock(invoke, True, block, DataAccessResult.DATA_BLOCK_NUMBER_INVALID).encode()
-        long.invoke = invoke
-        return self._block()
-
-    def _block(self) -> bytes:
-        long = self._long
-        assert long is not None
-        size = max(self._room() - BLOCK_OVERHEAD, 8)
-        payload = long.octets[long.position : long.position + size]
-        long.position += len(payload)
-        long.block += 1
-        last = long.position >= len(long.octets)
-        if last:
-            self._long = None
-        return apdu.GetBlock(long.invoke, last, long.block, payload).encode()
-
-    def _set_block(self, invoke: int, last: bool, block: int, payload: bytes) -> bytes:
-        long = self._long_set
-        if long is None:
-            return apdu.SetLastBlockResponse(invoke, DataAccessResult.NO_LONG_SET_IN_PROGRESS, block).encode()
-        if block != long.block + 1 or len(long.octets) + len(payload) > MAX_SET_OCTETS:
-            self._long_set = None
-            return apdu.SetLastBlockResponse(invoke, DataAccessResult.LONG_SET_ABORTED, block).encode()
-        long.block = block
-        long.octets += payload
-        if not last:
-            return apdu.SetBlockResponse(invoke, block).encode()
-        self._long_set = None
-        try:
-            result = self._write(long.attribute, axdr.decode(bytes(long.octets)))
-        except RemoteProtocolError:
-            result = DataAccessResult.TYPE_UNMATCHED
-        return apdu.SetLastBlockResponse(invoke, result, block).encode()
-
-    # Objects
-
-    def _find(self, attribute: apdu.Attribute) -> CosemObject | DataAccessResult:
-        undefined = self.meter.faults.at("undefined_object", self.meter.now())
-        if undefined and (undefined.obis is None or ObisCode.parse(undefined.obis) == attribute.name):
-            return DataAccessResult.OBJECT_UNDEFINED
-        found = self._objects.find(attribute.class_id, attribute.name)
-        if isinstance(found, CosemObject) and not (self._trusted or found.public):
-            return DataAccessResult.READ_WRITE_DENIED
-        return found
-
-    def _read(self, attribute: apdu.Attribute, selection: Selection | None) -> Data | DataAccessResult:
-        found = self._find(attribute)
-        return found if isinstance(found, DataAccessResult) else found.get(attribute.number, selection)
-
-    def _write(self, attribute: apdu.Attribute, value: Data) -> DataAccessResult:
-        found = self._find(attribute)
-        if isinstance(found, DataAccessResult):
-            return found
-        put = found.writable.get(attribute.number)
-        return DataAccessResult.READ_WRITE_DENIED if put is None or not self._trusted else put(value)
-
-    def _act(self, method: apdu.Attribute, parameters: Data | None) -> tuple[ActionResult, Data | None]:
-        found = self._find(method)
-        if isinstance(found, DataAccessResult):
-            return ActionResult(found), None
-        call = found.methods.get(method.number)
-        if call is None or not (self._trusted or self.state is State.PENDING):
-            return ActionResult.READ_WRITE_DENIED, None
-        return call(parameters)
 
     def _own_objects(self) -> list[CosemObject]:
         """The current association, as its own client sees it."""
