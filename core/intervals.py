@@ -225,7 +225,7 @@ class Aligner:
         after = bisect.bisect_left(s.time_s, end_s)
         before = after - 1
         fine = float(self._resolution_sd[j])
-        if after < len(s.time_s) and s.time_s[after] - end_s <= 0.5:
+        if after < len(s.time_s) and (s.time_s[after] == end_s or (before < 0 and s.time_s[after] - end_s <= 0.5)):
             power = self._power(s, max(before, 0), after)
             return s.wh[after], math.hypot(fine, power * s.error_s[after])
         if before < 0:

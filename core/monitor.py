@@ -468,7 +468,8 @@ class ZoneMonitor:
             self.model.absorb(history.rows(start, until), history.gap_before(start))
             self.absorbed = until
         self.model.skip((history.count - self.absorbed) * self.row_h)
-        self.quiet_from = max(alarm.raised, history.count - round(CLEAR_H / self.row_h))
+        # The loss may have lasted into the first fifth of what was judged: see CLEAR_SHARE.
+        self.quiet_from = max(alarm.raised, history.count - round((1 - 1.25 * CLEAR_SHARE) * CLEAR_H / self.row_h))
         self.absorbed = max(self.absorbed, self.quiet_from)
         self._refresh()
 
