@@ -14,7 +14,7 @@ from core.explanations import Explanations, weigh
 from core.scene import Scene
 from core.usage import Floats
 
-TRIED, ROUNDS = 6, 4
+TRIED, ROUNDS = 3, 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core._attribution import log_evidence
-from core.usage import Floats, Ints, Usage, learn
+from core.usage import Floats, Ints, Usage, learn, sum_by
 
 Bools = NDArray[np.bool_]
 
@@ -148,10 +148,7 @@ def stage(rows: Rows, onset: Onset) -> Scene:
 
 def by_slot(shown: Floats, expected: Floats, slot: Ints, slots: int) -> tuple[Floats, Floats, Floats]:
     """Sums of the rows shown and expected [slots, N], and number of rows [slots]."""
-    sums = np.zeros((2, slots, shown.shape[1]))
-    np.add.at(sums[0], slot, shown)
-    np.add.at(sums[1], slot, expected)
-    return sums[0], sums[1], np.bincount(slot, minlength=slots).astype(float)
+    return sum_by(slot, shown, slots), sum_by(slot, expected, slots), np.bincount(slot, minlength=slots).astype(float)
 
 
 def head(rows: Rows, stop: int) -> Rows:

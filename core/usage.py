@@ -75,25 +75,19 @@ def learn(sub_wh: Floats, day: Ints, slot: Ints, slots: int, before_onset: bool 
     energy = np.where(known, sub_wh, 0.0)
     weight = known * np.exp2((day - day[-1]) / HALF_LIFE_DAYS)[:, None]
     ends = weekend(day)
-    profile = np.empty((2, slots, count))
-    total, mass = np.zeros((2, slots, count)), np.zeros((2, slots, count))
-    np.add.at(total, (ends.astype(np.int64), slot), energy * weight)
-    np.add.at(mass, (ends.astype(np.int64), slot), weight)
-    total, mass = smooth(total), smooth(mass)
+    kind = ends.astype(np.int64) * slots + slot
+    total = smooth(sum_by(kind, energy * weight, 2 * slots).reshape(2, slots, count))
+    mass = smooth(sum_by(kind, weight, 2 * slots).reshape(2, slots, count))
     pooled = total.sum(0) / np.maximum(mass.sum(0), 1e-9)
     profile = (total + 3.0 * pooled) / (mass + 3.0)
     deviation = np.where(known, sub_wh - profile[ends.astype(np.int64), slot], 0.0)
-    square, seen = np.zeros((slots, count)), np.zeros((slots, count))
-    np.add.at(square, slot, deviation**2 * weight)
-    np.add.at(seen, slot, weight)
-    square, seen = smooth(square), smooth(seen)
+    square, seen = smooth(sum_by(slot, deviation**2 * weight, slots)), smooth(sum_by(slot, weight, slots))
     overall = square.sum(0) / np.maximum(seen.sum(0), 1e-9)
     spread = np.sqrt((square + 2.0 * overall) / (seen + 2.0))
 
     index = day - day[0]
-    per_day, in_day = np.zeros((int(index[-1]) + 1, count)), np.zeros((int(index[-1]) + 1, count))
-    np.add.at(per_day, index, energy)
-    np.add.at(in_day, index, known)
+    days = int(index[-1]) + 1
+    per_day, in_day = sum_by(index, energy, days), sum_by(index, known.astype(float), days)
     daily = np.where(in_day > 0.5 * slots, per_day / np.maximum(in_day, 1), np.nan)
     month, week = nanmean(daily[-28:]), nanmean(daily[-LEVEL_DAYS:])
     moved = (week < 0.5 * month) | (week > 2.0 * month)
@@ -108,6 +102,16 @@ def learn(sub_wh: Floats, day: Ints, slot: Ints, slots: int, before_onset: bool 
     ratio = np.clip(level / mean, 0.02, 5.0)
     scatter = np.clip(np.nan_to_num(day_cv, nan=0.5), 0.1, 1.0)
     return Usage(profile * ratio, spread * np.sqrt(ratio), level, scatter, rows if before_onset else 0)
+
+
+def sum_by(index: Ints, rows: Floats, size: int) -> Floats:
+    """Sums [size, N] of the rows [T, N] that share an index."""
+    order = np.argsort(index, kind="stable")
+    ordered = index[order]
+    first = np.flatnonzero(np.diff(ordered, prepend=-1))
+    out = np.zeros((size, rows.shape[1]))
+    out[ordered[first]] = np.add.reduceat(rows[order], first, axis=0)
+    return out
 
 
 def nanmean(values: Floats) -> Floats:
