@@ -60,6 +60,7 @@ REOPEN_MIN_S, REOPEN_MAX_S = 1.0, 60.0
 KEEP_ALIVE_SHARE = 0.6  # of the inactivity time-out
 PATIENCE = 2  # polls in a row without an answer, and a meter counts as silent
 PUBLIC_CLIENT = 16
+DECIPHERING_ERROR = 5  # of an exception-response
 COUNTER_LIMIT = 0xF0000000  # a meter that asks for a counter beyond it wants our key worn out
 
 T = TypeVar("T")
@@ -307,6 +308,12 @@ class Bus:
                 if not self._counter_behind(meter):
                     raise
                 reader.session.connect()
+        except ExceptionResponseError as error:
+            if error.response.service != DECIPHERING_ERROR:
+                raise
+            meter.statistics.denied = True  # a meter that cannot decipher us counts that as an attempt
+            hint = "the meter cannot decipher us: check its keys before trying again, it may lock itself"
+            raise AccessDenied(hint, meter=meter.spec.id) from error
         except AccessDenied:
             meter.statistics.denied = True
             raise
@@ -342,6 +349,7 @@ class Bus:
         meter.statistics.last_answer_s = self._clock.now()
         meter.active_s = self._clock.monotonic()
         meter.failures = 0
+        meter.counter_asked = False
         if meter.silent:
             meter.statistics.silent = False
             for other in self._meters.values():  # it may have been the line: look at the others now

@@ -7,6 +7,7 @@ Its timers:
 - *silence*: `inter_octet_s` without an octet inside a reply; what is held is a torn frame. When a frame was
   corrupt the reply is lost for certain, and the request is repeated after this short silence.
 - *turn*: the longest reply the window allows, at the line's speed; nobody babbles longer than that.
+- *stalled*: twice `timeout_s` of answers that neither acknowledge nor bring anything.
 - *busy*: `timeout_s` in which a meter may answer RR or RNR instead of the unit we wait for.
 """
 
@@ -26,6 +27,7 @@ from firmware_io.wrapper import Unit, Unwrapper
 
 READ_OCTETS = 4096
 BUSY_PAUSE_S = 0.05
+STALLED_TIMEOUTS = 2  # so long may answers come that move nothing: bounds how long a broken link can hold us
 READ_BOUND_S = 60.0
 OFFERED_WINDOW = 1  # a window saves an RR per segment, but after one bad frame more is sent again
 
@@ -124,9 +126,15 @@ class HdlcChannel:
     def receive(self) -> bytes:
         """The meter's next unit."""
         busy_until: float | None = None
+        moved, moved_s = self._link.progress, self._transport.monotonic()
         while not self._inbox:
             events = self._turn()
             self._take(events)
+            if events or self._link.progress != moved:
+                moved, moved_s = self._link.progress, self._transport.monotonic()
+            elif self._transport.monotonic() - moved_s > STALLED_TIMEOUTS * self._timing.timeout_s:
+                self._link.drop()
+                raise RemoteProtocolError("the meter answers, but neither takes our segments nor sends its own")
             if not any(isinstance(event, Busy) for event in events):
                 continue
             now = self._transport.monotonic()
@@ -251,8 +259,12 @@ class WrapperChannel:
         timing: Timing,
         traffic: Traffic | None = None,
         trace: Trace | None = None,
+        *,
+        min_gap_s: float = 0.0,
     ) -> None:
         self._transport = transport
+        self._min_gap_s = min_gap_s
+        self._quiet_since = -min_gap_s
         self._client = client
         self._server = server
         self._timing = timing
@@ -275,6 +287,7 @@ class WrapperChannel:
         """The meter's next unit."""
         if self._due:
             due, self._due = self._due, b""
+            self._keep_gap()
             if self._trace:
                 self._trace(True, due)
             self.traffic.exchanges += 1
@@ -295,8 +308,15 @@ class WrapperChannel:
                     self._inbox.append(unit.pdu)
                 else:
                     self.traffic.foreign_frames += 1
-            deadline = self._transport.monotonic() + self._timing.timeout_s
+            self._quiet_since = self._transport.monotonic()
+            deadline = self._quiet_since + self._timing.timeout_s
         return self._inbox.popleft()
+
+    def _keep_gap(self) -> None:
+        """Let the meter rest, as it wants; what comes meanwhile belongs to nobody, but keeps the units in step."""
+        end = self._quiet_since + self._min_gap_s
+        while self._transport.monotonic() < end:
+            self._unwrapper.receive(self._transport.read(READ_OCTETS, end))
 
     def poll(self) -> None:
         """A connection needs no keep-alive of ours: TCP has one."""
@@ -319,7 +339,7 @@ def open_channel(
     number = meter.client if client is None else client
     timing = Timing.of(bus)
     if bus.framing == "wrapper":
-        return WrapperChannel(transport, number, meter.address, timing, traffic, trace)
+        return WrapperChannel(transport, number, meter.address, timing, traffic, trace, min_gap_s=meter.min_gap_s)
     offer = Parameters(meter.max_frame, meter.max_frame, OFFERED_WINDOW, OFFERED_WINDOW)
     server = Address.server(meter.logical_address, meter.address, meter.address_octets)
     link = ClientLink(server, Address.client(number), offer)

@@ -101,7 +101,7 @@ class Flow:
         self.parameters = parameters
         self._max_pdu = max_pdu
         self._segments: deque[tuple[bytes, bool]] = deque()  # not acknowledged yet, oldest first
-        self._oldest = 0  # N(S) of the oldest of them
+        self.oldest = 0  # N(S) of the oldest of them
         self._in_flight = 0
         self._assembly = bytearray()
         self.expected = 0  # V(R)
@@ -120,7 +120,7 @@ class Flow:
         frames = []
         while self._in_flight < min(len(self._segments), self.parameters.transmit_window):
             information, segmented = self._segments[self._in_flight]
-            number = (self._oldest + self._in_flight) & 7
+            number = (self.oldest + self._in_flight) & 7
             frames.append((self.expected << 5 | number << 1, information, segmented))
             self._in_flight += 1
         if frames:
@@ -133,17 +133,17 @@ class Flow:
         Raises:
             RemoteProtocolError: it acknowledges what was never sent.
         """
-        count = (expected_by_peer - self._oldest) & 7
+        count = (expected_by_peer - self.oldest) & 7
         if count > self._in_flight:
             raise RemoteProtocolError(f"N(R)={expected_by_peer} acknowledges frames that were never sent")
         for _ in range(count):
             self._segments.popleft()
-        self._oldest = expected_by_peer
+        self.oldest = expected_by_peer
         self._in_flight -= count
 
     def answers_all(self, expected_by_peer: int) -> bool:
         """Whether N(R) says that the other side has had all that we sent."""
-        return expected_by_peer == (self._oldest + self._in_flight) & 7
+        return expected_by_peer == (self.oldest + self._in_flight) & 7
 
     def rewind(self) -> None:
         """Send what is not acknowledged again."""

@@ -142,6 +142,11 @@ class ClientLink:
         """What was negotiated."""
         return self._flow.parameters
 
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Changes with every segment that arrives, here or there."""
+        return self._flow.expected, self._flow.oldest
+
     def take(self) -> bytes:
         """What has to go out now, once."""
         octets = bytes(self._outbox)

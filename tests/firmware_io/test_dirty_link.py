@@ -11,7 +11,7 @@ import pytest
 
 from firmware_io.channel import HdlcChannel, Timing
 from firmware_io.errors import RemoteProtocolError, ResponseTimeout
-from firmware_io.hdlc import Address
+from firmware_io.hdlc import Address, Frame, encode_frame
 from firmware_io.link import ClientLink, Parameters
 
 SERVER = Address.server(1, 17)
@@ -154,3 +154,18 @@ def test_a_meter_that_has_dropped_the_link_says_so(make_wire) -> None:
     channel.open()
     channel.send(b"and now?")
     assert channel.receive() == b"and now?"
+
+
+@pytest.mark.parametrize("answer", ["takes nothing", "takes it and is silent", "wants it again"])
+def test_a_meter_that_answers_and_never_gets_on_does_not_hold_us(make_wire, answer: str) -> None:
+    wire = make_wire(lambda pdu: pdu)
+    channel = channel_over(wire)
+    channel.open()
+    control = {"takes nothing": 0x11, "takes it and is silent": 0x31, "wants it again": 0x19}[answer]
+    supervisory = encode_frame(Frame(CLIENT.encode(), SERVER.encode(), control))
+    wire.link.handle = lambda frame: wire.inject(supervisory, 0.01) or []
+    before_s = wire.time_s
+    channel.send(b"well?")
+    with pytest.raises((RemoteProtocolError, ResponseTimeout)):
+        channel.receive()
+    assert wire.time_s - before_s < 5
