@@ -335,3 +335,38 @@ def track_rows(
             # While it disagrees with what is observed, it is no more certain than that.
             out[t, 1] = state[1] + fmax(0.0, state[0] * state[0] - 9.0 * boundary[t])
             out[t, 2] = state[3]
+
+
+def spread_gaps(double[:, ::1] subs, const unsigned char[:, ::1] missed):
+    """Spread each gap's total over it, the row that answers included, as the estimates were; in place.
+
+    A gap that no row answers is left as it is.
+    """
+    cdef Py_ssize_t rows = subs.shape[0], count = subs.shape[1], j, t, start
+    if missed.shape[0] != rows or missed.shape[1] != count:
+        raise ValueError("spread_gaps: shapes do not agree")
+    with nogil:
+        for j in range(count):
+            start = -1
+            for t in range(rows):
+                if missed[t, j]:
+                    if start < 0:
+                        start = t
+                elif start >= 0:
+                    _spread(&subs[0, 0], start, t, j, count)
+                    start = -1
+
+
+cdef void _spread(double* subs, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t j, Py_ssize_t count) noexcept nogil:
+    cdef double total = subs[stop * count + j], shape = 0.0, mean
+    cdef Py_ssize_t t
+    for t in range(start, stop):
+        total += subs[t * count + j]
+        shape += fmax(subs[t * count + j], 0.0)
+    mean = shape / (stop - start)
+    shape += mean
+    for t in range(start, stop + 1):
+        if shape > 0:
+            subs[t * count + j] = total * (fmax(subs[t * count + j], 0.0) if t < stop else mean) / shape
+        else:
+            subs[t * count + j] = total / (stop - start + 1)

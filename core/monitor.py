@@ -66,12 +66,13 @@ BYPASS_W = 4.0  # a meter that shows less is bypassed, not just slow
 
 @dataclass(frozen=True, slots=True)
 class ZoneSpec:
-    """What the monitor must know of a zone: its sub-meters in order, and the accuracy classes."""
+    """What the monitor must know of a zone: its sub-meters in order, the accuracy classes, the sub-registers' steps."""
 
     id: str
     subs: tuple[str, ...]
     sub_classes: tuple[float, ...]
     main_class: float = 0.5
+    sub_steps_wh: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -592,15 +593,18 @@ class ZoneMonitor:
         local_s = rows.ends_s - 1800.0 * self.row_h + self.settings.offset_s
         boundary = rows.boundary_wh2 + rows.gap_wh2
         boundary = np.concatenate([boundary[:1], boundary])
+        subs_wh = rows.subs_wh.copy()
+        _balance.spread_gaps(subs_wh, missed.view(np.uint8))
         judged = self._judge(
             Rows(
-                sub_wh=spread_gaps(rows.subs_wh, missed),
+                sub_wh=subs_wh,
                 residual_wh=rows.residual_wh - history.expected(start, stop),
                 boundary_variance_wh2=boundary,
                 day=(local_s // 86_400).astype(np.int64),
                 slot=(local_s % 86_400 // (3600 * self.row_h)).astype(np.int64),
                 slots_per_day=self.day_rows,
                 estimated=missed.copy(),
+                resolution_wh=None if self.zone.sub_steps_wh is None else np.array(self.zone.sub_steps_wh),
             ),
             Onset(alarm.lo - start if alarm.lo > start else 0, max(alarm.onset - start, 0), max(alarm.hi - start, 0)),
             signs=self._sign_evidence(alarm),
@@ -695,19 +699,3 @@ def _quarters(rows: ZoneRows) -> list[ZoneRows]:
     """Rows by quarter of the day; quarters without a row are left out."""
     quarter = (rows.ends_s - 1.0) % 86_400 // (86_400 / BLOCKS)
     return [rows.where(quarter == k) for k in range(BLOCKS) if (quarter == k).any()]
-
-
-def spread_gaps(subs_wh: Floats, missed: NDArray[np.bool_]) -> Floats:
-    """Energies with each gap's total spread over it as the estimates were, so that sums hold: [rows, subs]."""
-    whole = subs_wh.copy()
-    rows = len(whole)
-    for j in np.flatnonzero(missed.any(axis=0)):
-        gaps = np.flatnonzero(np.diff(missed[:, j].astype(np.int8), prepend=0))
-        for start, stop in zip(gaps[::2], [*gaps[1::2], rows][: len(gaps[::2])], strict=True):
-            run = slice(start, min(stop + 1, rows))  # the row that answers again carries the correction
-            if stop >= rows:
-                continue
-            total = whole[run, j].sum()
-            shape = np.append(np.maximum(whole[start:stop, j], 0.0), max(whole[start:stop, j].mean(), 0.0))
-            whole[run, j] = total * shape / shape.sum() if shape.sum() > 0 else total / len(shape)
-    return whole

@@ -227,3 +227,14 @@ def test_wrong_shapes_are_refused():
             np.zeros((1, 1)), np.zeros((1, 7)),
         )  # fmt: skip
     assert math.isfinite(follow([0.0])[0, 0])
+
+
+def test_a_gap_is_spread_as_it_was_estimated_and_sums_hold():
+    subs = np.array([[5.0, 1.0], [2.0, 1.0], [4.0, 1.0], [12.0, 1.0], [7.0, 1.0], [0.0, 9.0]])
+    missed = np.zeros(subs.shape, np.uint8)
+    missed[1:3, 0] = missed[4, 1] = missed[5, 0] = 1
+    whole = subs.copy()
+    _balance.spread_gaps(whole, missed)
+    np.testing.assert_allclose(whole[:, 0], [5, 4, 8, 6, 7, 0])  # 18 in the shape 2 : 4 : 3; the open gap stays
+    np.testing.assert_allclose(whole[:, 1], [1, 1, 1, 1, 5, 5])
+    np.testing.assert_allclose(whole.sum(axis=0), subs.sum(axis=0))
