@@ -328,7 +328,9 @@ class Bus:
         if meter.counter_asked or spec.encryption_key is None or spec.system_title is None:
             return False
         meter.counter_asked = True
-        channel = open_channel(self._line(), self.spec, spec, meter.statistics.traffic, client=PUBLIC_CLIENT)
+        channel = open_channel(
+            self._line(), self.spec, spec, meter.statistics.traffic, self._trace, client=PUBLIC_CLIENT
+        )
         session = Session(spec, channel, self._counters, public=True)
         try:
             session.connect()
