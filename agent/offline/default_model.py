@@ -151,7 +151,7 @@ def by_kind(found: Sequence[Sample], probability: Sequence[F64]) -> Table:
 MARKS = "<!-- figures: written by agent.offline.default_model -->", "<!-- end of figures -->"
 
 
-def card_figures(model: CompactModel, table: Table) -> str:
+def card_figures(model: CompactModel, heading: str, table: Table) -> str:
     """The part of the model card that the script writes itself: what was made, and how it does."""
     meta = model.file.metadata
     trained, measured = meta["training"], meta["metrics"]
@@ -166,7 +166,7 @@ def card_figures(model: CompactModel, table: Table) -> str:
             f"{measured['auc']:.4f} ({measured['auc_low']:.4f} to {measured['auc_high']:.4f}), recall at 0.1 % false "
             f"positives {measured['recall_at_fpr_0.001']:.3f}, ECE {measured['ece']:.4f}",
             "",
-            "Buildings of other households, which no part of the training saw:",
+            heading,
             "",
             table.markdown(),
         ]
@@ -190,7 +190,12 @@ def write_card(card: Path, figures: str) -> None:
 @click.option("--report", type=click.Path(path_type=Path), help="The training report, HTML.")
 @click.option("--card", type=click.Path(exists=True, path_type=Path), help="Write the figures into this model card.")
 @click.option("--buildings", default=120, show_default=True)
-@click.option("--unseen", default=36, show_default=True, help="Buildings of other households, for the figures.")
+@click.option(
+    "--unseen",
+    default=36,
+    show_default=True,
+    help="Buildings of other households for the figures; 0: the held-out ones.",
+)
 @click.option("--model", type=click.Choice(["logistic", "mlp"]), default="logistic", show_default=True)
 @click.option("--seed", default=1, show_default=True)
 @click.option("--jobs", default=2, show_default=True)
@@ -208,13 +213,20 @@ def main(
         page = train_report.render(table, result, "virtual buildings", checked.sha256)
         report.write_text(page, encoding="utf-8")
     click.echo(f"{output}: {len(content)} octets, golden vectors repeated to {golden_error(checked):.1g}")
-    other = seed + 1
-    never = samples(other, household_pool(other, HOUSEHOLDS), population(other, unseen), jobs, "unseen buildings")
-    probability = [checked.score(s.features.astype(np.float32)).astype(np.float64) for s in never]
-    figures = by_kind(never, probability)
+    if unseen:
+        other = seed + 1
+        judged = samples(other, household_pool(other, HOUSEHOLDS), population(other, unseen), jobs, "unseen buildings")
+        heading = f"{unseen} buildings of other households, which no part of the training saw:"
+    else:
+        held = {str(name) for name in table.group[result.held]} if table.group is not None else set()
+        judged = [s for s in found if s.building in held]
+        heading = f"The {len(judged)} held-out buildings by kind (their households are also in training buildings):"
+    probability = [checked.score(s.features.astype(np.float32)).astype(np.float64) for s in judged]
+    figures = by_kind(judged, probability)
+    click.echo(heading)
     click.echo(figures)
     if card:
-        write_card(card, card_figures(checked, figures))
+        write_card(card, card_figures(checked, heading, figures))
 
 
 if __name__ == "__main__":
