@@ -49,7 +49,8 @@ def align_rows(
     if (sd_wh.shape[1] != meters or booked.shape[1] != meters or energy.shape[1] != meters
             or error.shape[1] != meters or lost.shape[1] != meters or flags.shape[1] != meters
             or signed_net.shape[0] != meters or limit_w.shape[0] != meters or last_wh.shape[0] != meters
-            or offset_wh.shape[0] != meters or booked_wh.shape[0] != meters or gap_var.shape[0] != meters or gap_h.shape[0] != meters
+            or offset_wh.shape[0] != meters or booked_wh.shape[0] != meters or gap_var.shape[0] != meters
+            or gap_h.shape[0] != meters
             or spread.shape[0] != meters or profile_w.shape[0] != meters or seen.shape[0] != meters
             or profile_w.shape[1] != 24 or seen.shape[1] != 24):
         raise ValueError("align_rows: meters do not agree")
