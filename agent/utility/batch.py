@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from agent.utility.schema import BALANCE, BALANCE_DAY, DAY_S, Table
 from agent.utility.sql import Row
+
+BalanceRow = tuple[int, int, int, int | None, int | None, int | None, int | None, int | None, int]  # as in BALANCE
 
 
 class Letter(NamedTuple):
@@ -32,19 +34,24 @@ def merged(letters: Iterable[Letter]) -> dict[Table, list[Row]]:
 
 def day_rows(balances: Sequence[Row]) -> list[Row]:
     """What these intervals add to their days; an interval without a residual counts, but adds no energy."""
-    days: dict[Row, list[int]] = {}
-    for zone_key, start_s, seconds, main_j, sum_j, technical_j, residual_j, _, _ in balances:
-        assert isinstance(start_s, int)
-        assert isinstance(seconds, int)
-        totals = days.setdefault((zone_key, start_s // DAY_S), [0, 0, 0, 0, 0, 0, 0])
-        totals[0] += 1
-        if not (main_j is None or sum_j is None or technical_j is None or residual_j is None):
+    days: dict[tuple[int, int], list[int]] = {}
+    for row in cast(Sequence[BalanceRow], balances):
+        zone_key, start_s, seconds, main_j, sum_j, technical_j, residual_j, _, _ = row
+        end_s = start_s + seconds
+        if main_j is None or sum_j is None or technical_j is None or residual_j is None:
+            seconds = main_j = sum_j = technical_j = residual_j = 0
+        key = zone_key, start_s // DAY_S
+        totals = days.get(key)
+        if totals is None:
+            days[key] = [1, seconds, main_j, sum_j, technical_j, residual_j, end_s]
+        else:
+            totals[0] += 1
             totals[1] += seconds
-            totals[2] += main_j  # type: ignore[operator]
-            totals[3] += sum_j  # type: ignore[operator]
-            totals[4] += technical_j  # type: ignore[operator]
-            totals[5] += residual_j  # type: ignore[operator]
-        totals[6] = max(totals[6], start_s + seconds)
+            totals[2] += main_j
+            totals[3] += sum_j
+            totals[4] += technical_j
+            totals[5] += residual_j
+            totals[6] = max(totals[6], end_s)
     return [(*key, *days[key]) for key in sorted(days)]
 
 

@@ -19,9 +19,10 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from agent import wire
 from agent.utility import mqtt
@@ -184,9 +185,11 @@ class Ingest:
         self.metrics.commit_seconds += self._clock.monotonic() - begun_s
         self.metrics.batches += 1
         self.metrics.balances += new
-        ends = [int(row[1]) + int(row[2]) for row in _balances(letters)]  # type: ignore[call-overload]  # start_s, seconds
-        self.metrics.repeated += len(ends) - new
-        self.metrics.newest_interval_seconds = max(ends, default=self.metrics.newest_interval_seconds)
+        balances = [letter.rows[-1][1] for letter in letters if letter.rows[-1][0] is BALANCE]
+        self.metrics.repeated += len(balances) - new
+        if balances:
+            start_s, seconds = cast(tuple[int, int], balances[-1][1:3])
+            self.metrics.newest_interval_seconds = start_s + seconds
 
     def _confirm(self, letters: list[Letter], connection: Connection) -> None:
         """End-to-end delivery: tell gateways which of their events are stored for good.
@@ -249,10 +252,3 @@ class Ingest:
             self.metrics.write(self._metrics_path)
         except OSError as error:
             log.warning("metrics: %s", error)
-
-
-def _balances(letters: list[Letter]) -> Iterator[tuple[object, ...]]:
-    for letter in letters:
-        table, row = letter.rows[-1]
-        if table is BALANCE:
-            yield row

@@ -17,7 +17,7 @@ _HELP = {
     "store_waits": ("counter", "times that a transaction had to wait for the store and be tried again"),
     "connections": ("counter", "connections made to the broker"),
     "unacknowledged": ("gauge", "messages received and not yet committed"),
-    "newest_interval_seconds": ("gauge", "end of the newest balance, UTC seconds"),
+    "newest_interval_seconds": ("gauge", "end of the balance written last, UTC seconds"),
     "progress_seconds": ("gauge", "last time that the loop went round with broker and store in order, UTC seconds"),
 }
 

@@ -221,9 +221,10 @@ class Parser:
                 raise MqttError(f"a packet of {length} octets, more than the {MAX_PACKET} we allowed the broker")
             if end > size:
                 break
-            events.append(
-                _publish(octets, first, start, end) if first & 0xF0 == _PUBLISH else _other(first, octets[start:end])
-            )
+            if first & 0xF0 == _PUBLISH:
+                events.append(_publish(octets, first, start, end))
+            else:
+                events.append(_other(first, octets[start:end]))
             at = end
         self._rest = octets[at:]
         return events
