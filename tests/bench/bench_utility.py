@@ -250,7 +250,7 @@ def bench_views(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--messages", type=int, default=200_000)
+    parser.add_argument("--messages", type=int, default=300_000)
     parser.add_argument("--only", choices=["receive", "sqlite", "mariadb", "views"])
     parser.add_argument("--send", type=int, metavar="PORT", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
