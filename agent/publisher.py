@@ -28,6 +28,7 @@ from agent.config import Mqtt
 from agent.connection import CONNECT_S, Connection, Refused, advice, drain
 from agent.outflow import Outflow, Pace
 from agent.store import Store, no_probe
+from agent.toml_tables import ConfigError
 from agent.wire import (
     MAX_ACK_BYTES,
     SCHEMA_OF,
@@ -166,8 +167,10 @@ class Publisher:
                 delivered = self.delivered
                 try:
                     self._connection()
-                except (OSError, ValueError, Refused) as error:  # ssl.SSLError is an OSError
+                except (OSError, ValueError, Refused, ConfigError) as error:  # ssl.SSLError is an OSError
                     log.warning("broker %s: %s", self._mqtt.url, advice(error))
+                except Exception:  # a broker that talks nonsense makes paho raise anything; we try again
+                    log.exception("broker %s: the connection failed in an unexpected way", self._mqtt.url)
                 finally:
                     self._part()
                 if self.delivered > delivered or self._clock.monotonic() - began_s > STEADY_S:

@@ -98,6 +98,7 @@ class Store:
         self._held: dict[int, Outgoing] = {}
         self._held_checkpoints: dict[str, bytes] = {}
         self._next_held = -1
+        self._opened_s = now_s
         self._tight = False  # the disk was full: nothing but messages and checkpoints is written
         self._on_commit: Callable[[Priority], None] | None = None
         self.counters = Counters()
@@ -329,10 +330,20 @@ class Store:
     def checkpoint(self, name: str) -> bytes | None:
         """The last committed state under `name`; None where there is none, or its checksum is wrong."""
         with self._lock:
-            row = self._database.connection.execute(
-                "SELECT state, crc FROM checkpoint WHERE name = ?", (name,)
-            ).fetchone()
-        return bytes(row[0]) if row is not None and checksum(name, row[0]) == row[1] else None
+            for attempt in range(2):
+                try:
+                    row = self._database.connection.execute(
+                        "SELECT state, crc FROM checkpoint WHERE name = ?", (name,)
+                    ).fetchone()
+                except sqlite3.Error as error:
+                    self._note(error)
+                    if attempt or not is_corrupt(error):
+                        return None
+                    self._database.replace(str(error), self._opened_s)
+                    self._count()
+                else:
+                    return bytes(row[0]) if row is not None and checksum(name, row[0]) == row[1] else None
+        return None
 
     def resend(self, since_s: float, until_s: float, limit: int) -> int:
         """Queue the events of [since_s, until_s] again, newest first, at most `limit`; how many were queued."""

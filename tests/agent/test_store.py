@@ -279,6 +279,18 @@ def test_a_file_that_breaks_in_use_is_replaced_and_the_step_is_not_lost(path: Pa
         assert again.checkpoint("detector") == b"after"
 
 
+def test_a_file_that_breaks_before_the_checkpoint_is_read_leaves_an_agent_that_starts(path: Path) -> None:
+    with opened(path) as store:
+        store.commit(Commit([message(f"k{i}", size=3000) for i in range(50)], {"detector": b"1"}), T0)
+    store = Store(path, T0)
+    store._database.connection.execute("PRAGMA cache_size=0")
+    path.write_bytes(b"\xa5" * path.stat().st_size)
+    assert store.checkpoint("detector") is None
+    assert store.replaced is not None
+    assert store.commit(Commit([message("after")]), T0)
+    store.close()
+
+
 def test_an_older_schema_is_brought_up_to_date_and_migrating_twice_changes_nothing(path: Path) -> None:
     with contextlib.closing(sqlite3.connect(path)) as old:
         old.executescript(

@@ -4,6 +4,7 @@ with the same id and content, and nothing else."""
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from agent.messages import Message, Priority, balance_message
@@ -318,6 +320,35 @@ def test_a_topic_that_the_broker_refuses_keeps_its_row_and_the_others_go_on(
     everything_arrived(gateway, listener)
 
 
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"\x20\xff\xff\xff\xff",
+        b"\x20\x03\x00\x00\xff",
+        b"\x40\x01\x00",
+        b"\x00" * 64,
+    ],
+)
+def test_a_peer_that_talks_nonsense_does_not_end_the_publisher(
+    stage: Any, wait: Check, everything_arrived: Check, nonsense: bytes
+) -> None:
+    broker = stage.broker()
+    listener = stage.listener(broker.port)
+    with socket.create_server(("127.0.0.1", 0)) as liar:
+        gateway = stage.gateway(liar.getsockname()[1])
+        gateway.alerts(2)
+        for _ in range(3):
+            peer, _ = liar.accept()
+            with peer:
+                peer.recv(1024)
+                peer.sendall(nonsense)
+                time.sleep(0.05)
+        assert gateway.thread.is_alive()
+    gateway.publisher._mqtt = msgspec.structs.replace(gateway.publisher._mqtt, url=f"mqtt://localhost:{broker.port}")
+    everything_arrived(gateway, listener)
+
+
 # -- TLS ------------------------------------------------------------------------------------------------------------
 
 
@@ -403,9 +434,10 @@ def test_user_and_password_from_a_file(stage: Any, wait: Check, everything_arriv
     broker = stage.broker(f"password_file {users}\nallow_anonymous false\n")
     listener = stage.listener(broker.port, username_pw_set=("backend", "b"))
     secret = stage.folder / "password"
-    secret.write_text("wrong\n")
-    gateway = stage.gateway(broker.port, username="gw-0012", password=str(secret))
+    gateway = stage.gateway(broker.port, username="gw-0012", password=str(secret))  # not there yet
     gateway.alerts(3)
+    time.sleep(0.2)
+    secret.write_text("wrong\n")
     time.sleep(0.4)
     assert not listener.events
     secret.write_text("right\n")
