@@ -55,6 +55,9 @@ clean: ## Remove what the build made
 	rm -rf build dist *.egg-info $(VENV) .demo
 	find agent core firmware_io -name '*.so' -o -name '*.c' | xargs -r rm -f
 
+bench-core: build ## The balance kernel beside NumPy and pure Python; a Kalman row; replay's speed
+	$(PY) tests/bench/bench_core.py
+
 bench-detection: build ## Detection, delay, ranking, false alarms beside the two usual rules (minutes)
 	$(PY) -m agent.offline.bench_detection
 
