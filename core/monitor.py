@@ -24,10 +24,11 @@ from core.detect import BLOCKS, FLOOR_SHARE, Finding, Noise, learn_noise, search
 from core.evidence import Evidence, LossKind, Residual, Suspect
 from core.features import FEATURES, Loss
 from core.history import History
-from core.losses import BURDEN_W, COMMON, HOURS, WEATHER, LossModel, ZoneRows, jumps_wh2
+from core.losses import WEATHER, LossModel, ZoneRows, jumps_wh2
 from core.scoring import Scorer, ZoneScores
 from core.sign_evidence import sign_log_ratios
 from core.signs import MeterSign, SignKind
+from core.start import honest_building
 
 Floats = NDArray[np.float64]
 
@@ -54,13 +55,7 @@ SUSPICION_KEPT = 0.5 ** (MARK_H / (90 * 24))  # from mark to mark while nothing 
 FEATURES_OF = 3  # so many suspects' features go with the evidence
 SIGNS_MAX = 256  # per zone: bounds what a meter that floods its event log can make us keep
 START_DAYS = (8, 11, 14, 21, 28, 42, 56)  # when what was there from the start is judged
-START_Z = 8.0  # standard deviations of the class
 START_ROWS = 4
-START_LEFT = 0.5  # a slow meter leaves no more than this share of what was restless
-GAIN_FREE = 5.0
-RESTLESS_SHARE = 2.5e-3  # of the load, by the quarter of the day; honest buildings stay below 7e-4
-UNMETERED_FREE = 10.0  # times the prior's width
-COMMON_DAY_W, COMMON_MEAN_W = 5.0, 7.5  # unmetered load per sub-meter that a house may have: by day, over 24 h
 BYPASS_W = 4.0  # a meter that shows less is bypassed, not just slow
 
 
@@ -219,6 +214,11 @@ class ZoneMonitor:
         x[1 + WEATHER] = 0.0
         return x
 
+    def _fresh_model(self, load_w: float | None = None) -> LossModel:
+        """A loss model that has learned nothing, of the load that is known or of `load_w`."""
+        load_w = self._load_w() if load_w is None else load_w
+        return LossModel(self.row_h, self.zone.main_class, self.zone.sub_classes, load_w)
+
     def _load_w(self) -> float:
         return self.model.load_w
 
@@ -240,7 +240,7 @@ class ZoneMonitor:
             rows = history.rows(history.first, history.count)
             load_w = float(np.mean(rows.main_wh)) / self.row_h
             if load_w > 0:
-                self.model = LossModel(self.row_h, self.zone.main_class, self.zone.sub_classes, load_w)
+                self.model = self._fresh_model(load_w)
         if not self.alarms:
             lag = min(round(self.settings.guard_days * self.day_rows), (history.count - self.quiet_from) // 2)
             until = (history.count - lag) // self.day_rows * self.day_rows
@@ -354,46 +354,11 @@ class ZoneMonitor:
         return min(row(found.old_h), onset), onset, max(row(found.young_h), onset)
 
     def _judge_start(self, at_s: float) -> list[Evidence]:
-        """Look for a loss that was there before us: a gain or an unmetered load that no class and no house explains.
-
-        All rows so far are fitted anew with a free unmetered load, and without clipping what looks like outliers. A
-        slow meter explains the restlessness of the residual; what a bypass leaves unexplained is taken as noise, so
-        that copper and gains do not learn it. A residual that stays restless by the quarter of the day, far beyond
-        what meters and copper do, is somebody's life.
-        """
-        fit, scatter = self._fit()
-        sd = fit.sd[COMMON:]
-        told = sd**2 - fit.p.diagonal()[1 + COMMON :]  # variance that the rows have taken off the prior
-        gains = fit.x[1 + COMMON :] / np.sqrt(np.maximum(told, 1e-3 * sd**2))
-        suspect = int(np.argmax(gains))
-        if gains[suspect] > START_Z:
-            slow, left = self._fit(suspect=suspect)
-            if left < START_LEFT * scatter:
-                reference = slow.x.copy()
-                reference[1 : 1 + HOURS] = np.clip(reference[1 : 1 + HOURS], 0.0, COMMON_DAY_W)
-                reference[1 + COMMON + suspect] = 0.0
-                return self._raise_start(reference, at_s)
-        fit, _ = self._fit(noise_wh2=scatter)
-        restless = self.noise.rough_w2h / BLOCK_H > (RESTLESS_SHARE * self._load_w()) ** 2
-        if restless or self._unhouselike(fit):
-            reference = fit.x.copy()
-            reference[1 : 1 + HOURS] = BURDEN_W
-            return self._raise_start(reference, at_s)
-        return []
-
-    def _fit(self, suspect: int | None = None, noise_wh2: float = 0.0) -> tuple[LossModel, float]:
-        """A loss model of all rows so far, and the variance of its later innovations beyond what it foretold.
-
-        `suspect`: a sub-meter whose gain is free; `noise_wh2`: variance of energy in a row that nothing explains.
-        """
-        fit = LossModel(self.row_h, self.zone.main_class, self.zone.sub_classes, self.model.load_w)
-        fit.p[1 : HOURS + 1, 1 : HOURS + 1] *= UNMETERED_FREE**2
-        if suspect is not None:
-            fit.p[1 + COMMON + suspect, 1 + COMMON + suspect] = GAIN_FREE**2
-        rows = self.history.rows(self.history.first, self.history.count)
-        out = fit.absorb(replace(rows, lost_wh2=rows.lost_wh2 + noise_wh2), clip=math.inf)[len(rows) // 2 :]
-        usual = out[:, 1] < 4 * np.median(out[:, 1])
-        return fit, max(0.0, float(np.mean(out[usual, 0] ** 2 - out[usual, 1])))
+        """Look for a loss that was there before us."""
+        history = self.history
+        rows = history.rows(history.first, history.count)
+        reference = honest_building(rows, self._fresh_model, self.noise.rough_w2h)
+        return [] if reference is None else self._raise_start(reference, at_s)
 
     def _raise_start(self, reference: Floats, at_s: float) -> list[Evidence]:
         """Latch a loss that was there before us, against the building as `reference` says it honestly is."""
@@ -404,16 +369,6 @@ class ZoneMonitor:
         self.alarms[1.0] = alarm
         self._refresh()
         return [self._evidence(alarm, at_s)]
-
-    @staticmethod
-    def _unhouselike(fit: LossModel) -> bool:
-        """Whether the unmetered load is more than a house may have: over 24 h, or by day when no stairs are lit."""
-        hours, cov = fit.x[1 : 1 + HOURS], fit.p[1 : 1 + HOURS, 1 : 1 + HOURS]
-        by_day = (np.arange(HOURS) >= 8) & (np.arange(HOURS) < 18)
-        for weight, limit in ((np.full(HOURS, 1 / HOURS), COMMON_MEAN_W), (by_day / by_day.sum(), COMMON_DAY_W)):
-            if float(weight @ hours) - limit > 3.0 * math.sqrt(float(weight @ cov @ weight)):
-                return True
-        return False
 
     # -- while an alarm is on -----------------------------------------------------------------------------------------
 
@@ -461,7 +416,7 @@ class ZoneMonitor:
         self._reference = None
         history = self.history
         if alarm.from_start:  # what was learned of the theft is forgotten with it
-            self.model = LossModel(self.row_h, self.zone.main_class, self.zone.sub_classes, self._load_w())
+            self.model = self._fresh_model()
             self.blind_until = history.count + (START_DAYS[0] + 1) * self.day_rows
         until = alarm.lo // self.day_rows * self.day_rows
         if until > max(self.absorbed, history.first):
@@ -667,7 +622,7 @@ class ZoneMonitor:
         first, count = values["first"], values["count"]
         if len(rows) != count - first:
             raise ValueError(f"zone {self.zone.id}: {len(rows)} stored rows, expected {count - first}")
-        self.model = LossModel(self.row_h, self.zone.main_class, self.zone.sub_classes, values["load_w"])
+        self.model = self._fresh_model(values["load_w"])
         self.model.x[:], self.model.p[:] = values["x"], values["p"]
         self.absorbed, self.quiet_from = values["absorbed"], values["quiet_from"]
         self.blind_until = values["blind_until"]

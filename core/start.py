@@ -1,0 +1,79 @@
+"""What was lost before we came: nothing changes then, so only class, copper and custom can give it away.
+
+It owns the question whether an honest building explains its first weeks. It refuses to know alarms and time.
+
+All rows so far are fitted with a free unmetered load and without clipping what looks like outliers. Three things give
+a loss away: the gain of a meter far beyond its class; an unmetered load that no house has; a residual that is restless
+by the quarter of the day, far beyond what meters and copper do: somebody's life (a bypass). A slow meter explains the
+restlessness; what a bypass leaves unexplained is taken as noise, so that copper and gains do not learn it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from core.detect import BLOCK_H
+from core.losses import BURDEN_W, COMMON, HOURS, Floats, LossModel, ZoneRows
+
+GAIN_Z = 8.0  # standard deviations of the class
+GAIN_FREE = 5.0
+LEFT = 0.5  # a slow meter leaves no more than this share of what was restless
+UNMETERED_FREE = 10.0  # times the prior's width
+COMMON_DAY_W, COMMON_MEAN_W = 5.0, 7.5  # unmetered load per sub-meter that a house may have: by day, over 24 h
+LEVEL_Z = 3.0
+RESTLESS_SHARE = 2.5e-3  # of the load, by the quarter of the day; honest buildings stay below 7e-4
+
+
+def honest_building(rows: ZoneRows, fresh: Callable[[], LossModel], rough_w2h: float) -> Floats | None:
+    """Coefficients of the building as it would be without the loss; None where nothing is lost.
+
+    `fresh` makes a loss model that has learned nothing; `rough_w2h`: how restless the residual is (detect.Noise).
+    """
+    fit, scatter = _fit(rows, fresh())
+    sd = fit.sd[COMMON:]
+    told = sd**2 - fit.p.diagonal()[1 + COMMON :]  # variance that the rows have taken off the prior
+    gains = fit.x[1 + COMMON :] / np.sqrt(np.maximum(told, 1e-3 * sd**2))
+    suspect = int(np.argmax(gains))
+    if gains[suspect] > GAIN_Z:
+        slow, left = _fit(rows, fresh(), suspect=suspect)
+        if left < LEFT * scatter:
+            reference = slow.x.copy()
+            reference[1 : 1 + HOURS] = np.clip(reference[1 : 1 + HOURS], 0.0, COMMON_DAY_W)
+            reference[1 + COMMON + suspect] = 0.0
+            return reference
+    fit, _ = _fit(rows, fresh(), noise_wh2=scatter)
+    restless = rough_w2h / BLOCK_H > (RESTLESS_SHARE * fit.load_w) ** 2
+    if not restless and not _unhouselike(fit):
+        return None
+    reference = fit.x.copy()
+    reference[1 : 1 + HOURS] = BURDEN_W
+    return reference
+
+
+def _fit(
+    rows: ZoneRows, model: LossModel, suspect: int | None = None, noise_wh2: float = 0.0
+) -> tuple[LossModel, float]:
+    """`model` after all rows, and the variance of its later innovations beyond what it foretold.
+
+    `suspect`: a sub-meter whose gain is free; `noise_wh2`: variance of energy in a row that nothing explains.
+    """
+    model.p[1 : HOURS + 1, 1 : HOURS + 1] *= UNMETERED_FREE**2
+    if suspect is not None:
+        model.p[1 + COMMON + suspect, 1 + COMMON + suspect] = GAIN_FREE**2
+    out = model.absorb(replace(rows, lost_wh2=rows.lost_wh2 + noise_wh2), clip=math.inf)[len(rows) // 2 :]
+    usual = out[:, 1] < 4 * np.median(out[:, 1])
+    return model, max(0.0, float(np.mean(out[usual, 0] ** 2 - out[usual, 1])))
+
+
+def _unhouselike(fit: LossModel) -> bool:
+    """Whether the unmetered load is more than a house may have: over 24 h, or by day when no stairs are lit."""
+    hours, cov = fit.x[1 : 1 + HOURS], fit.p[1 : 1 + HOURS, 1 : 1 + HOURS]
+    by_day = (np.arange(HOURS) >= 8) & (np.arange(HOURS) < 18)
+    for weight, limit in ((np.full(HOURS, 1 / HOURS), COMMON_MEAN_W), (by_day / by_day.sum(), COMMON_DAY_W)):
+        if float(weight @ hours) - limit > LEVEL_Z * math.sqrt(float(weight @ cov @ weight)):
+            return True
+    return False
