@@ -80,6 +80,17 @@ class InForce:
                 self.config.give_up("; ".join(error.errors))
         return self._with_model(load(self._site_file, online=True)), digest(self._site_file)
 
+    def give_up(self, reason: str) -> bool:
+        """The agent cannot be built of what is in force: give up what was sent, what is on trial first.
+
+        False: nothing of it was sent, so it is the gateway's own configuration that is wrong.
+        """
+        sent = [desired for desired in (self.model, self.config) if desired.active is not None]
+        on_trial = [desired for desired in sent if desired.reported.state == "on_trial"]
+        for desired in on_trial or sent:
+            desired.give_up(reason)
+        return bool(sent)
+
     def _with_model(self, config: Config) -> Config:
         if self.model.active is None:
             return config

@@ -320,7 +320,13 @@ def run(site_file: Path, clock: Clock) -> int:
     logging_setup.configure(config.service.log_level, config.service.log_format)
     with signals.caught():
         while True:
-            agent = Agent(config, sha256, clock, in_force)
+            try:
+                agent = Agent(config, sha256, clock, in_force)
+            except ConfigError as error:  # what the utility sent must never leave a gateway that does not start
+                if not in_force.give_up("; ".join(error.errors)):
+                    raise
+                config, sha256 = in_force.load()
+                continue
             doors = Doors(config.service.socket, config.service.metrics_port, config.service.metrics_textfile)
             try:
                 agent.start()

@@ -222,6 +222,16 @@ def test_one_that_cannot_be_used_is_rejected_with_the_reason(
     assert running.in_force.config.active is None
 
 
+def test_one_that_no_agent_can_be_built_of_is_given_up_and_the_own_file_is_not(running: Running) -> None:
+    assert not running.in_force.give_up("the gateway's own is wrong")
+    running.desire(1, running.site(0.5))
+    running.reported("on_trial")
+    running.restart()
+    assert running.in_force.give_up("password: the secret cannot be read")
+    assert running.in_force.config.reported.state == "rolled_back"
+    assert [m.accuracy_class for m in running.in_force.load()[0].meter] == [1.0, 1.0]
+
+
 def test_a_desired_file_that_no_longer_loads_is_rolled_back_at_the_start(running: Running) -> None:
     (running.folder / "second.pub").write_bytes((running.folder / "ops.pub").read_bytes())
     running.desire(1, running.site(0.5).replace("ops.pub", "second.pub"))
