@@ -196,7 +196,7 @@ def write_card(card: Path, figures: str) -> None:
     show_default=True,
     help="Buildings of other households for the figures; 0: the held-out ones.",
 )
-@click.option("--model", type=click.Choice(["logistic", "mlp"]), default="logistic", show_default=True)
+@click.option("--model", type=click.Choice(["logistic", "mlp"]), default="mlp", show_default=True)
 @click.option("--seed", default=1, show_default=True)
 @click.option("--jobs", default=2, show_default=True)
 def main(

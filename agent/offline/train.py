@@ -33,7 +33,7 @@ Kind = Literal["logistic", "mlp"]
 FOLDS = 5
 HIDDEN = 16
 # L2 penalties per sum of squared weights, from next to none to very strong; the middle one is scikit-learn's default.
-PENALTIES = {"logistic": (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0), "mlp": (0.1, 1.0, 10.0, 100.0)}
+PENALTIES = {"logistic": (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0), "mlp": (1.0, 10.0, 30.0, 100.0)}
 IMPORTANCE_REPEATS = 20
 GOLDEN_COUNT = 2 * GOLDEN_VECTORS
 
