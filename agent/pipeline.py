@@ -147,6 +147,7 @@ class Pipeline:
                         tuple(zone.subs),
                         tuple(known[m].accuracy_class for m in zone.subs),
                         known[zone.main].accuracy_class,
+                        tuple(known[m].resolution_wh for m in zone.subs),
                     ),
                     self.interval_s / 3600,
                     Settings(
