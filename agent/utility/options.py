@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 def broker_options(function: F) -> F:
     """--broker and its credentials, as one argument `broker`."""
 
+    @functools.wraps(function)
     def build(
         *args: Any,
         broker_url: str,
@@ -46,8 +48,6 @@ def broker_options(function: F) -> F:
             raise click.UsageError(str(error)) from None
         return function(*args, broker=broker, **rest)
 
-    build.__name__, build.__doc__ = function.__name__, function.__doc__
-    build.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]  # click's own way
     for option in (
         click.option("--key", type=_FILE, help="Its private key (PEM)."),
         click.option("--certificate", type=_FILE, help="Our client certificate (PEM)."),
