@@ -6,9 +6,11 @@ the store, whose committed messages are the publisher's business.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import queue
 import threading
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -34,7 +36,7 @@ log = logging.getLogger("checkmeter.pipeline")
 
 DAY_S = 86400.0
 BATCHES_A_STEP = 64  # bounds how long a step is put off while batches keep coming
-MANY_ROWS = 500  # as after a first start
+PORTION_ROWS = 192  # of stored rows in one step: two days of quarters of an hour
 IDLE_S = 0.5  # host seconds between two looks at the clock while nothing comes
 EVIDENCE_BEFORE_S = 14 * DAY_S  # of the balance before the onset, for the case file
 EVIDENCE_S = 60 * DAY_S  # at most, so that one alert cannot fill the outbox
@@ -96,6 +98,8 @@ class Worker:
         self._inbox = inbox
         self._behind = set(buses)
         self._stored: list[Stored] = []
+        self._blocks: deque[tuple[NDArray[np.float64], NDArray[np.float64], bool]] = deque()
+        self._stop = threading.Event()
         self._known_s = float("-inf")  # the last boundary that the pipeline knows from before
         self.heartbeat = Heartbeat("pipeline", 60.0)
         self.view = View()
@@ -125,16 +129,17 @@ class Worker:
                 log.warning("the detector starts anew from %d stored rows: %s", len(history), e)
                 saved = None
         if saved is None and history:
-            self._pipeline.feed_block(
-                np.array([row.time_s for row in history]), np.ascontiguousarray([row.wh for row in history])
-            )
+            times_s = np.array([row.time_s for row in history])
+            self._queue(times_s, np.ascontiguousarray([row.wh for row in history]), again=True)
         self.view = View(alerts=self._book.active(self._clock.now()).alerts)
         return self._known_s if history else None
 
     # -- run ----------------------------------------------------------------------------------------------------------
 
     def run(self, stop: threading.Event) -> None:
-        """Take what comes until `stop` is set and the queue is empty."""
+        """Take what comes until `stop` is set and the queue is empty. Stored rows not yet worked off are not lost:
+        the meters, or the store, still have them at the next start."""
+        self._stop = stop
         while True:
             stopping = stop.is_set()
             items = self._next(stopping)
@@ -179,13 +184,13 @@ class Worker:
             for wish in item.wishes:
                 events += wish.act(self._book)
                 wished = True
+        if self._blocks:
+            self._digest()
         # Until the stored profiles are in, a boundary would be closed without the meters that come last.
-        step = Step([], [], [], [], None) if self._behind else self._pipeline.step(self._clock.now())
+        early = self._behind or self._blocks
+        step = Step([], [], [], [], None) if early else self._pipeline.step(self._clock.now())
         events = [*step.alerts, *events, *self._book.advance(self._clock.now())]
         self._commit(step, events, messages, wished)
-        if len(step.history) > MANY_ROWS:
-            del step
-            give_back()
 
     def _feed_stored(self) -> None:
         """Profiles of all meters as rows at common boundaries; NaN where a meter has none."""
@@ -204,7 +209,26 @@ class Worker:
             rows[at[fits], columns[part.meter]] = part.wh[fits]
         if len(times_s):
             log.info("%d rows of stored profiles from %s on", len(times_s), wire.utc(float(times_s[0])).isoformat())
+            self._queue(times_s, rows, again=False)
+
+    def _queue(self, times_s: NDArray[np.float64], rows: NDArray[np.float64], *, again: bool) -> None:
+        """Weeks of rows in portions: each is a step of its own, so that the thread shows life and can be stopped."""
+        for at in range(0, len(times_s), PORTION_ROWS):
+            part = slice(at, at + PORTION_ROWS)
+            self._blocks.append((times_s[part], rows[part], again and at + PORTION_ROWS < len(times_s)))
+
+    def _digest(self) -> None:
+        """Work off the portions. Rows of the store's own history are not checkpointed before the last of them."""
+        while self._blocks and not self._stop.is_set():
+            times_s, rows, unfinished = self._blocks.popleft()
             self._pipeline.feed_block(times_s, rows)
+            # No later boundary may close yet: what it needs comes with the next portion.
+            step = self._pipeline.step(float(times_s[-1]))
+            if unfinished:
+                step = dataclasses.replace(step, checkpoint=None)
+            self._commit(step, step.alerts, [], False)
+            self.heartbeat.beat()
+        give_back()
 
     def _tamper(self, event: MeterEvent) -> list[wire.TamperEvent]:
         sign = sign_of(event)
