@@ -9,7 +9,7 @@ import math
 import pytest
 
 from agent.pipeline import Pipeline
-from agent.worker import Batch
+from agent.worker import PORTION_ROWS, Batch
 
 SILENCE = '[[simulation.fault]]\nkind = "silence"\nmeter = "flat-2"\nonset = "+10m"\nuntil = "+2h"\n'
 
@@ -63,6 +63,28 @@ def test_a_changed_site_costs_the_checkpoint_but_not_the_history(make_rig, caplo
     rig.cycles(20)
     assert rig.worker.view.balances["building"].coverage == 1.0
     assert len(rig.store.history(-math.inf, math.inf, rig.pipeline.meters)) > rows
+
+
+def test_a_stop_in_the_middle_of_a_first_start_loses_nothing(make_rig) -> None:
+    rig = make_rig(history_days=10)
+    rig.thread.catch_up(rig.stop, None)
+    beat = rig.worker.heartbeat.beat
+
+    def stopped_after_the_first_portion() -> None:
+        beat()
+        rig.worker._stop.set()
+
+    rig.worker.heartbeat.beat = stopped_after_the_first_portion
+    rig.work()
+    begun = [row.time_s for row in rig.store.history(-math.inf, math.inf, rig.pipeline.meters)]
+    assert len(begun) == PORTION_ROWS
+    rig.restart()
+    assert rig.known_s == begun[-1]
+    rig.catch_up()
+    rows = [row.time_s for row in rig.store.history(-math.inf, math.inf, rig.pipeline.meters)]
+    assert rows[:PORTION_ROWS] == begun
+    assert len(rows) > 950
+    assert all(later - earlier == 900 for earlier, later in itertools.pairwise(rows))
 
 
 def test_a_step_that_fails_is_loud_and_the_next_one_works(
