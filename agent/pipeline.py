@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 
 from agent.config import Config
 from core import _balance, state, zones
+from core.alarm import Settings, ZoneSpec
 from core.evidence import Evidence
 from core.features import FEATURES
 from core.intervals import AlignedRows, Aligner, Flag, MeterSpec, RegisterSample
 from core.losses import ZoneRows
-from core.monitor import Settings, ZoneMonitor, ZoneSpec
+from core.monitor import ZoneMonitor
 from core.scoring import Scorer
 from core.signs import MeterSign, SignKind
 

@@ -66,6 +66,12 @@ class Noise:
         """Variance that the level gains in an hour."""
         return _WALK_SHARE * self.weather_w2 / (30 * 24.0)
 
+    def power_sd_w(self, hours: float, boundary_wh2: float) -> float:
+        """Standard deviation of the mean unexplained power over so many hours, between boundaries of that variance."""
+        ratio = hours / WEATHER_H
+        weather = 2 / ratio**2 * (ratio - 1 + math.exp(-ratio)) * self.weather_w2
+        return math.sqrt(weather + self.level_w2 + self.rough_w2h / hours + boundary_wh2 / hours**2)
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:

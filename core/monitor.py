@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core import _balance
+from core.alarm import Alarm, Posterior, Settings, ZoneSpec
 from core.attribute import Attribution, Onset, Rows, attribute
 from core.detect import BLOCKS, FLOOR_SHARE, Finding, Noise, learn_noise, search_all_day, search_block
 from core.evidence import Evidence, LossKind, Residual, Suspect
@@ -50,60 +51,12 @@ CLEAR_H = 168.0  # a loss has to be gone for so long
 CLEAR_SHARE = 0.2  # gone means: less than this share of what it was
 BEFORE_DAYS, AFTER_DAYS = 56, 28  # rows around an onset that attribution sees
 BEFORE_LEAST_DAYS = 21  # with fewer left before the onset, it is not asked again
-SUSPECT_MIN = 0.005
 SUSPICION_KEPT = 0.5 ** (MARK_H / (90 * 24))  # from mark to mark while nothing is latched: half is forgotten in 90 days
 FEATURES_OF = 3  # so many suspects' features go with the evidence
 SIGNS_MAX = 256  # per zone: bounds what a meter that floods its event log can make us keep
 START_DAYS = (8, 11, 14, 21, 28, 42, 56)  # when what was there from the start is judged
 START_ROWS = 4
 BYPASS_W = 4.0  # a meter that shows less is bypassed, not just slow
-
-
-@dataclass(frozen=True, slots=True)
-class ZoneSpec:
-    """What the monitor must know of a zone: its sub-meters in order, the accuracy classes, the sub-registers' steps."""
-
-    id: str
-    subs: tuple[str, ...]
-    sub_classes: tuple[float, ...]
-    main_class: float = 0.5
-    sub_steps_wh: tuple[float, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What an alarm promises."""
-
-    false_alarms_per_year: float = 0.1
-    confidence: float = 0.9
-    guard_days: float = 14.0
-    offset_s: float = 0.0  # local time minus UTC
-
-
-@dataclass(slots=True)
-class Alarm:
-    """One latched alarm; rows are counted over all time."""
-
-    episode: int
-    sign: float
-    lo: int
-    onset: int
-    hi: int
-    raised: int
-    from_start: bool
-    revisions: int = 0
-    gone: int = 0  # row since which the loss seems gone, 0: it is there
-    loss_w: float = 0.0
-
-
-@dataclass(slots=True)
-class Posterior:
-    """What is held of each sub-meter after the last attribution."""
-
-    probability: Floats
-    nobody: float
-    mechanism: tuple[str, ...]
-    statistics: Floats = field(default_factory=lambda: np.zeros((0, 0)))
 
 
 class ZoneMonitor:
@@ -441,7 +394,7 @@ class ZoneMonitor:
         booked, variance = history.booked(start, stop)
         kwh = float(booked[-1] - booked[0]) / 1000.0
         w = alarm.sign * kwh * 1000.0 / hours
-        sd = self._power_sd(hours, float(variance[-1] + variance[0]))
+        sd = self.noise.power_sd_w(hours, float(variance[-1] + variance[0]))
         posterior = self.posterior if alarm.sign > 0 else None
         if active:
             alarm.loss_w = max(w, 1.0)
@@ -450,7 +403,8 @@ class ZoneMonitor:
                 self.posterior = posterior
         rows = history.rows(start, stop)
         main = float(rows.main_wh.sum())
-        suspects, upstream = self._suspects(posterior)
+        suspects = () if posterior is None else posterior.suspects(self.zone.subs)
+        upstream = 0.0 if posterior is None else posterior.nobody
         first = history.first
 
         def when(row: int) -> float:
@@ -502,26 +456,6 @@ class ZoneMonitor:
         if found is None:
             return Loss(alarm.loss_w)
         return Loss(alarm.loss_w, found.probability, found.nobody, found.statistics)
-
-    def _power_sd(self, hours: float, boundary_wh2: float) -> float:
-        """Standard deviation of the mean unexplained power over so many hours."""
-        ratio = hours / 108.0
-        weather = 2 / ratio**2 * (ratio - 1 + math.exp(-ratio))
-        noise = self.noise
-        return math.sqrt(
-            noise.weather_w2 * weather + noise.level_w2 + noise.rough_w2h / hours + boundary_wh2 / hours**2
-        )
-
-    def _suspects(self, posterior: Posterior | None) -> tuple[tuple[Suspect, ...], float]:
-        if posterior is None:
-            return (), 0.0
-        order = np.argsort(-posterior.probability, kind="stable")
-        named = tuple(
-            Suspect(self.zone.subs[j], float(posterior.probability[j]), posterior.mechanism[j])
-            for j in order
-            if posterior.probability[j] >= SUSPECT_MIN
-        )
-        return named, posterior.nobody
 
     def _kind(self, alarm: Alarm, suspects: Sequence[Suspect], upstream: float) -> LossKind:
         if alarm.sign < 0:
