@@ -20,11 +20,14 @@ from core.detect import BLOCK_H
 from core.losses import BURDEN_W, COMMON, HOURS, Floats, LossModel, ZoneRows
 
 GAIN_Z = 8.0  # standard deviations of the class
+GAIN_LEAST = 0.08  # of what it shows; less is a meter out of its class, to be seen at its next check
+LOSS_LEAST = 1.2e-3  # of the load
 GAIN_FREE = 5.0
 LEFT = 0.5  # a slow meter leaves no more than this share of what was restless
 UNMETERED_FREE = 10.0  # times the prior's width
 COMMON_DAY_W, COMMON_MEAN_W = 5.0, 7.5  # unmetered load per sub-meter that a house may have: by day, over 24 h
 LEVEL_Z = 3.0
+LIFE_LEAST = 4e-3  # of the load: a restless residual without unmetered energy is a gap that was badly bridged
 RESTLESS_SHARE = 2.5e-3  # of the load, by the quarter of the day; honest buildings stay below 7e-4
 
 
@@ -40,13 +43,16 @@ def honest_building(rows: ZoneRows, fresh: Callable[[], LossModel], rough_w2h: f
     suspect = int(np.argmax(gains))
     if gains[suspect] > GAIN_Z:
         slow, left = _fit(rows, fresh(), suspect=suspect)
-        if left < LEFT * scatter:
+        gain = float(slow.x[1 + COMMON + suspect])
+        worth_w = gain * float(rows.subs_wh[:, suspect].mean()) / slow.hours
+        if left < LEFT * scatter and gain > GAIN_LEAST and worth_w > LOSS_LEAST * slow.load_w:
             reference = slow.x.copy()
             reference[1 : 1 + HOURS] = np.clip(reference[1 : 1 + HOURS], 0.0, COMMON_DAY_W)
             reference[1 + COMMON + suspect] = 0.0
             return reference
     fit, _ = _fit(rows, fresh(), noise_wh2=scatter)
-    restless = rough_w2h / BLOCK_H > (RESTLESS_SHARE * fit.load_w) ** 2
+    unmetered_w = float(fit.x[1 : 1 + HOURS].mean() - BURDEN_W) * fit.count
+    restless = rough_w2h / BLOCK_H > (RESTLESS_SHARE * fit.load_w) ** 2 and unmetered_w > LIFE_LEAST * fit.load_w
     if not restless and not _unhouselike(fit):
         return None
     reference = fit.x.copy()
