@@ -40,9 +40,10 @@ BLOCK_DAYS = 28
 PRIOR_SHARE = 5e-4  # standard deviation of a day's unexplained power, as a share of load, before we know better
 PRIOR_DAYS = 6.0
 FLOOR_SHARE = 5e-4  # below it a theft cannot be told from class drift
+FLOOR_QUARTER_SHARE = 1e-3  # the same, of the mean over 24 h, for what shows in one quarter of the day only
 # Stretch of the Gaussian quantile by what the finding rests on: days of all day, hours of all day, days of one quarter,
 # one quarter of one day. Missed polls and late reads make short stretches heavy-tailed.
-TAIL_DAYS, TAIL_HOURS, TAIL_QUARTERS, TAIL_QUARTER = 1.15, 1.6, 1.35, 2.4
+TAIL_DAYS, TAIL_HOURS, TAIL_QUARTERS, TAIL_QUARTER = 1.15, 1.75, 1.35, 3.0
 _STEP = 0.4  # share of the weather's variance by which two successive days differ
 _WALK_SHARE = 0.16  # variance that the level gains in a month, in units of the weather's
 
@@ -91,6 +92,11 @@ class Finding:
     near_h: float
     far_h: float
     share: float
+
+    @property
+    def floor_share(self) -> float:
+        """Share of the load below which this finding is not told."""
+        return FLOOR_QUARTER_SHARE if self.share < 1 else FLOOR_SHARE
 
     @property
     def excess(self) -> float:

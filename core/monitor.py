@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from core import _balance
 from core.alarm import Alarm, Posterior, Settings, ZoneSpec
 from core.attribute import Attribution, Onset, Rows, attribute
-from core.detect import BLOCKS, FLOOR_SHARE, Finding, Noise, learn_noise, search_all_day, search_block
+from core.detect import BLOCKS, Finding, Noise, learn_noise, search_all_day, search_block
 from core.evidence import Evidence, LossKind, Residual, Suspect
 from core.features import FEATURES, Loss
 from core.history import History
@@ -189,11 +189,14 @@ class ZoneMonitor:
     def _daily(self, at_s: float) -> list[Evidence]:
         """Absorb what has aged in peace, judge the kept rows anew, learn the noise, look at what was always there."""
         history = self.history
-        if self.absorbed == 0 and not self.alarms:
+        # The first day tells the load roughly, the days until the first judgement tell it well: then it is fixed.
+        first_days = history.first == 0 and history.count == START_DAYS[0] * self.day_rows
+        if (self.absorbed == 0 or first_days) and not self.alarms:
             rows = history.rows(history.first, history.count)
             load_w = float(np.mean(rows.main_wh)) / self.row_h
             if load_w > 0:
                 self.model = self._fresh_model(load_w)
+                self.absorbed = 0
         if not self.alarms:
             lag = min(round(self.settings.guard_days * self.day_rows), (history.count - self.quiet_from) // 2)
             until = (history.count - lag) // self.day_rows * self.day_rows
@@ -269,7 +272,7 @@ class ZoneMonitor:
             return []
         for sign in (1.0, -1.0):
             found = self._find(sign, mark)
-            if found is None or found.excess < 1.0 or found.power_w * found.share < FLOOR_SHARE * self._load_w():
+            if found is None or found.excess < 1.0 or found.power_w * found.share < found.floor_share * self._load_w():
                 continue
             return self._raise(sign, found, at_s)
         return []
