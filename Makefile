@@ -5,7 +5,8 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help build test lint format demo deb clean bench-dlms bench-core bench-detection bench-train proof-kill bench-link fuzz
+.PHONY: help build test lint format demo deb clean soak fuzz proof-kill proof-utility
+.PHONY: bench-agent bench-core bench-detection bench-dlms bench-link bench-train bench-utility
 
 help: ## List the targets
 	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -71,10 +72,8 @@ bench-dlms: build ## Reading meters: wire efficiency, codec beside two other sta
 fuzz: build ## Feed the parsers arbitrary octets (SECONDS=600)
 	$(PY) tests/fuzz/fuzz.py --seconds $(or $(SECONDS),600)
 
-.PHONY: bench-utility
 bench-utility: build ## Ingest rate through a real broker into SQLite and MariaDB; fleet views
 	$(PY) tests/bench/bench_utility.py
 
-.PHONY: proof-utility
 proof-utility: build ## kill -9 the ingest 40 times in a row, into SQLite and MariaDB
 	CHECKMETER_KILLS=40 $(PY) -m pytest tests/utility/test_faults.py -q -k again_and_again --timeout 600
