@@ -60,6 +60,7 @@ def meter_spec(meter: Meter, *, main: bool) -> MeterSpec:
         authentication_key=None if meter.authentication_key is None else read_key(meter.authentication_key),
         encryption_key=None if meter.encryption_key is None else read_key(meter.encryption_key),
         system_title=None if meter.system_title is None else bytes.fromhex(meter.system_title),
+        ciphering=meter.ciphering,
         min_gap_s=meter.min_gap_s,
         single_association=meter.single_association,
         with_list=meter.with_list,

@@ -95,6 +95,9 @@ class Meter(_Table, frozen=True, kw_only=True):
     authentication_key: Annotated[Secret | None, about("HLS: path or credential:NAME of a key in hex.")] = None
     encryption_key: Annotated[Secret | None, about("HLS: path or credential:NAME of a key in hex.")] = None
     system_title: Annotated[Hex16 | None, about("Ours towards this meter, 16 hex digits.")] = None
+    ciphering: Annotated[
+        Literal["global", "dedicated", "general"], about("Form of ciphered APDUs: glo-, ded- or general-glo-ciphering.")
+    ] = "global"
     min_gap_s: Annotated[NotNegative, about("Pause between requests; some meters reboot when polled fast.")] = 0.0
     single_association: Annotated[bool, about("The line bears one open association at a time.")] = False
     with_list: Annotated[bool, about("The meter answers a GET with a list of registers.")] = True
