@@ -129,7 +129,7 @@ def clocks_apart(registers: Registers) -> list[str]:
     """A line for each meter whose clock is off by more than CLOCK_LIMIT_S."""
     return [
         f"{meter}: its clock is {abs(offset):.0f} s {'fast' if offset > 0 else 'slow'}; "
-        f"set it with `checkmeter clock {meter} --set`"
+        f"set it with `checkmeter clock SITE.toml {meter} --set`"
         for meter, offset in sorted(registers.clock_offset_s.items())
         if abs(offset) > CLOCK_LIMIT_S
     ]

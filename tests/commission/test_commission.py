@@ -94,7 +94,7 @@ def test_clocks_apart_are_told_with_the_command_that_mends_them() -> None:
     found.clock_offset_s = {"main": 2.0, "flat-1": -3600.0}
     (line,) = clocks_apart(found)
     assert line.startswith("flat-1: its clock is 3600 s slow")
-    assert "checkmeter clock flat-1 --set" in line
+    assert "checkmeter clock SITE.toml flat-1 --set" in line
 
 
 def test_from_the_store_of_the_running_service(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
