@@ -62,7 +62,7 @@ def read_history(db: sqlite3.Connection, since_s: float, until_s: float, meters:
     )
     wanted = list(meters)
     found = []
-    for time_s, key, wh, sd_wh in rows.fetchall():
+    for time_s, key, wh, sd_wh in rows:
         there = columns[key]
         values, errors = np.frombuffer(wh, "<f8"), np.frombuffer(sd_wh, "<f4").astype(np.float64)
         if there != wanted:

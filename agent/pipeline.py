@@ -132,15 +132,23 @@ class Pipeline:
         for zone in config.zone:
             most[zone.main] = max(most[zone.main], LIMIT_W * len(zone.subs))
         exporting = {m for zone in config.zone for m in zone.export}
-        self._aligner = Aligner(
-            [
-                MeterSpec(m, known[m].resolution_wh, known[m].accuracy_class, most[m], m in exporting)
-                for m in self.meters
-            ],
-            self.interval_s,
-        )
+        self._specs = [
+            MeterSpec(m, known[m].resolution_wh, known[m].accuracy_class, most[m], m in exporting) for m in self.meters
+        ]
+        self._scorer = scorer
+        self._aligner = Aligner(self._specs, self.interval_s)
+        self._zones = self._fresh_zones()
+        self._tree = zones.nesting({zone.id: (zone.main, frozenset(zone.subs)) for zone in config.zone})
+        self._open: dict[str, float] = {}  # W lost in each zone with a latched loss that was told
+        self.counted: dict[str, int] = {flag.name or "": 0 for flag in Flag}
+        self._site = zlib.crc32(msgspec.json.encode([config.meter, config.zone, self.interval_s]))
+
+    def _fresh_zones(self) -> list[_Zone]:
+        """The zones of the site file with monitors that have seen nothing."""
+        config = self._config
+        known = {m.id: m for m in config.meter}
         place = {m: j for j, m in enumerate(self.meters)}
-        self._zones = [
+        return [
             _Zone(
                 ZoneMonitor(
                     ZoneSpec(
@@ -157,17 +165,13 @@ class Pipeline:
                         config.detection.guard_days,
                         offset_s(config.site.timezone),
                     ),
-                    scorer=scorer,
+                    scorer=self._scorer,
                 ),
                 np.array([place[m] for m in (zone.main, *zone.subs)], np.int32),
                 np.array([1.0, *(-1.0 if m in zone.minus else 1.0 for m in zone.subs)]),
             )
             for zone in config.zone
         ]
-        self._tree = zones.nesting({zone.id: (zone.main, frozenset(zone.subs)) for zone in config.zone})
-        self._open: dict[str, float] = {}  # W lost in each zone with a latched loss that was told
-        self.counted: dict[str, int] = {flag.name or "": 0 for flag in Flag}
-        self._site = zlib.crc32(msgspec.json.encode([config.meter, config.zone, self.interval_s]))
 
     @property
     def unusable(self) -> dict[str, int]:
@@ -283,19 +287,34 @@ class Pipeline:
             values |= {f"{n}.{name}": value for name, value in zone.monitor.pack().items()}
         return state.pack(values)
 
+    def _unpack(self, checkpoint: bytes) -> dict[str, Any]:
+        values = state.unpack(checkpoint)
+        if values.get("version") != VERSION or values.get("site") != self._site:
+            raise ValueError("the checkpoint belongs to another site file or version")
+        return values
+
+    def needed_from_s(self, checkpoint: bytes) -> float:
+        """The time of the oldest stored row that `restore` needs.
+
+        Raises:
+            ValueError: as `restore`.
+        """
+        values = self._unpack(checkpoint)
+        rows = max(values[f"{n}.count"] - values[f"{n}.first"] for n in range(len(self._zones)))
+        return float(values["next_s"] - (rows + 1.5) * self.interval_s)
+
     def restore(self, checkpoint: bytes, history: Sequence[HistoryRow]) -> None:
         """Go on where `checkpoint` was made; `history` are the stored rows up to it (more is ignored).
 
         Raises:
-            ValueError: the checkpoint belongs to another site file or version; start fresh and say so.
+            ValueError: the checkpoint belongs to another site file or version; start fresh and say so. Nothing is
+                changed then.
         """
-        values = state.unpack(checkpoint)
-        if values.get("version") != VERSION or values.get("site") != self._site:
-            raise ValueError("the checkpoint belongs to another site file or version")
+        values = self._unpack(checkpoint)
+        fresh, aligner = self._fresh_zones(), Aligner(self._specs, self.interval_s)
         step_s, next_s = self.interval_s, values["next_s"]
         kept = [row for row in history if row.time_s < next_s - 0.5 * step_s]
-        parts = []
-        for n, zone in enumerate(self._zones):
+        for n, zone in enumerate(fresh):
             first, count = values[f"{n}.first"], values[f"{n}.count"]
             wanted = kept[max(0, len(kept) - (count - first) - 1) :]
             booked = np.array([row.wh for row in wanted])
@@ -308,16 +327,16 @@ class Pipeline:
                 ends = np.concatenate([ends[-count:][:1] - step_s, ends[-count:]])
             if len(ends) != count - first + 1 or np.any(np.abs(np.diff(ends) - step_s) > 1e-3):
                 raise ValueError("the stored rows have a hole or are too few")
-            parts.append(zone.rows(self._aligner.rebuild(ends, booked, error)))
-        for n, (zone, (rows, missed, read)) in enumerate(zip(self._zones, parts, strict=True)):
+            rows, missed, read = zone.rows(aligner.rebuild(ends, booked, error))
             prefix = f"{n}."
             zone.monitor.restore(
                 {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}, rows, missed, read
             )
+        aligner.next_s = next_s
+        for name in aligner.state:
+            aligner.state[name][:] = values[f"aligner.{name}"]
+        self._zones, self._aligner = fresh, aligner
         self.counted, self._open = values["counted"], values["open"]
-        self._aligner.next_s = next_s
-        for name in self._aligner.state:
-            self._aligner.state[name][:] = values[f"aligner.{name}"]
 
 
 def offset_s(timezone: str) -> float:

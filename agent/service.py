@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from agent import logging_setup, models, sdnotify, wire
+from agent import exits, logging_setup, models, sdnotify, wire
 from agent.alerts import AlertBook, Condition
 from agent.backend import Backend, InForce, Wish
 from agent.collector import Collector
@@ -31,7 +31,7 @@ from agent.pipeline import Pipeline
 from agent.publisher import Publisher
 from agent.sdnotify import Heartbeat
 from agent.store import Store
-from agent.vitals import ProcessUse, Snapshot
+from agent.vitals import ProcessUse, Snapshot, hold_little
 from agent.worker import Batch, CaughtUp, Worker
 from core.model import CompactModel, ModelRefused
 from firmware_io.clock import Clock
@@ -164,6 +164,11 @@ class Agent:
                 self._inbox.put_nowait(Batch(conditions=(condition,)))
 
     # -- what can be seen ---------------------------------------------------------------------------------------------
+
+    @property
+    def failed(self) -> bool:
+        """Whether the pipeline cannot go on in this process."""
+        return self._worker.failed
 
     def heartbeats(self) -> list[Heartbeat]:
         """Of all threads that must make progress."""
@@ -308,12 +313,13 @@ class Signals:
 
 
 def run(site_file: Path, clock: Clock) -> int:
-    """Run until SIGTERM or SIGINT; SIGHUP reads the site file again. The exit code.
+    """Run until SIGTERM or SIGINT, or until a step fails; SIGHUP reads the site file again. The exit code.
 
     Raises:
         ConfigError: the site file is wrong at the start. One that is wrong at a reload is told and left unused.
         StoreBusy: another agent owns the store.
     """
+    hold_little()
     signals = Signals()
     in_force = InForce(site_file, clock, time.monotonic)
     config, sha256 = in_force.load()
@@ -337,6 +343,9 @@ def run(site_file: Path, clock: Clock) -> int:
             finally:
                 doors.close()
                 agent.stop()
+            if agent.failed:
+                log.error("ended for a new start from the last commit")
+                return exits.SOFTWARE
             if renewed is None:
                 log.info("stopped")
                 return 0
@@ -369,7 +378,7 @@ def _watch(
             if isinstance(listener, socket.socket):
                 doors.serve(listener, agent.snapshot)
         caught = signals.take()
-        if caught & {signal.SIGTERM, signal.SIGINT}:
+        if caught & {signal.SIGTERM, signal.SIGINT} or agent.failed:
             return None
         if signal.SIGHUP in caught and (renewed := reload()) is not None:
             return renewed

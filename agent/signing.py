@@ -3,6 +3,8 @@
 It owns the octets that are signed and the names of keys. What is signed is `checkmeter/v1/{purpose}`, a line feed, and
 the octets of `payload` as they stand: the purpose keeps a signed command from passing as a configuration, and since the
 text itself is carried, no canonical form of JSON has to be agreed on.
+
+The cryptography library is imported where a key is at hand: it costs a gateway without keys 8 MB of memory.
 """
 
 from __future__ import annotations
@@ -10,21 +12,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
-
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-    load_pem_public_key,
-)
+from typing import TYPE_CHECKING, Literal
 
 from agent.toml_tables import ConfigError
 from agent.wire import Signed, decode
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 Purpose = Literal["command", "config", "model"]
 
@@ -35,6 +29,8 @@ class Unauthorised(Exception):
 
 def key_id(key: Ed25519PublicKey) -> str:
     """The name of a key on the wire: the first 16 hex digits of the SHA-256 of its 32 octets."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
     return hashlib.sha256(key.public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()[:16]
 
 
@@ -85,6 +81,8 @@ class KeyRing:
         key = self._keys.get(message.key)
         if key is None:
             raise Unauthorised(f"key {message.key} may not sign here")
+        from cryptography.exceptions import InvalidSignature
+
         try:
             key.verify(bytes.fromhex(message.signature), signed_octets(purpose, message.payload))
         except (InvalidSignature, UnicodeEncodeError):
@@ -94,6 +92,9 @@ class KeyRing:
 
 def make() -> tuple[bytes, bytes]:
     """A new pair: the private and the public key as PEM."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
     key = Ed25519PrivateKey.generate()
     return (
         key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
@@ -108,6 +109,10 @@ def read_public(path: Path) -> Ed25519PublicKey:
         OSError: it cannot be read.
         ValueError: it is no Ed25519 key.
     """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
     content = path.read_bytes()
     try:
         if b"PRIVATE KEY" in content:
@@ -127,6 +132,10 @@ def read_private(path: Path) -> Ed25519PrivateKey:
         OSError: it cannot be read.
         ValueError: it is no such key.
     """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
     try:
         key = load_pem_private_key(path.read_bytes(), None)
     except (ValueError, TypeError, UnsupportedAlgorithm):

@@ -101,6 +101,7 @@ class Worker:
         self._blocks: deque[tuple[NDArray[np.float64], NDArray[np.float64], bool]] = deque()
         self._stop = threading.Event()
         self._known_s = float("-inf")  # the last boundary that the pipeline knows from before
+        self.failed = False  # a step failed, and the thread has ended
         self.heartbeat = Heartbeat("pipeline", 60.0)
         self.view = View()
 
@@ -112,33 +113,45 @@ class Worker:
         A checkpoint that cannot be used (another site file, a newer version) costs no history: the stored registers
         go through the pipeline again.
         """
-        meters = self._pipeline.meters
-        history = self._store.history(float("-inf"), float("inf"), meters)
+        meters, history = self._pipeline.meters, []
         saved, alerts = self._store.checkpoint("pipeline"), self._store.checkpoint("alerts")
         if alerts is not None:
             try:
                 self._book.restore(alerts)
             except ValueError as e:
                 log.warning("open alerts could not be taken over: %s", e)
-        if history:
-            self._known_s = history[-1].time_s
+        refusal = None
         if saved is not None:
             try:
+                history = self._store.history(self._pipeline.needed_from_s(saved), float("inf"), meters)
                 self._pipeline.restore(saved, history)
             except ValueError as e:
-                log.warning("the detector starts anew from %d stored rows: %s", len(history), e)
-                saved = None
-        if saved is None and history:
-            times_s = np.array([row.time_s for row in history])
-            self._queue(times_s, np.ascontiguousarray([row.wh for row in history]), again=True)
+                refusal = e
+        if saved is None or refusal is not None:
+            history = self._store.history(float("-inf"), float("inf"), meters)
+            if refusal is not None:
+                log.warning("the detector starts anew from %d stored rows: %s", len(history), refusal)
+            if history:
+                times_s = np.array([row.time_s for row in history])
+                self._queue(times_s, np.ascontiguousarray([row.wh for row in history]), again=True)
         self.view = View(alerts=self._book.active(self._clock.now()).alerts)
-        return self._known_s if history else None
+        if not history:
+            return None
+        self._known_s = history[-1].time_s
+        del history
+        give_back()
+        return self._known_s
 
     # -- run ----------------------------------------------------------------------------------------------------------
 
     def run(self, stop: threading.Event) -> None:
         """Take what comes until `stop` is set and the queue is empty. Stored rows not yet worked off are not lost:
-        the meters, or the store, still have them at the next start."""
+        the meters, or the store, still have them at the next start.
+
+        A step that fails is the last one: book and pipeline may then know what the store does not (an alert that is
+        open and was never sent), and the buses have said what changed only once. Only a new start from the last
+        commit has all of it again; whoever runs this thread sees `failed` and makes one.
+        """
         self._stop = stop
         while True:
             stopping = stop.is_set()
@@ -147,8 +160,9 @@ class Worker:
             try:
                 self.take(items)
             except Exception:
-                # A bug must not stop the reading of meters for good: say it, and let the watchdog's owner decide.
-                log.exception("a step failed; its %d batches are left out", len(items))
+                log.exception("a step failed; only a new start from the last commit can go on")
+                self.failed = True
+                return
             if stopping and not items:
                 return
 

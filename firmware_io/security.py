@@ -14,8 +14,6 @@ import hmac
 from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeAlias
 
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from firmware_io.axdr import decode_length, encode_length
 from firmware_io.errors import LocalProtocolError, SecurityError
 
@@ -74,6 +72,9 @@ class _Key:
     def __init__(self, encryption: bytes, authentication: bytes) -> None:
         if len(encryption) != KEY_OCTETS or len(authentication) != KEY_OCTETS:
             raise LocalProtocolError(f"suite 0 has keys of {KEY_OCTETS} octets")
+        # Here, not above: 8 MB of memory that a building without ciphered meters does not need.
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
         self._gcm = AESGCM(encryption)
         self._authentication = authentication
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import threading
 
+import numpy as np
 import pytest
 
-from agent.pipeline import Pipeline
-from agent.worker import PORTION_ROWS, Batch
+from agent.pipeline import Pipeline, Step
+from agent.store import Store
+from agent.worker import PORTION_ROWS, Worker
+from core import state
 
 SILENCE = '[[simulation.fault]]\nkind = "silence"\nmeter = "flat-2"\nonset = "+10m"\nuntil = "+2h"\n'
+THEFT = '[[simulation.theft]]\nkind = "bypass"\nmeter = "flat-2"\nonset = "-5d"\n'
 
 
 def raised(rig) -> list[tuple[str, str, int]]:
@@ -87,17 +92,66 @@ def test_a_stop_in_the_middle_of_a_first_start_loses_nothing(make_rig) -> None:
     assert all(later - earlier == 900 for earlier, later in itertools.pairwise(rows))
 
 
-def test_a_step_that_fails_is_loud_and_the_next_one_works(
+def test_an_alert_that_was_raised_but_not_committed_arrives_once_under_the_same_id(
     make_rig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rig = make_rig()
-    rig.catch_up()
-    rig.thread.cycle(rig.stop)
-    rig.stop.set()
+    rig = make_rig(THEFT, history_days=24, flats=6)
+    rig.thread.catch_up(rig.stop, None)
+    losses = []
+    commit = Worker._commit
+
+    def fail_at_the_first_loss(worker: Worker, step: Step, *rest: object) -> None:
+        losses.extend(event.data for event in step.alerts)
+        if losses:
+            raise ZeroDivisionError
+        commit(worker, step, *rest)
+
     with monkeypatch.context() as broken:
-        broken.setattr(Pipeline, "step", lambda *_: 1 / 0)
-        rig.worker.run(rig.stop)
+        broken.setattr(Worker, "_commit", fail_at_the_first_loss)
+        rig.worker.run(threading.Event())  # the failed step ends it, nobody else
+    assert rig.worker.failed
     assert "a step failed" in caplog.text
-    rig.inbox.put_nowait(Batch())
-    rig.worker.run(rig.stop)
-    assert rig.inbox.empty()
+    lost = losses[0]
+    assert lost.state == "raised"
+    assert lost.revision == 1
+    assert [alert.alert_id for alert in rig.book.active(0.0).alerts] == [lost.alert_id]  # open in memory,
+    assert rig.events() == []  # and on the way to nobody
+    rig.restart()
+    assert rig.worker.view.alerts == []
+    rig.catch_up()
+    rig.cycles(20)
+    told = [e.data for e in rig.events() if e.type == "checkmeter.alert.v1" and e.data.state == "raised"]
+    assert [alert.alert_id for alert in told] == [lost.alert_id]
+    assert told[0].onset == lost.onset
+
+
+def test_a_failed_step_keeps_nothing_of_a_condition_that_was_not_told(
+    make_rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The buses say a change once: it is a new start, with new buses, that says it again."""
+    rig = make_rig(SILENCE)
+    rig.catch_up()
+    with monkeypatch.context() as broken:
+        broken.setattr(Store, "commit", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            rig.cycles(60)
+    assert raised(rig) == []
+    rig.restart()
+    rig.catch_up()
+    rig.cycles(60)
+    assert [said for said, _, _ in raised(rig)] == ["raised"]
+
+
+def test_a_checkpoint_that_turns_out_unusable_halfway_changes_nothing(make_rig) -> None:
+    rig = make_rig(history_days=10)
+    rig.catch_up()
+    history = rig.store.history(-math.inf, math.inf, rig.pipeline.meters)
+    values = state.unpack(rig.store.checkpoint("pipeline"))
+    fresh = Pipeline(rig.config, rig.book)
+    before = fresh._checkpoint()
+    for name in ("0.x", "aligner.spread"):
+        with pytest.raises(ValueError, match="broadcast"):
+            fresh.restore(state.pack({**values, name: np.zeros(3)}), history)
+    assert fresh._checkpoint() == before
+    fresh.restore(state.pack(values), history)
+    assert fresh._checkpoint() == rig.store.checkpoint("pipeline")
