@@ -5,12 +5,13 @@ of one balance, cumulative at row boundaries, with the variance of each boundary
 
 The unexplained mean power of a bin is  d = W * [bin lies after the onset] + level + weather + roughness + errors:
 boundary errors (known variance, shared by neighbouring bins), the level's own uncertainty under the loss model, an
-Ornstein-Uhlenbeck process of some days (temperature drift of the meters and the copper), a slow walk, and noise whose
-power falls with the bin's length. Under this covariance C the log-likelihood ratio of a constant theft since onset k
-is z_k^2 / 2 with z_k = f_k' C^-1 d / sqrt(f_k' C^-1 f_k); the largest z_k over its threshold raises the alarm and its
-k is the onset (Willsky & Jones 1976; window-limited as in Lai 1995). Bins are fine near now (hours) and coarse far
-back (days), up to 56 days. The same is done for each quarter of the day alone, day by day: a theft in the evenings
-only is four times as large there.
+Ornstein-Uhlenbeck process of some days (temperature drift of the meters and the copper), a slow walk, noise whose
+power falls with the bin's length, and for each flat the copper that its own power costs beyond the common estimate:
+its place along the riser is unknown, and a car that is charged from now on is no theft. Under this covariance C the
+log-likelihood ratio of a constant theft since onset k is z_k^2 / 2 with z_k = f_k' C^-1 d / sqrt(f_k' C^-1 f_k); the
+largest z_k over its threshold raises the alarm and its k is the onset (Willsky & Jones 1976; window-limited as in Lai
+1995). Bins are fine near now (hours) and coarse far back (days), up to 56 days. The same is done for each quarter of
+the day alone, day by day: a theft in the evenings only is four times as large there.
 
 False alarms. Gaussian thresholds are wrong by a factor of two and more on real loads, so (a) the size of the weather
 term and of the roughness is that of the building's own guarded residuals (a robust variance with a class prior of a
@@ -194,6 +195,7 @@ def search_all_day(
     booked_wh: Floats,
     boundary_wh2: Floats,
     lost_wh2: Floats,
+    copper_wh: Floats,
     row_h: float,
     noise: Noise,
     rate: float,
@@ -202,7 +204,8 @@ def search_all_day(
     """Look for an onset in the last 56 days of all-day power.
 
     booked_wh [T + 1]: cumulative unexplained energy at boundaries, boundary_wh2 [T + 1] its variance; lost_wh2 [T + 1]:
-    cumulative variance of energy that was lost for good.
+    cumulative variance of energy that was lost for good; copper_wh [T, N]: standard deviation of each row's copper
+    loss that is each flat's own, the same error from row to row.
     """
     last = len(booked_wh) - 1
     ages = [a for a in AGES_H if a % row_h == 0 and a / row_h <= last]
@@ -214,6 +217,8 @@ def search_all_day(
     power = -np.diff(booked_wh[at]) / length
     corr, since = _weather(ages_h, 0.0)
     cov = noise.weather_w2 * corr + noise.walk_w2_h * since + noise.level_w2
+    own = np.add.reduceat(copper_wh, at[:0:-1])[::-1] / length[:, None]
+    cov += own @ own.T
     v = boundary_wh2[at]
     n = np.arange(len(power))
     cov[n, n] += (v[:-1] + v[1:] - np.diff(lost_wh2[at])) / length**2 + noise.rough_w2h / length
@@ -228,6 +233,7 @@ def search_block(
     booked_wh: Floats,
     boundary_wh2: Floats,
     lost_wh2: Floats,
+    copper_wh: Floats,
     row_h: float,
     noise: Noise,
     rate: float,
@@ -243,12 +249,14 @@ def search_block(
     ages_h = tuple(24.0 * k for k in range(days + 1))
     corr, since = _weather(ages_h, float(BLOCK_H))
     cov = noise.weather_w2 * corr + noise.walk_w2_h * since + noise.level_w2 + noise.quarter_w2
+    own = copper_wh[ends[:, None] - 1 - np.arange(rows)].mean(axis=1) / row_h
+    cov += own @ own.T
     # A block wanders against the day: what its own past shows, with the day's variance as prior.
     steps = np.diff(power[min(14, days // 2) :]) ** 2
     if len(steps) > 3:
         steps = np.minimum(steps, 9 * np.median(steps))
-    own = (PRIOR_DAYS * noise.rough_w2h / BLOCK_H + float(steps.sum()) / 2) / (PRIOR_DAYS + len(steps))
+    rough = (PRIOR_DAYS * noise.rough_w2h / BLOCK_H + float(steps.sum()) / 2) / (PRIOR_DAYS + len(steps))
     n = np.arange(days)
     lost = lost_wh2[ends] - lost_wh2[ends - rows]
-    cov[n, n] += (boundary_wh2[ends] + boundary_wh2[ends - rows] + lost) / BLOCK_H**2 + own
+    cov[n, n] += (boundary_wh2[ends] + boundary_wh2[ends - rows] + lost) / BLOCK_H**2 + rough
     return _search(power, cov, ages_h, 1 / BLOCKS, rate, sign, noise.days)

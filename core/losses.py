@@ -7,6 +7,7 @@ The residual of a row is  y = M - sum(R_i) = phi . x + tap + boundary errors,  w
 
     hour 0..23  unmetered load per sub-meter by hour of day, W: the meters' own burden (0.3-1.2 W each) and common load
     copper      share of a nominal load lost in the risers, growing with the square of the power (0.7-2 %)
+    own         the same of what each flat's power loses alone: it is not spread over three phases, see `own_wh`
     main        gain error of the main meter, prior from its accuracy class
     warm, cool  the gain's daily temperature cycle (cosine and sine), common to the building
     weather     the gain's wander with the weather: an Ornstein-Uhlenbeck process of some days
@@ -34,13 +35,16 @@ from core import _balance
 Floats = NDArray[np.float64]
 
 HOURS = 24
-COPPER, MAIN, WARM, COOL, WEATHER, DELAY = range(HOURS, HOURS + 6)
-COMMON = HOURS + 6  # coefficients before the gains
+COPPER, OWN, MAIN, WARM, COOL, WEATHER, DELAY = range(HOURS, HOURS + 7)
+COMMON = HOURS + 7  # coefficients before the gains
 
 BURDEN_W = 0.75  # per sub-meter, IEC 62053-61 allows 2 W; electronic meters take 0.3-1.2 W
 UNMETERED_SD_W = 6.0  # common load per sub-meter nobody told us of: its level,
 UNMETERED_HOUR_SD_W = 2.0  # and each hour around it
 COPPER_MEAN, COPPER_SD = 0.0135, 0.005
+OWN_MEAN, OWN_SD = 0.010, 0.010  # 0 where every flat has three phases and a riser of its own
+OWN_FACTOR = 4.5  # one phase instead of three; a riser that tapers: what lies behind a flat shares only half of it
+OWN_LIMIT_W = 15_000.0  # more is the end of a gap, not a load of one phase
 CLASS_TO_SD = 0.005  # a meter of class c: standard deviation c * 0.5 %
 TEMPERATURE_SD = 3e-4  # daily cycle of the common gain
 WEATHER_SD, WEATHER_H = 2.6e-4, 108.0
@@ -114,6 +118,7 @@ class LossModel:
         self.sd = np.zeros(size)
         self.sd[:HOURS] = math.hypot(UNMETERED_SD_W, UNMETERED_HOUR_SD_W)
         self.sd[COPPER] = COPPER_SD
+        self.sd[OWN] = OWN_SD
         self.sd[MAIN] = CLASS_TO_SD * main_class
         self.sd[WARM] = self.sd[COOL] = TEMPERATURE_SD
         self.sd[WEATHER] = WEATHER_SD
@@ -122,10 +127,12 @@ class LossModel:
         self.mean = np.zeros(size)
         self.mean[:HOURS] = BURDEN_W
         self.mean[COPPER] = COPPER_MEAN
+        self.mean[OWN] = OWN_MEAN
         self.mean[DELAY] = DELAY_S
         self._walk = np.zeros(size)
         self._walk[:HOURS] = HOUR_WALK_W**2 / SEASON_H
         self._walk[COPPER] = COPPER_WALK**2 / SEASON_H
+        self._walk[OWN] = COPPER_WALK**2 / SEASON_H
         self._walk[MAIN] = MAIN_WALK**2 / SEASON_H
         self._walk[COMMON:] = GAIN_WALK**2 / SEASON_H
         self._keep = np.ones(size)
@@ -144,6 +151,7 @@ class LossModel:
         phi[np.arange(len(rows)), (day_s // 3600).astype(np.int64)] = self.count * self.hours
         main = rows.main_wh
         phi[:, COPPER] = main * main / (self.load_w * self.hours)
+        phi[:, OWN] = self.own_wh(rows).sum(axis=1)
         angle = 2 * np.pi * day_s / 86_400.0
         phi[:, MAIN] = main
         phi[:, WARM] = main * np.cos(angle)
@@ -151,6 +159,23 @@ class LossModel:
         phi[:, WEATHER] = main
         phi[:, COMMON:] = rows.subs_wh
         return phi
+
+    def own_wh(self, rows: ZoneRows) -> Floats:
+        """What a flat's own power loses in the riser [T, N], Wh per unit of OWN.
+
+        A flat on one phase, k-th of n along a riser, loses 9 k / n^2 of the share that an even load of all loses, by
+        the square of its power: a car or a heater costs ten times what the square of the building's power tells.
+        How far along each flat is nobody knows: its own coefficient scatters by OWN_SD around the common one.
+        """
+        limit = OWN_LIMIT_W * self.hours
+        used = np.clip(rows.subs_wh, -limit, limit)
+        own: Floats = used * used * (OWN_FACTOR / (self.load_w * self.hours))
+        return own
+
+    def scatter_wh2(self, rows: ZoneRows) -> Floats:
+        """Variance of each row's energy because flats lie differently far along the riser [T]."""
+        scatter: Floats = OWN_SD**2 * np.square(self.own_wh(rows)).sum(axis=1)
+        return scatter
 
     def late(self, rows: ZoneRows) -> Floats:
         """What a second of read delay leaves out at each row's end, Wh."""
@@ -166,7 +191,7 @@ class LossModel:
             self.design(rows),
             np.ascontiguousarray(rows.residual_wh),
             np.ascontiguousarray(rows.boundary_wh2),
-            (MISFIT * rows.main_wh) ** 2 + jumps_wh2(rows, gap_before_wh2),
+            (MISFIT * rows.main_wh) ** 2 + self.scatter_wh2(rows) + jumps_wh2(rows, gap_before_wh2),
             hours,
             self._walk,
             self._keep,

@@ -25,7 +25,7 @@ from core.detect import BLOCKS, Finding, Noise, learn_noise, search_all_day, sea
 from core.evidence import Evidence, LossKind, Residual, Suspect
 from core.features import FEATURES, Loss
 from core.history import History
-from core.losses import WEATHER, LossModel, ZoneRows, jumps_wh2
+from core.losses import OWN_SD, WEATHER, LossModel, ZoneRows, jumps_wh2
 from core.scoring import Scorer, ZoneScores
 from core.sign_evidence import sign_log_ratios
 from core.signs import MeterSign, SignKind
@@ -43,6 +43,8 @@ FOLLOW_ANEW = (0.0, 1e12, 0.0, 0.0, 0.0)  # offset unknown, no outlier, no CUSUM
 SEGMENT = 64  # rows judged at once at most
 CONFIRM_H = 6.0
 CUSUM = 3  # its place in the state of the follower
+GAP_TAIL = 3.0  # what a flat used while it was not heard of is heavy-tailed: an oven is a rare, large miss
+SESSION_H = 3.0  # a car, an oven or a boiler runs so long
 FAST_SHARE = 0.02  # loss that the CUSUM between two searches looks for, as a share of load
 REVISIONS_H = (0.0, 3.0, 6.0, 12.0, 24.0, 48.0, 72.0, 120.0, 168.0, 240.0, 336.0, 480.0, 672.0)
 REVISION_H = 336.0  # and then
@@ -152,14 +154,16 @@ class ZoneMonitor:
             self._track,
             np.ascontiguousarray(rows.residual_wh - expected),
             np.ascontiguousarray(rows.boundary_wh2),
-            (DRIFT_SHARE * rows.main_wh) ** 2 + jumps_wh2(rows, history.gap_before(first)),
+            (DRIFT_SHARE * rows.main_wh) ** 2
+            + self.model.scatter_wh2(rows)
+            + jumps_wh2(rows, history.gap_before(first)),
             np.full(len(rows), FAST_SHARE * load_wh),
             OUTLIER,
             out,
         )
         booked, variance = history.booked(first, history.count)
         booked[1:] = out[:, 0]
-        variance[1:] = out[:, 1] + rows.gap_wh2
+        variance[1:] = out[:, 1] + GAP_TAIL**2 * rows.gap_wh2
 
     def _coefficients(self) -> Floats:
         """What is expected of the building: weather apart, which nobody can foretell."""
@@ -250,16 +254,20 @@ class ZoneMonitor:
         if stop - start < round(2 * BLOCK_H / self.row_h):
             return None
         booked, variance = history.booked(start, stop)
-        lost = np.concatenate([[0.0], np.cumsum(history.rows(start, stop).lost_wh2)])
+        rows = history.rows(start, stop)
+        copper = OWN_SD * self.model.own_wh(rows)
+        # Who else is on the phase at the time is another error of that size, anew each time a large load runs.
+        session = max(1.0, SESSION_H / self.row_h) * np.square(copper).sum(axis=1)
+        lost = np.concatenate([[0.0], np.cumsum(rows.lost_wh2 + session)])
         noise, rate = self.noise, self.settings.false_alarms_per_year
-        best = search_all_day(booked, variance, lost, self.row_h, noise, rate, sign)
+        best = search_all_day(booked, variance, lost, copper, self.row_h, noise, rate, sign)
         if best is not None and best.excess >= 1.0 and best.age_h <= CONFIRM_H:
-            before = search_all_day(booked[:-1], variance[:-1], lost[:-1], self.row_h, noise, rate, sign)
+            before = search_all_day(booked[:-1], variance[:-1], lost[:-1], copper[:-1], self.row_h, noise, rate, sign)
             if before is None or before.excess < best.excess:
                 best = before
         end_s = float(history.rows(stop - 1, stop).ends_s[0])
         if mark and end_s % (BLOCK_H * 3600) == 0:
-            block = search_block(booked, variance, lost, self.row_h, noise, rate, sign)
+            block = search_block(booked, variance, lost, copper, self.row_h, noise, rate, sign)
             if block is not None and (best is None or block.excess > best.excess):
                 best = block
         return best

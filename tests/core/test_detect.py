@@ -28,6 +28,11 @@ def unexplained(rng, days, weather_w=8.0, boundary_wh=30.0):
     return booked + rng.normal(0, boundary_wh, rows + 1), np.full(rows + 1, boundary_wh**2)
 
 
+def none(booked):
+    """No flat's own copper."""
+    return np.zeros((len(booked) - 1, 0))
+
+
 def steal(booked, from_row, power_w):
     rows = np.arange(len(booked))
     return booked + np.maximum(0, rows - from_row) * power_w * ROW_H
@@ -40,20 +45,22 @@ NOISE = Noise(weather_w2=64.0, level_w2=4.0, quarter_w2=4.0, rough_w2h=40.0, day
 def test_a_loss_is_found_with_its_onset_and_power(power_w, age_days):
     booked, variance = unexplained(np.random.default_rng(1), 60)
     onset = len(booked) - 1 - round(age_days * DAY)
-    found = search_all_day(steal(booked, onset, power_w), variance, np.zeros_like(booked), ROW_H, NOISE, 0.1)
+    found = search_all_day(
+        steal(booked, onset, power_w), variance, np.zeros_like(booked), none(booked), ROW_H, NOISE, 0.1
+    )
     assert found.excess > 1
     assert found.near_h <= age_days * 24 <= found.far_h
     assert found.young_h <= age_days * 24 <= found.old_h
     assert found.power_w == pytest.approx(power_w, abs=25)
-    assert search_all_day(booked, variance, np.zeros_like(booked), ROW_H, NOISE, 0.1).excess < 1
+    assert search_all_day(booked, variance, np.zeros_like(booked), none(booked), ROW_H, NOISE, 0.1).excess < 1
 
 
 def test_a_surplus_is_the_same_with_the_sign_turned():
     booked, variance = unexplained(np.random.default_rng(2), 60)
     less = steal(booked, len(booked) - DAY * 2, -100.0)
     lost = np.zeros_like(booked)
-    assert search_all_day(less, variance, lost, ROW_H, NOISE, 0.1, sign=-1.0).excess > 1
-    assert search_all_day(less, variance, lost, ROW_H, NOISE, 0.1, sign=1.0).excess < 1
+    assert search_all_day(less, variance, lost, none(booked), ROW_H, NOISE, 0.1, sign=-1.0).excess > 1
+    assert search_all_day(less, variance, lost, none(booked), ROW_H, NOISE, 0.1, sign=1.0).excess < 1
 
 
 def test_evenings_only_are_found_in_their_quarter_of_the_day_and_sooner():
@@ -63,11 +70,11 @@ def test_evenings_only_are_found_in_their_quarter_of_the_day_and_sooner():
     stolen = booked + np.cumsum(np.where(evenings, 220.0, 0.0) * ROW_H)
     noise = Noise(225.0, 4.0, 4.0, 40.0, 50)
     lost = np.zeros_like(booked)
-    block = search_block(stolen, variance, lost, ROW_H, noise, 0.1)
+    block = search_block(stolen, variance, lost, none(booked), ROW_H, noise, 0.1)
     assert block.excess > 1
     assert block.age_h == 48
     assert block.power_w == pytest.approx(220, abs=40)
-    assert block.excess > search_all_day(stolen, variance, lost, ROW_H, noise, 0.1).excess
+    assert block.excess > search_all_day(stolen, variance, lost, none(booked), ROW_H, noise, 0.1).excess
 
 
 def test_energy_lost_with_a_replaced_meter_is_no_finding():
@@ -75,8 +82,22 @@ def test_energy_lost_with_a_replaced_meter_is_no_finding():
     row = len(booked) - 20
     jump = booked + np.where(np.arange(len(booked)) >= row, 3000.0, 0.0)
     known = np.where(np.arange(len(booked)) >= row, 2000.0**2, 0.0)
-    assert search_all_day(jump, variance, np.zeros_like(booked), ROW_H, NOISE, 0.1).excess > 1
-    assert search_all_day(jump, variance, known, ROW_H, NOISE, 0.1).excess < 1
+    assert search_all_day(jump, variance, np.zeros_like(booked), none(booked), ROW_H, NOISE, 0.1).excess > 1
+    assert search_all_day(jump, variance, known, none(booked), ROW_H, NOISE, 0.1).excess < 1
+
+
+def test_a_car_that_is_charged_from_now_on_is_no_theft_but_the_same_energy_without_a_load_is():
+    booked, variance = unexplained(np.random.default_rng(7), 60)
+    rows = len(booked) - 1
+    hour = np.arange(rows) % DAY // 2
+    charged = (hour < 4) & (np.arange(rows) >= rows - 10 * DAY)
+    lost_wh = np.where(charged, 500.0 * ROW_H, 0.0)
+    more = booked + np.concatenate([[0.0], np.cumsum(lost_wh)])
+    zero = np.zeros_like(booked)
+    assert search_all_day(more, variance, zero, none(booked), ROW_H, NOISE, 0.1).excess > 1
+    assert search_all_day(more, variance, zero, lost_wh[:, None], ROW_H, NOISE, 0.1).excess < 1
+    elsewhere = np.roll(lost_wh, -20 * DAY)[:, None]
+    assert search_all_day(more, variance, zero, elsewhere, ROW_H, NOISE, 0.1).excess > 1
 
 
 def test_the_promised_rate_holds_on_noise_of_its_own_kind():
@@ -90,7 +111,7 @@ def test_the_promised_rate_holds_on_noise_of_its_own_kind():
         lost = np.zeros_like(booked)
         for stop in range(60 * DAY, 180 * DAY, 24):
             part = slice(stop - 56 * DAY, stop + 1)
-            found = search_all_day(booked[part], variance[part], lost[part], ROW_H, noise, 0.1)
+            found = search_all_day(booked[part], variance[part], lost[part], none(booked[part]), ROW_H, noise, 0.1)
             alarms += found.excess >= 1
             looks += 1
     assert looks > 9000
