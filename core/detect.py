@@ -79,15 +79,16 @@ class Noise:
 class Finding:
     """The likeliest onset of a constant theft (or surplus) in a stretch of bins.
 
-    z: signed significance; threshold of its age; power_w: of the loss while it runs; age_h, young_h, old_h: onset
-    before now, and the 95 % range; near_h, far_h: edges of the bins beside it; share: of the day that it covers (1, or
-    1/4 for a block).
+    z: signed significance; threshold of its age; power_w: of the loss while it runs; age_h: of the onset that lies
+    furthest beyond its threshold; onset_h, young_h, old_h: the likeliest onset before now, and the 95 % range; near_h,
+    far_h: edges of the bins beside it; share: of the day that it covers (1, or 1/4 for a block).
     """
 
     z: float
     threshold: float
     power_w: float
     age_h: float
+    onset_h: float
     young_h: float
     old_h: float
     near_h: float
@@ -132,9 +133,14 @@ def threshold(age_h: float, share: float, rate_per_year: float, days: int) -> fl
     z = NormalDist().inv_cdf(1 - min(0.01, alone / looks / 2))
     n = PRIOR_DAYS + days
     student = z * (1 + (z**2 + 1) / (4 * n) + (5 * z**4 + 16 * z**2 + 3) / (96 * n**2))
+    return student * float(tail(np.array(age_h), share))
+
+
+def tail(age_h: Floats, share: float) -> Floats:
+    """Stretch of the Gaussian quantile for onsets so long ago."""
     if share < 1:
-        return student * (TAIL_QUARTER if age_h <= 24 else TAIL_QUARTERS)
-    return student * (TAIL_HOURS if age_h <= 12 else TAIL_DAYS)
+        return np.where(age_h <= 24, TAIL_QUARTER, TAIL_QUARTERS)
+    return np.where(age_h <= 12, TAIL_HOURS, TAIL_DAYS)
 
 
 @cache
@@ -170,7 +176,7 @@ def _search(
     bottom = np.cumsum(np.cumsum(weight, axis=0), axis=1).diagonal()
     z = top / np.sqrt(np.maximum(bottom, 1e-300))
     limit = _thresholds(tuple(ages_h[1:]), share, rate, min(days, 60))
-    best = int(np.argmax(z / limit))
+    best, mode = int(np.argmax(z / limit)), int(np.argmax(z / tail(np.asarray(ages_h[1:]), share)))
     # Onsets weigh exp(z^2 / 2), each by the hours its bin stands for.
     ages = np.asarray(ages_h, np.float64)
     log_weight = 0.5 * np.maximum(z, 0) ** 2 + np.log(np.diff(ages))
@@ -183,10 +189,11 @@ def _search(
         float(limit[best]),
         float(top[best] / bottom[best]),
         float(ages[best + 1]),
+        float(ages[mode + 1]),
         float(ages[young]),
         float(ages[min(old + 2, len(ages) - 1)]),
-        float(ages[best]),
-        float(ages[min(best + 2, len(ages) - 1)]),
+        float(ages[mode]),
+        float(ages[min(mode + 2, len(ages) - 1)]),
         share,
     )
 

@@ -305,13 +305,13 @@ class ZoneMonitor:
             return min(stop - 1, max(first, stop - round(age_h / self.row_h)))
 
         if found.share < 1.0:
-            onset = row(found.age_h - 24 + BLOCK_H)
+            onset = row(found.onset_h - 24 + BLOCK_H)
             return min(row(found.old_h), onset), onset, max(row(max(found.young_h - 24, 0) + BLOCK_H), onset)
         near, far = row(found.near_h), row(found.far_h)
         booked, _ = history.booked(far, stop)
         after = stop - near
         slope = sign * (booked[-1] - booked[near - far]) / after if after > 1 else found.power_w * self.row_h
-        onset = row(found.age_h)
+        onset = row(found.onset_h)
         if slope > 0:
             began = near - sign * (booked[near - far] - booked[0]) / slope
             onset = int(min(max(round(began), far), near))

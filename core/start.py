@@ -17,11 +17,12 @@ from dataclasses import replace
 import numpy as np
 
 from core.detect import BLOCK_H
-from core.losses import BURDEN_W, COMMON, HOURS, Floats, LossModel, ZoneRows
+from core.losses import BURDEN_W, COMMON, HOURS, OWN_SD, Floats, LossModel, ZoneRows
 
 GAIN_Z = 8.0  # standard deviations of the class
 GAIN_LEAST = 0.08  # of what it shows; less is a meter out of its class, to be seen at its next check
 LOSS_LEAST = 1.2e-3  # of the load
+COPPER_Z = 3.0  # standard deviations of what the flat's own power may lose in the riser
 GAIN_FREE = 5.0
 LEFT = 0.5  # a slow meter leaves no more than this share of what was restless
 UNMETERED_FREE = 10.0  # times the prior's width
@@ -45,14 +46,19 @@ def honest_building(rows: ZoneRows, fresh: Callable[[], LossModel], rough_w2h: f
         slow, left = _fit(rows, fresh(), suspect=suspect)
         gain = float(slow.x[1 + COMMON + suspect])
         worth_w = gain * float(rows.subs_wh[:, suspect].mean()) / slow.hours
-        if left < LEFT * scatter and gain > GAIN_LEAST and worth_w > LOSS_LEAST * slow.load_w:
+        copper_w = OWN_SD * float(slow.own_wh(rows)[:, suspect].mean()) / slow.hours  # it may live far up the riser
+        least_w = max(LOSS_LEAST * slow.load_w, COPPER_Z * copper_w)
+        if left < LEFT * scatter and gain > GAIN_LEAST and worth_w > least_w:
             reference = slow.x.copy()
             reference[1 : 1 + HOURS] = np.clip(reference[1 : 1 + HOURS], 0.0, COMMON_DAY_W)
             reference[1 + COMMON + suspect] = 0.0
             return reference
     fit, _ = _fit(rows, fresh(), noise_wh2=scatter)
     unmetered_w = float(fit.x[1 : 1 + HOURS].mean() - BURDEN_W) * fit.count
-    restless = rough_w2h / BLOCK_H > (RESTLESS_SHARE * fit.load_w) ** 2 and unmetered_w > LIFE_LEAST * fit.load_w
+    copper_w2 = float(np.square(OWN_SD * fit.own_wh(rows).mean(axis=0) / fit.hours).sum())
+    restless = (
+        rough_w2h / BLOCK_H > (RESTLESS_SHARE * fit.load_w) ** 2 + copper_w2 and unmetered_w > LIFE_LEAST * fit.load_w
+    )
     if not restless and not _unhouselike(fit):
         return None
     reference = fit.x.copy()
