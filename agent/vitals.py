@@ -78,7 +78,7 @@ def hold_little() -> None:
     with contextlib.suppress(AttributeError, OSError):  # not glibc, not Linux
         libc = ctypes.CDLL(None)
         libc.mallopt(MMAP_THRESHOLD, LARGE_BYTES)
-        libc.mallopt(ARENA_MAX, 2)
+        libc.mallopt(ARENA_MAX, 1)  # one thread at a time allocates anyway
         libc.prctl(THP_DISABLE, 1, 0, 0, 0)
 
 

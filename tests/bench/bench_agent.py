@@ -110,12 +110,14 @@ def measure(site: Path, folder: Path, arguments: argparse.Namespace) -> int:
                     time.sleep(0.02)
                     continue
                 now = time.monotonic() - began
-                if first_s is None and any(view.serial or view.time_s for view in seen.meters):
+                if first_s is None and any(view.time_s for view in seen.meters):
                     first_s = now
                 if seen.status.state == "online" and all(view.time_s for view in seen.meters):
                     online_s = now
                 time.sleep(0.05)
-            print(f"{turn}: first meter answered after {first_s:.2f} s, all read after {online_s:.1f} s", flush=True)
+            print(f"{turn}: first reading after {first_s:.2f} s, all read after {online_s:.1f} s", flush=True)
+            settle(agent.pid)
+            print(f"{turn}: {Usage(agent.pid).rss_mb:.1f} MB resident once settled", flush=True)
             if turn == "restart":
                 report(agent.pid, control, arguments)
         finally:
@@ -125,8 +127,17 @@ def measure(site: Path, folder: Path, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def settle(pid: int) -> None:
+    """Wait until the stored rows are worked off: else the restart would be a first start."""
+    while True:
+        before = Usage(pid)
+        time.sleep(2)
+        if Usage(pid).cpu_s - before.cpu_s < 0.5:
+            return
+
+
 def report(pid: int, control: str, arguments: argparse.Namespace) -> None:
-    time.sleep(arguments.interval_s + 20)  # past the first boundary
+    time.sleep(min(arguments.interval_s, 60) + 20)  # past the first boundary where boundaries are short
     before = Usage(pid)
     time.sleep(arguments.measure_s)
     after = Usage(pid)
@@ -139,10 +150,11 @@ def report(pid: int, control: str, arguments: argparse.Namespace) -> None:
     print(f"  CPU               {100 * (after.cpu_s - before.cpu_s) / span_s:7.2f} % of one core")
     print(f"  wake-ups          {(after.wakeups - before.wakeups) / span_s:7.1f} a second, {after.threads} threads")
     a_day = (after.written - before.written) / boundaries * BOUNDARIES_A_DAY
-    print(
-        f"  written           {a_day / 1e6:7.1f} MB a day ({(after.written - before.written) / 1e3:.0f} kB over "
-        f"{boundaries:.1f} boundaries)"
-    )
+    if boundaries >= 1:
+        print(
+            f"  written           {a_day / 1e6:7.1f} MB a day ({(after.written - before.written) / 1e3:.0f} kB over "
+            f"{boundaries:.1f} boundaries)"
+        )
     print(f"  bus 0             {bus.cycles} cycles of {bus.cycle_s} s, {bus.skipped} skipped, errors {bus.errors}")
 
 
