@@ -302,3 +302,17 @@ def test_tamper_signs_of_a_flat_raise_its_probability():
     sign = MeterSign(SUBS[9], START_S + 30 * 86_400, SignKind.MAGNETIC_FIELD)
     assert probability([sign]) >= probability([])
     assert replace(sign, meter="elsewhere").meter not in SUBS
+
+
+def test_a_heavy_load_far_up_the_riser_is_no_theft():
+    """A car on one phase loses copper by the square of its own current, hundreds of watts while it is charged."""
+    days = 40
+    power = loads(days)
+    hour = np.arange(days * DAY) % DAY * 24 // DAY
+    rng = np.random.default_rng(8)
+    trips = np.repeat(rng.random(days) < 0.5, DAY) & (np.arange(days * DAY) >= 20 * DAY)
+    power[:, 7] += np.where(trips & (hour >= 1) & (hour < 4), 7000.0, 0.0)
+    copper_w = 0.027 * 4.5 * power[:, 7] ** 2 / power.sum(axis=1).mean()
+    assert copper_w.max() > 500.0
+    assert run(registers(power, copper_w))[0] == []
+    assert run(registers(power, copper_w + after(34, 150.0, len(power))))[0]
