@@ -35,7 +35,7 @@ from core.signs import MeterSign, SignKind
 
 Floats = NDArray[np.float64]
 
-VERSION = 1  # of the checkpoint
+VERSION = 2  # of the checkpoint
 LIMIT_W = 50_000.0  # no flat draws more; the main meter may draw so much for each
 
 
