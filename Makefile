@@ -30,7 +30,7 @@ lint: build ## ruff, mypy --strict, cython-lint
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/cython-lint $$(git ls-files '*.pyx')
+	PATH="$(abspath $(VENV))/bin:$$PATH" $(VENV)/bin/cython-lint $$(git ls-files '*.pyx')
 
 format: build ## Format the sources
 	$(VENV)/bin/ruff check --fix .
