@@ -113,7 +113,7 @@ class Zone(_Table, frozen=True, kw_only=True):
     main: Annotated[str, about("The id of the main meter.")]
     subs: Annotated[list[str], about("The ids of the sub-meters behind it.")]
     export: Annotated[list[str], about("Those of `subs` whose export register is taken off their import.")] = []
-    minus: Annotated[list[str], about("Meters that count against the sum: a shared load metered twice.")] = []
+    minus: Annotated[list[str], about("Those of `subs` that count against the sum: a shared load metered twice.")] = []
 
 
 class Detection(_Table, frozen=True, kw_only=True):

@@ -127,12 +127,10 @@ def _zones(config: Config, source: Source) -> None:
                     (*here, "subs"), f"{sub} is already a sub of zone {parent[sub]}; a meter has one zone above it"
                 )
             parent.setdefault(sub, zone.id)
-        for meter in zone.export:
-            if meter not in zone.subs and meter in meters:
-                source.error((*here, "export"), f"{meter} is not among the zone's subs; export names some of them")
-        for meter in zone.minus:
-            if meter in zone.subs or meter == zone.main:
-                source.error((*here, "minus"), f"{meter} is also counted with a plus sign; keep it in one of the lists")
+        for key, named in (("export", zone.export), ("minus", zone.minus)):
+            for meter in named:
+                if meter not in zone.subs and meter in meters:
+                    source.error((*here, key), f"{meter} is not among the zone's subs; {key} names some of them")
     _circles(config.zone, source)
 
 

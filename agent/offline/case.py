@@ -7,7 +7,7 @@ are shown `case_page`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -157,14 +157,3 @@ def _on_one_grid(chunks: tuple[EvidenceChunk, ...], main: str) -> Energies:
     k = names.index(main)
     subs = tuple(n for n in names if n != main)
     return Energies(start_s, interval_s, main, subs, table[:, k].copy(), np.delete(table, k, axis=1))
-
-
-def without_rows_before(energies: Energies, start_s: float) -> Energies:
-    """The energies from `start_s` on, so that a case shows a window and not a whole archive."""
-    first = int(np.searchsorted(energies.times_s, start_s))
-    return replace(
-        energies,
-        start_s=energies.start_s + first * energies.interval_s,
-        main_kwh=energies.main_kwh[first:],
-        subs_kwh=energies.subs_kwh[first:],
-    )

@@ -212,3 +212,22 @@ def test_check_is_fast_exits_78_and_shows_no_traceback(site) -> None:
     assert bad.returncode == 78
     assert "adress" in bad.stderr
     assert "Traceback" not in bad.stderr
+
+
+def test_a_meter_that_is_subtracted_is_one_of_the_subs_and_reaches_the_balance(site) -> None:
+    """What the rules let through must be what the pipeline subtracts: a minus meter outside subs was once ignored."""
+    from agent.alerts import AlertBook
+    from agent.pipeline import Pipeline
+    from core.intervals import RegisterSample
+
+    config = load(site(GOOD.replace('main = "main"\n', 'main = "main"\nminus = ["flat-2"]\n')))
+    pipeline = Pipeline(config, AlertBook.from_config(config))
+    for k in range(3):
+        time_s = 1_780_000_200.0 + 900.0 * k
+        shown = {"main": 400.0, "flat-1": 500.0, "flat-2": 100.0}
+        pipeline.feed([RegisterSample(meter, time_s, import_wh=wh * k) for meter, wh in shown.items()])
+    balances = pipeline.step(1_780_000_200.0 + 1800.0).balances
+    assert balances[-1].subs_kwh == pytest.approx(0.4)
+
+    with pytest.raises(ConfigError, match="main is not among the zone's subs; minus names some of them"):
+        load(site(GOOD.replace('main = "main"\n', 'main = "main"\nminus = ["main"]\n')))
