@@ -180,9 +180,9 @@ class Collector:
         """The meters that cannot be read at present."""
         return [meter for meter, watch in self._watches.items() if watch.silent]
 
-    def serials(self) -> dict[str, str]:
-        """Serial numbers as the meters told them."""
-        return {meter: watch.serial for meter, watch in self._watches.items() if watch.serial is not None}
+    def name_plates(self) -> dict[str, tuple[str | None, str | None]]:
+        """Serial number and firmware of each meter, as far as it has told them."""
+        return {meter: (watch.serial, watch.firmware) for meter, watch in self._watches.items()}
 
     def health(self) -> tuple[list[wire.BusHealth], list[wire.MeterHealth]]:
         """The figures of buses and meters."""

@@ -90,6 +90,7 @@ class Agent:
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._told: tuple[object, ...] = ()
+        self._plates: dict[str, tuple[str | None, str | None]] = {}
         self._state_since_s = clock.now()
         self._health_due_s = time.monotonic()
 
@@ -195,6 +196,10 @@ class Agent:
         silent = tuple(self._collector.silent())
         state = self._state(silent)
         alerts = tuple((alert.alert_id, alert.revision) for alert in self._worker.view.alerts)
+        plates = self._collector.name_plates() if self._collector.ready else self._plates
+        if self._publisher is not None and plates != self._plates:
+            self._plates = plates  # the name plates are read only after the first info has gone out
+            self._publisher.tell("info", self._info())
         if self._publisher is None or (state, silent, alerts) == self._told:
             return
         if not self._told or self._told[0] != state:
@@ -222,15 +227,24 @@ class Agent:
         )
 
     def _info(self) -> wire.Info:
-        serials = self._collector.serials()
+        plates = self._collector.name_plates()
         return wire.Info(
             time=wire.utc(self._clock.now()),
             versions=self._versions,
             meters=[
-                wire.MeterInfo(id=m.id, bus=m.bus, accuracy_class=m.accuracy_class, serial=serials.get(m.id, m.serial))
+                wire.MeterInfo(
+                    id=m.id,
+                    bus=m.bus,
+                    accuracy_class=m.accuracy_class,
+                    serial=plates[m.id][0] or m.serial,
+                    firmware=plates[m.id][1],
+                )
                 for m in self._config.meter
             ],
-            zones=[wire.ZoneInfo(id=zone.id, main=zone.main, subs=zone.subs) for zone in self._config.zone],
+            zones=[
+                wire.ZoneInfo(id=zone.id, main=zone.main, subs=zone.subs, minus=zone.minus)
+                for zone in self._config.zone
+            ],
             config_sha256=self._config_sha256,
             model_sha256=self._model.sha256,
             schemas={name.split(".")[1]: name for name in wire.SCHEMAS},

@@ -217,20 +217,22 @@ class Status(Body, frozen=True, kw_only=True):
 
 
 class MeterInfo(Body, frozen=True, kw_only=True):
-    """One meter as configured, with the serial number it told."""
+    """One meter as configured, with the serial number and firmware it told."""
 
     id: str
     bus: str | None = None
     accuracy_class: float | None = None
     serial: str | None = None
+    firmware: str | None = None
 
 
 class ZoneInfo(Body, frozen=True, kw_only=True):
-    """One zone as configured."""
+    """One zone as configured; `minus` names those of `subs` that count against the sum."""
 
     id: str
     main: str
     subs: list[str]
+    minus: list[str] = []
 
 
 class Info(Body, frozen=True, kw_only=True):

@@ -87,15 +87,17 @@ def from_messages(lines: Iterable[str], alert_id: str) -> Case:
     if found.info is None:
         raise CaseError("the gateway's retained info message is missing; it says which meter is the main meter")
     zone = found.chunks[0].zone
-    main = next((z.main for z in found.info.zones if z.id == zone), None)
-    if main is None:
+    known = next((z for z in found.info.zones if z.id == zone), None)
+    if known is None:
         raise CaseError(f"the gateway's info knows no zone {zone!r}")
     missing = sorted(set(range(1, found.chunks[0].of + 1)) - {c.n for c in found.chunks})
     if missing:
         raise CaseError(f"of {found.chunks[0].of} evidence messages these are missing: {missing}; ask for them again")
+    energies = _on_one_grid(found.chunks, known.main)
+    energies.subs_kwh[:, [name in known.minus for name in energies.subs]] *= -1.0
     return Case(
         revisions=found.revisions,
-        energies=_on_one_grid(found.chunks, main),
+        energies=energies,
         meters=tuple(found.info.meters),
         info=found.info,
         tampers=found.tampers,

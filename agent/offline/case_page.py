@@ -306,7 +306,7 @@ def _meters(case: Case) -> str:
             (
                 escape(name + (" (main)" if name == case.energies.main else "")),
                 escape((m.serial if m else None) or "-"),
-                escape(getattr(m, "firmware", None) or "-"),
+                escape((m.firmware if m else None) or "-"),
                 f"{m.accuracy_class:g}" if m and m.accuracy_class else "-",
             )
         )

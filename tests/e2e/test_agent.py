@@ -154,6 +154,12 @@ def test_first_reading_status_reload_and_a_quick_end(
         assert time.monotonic() - began < 8  # alone 1.2 s (make bench-agent); the suite shares two cores
         await_that(lambda: ask(control).status.state == "online")
         await_that(lambda: any(topic.endswith("/status") and b'"online"' in body for topic, body in received))
+
+        def plates() -> list[tuple[str | None, str | None]]:
+            last = [json.loads(body) for topic, body in received if topic.endswith("/info")][-1]
+            return [(meter.get("serial"), meter.get("firmware")) for meter in last["meters"]]
+
+        await_that(lambda: all(serial and firmware for serial, firmware in plates()))
         while "WATCHDOG=1" not in "".join(told):
             told.append(manager.recv(4096).decode())
 

@@ -73,7 +73,13 @@ def _line(suffix: str, message: msgspec.Struct) -> str:
 
 def _info() -> wire.Info:
     meters = [
-        wire.MeterInfo(id=name, bus="rs485-1", accuracy_class=0.5 if name == "main" else 1.0, serial=f"EMH{k:05d}")
+        wire.MeterInfo(
+            id=name,
+            bus="rs485-1",
+            accuracy_class=0.5 if name == "main" else 1.0,
+            serial=f"EMH{k:05d}",
+            firmware="2.1.7",
+        )
         for k, name in enumerate(("main", *FLATS))
     ]
     zone = wire.ZoneInfo(id="building", main="main", subs=list(FLATS))

@@ -107,6 +107,8 @@ def test_an_unsigned_page_says_so(bypassed: Building) -> None:
 def test_the_page_needs_nothing_from_outside(bypassed: Building) -> None:
     text = _page(bypassed, None)
     assert "<script" not in text
+    assert "EMH00000" in text
+    assert "2.1.7" in text
     assert "http" not in text.replace('xmlns="http://www.w3.org/2000/svg"', "")
     assert "thief" not in text
 
