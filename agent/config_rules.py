@@ -107,7 +107,6 @@ def _keys(meter: Meter, here: Key, source: Source) -> None:
 
 def _zones(config: Config, source: Source) -> None:
     meters = {meter.id for meter in config.meter}
-    parent: dict[str, str] = {}
     for n, zone in enumerate(config.zone):
         here: Key = ("zone", n)
         if zone.main and zone.main not in meters:
@@ -121,12 +120,15 @@ def _zones(config: Config, source: Source) -> None:
             _names(zone, key, meters, here, source)
         if zone.main in zone.subs:
             source.error((*here, "subs"), f"subs holds the main meter {zone.main}; take it out")
-        for sub in dict.fromkeys(zone.subs):
-            if sub in parent:
+        for other in config.zone[:n]:
+            mine, theirs = set(zone.subs), set(other.subs)
+            if mine < theirs or theirs < mine:
+                continue  # one within the other (a riser's flats, listed in the building's zone too) is a tree
+            for sub in sorted(mine & theirs):
                 source.error(
-                    (*here, "subs"), f"{sub} is already a sub of zone {parent[sub]}; a meter has one zone above it"
+                    (*here, "subs"),
+                    f"{sub} is already a sub of zone {other.id}; give it to one of them, or let one zone hold the other",
                 )
-            parent.setdefault(sub, zone.id)
         for key, named in (("export", zone.export), ("minus", zone.minus)):
             for meter in named:
                 if meter not in zone.subs and meter in meters:

@@ -231,3 +231,14 @@ def test_a_meter_that_is_subtracted_is_one_of_the_subs_and_reaches_the_balance(s
 
     with pytest.raises(ConfigError, match="main is not among the zone's subs; minus names some of them"):
         load(site(GOOD.replace('main = "main"\n', 'main = "main"\nminus = ["main"]\n')))
+
+
+def test_zones_may_lie_within_each_other_but_not_overlap(site) -> None:
+    more = (
+        '\n[[meter]]\nid = "riser"\nbus = "rs485-1"\naddress = 19\n\n[[zone]]\nid = "left"\nmain = "riser"\nsubs = {}\n'
+    )
+    within = load(site(GOOD + more.format('["flat-1"]')))
+    assert [zone.id for zone in within.zone] == ["building", "left"]
+    for subs in ('["flat-1", "flat-2"]', '["flat-1", "main"]'):
+        with pytest.raises(ConfigError, match="flat-1 is already a sub of zone building"):
+            load(site(GOOD + more.format(subs)))
