@@ -127,7 +127,7 @@ def _zones(config: Config, source: Source) -> None:
             for sub in sorted(mine & theirs):
                 source.error(
                     (*here, "subs"),
-                    f"{sub} is already a sub of zone {other.id}; give it to one of them, or let one zone hold the other",
+                    f"{sub} is already a sub of zone {other.id}; leave it in one, or let one zone hold the other",
                 )
         for key, named in (("export", zone.export), ("minus", zone.minus)):
             for meter in named:
