@@ -100,7 +100,7 @@ cdef void _align_row(
         else:
             gained = wh[j] - last_wh[j]
             fresh = before - (last_wh[j] + offset_wh[j])  # booked ahead of the last reading
-            most = 4.0 * fabs(fresh + expected) + limit_w[j] * hours
+            most = 4.0 * fabs(fresh + expected) + limit_w[j] * (gap_h[j] + hours)
             if gained < 0 and not signed_net[j]:
                 wrap = _wrap(last_wh[j])
                 if last_wh[j] >= 0.999 * wrap and gained + wrap <= most:

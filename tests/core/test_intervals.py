@@ -40,6 +40,18 @@ def test_energy_is_conserved_whatever_is_missing(energies, missed):
     assert np.array_equal(rows.error_wh < 0, missed)
 
 
+def test_a_long_silence_without_a_profile_loses_nothing():
+    """A day at 2 kW behind the first reading is no jump: the bound on energy grows with the gap."""
+    wh = np.arange(97.0) * 500.0
+    seen = np.full((97, 1), np.nan)
+    seen[[0, 96], 0] = wh[[0, 96]]
+    box = aligner(1)
+    box.feed_block(START_S + INTERVAL_S * np.arange(97), seen)
+    rows = box.close(START_S + 1e6)
+    assert rows.energy_wh.sum() == pytest.approx(48_000.0)
+    assert not rows.lost_wh2[1:].any()
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     gaps=st.lists(st.floats(1.0, 400.0), min_size=20, max_size=150),
