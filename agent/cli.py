@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the verb's own negative answer, 2 wrong usage, 69 a device
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -67,6 +68,8 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> Any:
     """Entry point of the console script."""
+    # Our matrices are small: OpenBLAS's threads would wait for each other longer than they compute. Read at its load.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     return cli.main(args, prog_name="checkmeter")
 
 
