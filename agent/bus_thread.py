@@ -14,14 +14,13 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-import numpy as np
-
 from agent import wire
 from agent.alerts import Condition
 from agent.config import Bus as BusConfig
 from agent.meter_watch import MeterWatch
 from agent.sdnotify import Heartbeat
-from agent.worker import Batch, CaughtUp, Stored
+from agent.stored import StoredRows
+from agent.worker import Batch, CaughtUp
 from firmware_io.bus import Bus, Poll
 from firmware_io.clock import Clock
 from firmware_io.errors import AccessDenied, MeterError, RegisterUnavailable
@@ -93,32 +92,32 @@ class BusThread:
         now_s = self._clock.now()
         first_s = now_s - CATCH_UP_S if known_s is None else max(known_s + 1.0, now_s - CATCH_UP_S)
         self._events_since_s = dict.fromkeys(self.watches, first_s)
-        stored: dict[str, Stored] = {}
+        stored = StoredRows(list(self.watches), self._interval_s)
         left = list(self.watches)
         for attempt in range(CATCH_UP_ROUNDS):
             if attempt and (not left or self._clock.wait(stop, ROUND_PAUSE_S)):
                 break
             left = [meter for meter in left if not self._caught_up(stop, meter, first_s, stored)]
-        for meter in list(stored):
-            self._caught_up(stop, meter, float(stored[meter].times_s[-1]) + 1.0, stored)
-            self._row_s[meter] = float(stored[meter].times_s[-1])
+        for meter, row_s in list(self._row_s.items()):
+            self._caught_up(stop, meter, row_s + 1.0, stored)
         self.phase = ""
-        self._put(CaughtUp(self.config.id, list(stored.values())), stop)
+        self._put(CaughtUp(self.config.id, stored), stop)
 
-    def _caught_up(self, stop: threading.Event, meter: str, first_s: float, stored: dict[str, Stored]) -> bool:
+    def _caught_up(self, stop: threading.Event, meter: str, first_s: float, stored: StoredRows) -> bool:
         """Add what one meter stored after `first_s`; False if it is worth asking again."""
         self.heartbeat.beat()
         if stop.is_set():
             return True
         watch = self.watches[meter]
-        self.phase = f"reading what the meters stored: {len(stored)} of {len(self.watches)} done"
+        self.phase = f"reading what the meters stored: {len(self._row_s)} of {len(self.watches)} done"
         try:
             if watch.serial is None:
                 identity = self._bus.identify(meter)
                 watch.identified(identity.serial, identity.firmware, self._clock.now())
-            rows = self._stored(stop, watch, first_s)
-            if len(rows.times_s):
-                stored[meter] = _joined(stored[meter], rows) if meter in stored else rows
+            registers = self._stored(stop, watch, first_s)
+            if registers:
+                stored.add(meter, registers)
+                self._row_s[meter] = max(registers)
         except RegisterUnavailable as error:
             log.info("%s; it starts with what it shows now", error)
         except MeterError as error:
@@ -127,8 +126,8 @@ class BusThread:
             return isinstance(error, AccessDenied)
         return True
 
-    def _stored(self, stop: threading.Event, watch: MeterWatch, first_s: float) -> Stored:
-        """One meter's stored registers after `first_s`: Wh, primary, import minus export."""
+    def _stored(self, stop: threading.Event, watch: MeterWatch, first_s: float) -> dict[float, float]:
+        """One meter's stored registers after `first_s` by time: Wh, primary, import minus export."""
         registers: dict[float, float] = {}
         start_s = first_s
         while start_s < (now_s := self._clock.now()) and not stop.is_set():
@@ -138,9 +137,8 @@ class BusThread:
             if end_s == now_s:
                 break
             start_s = end_s + 1.0
-        times_s = np.array(sorted(registers), dtype=np.float64)
-        wh = np.array([registers[t] for t in times_s], dtype=np.float64)
-        return Stored(watch.config.id, times_s, wh * watch.config.ct_ratio)
+        ratio = watch.config.ct_ratio
+        return {time_s: wh * ratio for time_s, wh in registers.items()}
 
     # -- polling ------------------------------------------------------------------------------------------------------
 
@@ -341,9 +339,3 @@ def _registers(readings: Sequence[Reading], *, exports: bool) -> dict[float, flo
         return registers
     exported = {r.sampled_s: r.value for r in trusted if r.obis == ENERGY_EXPORT}
     return {t: wh - exported[t] for t, wh in registers.items() if t in exported}
-
-
-def _joined(earlier: Stored, later: Stored) -> Stored:
-    return Stored(
-        earlier.meter, np.concatenate([earlier.times_s, later.times_s]), np.concatenate([earlier.wh, later.wh])
-    )

@@ -11,11 +11,10 @@ import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agent import wire
 from agent.alerts import AlertBook, Condition
@@ -25,6 +24,7 @@ from agent.messages import Message, alert_message, balance_message, evidence_mes
 from agent.pipeline import Balance, Pipeline, Step
 from agent.sdnotify import Heartbeat
 from agent.store import Commit, Store
+from agent.stored import Floats, StoredRows, portions
 from agent.tamper import sign_of, tamper_event
 from agent.vitals import give_back
 from core.intervals import RegisterSample
@@ -36,7 +36,6 @@ log = logging.getLogger("checkmeter.pipeline")
 
 DAY_S = 86400.0
 BATCHES_A_STEP = 64  # bounds how long a step is put off while batches keep coming
-PORTION_ROWS = 192  # of stored rows in one step: two days of quarters of an hour
 IDLE_S = 0.5  # host seconds between two looks at the clock while nothing comes
 EVIDENCE_BEFORE_S = 14 * DAY_S  # of the balance before the onset, for the case file
 EVIDENCE_S = 60 * DAY_S  # at most, so that one alert cannot fill the outbox
@@ -54,20 +53,11 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """One meter's stored load profile: registers `wh` [T] (import minus export) at rising `times_s` [T]."""
-
-    meter: str
-    times_s: NDArray[np.float64]
-    wh: NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
 class CaughtUp:
     """A bus has asked all its meters for what they stored while nobody read them."""
 
     bus: str
-    stored: Sequence[Stored] = ()
+    stored: StoredRows
 
 
 @dataclass(slots=True)
@@ -97,8 +87,8 @@ class Worker:
         self._pipeline, self._book, self._store = pipeline, book, store
         self._inbox = inbox
         self._behind = set(buses)
-        self._stored: list[Stored] = []
-        self._blocks: deque[tuple[NDArray[np.float64], NDArray[np.float64], bool]] = deque()
+        self._stored: list[StoredRows] = []
+        self._backlog: deque[_Backlog] = deque()
         self._stop = threading.Event()
         self._known_s = float("-inf")  # the last boundary that the pipeline knows from before
         self.failed = False  # a step failed, and the thread has ended
@@ -132,8 +122,10 @@ class Worker:
             if refusal is not None:
                 log.warning("the detector starts anew from %d stored rows: %s", len(history), refusal)
             if history:
-                times_s = np.array([row.time_s for row in history])
-                self._queue(times_s, np.ascontiguousarray([row.wh for row in history]), again=True)
+                rows = StoredRows(meters, self._pipeline.interval_s)
+                rows.times_s = np.array([row.time_s for row in history])
+                rows.wh = np.array([row.wh for row in history])
+                self._backlog.append(_Backlog(portions([rows], meters), again=True))
         self.view = View(alerts=self._book.active(self._clock.now()).alerts)
         if not history:
             return None
@@ -183,7 +175,7 @@ class Worker:
         wished = False
         for item in items:
             if isinstance(item, CaughtUp):
-                self._stored += item.stored
+                self._stored.append(item.stored)
                 self._behind.discard(item.bus)
                 if not self._behind:
                     self._feed_stored()
@@ -198,47 +190,40 @@ class Worker:
             for wish in item.wishes:
                 events += wish.act(self._book)
                 wished = True
-        if self._blocks:
+        if self._backlog:
             self._digest()
         # Until the stored profiles are in, a boundary would be closed without the meters that come last.
-        early = self._behind or self._blocks
+        early = self._behind or self._backlog
         step = Step([], [], [], [], None) if early else self._pipeline.step(self._clock.now())
         events = [*step.alerts, *events, *self._book.advance(self._clock.now())]
         self._commit(step, events, messages, wished)
 
     def _feed_stored(self) -> None:
-        """Profiles of all meters as rows at common boundaries; NaN where a meter has none."""
-        meters = self._pipeline.meters
-        columns = {meter: n for n, meter in enumerate(meters)}
-        parts = [s for s in self._stored if s.meter in columns and len(s.times_s)]
-        self._stored = []
-        if not parts:
-            return
-        times_s = np.unique(np.concatenate([part.times_s for part in parts]))
-        times_s = times_s[times_s > self._known_s]
-        rows = np.full((len(times_s), len(meters)), np.nan)
-        for part in parts:
-            at = np.searchsorted(times_s, part.times_s)
-            fits = (at < len(times_s)) & (times_s[np.minimum(at, len(times_s) - 1)] == part.times_s)
-            rows[at[fits], columns[part.meter]] = part.wh[fits]
-        if len(times_s):
-            log.info("%d rows of stored profiles from %s on", len(times_s), wire.utc(float(times_s[0])).isoformat())
-            self._queue(times_s, rows, again=False)
-
-    def _queue(self, times_s: NDArray[np.float64], rows: NDArray[np.float64], *, again: bool) -> None:
-        """Weeks of rows in portions: each is a step of its own, so that the thread shows life and can be stopped."""
-        for at in range(0, len(times_s), PORTION_ROWS):
-            part = slice(at, at + PORTION_ROWS)
-            self._blocks.append((times_s[part], rows[part], again and at + PORTION_ROWS < len(times_s)))
+        """Profiles of all meters, after what is known from before."""
+        tables, self._stored = self._stored, []
+        fresh = [table.times_s[table.times_s > self._known_s] for table in tables]
+        first_s = min((float(times_s[0]) for times_s in fresh if len(times_s)), default=None)
+        if first_s is not None:
+            log.info("stored profiles from %s on", wire.utc(first_s).isoformat())
+            rows = portions(tables, self._pipeline.meters, self._known_s)
+            self._backlog.append(_Backlog(rows, again=False))
 
     def _digest(self) -> None:
-        """Work off the portions. Rows of the store's own history are not checkpointed before the last of them."""
-        while self._blocks and not self._stop.is_set():
-            times_s, rows, unfinished = self._blocks.popleft()
+        """Work off the backlog: each portion is a step of its own, so that the thread shows life and can be stopped.
+
+        Rows of the store's own history are not checkpointed before the last of them.
+        """
+        while self._backlog and not self._stop.is_set():
+            backlog = self._backlog[0]
+            portion = next(backlog.portions, None)
+            if portion is None:
+                self._backlog.popleft()
+                continue
+            times_s, rows, last = portion
             self._pipeline.feed_block(times_s, rows)
             # No later boundary may close yet: what it needs comes with the next portion.
             step = self._pipeline.step(float(times_s[-1]))
-            if unfinished:
+            if backlog.again and not last:
                 step = dataclasses.replace(step, checkpoint=None)
             self._commit(step, step.alerts, [], False)
             self.heartbeat.beat()
@@ -314,6 +299,14 @@ class Worker:
             suspicion={m: s.get("theft_probability", 0.0) for m, s in scores.items()} or self.view.suspicion,
             boundary_s=step.history[-1].time_s if step.history else self.view.boundary_s,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Backlog:
+    """Stored rows that the pipeline has not seen, or (`again`) has to see anew."""
+
+    portions: Iterator[tuple[Floats, Floats, bool]]
+    again: bool
 
 
 def _on_wire(balance: Balance) -> wire.Balance:

@@ -25,13 +25,12 @@ def test_catching_up_brings_every_meters_rows_at_common_boundaries(make_rig) -> 
     rig.thread.catch_up(rig.stop, None)
     (caught,) = rig.taken()
     assert isinstance(caught, CaughtUp)
-    assert [s.meter for s in caught.stored] == ["main", "flat-1", "flat-2", "flat-3"]
-    times = caught.stored[0].times_s
+    assert caught.stored.meters == ("main", "flat-1", "flat-2", "flat-3")
+    times = caught.stored.times_s
     assert 3 * 96 - 2 <= len(times) <= 3 * 96 + 2
     assert np.all(np.diff(times) == 900)
     assert np.all(times % 900 == 0)
-    assert all(np.array_equal(s.times_s, times) for s in caught.stored)
-    main, *subs = (np.diff(s.wh) for s in caught.stored)
+    main, *subs = np.diff(caught.stored.wh, axis=0).T
     assert sum(main) == pytest.approx(sum(map(sum, subs)), rel=0.05)
     assert sum(main) > sum(map(sum, subs))
 
@@ -46,7 +45,8 @@ def test_what_was_stored_becomes_history_and_a_restart_asks_only_for_the_rest(ma
     assert rig.known_s == rows[-1].time_s
     rig.thread.catch_up(rig.stop, rig.known_s)
     (caught,) = rig.taken()
-    assert [len(s.times_s) for s in caught.stored] == [8, 8, 8, 8]
+    assert caught.stored.wh.shape == (8, 4)
+    assert not np.isnan(caught.stored.wh).any()
     rig.worker.take([caught])
     again = rig.store.history(-math.inf, math.inf, rig.pipeline.meters)
     assert [row.time_s for row in again] == [rows[0].time_s + 900 * n for n in range(len(rows) + 8)]
@@ -151,7 +151,6 @@ def test_the_current_transformers_ratio_is_applied_once(make_rig) -> None:
     rig.thread.cycle(rig.stop)
     shown = next(r.value for r in rig.thread._bus.poll("flat-1") if r.obis == ENERGY_IMPORT)
     assert rig.thread.watches["flat-1"].import_wh == pytest.approx(40 * shown, rel=1e-4)
-    stored = next(s for s in caught.stored if s.meter == "flat-1")
-    assert stored.wh[-1] == pytest.approx(40 * shown, rel=1e-3)
+    assert caught.stored.wh[-1, 1] == pytest.approx(40 * shown, rel=1e-3)
     samples = [s for item in rig.taken() for s in item.samples if s.meter == "flat-1"]
     assert samples[0].import_wh == pytest.approx(40 * shown, rel=1e-4)

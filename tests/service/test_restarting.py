@@ -12,7 +12,8 @@ import pytest
 
 from agent.pipeline import Pipeline, Step
 from agent.store import Store
-from agent.worker import PORTION_ROWS, Worker
+from agent.stored import PORTION_ROWS
+from agent.worker import Worker
 from core import state
 
 SILENCE = '[[simulation.fault]]\nkind = "silence"\nmeter = "flat-2"\nonset = "+10m"\nuntil = "+2h"\n'
