@@ -167,9 +167,9 @@ class Agent:
     # -- what can be seen ---------------------------------------------------------------------------------------------
 
     @property
-    def failed(self) -> bool:
-        """Whether the pipeline cannot go on in this process."""
-        return self._worker.failed
+    def failure(self) -> str | None:
+        """Why the pipeline cannot go on in this process; None while it can."""
+        return self._worker.failure
 
     def heartbeats(self) -> list[Heartbeat]:
         """Of all threads that must make progress."""
@@ -357,8 +357,8 @@ def run(site_file: Path, clock: Clock) -> int:
             finally:
                 doors.close()
                 agent.stop()
-            if agent.failed:
-                log.error("ended for a new start from the last commit")
+            if agent.failure is not None:
+                log.error("ended for a new start from the last commit: %s", agent.failure)
                 return exits.SOFTWARE
             if renewed is None:
                 log.info("stopped")
@@ -392,7 +392,7 @@ def _watch(
             if isinstance(listener, socket.socket):
                 doors.serve(listener, agent.snapshot)
         caught = signals.take()
-        if caught & {signal.SIGTERM, signal.SIGINT} or agent.failed:
+        if caught & {signal.SIGTERM, signal.SIGINT} or agent.failure is not None:
             return None
         if signal.SIGHUP in caught and (renewed := reload()) is not None:
             return renewed

@@ -91,7 +91,7 @@ class Worker:
         self._backlog: deque[_Backlog] = deque()
         self._stop = threading.Event()
         self._known_s = float("-inf")  # the last boundary that the pipeline knows from before
-        self.failed = False  # a step failed, and the thread has ended
+        self.failure: str | None = None  # why a step failed and the thread has ended
         self.heartbeat = Heartbeat("pipeline", 60.0)
         self.view = View()
 
@@ -142,7 +142,7 @@ class Worker:
 
         A step that fails is the last one: book and pipeline may then know what the store does not (an alert that is
         open and was never sent), and the buses have said what changed only once. Only a new start from the last
-        commit has all of it again; whoever runs this thread sees `failed` and makes one.
+        commit has all of it again; whoever runs this thread sees `failure` and makes one.
         """
         self._stop = stop
         while True:
@@ -151,9 +151,9 @@ class Worker:
             self.heartbeat.beat()
             try:
                 self.take(items)
-            except Exception:
+            except Exception as error:
                 log.exception("a step failed; only a new start from the last commit can go on")
-                self.failed = True
+                self.failure = f"{type(error).__name__}: {error}"
                 return
             if stopping and not items:
                 return
