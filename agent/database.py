@@ -229,7 +229,7 @@ class Database:
             finally:
                 os.close(fd)
         except OSError as error:
-            ballast.unlink(missing_ok=True)
+            self._drop_ballast()
             log.debug("no ballast beside %s: %s", self.path, error)
             return False
         return True
@@ -240,9 +240,13 @@ class Database:
         Then the log is written from its beginning again, within the room that it has already; without this a log that
         cannot grow would stop every further commit.
         """
-        self._beside("ballast").unlink(missing_ok=True)
+        self._drop_ballast()
         with contextlib.suppress(sqlite3.Error):
             self.connection.execute("PRAGMA wal_checkpoint(RESTART)")
+
+    def _drop_ballast(self) -> None:
+        with contextlib.suppress(OSError):  # a disk that has turned read-only: the step is held in memory
+            self._beside("ballast").unlink(missing_ok=True)
 
     def _beside(self, suffix: str) -> Path:
         return self.path.with_name(f"{self.path.name}.{suffix}")

@@ -370,6 +370,16 @@ def test_a_full_disk_stops_nothing_but_history(path: Path) -> None:
         assert store.counters.dropped_history > 0
 
 
+def test_a_disk_that_turns_read_only_holds_the_step_in_memory(path: Path) -> None:
+    with opened(path) as store:
+        store._database.connection.execute("PRAGMA query_only=1")
+        ballast = path.with_name(f"{path.name}.ballast")
+        ballast.unlink()
+        ballast.mkdir()  # it cannot be unlinked now, as on such a disk
+        assert not store.commit(Commit([message("a")]), T0)
+        assert keys(store) == ["a"]
+
+
 def test_a_read_only_folder_leaves_a_store_in_memory_that_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with opened(tmp_path / "file" / "checkmeter.sqlite") as store:  # its parent is no folder
