@@ -55,7 +55,7 @@ class BusThread:
     ) -> None:
         self.config = config
         self._interval_s = interval_s
-        self._row_s: dict[str, float] = {}  # the newest stored row of each meter that has a profile
+        self._row_s: dict[str, float] = {}  # the newest stored row of each meter that may have a profile
         self.watches = {watch.config.id: watch for watch in watches}
         self._bus, self._clock, self._inbox = bus, clock, inbox
         self._carried: deque[Batch] = deque(maxlen=CARRIED)
@@ -100,6 +100,7 @@ class BusThread:
             left = [meter for meter in left if not self._caught_up(stop, meter, first_s, stored)]
         for meter, row_s in list(self._row_s.items()):
             self._caught_up(stop, meter, row_s + 1.0, stored)
+        self._row_s |= dict.fromkeys(left, first_s)  # whether they have one is seen when they answer
         self.phase = ""
         self._put(CaughtUp(self.config.id, stored), stop)
 
@@ -115,9 +116,8 @@ class BusThread:
                 identity = self._bus.identify(meter)
                 watch.identified(identity.serial, identity.firmware, self._clock.now())
             registers = self._stored(stop, watch, first_s)
-            if registers:
-                stored.add(meter, registers)
-                self._row_s[meter] = max(registers)
+            stored.add(meter, registers)
+            self._row_s[meter] = max(registers, default=first_s - 1.0)
         except RegisterUnavailable as error:
             log.info("%s; it starts with what it shows now", error)
         except MeterError as error:
@@ -192,7 +192,8 @@ class BusThread:
         for meter in due:
             if stop.is_set():
                 return
-            first_s = max(self._row_s[meter] + 1.0, boundary_s - CHUNK_S)
+            # Boundaries of a gap are judged already: no alert waits for a meter that may never answer again.
+            first_s = max(self._row_s[meter], boundary_s - self._interval_s) + 1.0
             self._row_s[meter] = boundary_s  # whatever comes of it, this boundary is not asked for again
             try:
                 readings = self._bus.read_profile(meter, first_s, boundary_s + ROW_DELAY_S)

@@ -52,11 +52,10 @@ def test_what_was_stored_becomes_history_and_a_restart_asks_only_for_the_rest(ma
     assert [row.time_s for row in again] == [rows[0].time_s + 900 * n for n in range(len(rows) + 8)]
 
 
-def test_polls_become_samples_and_a_boundary_is_read_exactly(make_rig) -> None:
-    rig = make_rig()
-    rig.catch_up()
+def rows_read(rig, cycles: int) -> dict[str, list[float]]:
+    """The times of the profile rows that so many cycles read, by meter."""
     exact: dict[str, list[float]] = {}
-    for _ in range(31):
+    for _ in range(cycles):
         rig.thread.cycle(rig.stop)
         items = rig.taken()
         for sample in (s for item in items if isinstance(item, Batch) for s in item.samples):
@@ -65,6 +64,13 @@ def test_polls_become_samples_and_a_boundary_is_read_exactly(make_rig) -> None:
                 exact.setdefault(sample.meter, []).append(sample.time_s)
         rig.worker.take(items)
         rig.clock.move(58)
+    return exact
+
+
+def test_polls_become_samples_and_a_boundary_is_read_exactly(make_rig) -> None:
+    rig = make_rig()
+    rig.catch_up()
+    exact = rows_read(rig, 31)
     assert set(exact) == {"main", "flat-1", "flat-2", "flat-3"}
     assert all(len(times) == 2 and all(t % 900 == 0 for t in times) for times in exact.values())
     balances = [o.message for o in rig.store.pending(100, [3])]
@@ -72,6 +78,25 @@ def test_polls_become_samples_and_a_boundary_is_read_exactly(make_rig) -> None:
     view = rig.worker.view.balances["building"]
     assert view.coverage == 1.0
     assert view.main_kwh == pytest.approx(view.sum_kwh, rel=0.2, abs=0.05)
+
+
+def test_after_a_quick_restart_boundaries_are_read_exactly_too(make_rig) -> None:
+    rig = make_rig()
+    rig.catch_up()
+    rig.restart()  # before any meter has stored another row
+    rig.catch_up()
+    exact = rows_read(rig, 31)
+    assert {meter: len(times) for meter, times in exact.items()} == {"main": 2, "flat-1": 2, "flat-2": 2, "flat-3": 2}
+
+
+def test_a_meter_that_comes_late_is_read_exactly_and_only_what_can_still_be_judged(make_rig) -> None:
+    rig = make_rig(FAULT.format(kind="silence", meter="flat-2", more='until = "+3h"'))
+    rig.catch_up()
+    rig.cycles(170)
+    exact = rows_read(rig, 45)
+    assert len(exact["flat-2"]) >= 2
+    assert min(exact["flat-2"]) > rig.clock.now() - 3 * 3600
+    assert rig.pipeline.unusable["too late"] == 0
 
 
 def test_a_silent_meter_is_told_after_a_while_and_when_it_is_back(make_rig) -> None:
@@ -86,6 +111,7 @@ def test_a_silent_meter_is_told_after_a_while_and_when_it_is_back(make_rig) -> N
     rig.cycles(200)
     assert not rig.thread.watches["flat-2"].silent
     assert alerts(rig, "communication_loss") == [("raised", "flat-2"), ("cleared", "flat-2")]
+    assert rig.pipeline.unusable["too late"] == 0  # rows of the gap are not asked for in vain
 
 
 def test_a_dead_line_is_one_alert_of_the_bus(make_rig) -> None:
