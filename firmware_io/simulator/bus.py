@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import threading
 from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
@@ -131,6 +132,31 @@ class Multidrop:
             self.dropped += len(octets)
             return
         heapq.heappush(self._due, (time_s, next(self._order), connection, octets, last_of))
+
+
+class LineClock:
+    """The clock of those who use a `NullModem`: it stands at `start_s` (UTC) and is moved by whoever waits."""
+
+    def __init__(self, start_s: float) -> None:
+        self._start_s = start_s
+        self.elapsed_s = 0.0
+
+    def now(self) -> float:
+        """See `clock.Clock`."""
+        return self._start_s + self.elapsed_s
+
+    def monotonic(self) -> float:
+        """See `clock.Clock`."""
+        return self.elapsed_s
+
+    def wait(self, event: threading.Event, timeout_s: float) -> bool:
+        """See `clock.Clock`."""
+        self.move(max(0.0, timeout_s))
+        return event.is_set()
+
+    def move(self, seconds: float) -> None:
+        """Let time pass."""
+        self.elapsed_s += seconds
 
 
 class NullModem:

@@ -17,7 +17,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import timeit
 from collections.abc import Callable, Iterator
@@ -35,7 +34,7 @@ from firmware_io.obis import ENERGY_IMPORT
 from firmware_io.security import Ciphering
 from firmware_io.session import Session
 from firmware_io.simulator.building import ZonePlan
-from firmware_io.simulator.bus import NullModem
+from firmware_io.simulator.bus import LineClock, NullModem
 from firmware_io.simulator.scenario import Simulation
 from firmware_io.simulator.site import SimulatedMeterPlan, SimulatedSite
 from firmware_io.spec import BusSpec, MeterSpec
@@ -117,32 +116,12 @@ def poll_cycles(baud: int, cycles: int) -> dict[str, float]:
         }
 
 
-class LineTime:
-    """A clock that goes with a simulated line's own time."""
-
-    def __init__(self) -> None:
-        self.elapsed_s = 0.0
-
-    def now(self) -> float:
-        return START_S + self.elapsed_s
-
-    def monotonic(self) -> float:
-        return self.elapsed_s
-
-    def wait(self, event: threading.Event, timeout_s: float) -> bool:
-        self.elapsed_s += timeout_s
-        return event.is_set()
-
-    def move(self, seconds: float) -> None:
-        self.elapsed_s += seconds
-
-
 def dead_meter(baud: int, probes: int = 4) -> dict[str, float]:
     """What one silent meter of METERS costs after back-off: the time of its probes over all, cycle after cycle.
 
     In the line's own time, which is exact and does not wait: octets, turnarounds and time-outs.
     """
-    clock = LineTime()
+    clock = LineClock(START_S)
     spec = BusSpec("line", "/dev/null-modem", baud=baud)
     meters = [MeterSpec(f"m{n}", FIRST_ADDRESS + n, main=n == 0) for n in range(METERS - 1)]
     plans = [SimulatedMeterPlan(meter, "line") for meter in meters]

@@ -25,37 +25,17 @@ from agent.verbs.simulate import read_simulation, simulated_site
 from agent.wire import AlertEvent, TamperEvent
 from agent.worker import Batch, CaughtUp, Worker
 from firmware_io.errors import TransportError
-from firmware_io.simulator.bus import NullModem
+from firmware_io.simulator.bus import LineClock, NullModem
 from firmware_io.spec import BusSpec
 
 START_S = 1_772_438_400.0  # 2026-03-02 08:00 UTC, a Monday
-
-
-class SteppedClock:
-    """The clock seam, moved by those who wait."""
-
-    def __init__(self) -> None:
-        self.elapsed_s = 0.0
-
-    def now(self) -> float:
-        return START_S + self.elapsed_s
-
-    def monotonic(self) -> float:
-        return self.elapsed_s
-
-    def wait(self, event: threading.Event, timeout_s: float) -> bool:
-        self.elapsed_s += max(0.0, timeout_s)
-        return event.is_set()
-
-    def move(self, seconds: float) -> None:
-        self.elapsed_s += seconds
 
 
 class Rig:
     """One site's agent; `cycles` polls and commits, `restart` is a kill and a new start on the same store."""
 
     def __init__(self, site_file: Path, inbox_size: int = 1000) -> None:
-        self.clock = SteppedClock()
+        self.clock = LineClock(START_S)
         self.config: Config = load(site_file, online=True)
         simulation = read_simulation(self.config, read_site(site_file), site_file)
         self.site = simulated_site(self.config, simulation, self.clock, START_S)

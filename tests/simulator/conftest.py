@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -11,7 +10,7 @@ import pytest
 from firmware_io.bus import Bus
 from firmware_io.counters import MemoryCounters
 from firmware_io.simulator.building import ZonePlan
-from firmware_io.simulator.bus import NullModem
+from firmware_io.simulator.bus import LineClock, NullModem
 from firmware_io.simulator.scenario import Simulation
 from firmware_io.simulator.site import SimulatedMeterPlan, SimulatedSite
 from firmware_io.spec import BusSpec, MeterSpec
@@ -26,32 +25,12 @@ KEYS = {
 }
 
 
-class FakeClock:
-    """The clock seam, moved by those who wait."""
-
-    def __init__(self) -> None:
-        self.elapsed_s = 0.0
-
-    def now(self) -> float:
-        return START_S + self.elapsed_s
-
-    def monotonic(self) -> float:
-        return self.elapsed_s
-
-    def wait(self, event: threading.Event, timeout_s: float) -> bool:
-        self.elapsed_s += timeout_s
-        return event.is_set()
-
-    def move(self, seconds: float) -> None:
-        self.elapsed_s += seconds
-
-
 @dataclass
 class Bench:
     """A simulated site and the client that reads it."""
 
     site: SimulatedSite
-    clock: FakeClock
+    clock: LineClock
     spec: BusSpec
     meters: list[MeterSpec]
     bus: Bus = field(init=False)
@@ -111,7 +90,7 @@ def make_bench() -> Iterator[MakeBench]:
         client: dict[str, object] | None = None,
     ) -> Bench:
         """`meter` changes flat-1's plan on both sides; `client` only what the client believes of it."""
-        clock = FakeClock()
+        clock = LineClock(START_S)
         spec = BusSpec("line", "tcp://null:1" if framing == "wrapper" else "/dev/null-modem", framing=framing)
         names = [f"flat-{n}" for n in range(1, flats + 1)]
         specs = [MeterSpec("main", 16, main=True)]
