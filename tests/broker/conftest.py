@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
 import os
 import select
@@ -20,18 +19,14 @@ from typing import Any
 import jsonschema
 import paho.mqtt.client as paho
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from agent.alerts import AlertBook, Condition
 from agent.config import Mqtt
-from agent.messages import Message, alert_message
+from agent.messages import Message, alert_message, balance_message
 from agent.outflow import Pace
 from agent.publisher import Down, Publisher
 from agent.store import Commit, Store
-from agent.wire import Address, split_topic
+from agent.wire import Address, Balance, split_topic, utc
 
 T0 = 1_767_225_600.0
 ADDRESS = Address("acme", "riverside-12", "gw-0012")
@@ -170,6 +165,15 @@ def schema_of(suffix: str) -> jsonschema.Draft202012Validator:
     return _VALIDATORS[name]
 
 
+def balance(n: int) -> Message:
+    return balance_message(
+        Balance(
+            zone="building", start=utc(T0 + 900 * n), end=utc(T0 + 900 * n + 900), main_kwh=1.0, sum_kwh=0.9,
+            technical_loss_kwh=0.01, residual_kwh=0.09, uncertainty_kwh=0.01, coverage=1.0,
+        )
+    )  # fmt: skip
+
+
 class Gateway:
     """Store, alert book and publisher as the agent has them; `alert` commits one more alert."""
 
@@ -207,6 +211,10 @@ class Gateway:
             self.commit([alert_message(e) for e in events])
             made += [e.id for e in events]
         return made
+
+    def balances(self, count: int) -> None:
+        """Commit the first `count` balances in one step."""
+        self.commit([balance(n) for n in range(count)])
 
     def commit(self, messages: list[Message]) -> None:
         self.store.commit(Commit(messages, {"alerts": self.book.state()}), T0)
@@ -294,64 +302,12 @@ class Proxy:
                 end.close()
 
 
-class Certificates:
-    """A CA and what it signs, in PEM files."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.authorities: dict[str, tuple[ec.EllipticCurvePrivateKey, x509.Name]] = {}
-
-    def authority(self, name: str) -> Path:
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        certificate = self._builder(subject, subject, key, 365).add_extension(
-            x509.BasicConstraints(ca=True, path_length=None), critical=True
-        )
-        self.authorities[name] = (key, subject)
-        return self._write(name, certificate.sign(key, hashes.SHA256()), key)[0]
-
-    def issue(self, authority: str, name: str, days: float = 30.0) -> tuple[Path, Path]:
-        """Certificate and key; a negative number of days is one that has expired."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        signer, issuer = self.authorities[authority]
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
-        certificate = self._builder(subject, issuer, key, days).add_extension(names, critical=False)
-        return self._write(f"{name}-{days}", certificate.sign(signer, hashes.SHA256()), key)
-
-    @staticmethod
-    def _builder(
-        subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: float
-    ) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(issuer)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=60))
-            .not_valid_after(now + datetime.timedelta(days=days))
-        )
-
-    def _write(self, name: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> tuple[Path, Path]:
-        pem, secret = self.folder / f"{name}.pem", self.folder / f"{name}.key"
-        pem.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        secret.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        return pem, secret
-
-
 class Stage:
     """Makes the players of a scene and clears up after them, in the right order."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.exit = contextlib.ExitStack()
-        self.certificates = Certificates(folder)
 
     def broker(self, extra: str = "", persistent: bool = True) -> Broker:
         folder = self.folder / f"broker{len(list(self.folder.glob('broker*')))}"

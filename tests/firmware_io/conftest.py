@@ -1,4 +1,7 @@
-"""A wire between a channel and a server link in time of its own, clean or dirty; and clocks that tests turn."""
+"""Meters that are plain functions on a line; a wire to a server link, clean or dirty; and clocks that tests turn.
+
+Wire and line run in times of their own.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,23 @@ import itertools
 import random
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from firmware_io import acse, apdu, axdr, obis
+from firmware_io.acse import AssociationResponse, Conformance, InitiateResponse
+from firmware_io.apdu import Attribute, DataAccessResult
+from firmware_io.bus import Bus
+from firmware_io.counters import MemoryCounters
+from firmware_io.errors import TransportError
 from firmware_io.hdlc import Address, Framer
 from firmware_io.link import Parameters, Received, ServerLink
+from firmware_io.meter_time import MeterTime
+from firmware_io.reading import Quality, Unit
+from firmware_io.spec import BusSpec, MeterSpec
 
 SERVER = Address.server(1, 17)
 CLIENT = Address.client(16)
@@ -170,9 +183,160 @@ class Dirt:
         return mangle
 
 
+ALL = Conformance.GET | Conformance.SET | Conformance.MULTIPLE_REFERENCES | Conformance.SELECTIVE_ACCESS
+OCTET_S = 10 / 9600
+TURNAROUND_S = 0.02
+LINE = BusSpec("line", "/dev/null", timeout_s=1.0)
+Answer = axdr.Data | DataAccessResult | Callable[[apdu.Selection | None], axdr.Data | DataAccessResult]
+
+
+@dataclass
+class Meter:
+    """A meter as a table of attributes: what it says is what the test puts there."""
+
+    serial: str = "1"
+    energy_wh: float = 1000.0
+    scaler: int = 1
+    silent: bool = False
+    refuses: int = 0  # diagnostic of the AARE
+    spoil: Callable[[bytes], bytes] = bytes
+    energy_type: Callable[[int], axdr.Data] = field(default=axdr.uint32)
+    clock_offset_s: float = 0.0
+    inactivity_s: float = 120.0
+    others: dict[tuple[int, obis.ObisCode, int], Answer] = field(default_factory=dict)
+    asked: list[apdu.Apdu] = field(default_factory=list)
+    associations: int = 0
+    heard_s: float = 0.0
+
+    def attribute(
+        self, attribute: Attribute, now_s: float, selection: apdu.Selection | None = None
+    ) -> axdr.Data | DataAccessResult:
+        if tuple(attribute) in self.others:
+            answer = self.others[tuple(attribute)]
+            return answer(selection) if callable(answer) else answer
+        match (attribute.class_id, attribute.name, attribute.number):
+            case (3, obis.ENERGY_IMPORT, 2):
+                return self.energy_type(round(self.energy_wh / 10**self.scaler))
+            case (3, obis.ENERGY_IMPORT, 3):
+                return axdr.structure(axdr.int8(self.scaler), axdr.enumeration(Unit.WATT_HOUR))
+            case (3, obis.POWER_IMPORT, 2):
+                return axdr.uint32(500)
+            case (3, obis.POWER_IMPORT, 3):
+                return axdr.structure(axdr.int8(0), axdr.enumeration(Unit.WATT))
+            case (1, obis.SERIAL_NUMBER, 2):
+                return axdr.octet_string(self.serial.encode())
+            case (8, obis.CLOCK, 2):
+                return axdr.octet_string(MeterTime(now_s + self.clock_offset_s, 0, 0).encode())
+        return DataAccessResult.OBJECT_UNDEFINED
+
+    def answer(self, pdu: bytes, now_s: float) -> bytes:
+        if pdu[0] == 0x60:
+            self.associations += 1
+            information = InitiateResponse(ALL, 512).encode()
+            return AssociationResponse(int(bool(self.refuses)), self.refuses, information).encode()
+        if pdu[0] == 0x62:
+            return acse.ReleaseResponse().encode()
+        request = apdu.decode(pdu)
+        self.asked.append(request)
+        if isinstance(request, apdu.GetListRequest):
+            results = tuple(self.attribute(a, now_s) for a, _ in request.items)
+            return self.spoil(apdu.GetListResponse(request.invoke, results).encode())
+        assert isinstance(request, apdu.GetRequest)
+        value = self.attribute(request.attribute, now_s, request.selection)
+        return self.spoil(apdu.GetResponse(request.invoke, value).encode())
+
+
+class Line:
+    """A transport to several meters in the clock's time; one answers at a time."""
+
+    def __init__(self, meters: dict[int, Meter], clock) -> None:
+        self.meters = meters
+        self.clock = clock
+        self.broken = False
+        self.opened = 0
+        self.octets = 0
+        self._framer = Framer()
+        self._held: list[tuple[float, bytes]] = []
+        limits = Parameters(512, 512, 1, 1)
+        servers = [Address.server(1, a) for a in meters]
+        self._links = {s.encode(): ServerLink(s, Address.client(16), limits) for s in servers}
+        self._by_address = {Address.server(1, a).encode(): m for a, m in meters.items()}
+
+    def open(self, spec: BusSpec) -> Line:
+        if self.broken:
+            raise TransportError("cannot open serial port")
+        self.opened += 1
+        for link in self._links.values():
+            link.drop()
+        return self
+
+    def monotonic(self) -> float:
+        return self.clock.time_s
+
+    def close(self) -> None: ...
+
+    def write(self, octets: bytes) -> None:
+        if self.broken:
+            raise TransportError("write failed")
+        end_s = self.clock.time_s + len(octets) * OCTET_S
+        self.octets += len(octets)
+        for frame in self._framer.receive(octets):
+            meter, link = self._by_address.get(frame.destination), self._links.get(frame.destination)
+            if meter is None or link is None or meter.silent:
+                continue
+            if self.clock.time_s - meter.heard_s > meter.inactivity_s:
+                link.drop()
+            meter.heard_s = self.clock.time_s
+            for event in link.handle(frame):
+                if isinstance(event, Received):
+                    link.send(meter.answer(event.pdu, self.clock.time_s))
+            reply = link.take()
+            self.octets += len(reply)
+            self._held.append((end_s + TURNAROUND_S + len(reply) * OCTET_S, reply))
+
+    def read(self, max_octets: int, deadline: float) -> bytes:
+        if self.broken:
+            raise TransportError("read failed")
+        if self._held and self._held[0][0] <= deadline:
+            at_s, octets = self._held.pop(0)
+            self.clock.time_s = max(self.clock.time_s, at_s)
+            return octets
+        self.clock.time_s = max(self.clock.time_s, deadline)
+        return b""
+
+
+class Site:
+    def __init__(self, clock, meters: list[Meter], **changes: object) -> None:
+        self.clock = clock
+        self.meters = meters
+        self.line = Line({16 + n: meter for n, meter in enumerate(meters)}, clock)
+        specs = [replace(MeterSpec(f"m{n}", 16 + n, main=n == 0), **changes) for n in range(len(meters))]
+        self.bus = Bus(LINE, specs, self.line.open, clock, MemoryCounters())
+
+    def cycle(self) -> dict[str, list]:
+        polls: dict[str, list] = {}
+        for poll in self.bus.poll_cycle():
+            polls.setdefault(poll.meter, []).append(poll)
+        return polls
+
+    def energy(self, meter: str = "m1") -> tuple[float, Quality] | None:
+        readings = [r for r in self.bus.poll(meter) if r.obis == obis.ENERGY_IMPORT]
+        return (readings[0].value, readings[0].quality) if readings else None
+
+
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
+
+
+@pytest.fixture
+def make_meter() -> type[Meter]:
+    return Meter
+
+
+@pytest.fixture
+def make_site(clock: FakeClock) -> Callable[..., Site]:
+    return lambda *meters, **changes: Site(clock, list(meters), **changes)
 
 
 @pytest.fixture
