@@ -15,6 +15,7 @@ cdef enum:  # flags of one register at one boundary, as in core.intervals.Flag
     FIRST = 16
 
 cdef double LONG_WH = 1e5  # added to the standard error in a long gap, whose error lasts from row to row
+cdef double FRESH_SHARE = 0.1  # of the limit: what a meter may use, one standard deviation, before any row is known
 cdef double UNKNOWN_WH = 1e6  # standard error of what was never read: the balance starts anew behind it
 
 
@@ -71,7 +72,7 @@ cdef void _align_row(
     unsigned char* flags, double memory, Py_ssize_t meters,
 ) noexcept nogil:
     cdef Py_ssize_t j
-    cdef double expected, gained, before, power, miss, most, wrap, fresh
+    cdef double expected, gained, before, power, miss, most, wrap, fresh, around
     cdef double* mean
     cdef double* count
     for j in range(meters):
@@ -86,7 +87,8 @@ cdef void _align_row(
             if not isnan(last_wh[j]):
                 booked_wh[j] = before + expected
                 # Deviations from the profile last for an hour, and most of them for as long as the gap.
-                gap_var[j] += spread[j] * hours * (1.0 + 0.8 * (2.0 * gap_h[j] + hours))
+                around = spread[j] if spread[j] > 0.0 else (FRESH_SHARE * limit_w[j]) * (FRESH_SHARE * limit_w[j])
+                gap_var[j] += around * hours * (1.0 + 0.8 * (2.0 * gap_h[j] + hours))
                 gap_h[j] += hours
                 error[j] = -<double> <float> (sqrt(gap_var[j]) + (LONG_WH if gap_h[j] > 2.5 * hours else 1e-3))
             else:

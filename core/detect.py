@@ -40,6 +40,7 @@ BLOCK_H = 24 // BLOCKS
 BLOCK_DAYS = 28
 PRIOR_SHARE = 5e-4  # standard deviation of a day's unexplained power, as a share of load, before we know better
 PRIOR_DAYS = 6.0
+POOR_SHARE = 0.02  # of the load: a boundary less certain than this says nothing of the noise
 FLOOR_SHARE = 5e-4  # below it a theft cannot be told from class drift
 FLOOR_QUARTER_SHARE = 1e-3  # the same, of the mean over 24 h, for what shows in one quarter of the day only
 # Stretch of the Gaussian quantile by what the finding rests on: days of all day, hours of all day, days of one quarter,
@@ -106,21 +107,37 @@ class Finding:
         return self.z / self.threshold
 
 
-def learn_noise(quarters_w: Floats, load_w: float, level_sd_w: float, quarter_sd_w: float) -> Noise:
-    """The building's own noise from the guarded unexplained power of past days, [K, BLOCKS] (NaN: not usable)."""
+def learn_noise(
+    booked_wh: Floats, boundary_wh2: Floats, load_w: float, level_sd_w: float, quarter_sd_w: float
+) -> Noise:
+    """The building's own noise from the guarded unexplained energy of past days.
+
+    booked_wh, boundary_wh2 [K * BLOCKS + 1]: at the quarters' boundaries, cumulative, and its variance. What a
+    boundary's error does to the days beside it is taken off: the searches add it where they look.
+    """
     prior = (PRIOR_SHARE * load_w) ** 2
-    daily = quarters_w.mean(axis=1)
-    weather = _variance(np.diff(daily) / math.sqrt(_STEP), prior)
-    rough = _variance((quarters_w - daily[:, None]).ravel() * math.sqrt(BLOCKS / (BLOCKS - 1)), prior / BLOCK_H)
+    quarters = np.diff(booked_wh) / BLOCK_H
+    poor = boundary_wh2 > (POOR_SHARE * load_w * BLOCK_H) ** 2
+    quarters[poor[1:] | poor[:-1]] = np.nan
+    quarters = quarters.reshape(-1, BLOCKS)
+    daily = quarters.mean(axis=1)
+    midnight = boundary_wh2[::BLOCKS]
+    known = (midnight[:-2] + 4 * midnight[1:-1] + midnight[2:]) / (24.0**2 * _STEP)
+    weather = _variance(np.diff(daily) / math.sqrt(_STEP), known, prior)
+    known = (boundary_wh2[:-1] + boundary_wh2[1:]) / BLOCK_H**2
+    away = (quarters - daily[:, None]).ravel() * math.sqrt(BLOCKS / (BLOCKS - 1))
+    rough = _variance(away, known, prior / BLOCK_H)
     return Noise(weather, level_sd_w**2, quarter_sd_w**2, rough * BLOCK_H, int((~np.isnan(daily)).sum()))
 
 
-def _variance(values: Floats, prior: float) -> float:
-    """Variance about zero, the largest values clipped, with a prior of some days' weight."""
-    square = values[~np.isnan(values)] ** 2
+def _variance(values: Floats, known: Floats, prior: float) -> float:
+    """Variance about zero beyond the `known` one, large values clipped, with a prior of some days' weight."""
+    usable = ~np.isnan(values)
+    square, known = values[usable] ** 2, known[usable]
     if len(square) > 3:
-        square = np.minimum(square, 9 * np.median(square))
-    return (PRIOR_DAYS * prior + float(square.sum())) / (PRIOR_DAYS + len(square))
+        most = 9 * np.median(square)
+        square, known = np.minimum(square, most), np.minimum(known, most)
+    return (PRIOR_DAYS * prior + max(0.0, float((square - known).sum()))) / (PRIOR_DAYS + len(square))
 
 
 def threshold(age_h: float, share: float, rate_per_year: float, days: int) -> float:
@@ -168,18 +185,29 @@ def _weather(ages_h: tuple[float, ...], width_h: float) -> tuple[Floats, Floats]
 
 
 def _search(
-    power_w: Floats, cov: Floats, ages_h: Sequence[float], share: float, rate: float, sign: float, days: int
+    power_w: Floats,
+    cov: Floats,
+    ages_h: Sequence[float],
+    share: float,
+    rate: float,
+    sign: float,
+    days: int,
+    least_h: float,
 ) -> Finding | None:
-    """The best onset at the far end of bins 0..k, k = 0..n-1; None if no bin is usable."""
+    """The best onset at the far end of bins 0..k, k = 0..n-1, at least `least_h` ago; None if there is none."""
+    allowed = np.asarray(ages_h[1:]) >= least_h
+    if not allowed.any():
+        return None
     weight = np.linalg.inv(cov)
     top = np.cumsum(weight @ power_w) * sign
     bottom = np.cumsum(np.cumsum(weight, axis=0), axis=1).diagonal()
     z = top / np.sqrt(np.maximum(bottom, 1e-300))
+    z = np.where(allowed, z, -np.inf)
     limit = _thresholds(tuple(ages_h[1:]), share, rate, min(days, 60))
     best, mode = int(np.argmax(z / limit)), int(np.argmax(z / tail(np.asarray(ages_h[1:]), share)))
     # Onsets weigh exp(z^2 / 2), each by the hours its bin stands for.
     ages = np.asarray(ages_h, np.float64)
-    log_weight = 0.5 * np.maximum(z, 0) ** 2 + np.log(np.diff(ages))
+    log_weight = np.where(allowed, 0.5 * np.maximum(z, 0) ** 2 + np.log(np.diff(ages)), -np.inf)
     mass = np.cumsum(np.exp(log_weight - log_weight.max()))
     mass /= mass[-1]
     young = int(np.searchsorted(mass, 0.025))
@@ -207,12 +235,13 @@ def search_all_day(
     noise: Noise,
     rate: float,
     sign: float = 1.0,
+    least_h: float = 0.0,
 ) -> Finding | None:
     """Look for an onset in the last 56 days of all-day power.
 
     booked_wh [T + 1]: cumulative unexplained energy at boundaries, boundary_wh2 [T + 1] its variance; lost_wh2 [T + 1]:
     cumulative variance of energy that was lost for good; copper_wh [T, N]: standard deviation of each row's copper
-    loss that is each flat's own, the same error from row to row.
+    loss that is each flat's own, the same error from row to row; least_h: younger onsets are out of the question.
     """
     last = len(booked_wh) - 1
     ages = [a for a in AGES_H if a % row_h == 0 and a / row_h <= last]
@@ -233,7 +262,7 @@ def search_all_day(
     shared = v[1:-1] / (length[:-1] * length[1:])
     cov[n[:-1], n[1:]] -= shared
     cov[n[1:], n[:-1]] -= shared
-    return _search(power, cov, ages_h, 1.0, rate, sign, noise.days)
+    return _search(power, cov, ages_h, 1.0, rate, sign, noise.days, least_h)
 
 
 def search_block(
@@ -245,6 +274,7 @@ def search_block(
     noise: Noise,
     rate: float,
     sign: float = 1.0,
+    least_h: float = 0.0,
 ) -> Finding | None:
     """Look for an onset in the same quarter of the last 28 days: the one that ends at the last boundary."""
     rows, day = round(BLOCK_H / row_h), round(24 / row_h)
@@ -266,4 +296,4 @@ def search_block(
     n = np.arange(days)
     lost = lost_wh2[ends] - lost_wh2[ends - rows]
     cov[n, n] += (boundary_wh2[ends] + boundary_wh2[ends - rows] + lost) / BLOCK_H**2 + rough
-    return _search(power, cov, ages_h, 1 / BLOCKS, rate, sign, noise.days)
+    return _search(power, cov, ages_h, 1 / BLOCKS, rate, sign, noise.days, least_h)

@@ -115,7 +115,7 @@ class ZoneFeatures:
         self._days = 0  # added so far
         self._ring = np.full((RING_DAYS, flats, 8), np.nan)  # daily summaries, day d in place d % RING_DAYS
         self._zone = np.full((RING_DAYS, 3), np.nan)  # line-loss rate, variance of the residual, mean main power
-        self._week: F64 | None = None  # the last seven days' rows [7, S, flats]
+        self._week: NDArray[np.float32] | None = None  # the last seven days' rows [7, S, flats]: the largest part
         self._recent_days = RECENT_DAYS
 
     def add(self, day: Day) -> None:
@@ -124,7 +124,7 @@ class ZoneFeatures:
         if flats != self.flats:
             raise ValueError(f"a day of {flats} flats, expected {self.flats}")
         if self._week is None or self._week.shape[1] != slots:
-            self._week = np.full((WEEK, slots, flats), np.nan)
+            self._week = np.full((WEEK, slots, flats), np.nan, np.float32)
         place = self._days % RING_DAYS
         self._ring[place] = _summary(day, self._week[self._days % WEEK])
         self._zone[place] = _zone_summary(day)
@@ -245,7 +245,7 @@ class ZoneFeatures:
         return out
 
 
-def _summary(day: Day, week_ago: F64) -> F64:
+def _summary(day: Day, week_ago: NDArray[np.float32]) -> F64:
     """One day of every flat [N, 8]; NaN where less than half of it is known."""
     rows = np.where(day.missed, np.nan, day.sub_wh)
     known = np.isfinite(rows)
@@ -284,11 +284,11 @@ def _zone_summary(day: Day) -> F64:
     return np.array([rate, known.var() if len(known) else np.nan, main / whole.sum() * slots / 24])
 
 
-def _likeness(rows: F64, others: F64) -> F64:
+def _likeness(rows: F64, others: NDArray[np.float32]) -> F64:
     """Fisher z of the correlation of two days, flat by flat; 0 where one of them is constant."""
     both = np.isfinite(rows) & np.isfinite(others)
     count = np.maximum(both.sum(axis=0), 1)
-    a, b = np.where(both, rows, 0.0), np.where(both, others, 0.0)
+    a, b = np.where(both, rows, 0.0), np.where(both, others, 0.0).astype(np.float64)
     a = np.where(both, a - a.sum(axis=0) / count, 0.0)
     b = np.where(both, b - b.sum(axis=0) / count, 0.0)
     scale = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))

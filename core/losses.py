@@ -43,6 +43,7 @@ UNMETERED_SD_W = 6.0  # common load per sub-meter nobody told us of: its level,
 UNMETERED_HOUR_SD_W = 2.0  # and each hour around it
 COPPER_MEAN, COPPER_SD = 0.0135, 0.005
 OWN_MEAN, OWN_SD = 0.010, 0.010  # 0 where every flat has three phases and a riser of its own
+OWN_SCATTER = 0.7  # of the common one; places that are even along a riser give 0.58, and risers are not alike
 OWN_FACTOR = 4.5  # one phase instead of three; a riser that tapers: what lies behind a flat shares only half of it
 OWN_LIMIT_W = 15_000.0  # more is the end of a gap, not a load of one phase
 CLASS_TO_SD = 0.005  # a meter of class c: standard deviation c * 0.5 %
@@ -165,16 +166,26 @@ class LossModel:
 
         A flat on one phase, k-th of n along a riser, loses 9 k / n^2 of the share that an even load of all loses, by
         the square of its power: a car or a heater costs ten times what the square of the building's power tells.
-        How far along each flat is nobody knows: its own coefficient scatters by OWN_SD around the common one.
+        How far along each flat is nobody knows: its own coefficient scatters by `own_sd` around the common one.
         """
         limit = OWN_LIMIT_W * self.hours
         used = np.clip(rows.subs_wh, -limit, limit)
         own: Floats = used * used * (OWN_FACTOR / (self.load_w * self.hours))
         return own
 
+    @property
+    def own_sd(self) -> float:
+        """Standard deviation of a flat's own copper coefficient around the common one.
+
+        It is in proportion to the common one, as far as that is known: where no flat loses by its own power, as with
+        three phases to each flat, none is far up the riser either.
+        """
+        common = max(0.0, float(self.x[1 + OWN]))
+        return OWN_SCATTER * math.sqrt(common**2 + float(self.p[1 + OWN, 1 + OWN]))
+
     def scatter_wh2(self, rows: ZoneRows) -> Floats:
         """Variance of each row's energy because flats lie differently far along the riser [T]."""
-        scatter: Floats = OWN_SD**2 * np.square(self.own_wh(rows)).sum(axis=1)
+        scatter: Floats = self.own_sd**2 * np.square(self.own_wh(rows)).sum(axis=1)
         return scatter
 
     def late(self, rows: ZoneRows) -> Floats:

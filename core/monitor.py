@@ -21,11 +21,13 @@ from numpy.typing import NDArray
 from core import _balance
 from core.alarm import Alarm, Posterior, Settings, ZoneSpec
 from core.attribute import Attribution, Onset, Rows, attribute
-from core.detect import BLOCKS, Finding, Noise, learn_noise, search_all_day, search_block
+from core.detect import BLOCKS, Noise, learn_noise
 from core.evidence import Evidence, LossKind, Residual, Suspect
 from core.features import FEATURES, Loss
+from core.follow import CUSUM, Follower
 from core.history import History
-from core.losses import OWN_SD, WEATHER, LossModel, ZoneRows, jumps_wh2
+from core.losses import WEATHER, LossModel, ZoneRows
+from core.onset import Balance, balance, confirmed, rows_of
 from core.scoring import Scorer, ZoneScores
 from core.sign_evidence import sign_log_ratios
 from core.signs import MeterSign, SignKind
@@ -35,21 +37,13 @@ Floats = NDArray[np.float64]
 
 HISTORY_DAYS = 70
 MARK_H = 3  # hours between two searches for an onset
-BLOCK_H = 6
 NOMINAL_W = 450.0  # per sub-meter, until a day has told the load
-DRIFT_SHARE = 3e-3  # scatter of true unexplained energy in a row, as a share of its load: for following it
-OUTLIER = 4.0
-FOLLOW_ANEW = (0.0, 1e12, 0.0, 0.0, 0.0)  # offset unknown, no outlier, no CUSUM, nothing booked
 SEGMENT = 64  # rows judged at once at most
-CONFIRM_H = 6.0
-CUSUM = 3  # its place in the state of the follower
-GAP_TAIL = 3.0  # what a flat used while it was not heard of is heavy-tailed: an oven is a rare, large miss
-SESSION_H = 3.0  # a car, an oven or a boiler runs so long
-FAST_SHARE = 0.02  # loss that the CUSUM between two searches looks for, as a share of load
 REVISIONS_H = (0.0, 3.0, 6.0, 12.0, 24.0, 48.0, 72.0, 120.0, 168.0, 240.0, 336.0, 480.0, 672.0)
 REVISION_H = 336.0  # and then
-POOR_SHARE = 0.02  # of the load: a boundary less certain than this says nothing of the noise
+REFINED_H = 14 * 24.0  # so long after an alarm its onset may still be set right
 CLEAR_H = 168.0  # a loss has to be gone for so long
+RESTLESS_Z = 2.0  # and then its days scatter no more than this, in standard deviations
 CLEAR_SHARE = 0.2  # gone means: less than this share of what it was
 BEFORE_DAYS, AFTER_DAYS = 56, 28  # rows around an onset that attribution sees
 BEFORE_LEAST_DAYS = 21  # with fewer left before the onset, it is not asked again
@@ -82,7 +76,7 @@ class ZoneMonitor:
         self.absorbed = 0  # rows of all time that the loss model has dealt with
         self.quiet_from = 0  # rows before it belong to a past alarm
         self.blind_until = (START_DAYS[0] + 1) * self.day_rows  # no search before the model knows enough
-        self.noise = learn_noise(np.empty((0, BLOCKS)), NOMINAL_W * count, 0.0, 0.0)
+        self.noise = learn_noise(np.zeros(1), np.zeros(1), NOMINAL_W * count, 0.0, 0.0)
         self.alarms: dict[float, Alarm] = {}
         self.episodes = {1.0: 0, -1.0: 0}
         self.posterior: Posterior | None = None
@@ -90,7 +84,7 @@ class ZoneMonitor:
         self.scores = ZoneScores(zone.subs, row_h, self.settings.offset_s, scorer)
         self.suspicion = np.zeros(count)  # highest probability of each sub-meter in an alarm; fades
         self._reference: Floats | None = None  # coefficients of the honest building while an alarm from the start is on
-        self._track = np.array(FOLLOW_ANEW)
+        self._follower = Follower()
 
     # -- rows in ------------------------------------------------------------------------------------------------------
 
@@ -101,17 +95,17 @@ class ZoneMonitor:
         while start < len(rows):
             stop = self._mark(rows.ends_s, start)
             first = self.history.count
-            before = self._track.copy()
+            before = self._follower.state.copy()
             self.history.append(rows[start:stop], missed[start:stop], read[start:stop])
             self._predict(first)
-            fast = self._fast_row(stop - start)
+            fast = None if 1.0 in self.alarms else self._follower.first_large(self.history, self.model, stop - start)
             if fast is not None:
                 if fast < self.history.count:  # judge that row knowing nothing of later ones
                     self.history.truncate(fast)
-                    self._track[:] = before
+                    self._follower.state[:] = before
                     self._predict(first)
                     stop = start + fast - first
-                self._track[CUSUM] = 0.0
+                self._follower.state[CUSUM] = 0.0
             at_s = float(rows.ends_s[stop - 1])
             mark = at_s % (MARK_H * 3600) == 0 or self.row_h > MARK_H
             if mark or fast is not None:
@@ -141,29 +135,7 @@ class ZoneMonitor:
 
     def _predict(self, first: int) -> None:
         """Explain rows from `first` on under the model of now, and follow what it leaves unexplained."""
-        history = self.history
-        rows = history.rows(first, history.count)
-        if not len(rows):
-            return
-        expected = history.expected(first, history.count)
-        expected[:] = self.model.expected(rows, history.main_before(first), self._coefficients())
-        out = np.empty((len(rows), 3))
-        load_wh = self._load_w() * self.row_h
-        self._follow = out
-        _balance.track_rows(
-            self._track,
-            np.ascontiguousarray(rows.residual_wh - expected),
-            np.ascontiguousarray(rows.boundary_wh2),
-            (DRIFT_SHARE * rows.main_wh) ** 2
-            + self.model.scatter_wh2(rows)
-            + jumps_wh2(rows, history.gap_before(first)),
-            np.full(len(rows), FAST_SHARE * load_wh),
-            OUTLIER,
-            out,
-        )
-        booked, variance = history.booked(first, history.count)
-        booked[1:] = out[:, 0]
-        variance[1:] = out[:, 1] + GAP_TAIL**2 * rows.gap_wh2
+        self._follower.advance(self.history, self.model, self._coefficients(), first)
 
     def _coefficients(self) -> Floats:
         """What is expected of the building: weather apart, which nobody can foretell."""
@@ -178,15 +150,6 @@ class ZoneMonitor:
 
     def _load_w(self) -> float:
         return self.model.load_w
-
-    def _fast_row(self, count: int) -> int | None:
-        """The first of the last `count` rows at which a large loss shows, None if there is none or one is latched."""
-        if 1.0 in self.alarms:
-            return None
-        variance = self.history.booked(self.history.count - count, self.history.count)[1][1:]
-        limit = FAST_SHARE * self._load_w() + 6.0 * np.sqrt(variance + 1.0)
-        over = np.flatnonzero(self._follow[-count:, 2] > limit)
-        return self.history.count - count + int(over[0]) + 1 if len(over) else None
 
     # -- once a day ---------------------------------------------------------------------------------------------------
 
@@ -220,57 +183,28 @@ class ZoneMonitor:
         history.trim(HISTORY_DAYS * self.day_rows)
         booked, variance = history.booked(history.first, history.count)
         booked[0], variance[0] = 0.0, 1e12
-        self._track[:] = FOLLOW_ANEW
+        self._follower.forget()
         self._predict(history.first)
         if self.alarms:
             return
         start = max(history.first, self.quiet_from, self.day_rows)
-        days = (self.absorbed - start) // self.day_rows
+        days = max(0, (self.absorbed - start) // self.day_rows)
         recent = history.rows(max(history.first, history.count - 3 * self.day_rows), history.count)
         level_sd_w = self.model.level_sd_w(recent)
         quarter_sd_w = max(self.model.level_sd_w(part) for part in _quarters(recent))
-        quarters = np.empty((0, BLOCKS))
-        if days > 0:
-            booked, variance = history.booked(self.absorbed - days * self.day_rows, self.absorbed)
-            width = self.day_rows // BLOCKS
-            quarters = np.diff(booked[::width]) / (24.0 / BLOCKS)
-            poor = variance[::width] > (POOR_SHARE * self._load_w() * 24 / BLOCKS) ** 2
-            quarters[poor[1:] | poor[:-1]] = np.nan
-            quarters = quarters.reshape(days, BLOCKS)
         if days > 4 or self.quiet_from == 0:
-            self.noise = learn_noise(quarters, self._load_w(), level_sd_w, quarter_sd_w)
+            known = max(self.absorbed, history.first)
+            booked, variance = history.booked(known - days * self.day_rows, known)
+            quarters = slice(None, None, self.day_rows // BLOCKS)
+            self.noise = learn_noise(booked[quarters], variance[quarters], self._load_w(), level_sd_w, quarter_sd_w)
         else:
             self.noise = replace(self.noise, level_w2=level_sd_w**2, quarter_w2=quarter_sd_w**2)
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
-    def _find(self, sign: float, mark: bool) -> Finding | None:
-        """The most significant onset before now, all day or in the quarter of the day that ends there.
-
-        What rests on a few hours has to show at the boundary before too: the last read may be late.
-        """
-        history, stop = self.history, self.history.count
-        start = max(history.first, self.quiet_from)
-        if stop - start < round(2 * BLOCK_H / self.row_h):
-            return None
-        booked, variance = history.booked(start, stop)
-        rows = history.rows(start, stop)
-        copper = OWN_SD * self.model.own_wh(rows)
-        # Who else is on the phase at the time is another error of that size, anew each time a large load runs.
-        session = max(1.0, SESSION_H / self.row_h) * np.square(copper).sum(axis=1)
-        lost = np.concatenate([[0.0], np.cumsum(rows.lost_wh2 + session)])
-        noise, rate = self.noise, self.settings.false_alarms_per_year
-        best = search_all_day(booked, variance, lost, copper, self.row_h, noise, rate, sign)
-        if best is not None and best.excess >= 1.0 and best.age_h <= CONFIRM_H:
-            before = search_all_day(booked[:-1], variance[:-1], lost[:-1], copper[:-1], self.row_h, noise, rate, sign)
-            if before is None or before.excess < best.excess:
-                best = before
-        end_s = float(history.rows(stop - 1, stop).ends_s[0])
-        if mark and end_s % (BLOCK_H * 3600) == 0:
-            block = search_block(booked, variance, lost, copper, self.row_h, noise, rate, sign)
-            if block is not None and (best is None or block.excess > best.excess):
-                best = block
-        return best
+    def _balance(self, mark: bool = False, first: int | None = None) -> Balance:
+        first = max(self.history.first, self.quiet_from) if first is None else first
+        return balance(self.history, self.model, self.noise, self.settings.false_alarms_per_year, first, mark)
 
     def _look(self, at_s: float, mark: bool) -> list[Evidence]:
         """Search both signs; raise, revise or clear."""
@@ -278,44 +212,18 @@ class ZoneMonitor:
             return self._revise(at_s) if mark else []
         if self.history.count <= self.blind_until:  # what was there from the start is judged first
             return []
+        now = self._balance(mark)
         for sign in (1.0, -1.0):
-            found = self._find(sign, mark)
+            found = now.search(sign)
             if found is None or found.excess < 1.0 or found.power_w * found.share < found.floor_share * self._load_w():
                 continue
-            return self._raise(sign, found, at_s)
+            if confirmed(found, sign, now, self.history, self.model, self._follower):
+                self.episodes[sign] += 1
+                lo, onset, hi = rows_of(found, sign, now, self.history.count)
+                alarm = Alarm(self.episodes[sign], sign, lo, onset, hi, self.history.count, from_start=False)
+                self.alarms[sign] = alarm
+                return [self._evidence(alarm, at_s)]
         return []
-
-    def _raise(self, sign: float, found: Finding, at_s: float) -> list[Evidence]:
-        lo, onset, hi = self._onset(found, sign)
-        self.episodes[sign] += 1
-        alarm = Alarm(self.episodes[sign], sign, lo, onset, hi, self.history.count, from_start=False)
-        self.alarms[sign] = alarm
-        return [self._evidence(alarm, at_s)]
-
-    def _onset(self, found: Finding, sign: float) -> tuple[int, int, int]:
-        """First credible, likeliest and last credible row of the onset.
-
-        All day it lies where a loss of that power would have begun to lose what was lost in the bins beside the edge;
-        in a quarter of the day, at that quarter's beginning.
-        """
-        history, stop = self.history, self.history.count
-        first = max(history.first, self.quiet_from)
-
-        def row(age_h: float) -> int:
-            return min(stop - 1, max(first, stop - round(age_h / self.row_h)))
-
-        if found.share < 1.0:
-            onset = row(found.onset_h - 24 + BLOCK_H)
-            return min(row(found.old_h), onset), onset, max(row(max(found.young_h - 24, 0) + BLOCK_H), onset)
-        near, far = row(found.near_h), row(found.far_h)
-        booked, _ = history.booked(far, stop)
-        after = stop - near
-        slope = sign * (booked[-1] - booked[near - far]) / after if after > 1 else found.power_w * self.row_h
-        onset = row(found.onset_h)
-        if slope > 0:
-            began = near - sign * (booked[near - far] - booked[0]) / slope
-            onset = int(min(max(round(began), far), near))
-        return min(row(found.old_h), onset), onset, max(row(found.young_h), onset)
 
     def _judge_start(self, at_s: float) -> list[Evidence]:
         """Look for a loss that was there before us."""
@@ -355,24 +263,35 @@ class ZoneMonitor:
         return evidence
 
     def _refine(self, alarm: Alarm) -> None:
-        """Estimate the onset again while the rows before it are still fresh."""
-        if alarm.from_start or (self.history.count - alarm.raised) * self.row_h > 14 * 24:
+        """Estimate the onset again while the rows before it are still fresh.
+
+        It lies before the alarm: a loss that swings, as behind a meter that shows one value, is no new one each time.
+        """
+        since_h = (self.history.count - alarm.raised) * self.row_h
+        if alarm.from_start or since_h > REFINED_H:
             return
-        found = self._find(alarm.sign, mark=False)
+        now = self._balance()
+        found = now.search(alarm.sign, since_h)
         if found is None or found.excess < 1.0:
             return
-        alarm.lo, alarm.onset, alarm.hi = self._onset(found, alarm.sign)
+        rows = rows_of(found, alarm.sign, now, self.history.count)
+        alarm.lo, alarm.onset, alarm.hi = (min(row, alarm.raised - 1) for row in rows)
 
     def _gone(self, alarm: Alarm) -> bool:
-        """Whether the loss has been gone for CLEAR_H."""
+        """Whether the loss has been gone for CLEAR_H: little is lost, and no day of it stands out.
+
+        A meter that shows one value or a recording loses today and gives back tomorrow; that is not gone.
+        """
         stop = self.history.count
-        rows = round(CLEAR_H / self.row_h)
-        if stop - alarm.raised < rows:
+        start = stop - round(CLEAR_H / self.row_h)
+        if start < max(alarm.raised, self.history.first):
             return False
-        booked, variance = self.history.booked(stop - rows, stop)
-        power = alarm.sign * (booked[-1] - booked[0]) / CLEAR_H
-        sd = math.sqrt(self.noise.weather_w2 + self.noise.level_w2 + (variance[-1] + variance[0]) / CLEAR_H**2)
-        return bool(power < min(CLEAR_SHARE * alarm.loss_w, 2.5 * sd))
+        now = self._balance(first=start)
+        power_w, sd_w = now.power_w(start, stop)
+        if alarm.sign * power_w >= min(CLEAR_SHARE * alarm.loss_w, 2.5 * sd_w):
+            return False
+        days = np.array([now.power_w(day, day + self.day_rows) for day in range(start, stop, self.day_rows)])
+        return bool(np.mean((days[:, 0] / days[:, 1]) ** 2) < RESTLESS_Z**2)
 
     def _release(self, alarm: Alarm) -> None:
         """Forget the rows of the theft: they are neither learned nor searched."""
@@ -399,13 +318,12 @@ class ZoneMonitor:
         history = self.history
         alarm.revisions += 1
         # The first row of all starts the count: its boundary is not known.
-        start = max(alarm.onset, history.first + START_ROWS)
         stop = history.count
-        hours = max(1, stop - start) * self.row_h
-        booked, variance = history.booked(start, stop)
-        kwh = float(booked[-1] - booked[0]) / 1000.0
-        w = alarm.sign * kwh * 1000.0 / hours
-        sd = self.noise.power_sd_w(hours, float(variance[-1] + variance[0]))
+        start = min(stop - 1, max(alarm.onset, history.first + START_ROWS))
+        hours = (stop - start) * self.row_h
+        w, sd = self._balance(first=start).power_w(start, stop)
+        kwh = w * hours / 1000.0
+        w *= alarm.sign
         posterior = self.posterior if alarm.sign > 0 else None
         if active:
             alarm.loss_w = max(w, 1.0)
@@ -543,7 +461,7 @@ class ZoneMonitor:
             "noise": asdict(self.noise),
             "alarms": [asdict(a) for a in self.alarms.values()],
             "episodes": [self.episodes[1.0], self.episodes[-1.0]],
-            "track": self._track,
+            "track": self._follower.state,
             "suspicion": self.suspicion,
             "before": self.scores.features.before,
             "reference": None if self._reference is None else self._reference.tolist(),
@@ -587,9 +505,9 @@ class ZoneMonitor:
         for start in range(0, len(rows), SEGMENT):
             part = slice(start, start + SEGMENT)
             self.history.append(rows[part], missed[part], read[part])
-        self._track[:] = FOLLOW_ANEW
+        self._follower.forget()
         self._predict(self.history.first)
-        self._track[:] = values["track"]
+        self._follower.state[:] = values["track"]
         latched = self.alarms.get(1.0)
         onset = None if latched is None else latched.onset
         self.scores.restore(self.history, self.signs, onset, values["before"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from agent.stored import PORTION_ROWS, StoredRows, portions
+from agent.stored import PORTION_ROWS, PORTION_S, StoredRows, portions
 
 T0 = 1_772_438_400.0
 
@@ -17,9 +17,9 @@ def profile(first: float, rows: int, *, period_s: float = 900.0, power_w: float 
 
 
 def whole(tables, meters, after_s=-np.inf):
-    parts = list(portions(tables, meters, after_s))
+    parts = list(portions(tables, meters, 900.0, after_s))
     assert [last for _, _, last in parts] == [False] * (len(parts) - 1) + [True]
-    assert all(len(times) <= PORTION_ROWS for times, _, _ in parts)
+    assert all(times[-1] - times[0] < PORTION_S for times, _, _ in parts)
     return np.concatenate([times for times, _, _ in parts]), np.concatenate([rows for _, rows, _ in parts])
 
 
@@ -67,4 +67,13 @@ def test_buses_are_joined_and_meters_of_no_zone_left_out() -> None:
 
 
 def test_nothing_stored_is_no_row() -> None:
-    assert list(portions([StoredRows(["a"], 900.0)], ["a"])) == []
+    assert list(portions([StoredRows(["a"], 900.0)], ["a"], 900.0)) == []
+
+
+def test_short_intervals_come_in_small_portions() -> None:
+    """A quarter of an hour between two stored rows is thirty rows of half a minute to the pipeline."""
+    table = StoredRows(["a"], 30.0)
+    table.add("a", profile(T0, 400))
+    spans = [(times[-1] - times[0]) / 30.0 for times, _, _ in portions([table], ["a"], 30.0)]
+    assert len(spans) > 10
+    assert max(spans) <= PORTION_ROWS

@@ -106,8 +106,8 @@ def test_the_promised_rate_holds_on_noise_of_its_own_kind():
     alarms = looks = 0
     for _ in range(40):
         booked, variance = unexplained(rng, 180)
-        quarters = np.diff(booked[:: DAY // BLOCKS]) / (24 / BLOCKS)
-        noise = learn_noise(quarters[: 50 * BLOCKS].reshape(-1, BLOCKS), LOAD_W, 2.0, 2.0)
+        learned_from = slice(0, 50 * DAY + 1, DAY // BLOCKS)
+        noise = learn_noise(booked[learned_from], variance[learned_from], LOAD_W, 2.0, 2.0)
         lost = np.zeros_like(booked)
         for stop in range(60 * DAY, 180 * DAY, 24):
             part = slice(stop - 56 * DAY, stop + 1)
@@ -118,19 +118,34 @@ def test_the_promised_rate_holds_on_noise_of_its_own_kind():
     assert alarms == 0
 
 
+def learned(quarters_w, boundary_wh=0.0, uncertain=()):
+    """Noise that is learned from the mean power of quarters [K, BLOCKS]."""
+    booked = np.concatenate([[0.0], np.cumsum(quarters_w.ravel() * 24 / BLOCKS)])
+    variance = np.full(len(booked), boundary_wh**2)
+    variance[list(uncertain)] = 1e12
+    return learn_noise(booked, variance, LOAD_W, 1.0, 1.0)
+
+
 def test_noise_is_the_building_s_own_with_a_prior_and_without_outliers():
     rng = np.random.default_rng(6)
-    quiet = learn_noise(rng.normal(0, 3, (60, BLOCKS)), LOAD_W, 1.0, 1.0)
-    loud = learn_noise(rng.normal(0, 60, (60, BLOCKS)), LOAD_W, 1.0, 1.0)
-    nothing = learn_noise(np.empty((0, BLOCKS)), LOAD_W, 1.0, 1.0)
+    quiet = learned(rng.normal(0, 3, (60, BLOCKS)))
+    loud = learned(rng.normal(0, 60, (60, BLOCKS)))
+    nothing = learned(np.empty((0, BLOCKS)))
     assert quiet.weather_w2 < nothing.weather_w2 < loud.weather_w2
     assert quiet.days == 60
     values = rng.normal(0, 3, (60, BLOCKS))
     spoilt = values.copy()
     spoilt[30] = 5000.0
-    spoilt[10, 2] = np.nan
-    ratio = learn_noise(spoilt, LOAD_W, 1.0, 1.0).weather_w2 / learn_noise(values, LOAD_W, 1.0, 1.0).weather_w2
-    assert ratio < 1.6
+    assert learned(spoilt, uncertain=[43]).weather_w2 < 1.6 * learned(values).weather_w2
+    assert learned(spoilt, uncertain=[43]).days == 59
+
+
+def test_what_boundaries_err_is_not_learned_as_weather():
+    booked = np.random.default_rng(7).normal(0, 100.0, 60 * BLOCKS + 1)
+    told = learn_noise(booked, np.full(len(booked), 100.0**2), LOAD_W, 1.0, 1.0)
+    untold = learn_noise(booked, np.zeros(len(booked)), LOAD_W, 1.0, 1.0)
+    assert told.weather_w2 < 0.2 * untold.weather_w2
+    assert told.rough_w2h < 0.2 * untold.rough_w2h
 
 
 def test_thresholds_rise_with_looks_with_strictness_and_with_ignorance():

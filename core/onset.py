@@ -1,0 +1,118 @@
+"""The search for an onset in the rows that are kept, and where among them it lies.
+
+It owns what a search is given and what a finding must bear: that no single reading makes it. Statistics and thresholds
+are detect.py's; alarms are the monitor's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.detect import BLOCK_H, Finding, Noise, search_all_day, search_block
+from core.follow import Follower
+from core.history import History
+from core.losses import LossModel
+
+Floats = NDArray[np.float64]
+
+SESSION_H = 3.0  # a car, an oven or a boiler runs so long
+LEAST_H = 12.0  # before it nothing is searched
+CONFIRM_H = 24.0  # a finding that rests on less than this ...
+CONFIRM_ROWS = 8  # ... has to bear the loss of any of the readings that moved the balance most
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """What the searches of one moment share: boundaries [T + 1] and rows [T] from row `first` on, as detect.py has."""
+
+    first: int
+    booked_wh: Floats
+    variance_wh2: Floats
+    lost_wh2: Floats
+    copper_wh: Floats
+    row_h: float
+    noise: Noise
+    rate: float
+    block: bool
+
+    def search(self, sign: float, least_h: float = 0.0) -> Finding | None:
+        """The most significant onset at least `least_h` ago: all day, or in the quarter of the day that ends now."""
+        if len(self.copper_wh) * self.row_h < LEAST_H:
+            return None
+        given = self.booked_wh, self.variance_wh2, self.lost_wh2, self.copper_wh, self.row_h, self.noise, self.rate
+        best = search_all_day(*given, sign, least_h)
+        if self.block:
+            block = search_block(*given, sign, least_h)
+            if block is not None and (best is None or block.excess > best.excess):
+                best = block
+        return best
+
+    def power_w(self, start: int, stop: int) -> tuple[float, float]:
+        """Mean unexplained power of rows start .. stop - 1 of all time, and its standard deviation."""
+        a, b = start - self.first, stop - self.first
+        hours = (b - a) * self.row_h
+        own = self.copper_wh[a:b].sum(axis=0) / hours
+        around = self.noise.power_sd_w(hours, float(self.variance_wh2[a] + self.variance_wh2[b]))
+        lost = float(self.lost_wh2[b] - self.lost_wh2[a]) / hours**2
+        return float(self.booked_wh[b] - self.booked_wh[a]) / hours, math.sqrt(around**2 + float(own @ own) + lost)
+
+
+def balance(history: History, model: LossModel, noise: Noise, rate: float, first: int, mark: bool = False) -> Balance:
+    """The rows from `first` on as the searches want them. `mark`: quarters of the day may end there."""
+    stop = history.count
+    booked, variance = history.booked(first, stop)
+    rows = history.rows(first, stop)
+    copper = model.own_sd * model.own_wh(rows)
+    # Who else is on the phase at the time is another error of that size, anew each time a large load runs.
+    session = max(1.0, SESSION_H / model.hours) * np.square(copper).sum(axis=1)
+    lost = np.concatenate([[0.0], np.cumsum(rows.lost_wh2 + session)])
+    block = mark and float(rows.ends_s[-1]) % (BLOCK_H * 3600) == 0
+    return Balance(first, booked, variance, lost, copper, model.hours, noise, rate, block)
+
+
+def confirmed(found: Finding, sign: float, now: Balance, history: History, model: LossModel, by: Follower) -> bool:
+    """Whether a finding that rests on hours bears the loss of any one of its readings.
+
+    A late read of the main meter, or a flat's oven while it did not answer, looks like a loss of hours; each is one
+    reading that is wrong.
+    """
+    if found.age_h > CONFIRM_H:
+        return True
+    moved = np.abs(np.diff(now.booked_wh[-1 - round(CONFIRM_H / now.row_h) :]))
+    first = history.count - len(moved)
+    for row in {history.count - 1, *(first + np.argsort(-moved)[:CONFIRM_ROWS]).tolist()}:
+        booked, variance = now.booked_wh.copy(), now.variance_wh2.copy()
+        behind = slice(row - now.first + 1, None)
+        booked[behind], variance[behind] = by.without(history, model, row)
+        left = replace(now, booked_wh=booked, variance_wh2=variance).search(sign)
+        if left is None or left.excess < 1.0:
+            return False
+    return True
+
+
+def rows_of(found: Finding, sign: float, now: Balance, stop: int) -> tuple[int, int, int]:
+    """First credible, likeliest and last credible row of the onset; `stop`: rows of all time.
+
+    All day it lies where a loss of that power would have begun to lose what was lost in the bins beside the edge; in a
+    quarter of the day, at that quarter's beginning.
+    """
+
+    def row(age_h: float) -> int:
+        return min(stop - 1, max(now.first, stop - round(age_h / now.row_h)))
+
+    if found.share < 1.0:
+        onset = row(found.onset_h - 24 + BLOCK_H)
+        return min(row(found.old_h), onset), onset, max(row(max(found.young_h - 24, 0) + BLOCK_H), onset)
+    near, far = row(found.near_h), row(found.far_h)
+    booked = now.booked_wh[far - now.first :]
+    after = stop - near
+    slope = sign * (booked[-1] - booked[near - far]) / after if after > 1 else found.power_w * now.row_h
+    onset = row(found.onset_h)
+    if slope > 0:
+        began = near - sign * (booked[near - far] - booked[0]) / slope
+        onset = int(min(max(round(began), far), near))
+    return min(row(found.old_h), onset), onset, max(row(found.young_h), onset)
