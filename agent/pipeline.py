@@ -15,8 +15,8 @@ import datetime
 import zlib
 import zoneinfo
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, Self
 
 import msgspec
 import numpy as np
@@ -36,6 +36,7 @@ from core.signs import MeterSign, SignKind
 Floats = NDArray[np.float64]
 
 VERSION = 2  # of the checkpoint
+REBUILD_ROWS = 1024  # of the stored history at once: bounds what a start takes in memory
 LIMIT_W = 50_000.0  # no flat draws more; the main meter may draw so much for each
 
 
@@ -72,6 +73,23 @@ class HistoryRow:
     time_s: float
     wh: Floats
     sd_wh: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class StoredHistory:
+    """Rows of the store, oldest first: `HistoryRow`s as whole arrays, times [T], energies and errors [T, meters]."""
+
+    times_s: Floats
+    wh: Floats
+    sd_wh: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.times_s)
+
+    @classmethod
+    def of_nothing(cls, meters: int) -> Self:
+        """No row at all."""
+        return cls(np.empty(0), np.empty((0, meters)), np.empty((0, meters), np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +321,7 @@ class Pipeline:
         rows = max(values[f"{n}.count"] - values[f"{n}.first"] for n in range(len(self._zones)))
         return float(values["next_s"] - (rows + 1.5) * self.interval_s)
 
-    def restore(self, checkpoint: bytes, history: Sequence[HistoryRow]) -> None:
+    def restore(self, checkpoint: bytes, history: StoredHistory) -> None:
         """Go on where `checkpoint` was made; `history` are the stored rows up to it (more is ignored).
 
         Raises:
@@ -312,31 +330,46 @@ class Pipeline:
         """
         values = self._unpack(checkpoint)
         fresh, aligner = self._fresh_zones(), Aligner(self._specs, self.interval_s)
-        step_s, next_s = self.interval_s, values["next_s"]
-        kept = [row for row in history if row.time_s < next_s - 0.5 * step_s]
+        next_s = values["next_s"]
+        kept = int(np.searchsorted(history.times_s, next_s - 0.5 * self.interval_s))
         for n, zone in enumerate(fresh):
-            first, count = values[f"{n}.first"], values[f"{n}.count"]
-            wanted = kept[max(0, len(kept) - (count - first) - 1) :]
-            booked = np.array([row.wh for row in wanted])
-            error = np.array([row.sd_wh for row in wanted])
-            ends = np.array([row.time_s for row in wanted])
-            if first == 0:  # the first row of all has nothing before it
-                booked, error = booked[-count:], error[-count:]
-                booked = np.concatenate([np.zeros((1, booked.shape[1])), booked])
-                error = np.concatenate([error[:1], error])
-                ends = np.concatenate([ends[-count:][:1] - step_s, ends[-count:]])
-            if len(ends) != count - first + 1 or np.any(np.abs(np.diff(ends) - step_s) > 1e-3):
-                raise ValueError("the stored rows have a hole or are too few")
-            rows, missed, read = zone.rows(aligner.rebuild(ends, booked, error))
             prefix = f"{n}."
-            zone.monitor.restore(
-                {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}, rows, missed, read
-            )
+            packed = {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
+            zone.monitor.restore(packed, *self._past(zone, aligner, history, kept, packed["first"], packed["count"]))
         aligner.next_s = next_s
         for name in aligner.state:
             aligner.state[name][:] = values[f"aligner.{name}"]
         self._zones, self._aligner = fresh, aligner
         self.counted, self._open = values["counted"], values["open"]
+
+    def _past(
+        self, zone: _Zone, aligner: Aligner, history: StoredHistory, kept: int, first: int, count: int
+    ) -> tuple[ZoneRows, NDArray[np.bool_], Floats]:
+        """Rows `first` .. `count` - 1 of all time of a zone from the first `kept` stored rows, some at a time.
+
+        Raises:
+            ValueError: rows are missing.
+        """
+        start = kept - (count - first)
+        before = start - 1 if first else start  # the first row of all has nothing before it
+        ends_s = history.times_s[max(0, before) : kept]
+        if before < 0 or np.any(np.abs(np.diff(ends_s) - self.interval_s) > 1e-3):
+            raise ValueError("the stored rows have a hole or are too few")
+        parts = []
+        for at in range(start, kept, REBUILD_ROWS):
+            stop = min(at + REBUILD_ROWS, kept)
+            lead = at - 1 if first or at > start else at
+            ends, booked = history.times_s[lead:stop], history.wh[lead:stop]
+            error = history.sd_wh[lead:stop].astype(np.float64)
+            if lead == at:
+                ends = np.concatenate([ends[:1] - self.interval_s, ends])
+                booked = np.concatenate([np.zeros((1, booked.shape[1])), booked])
+                error = np.concatenate([error[:1], error])
+            parts.append(zone.rows(aligner.rebuild(ends, booked, error)))
+        rows = [part for part, _, _ in parts]
+        columns = [field.name for field in fields(ZoneRows)]
+        whole = ZoneRows(*(np.concatenate([getattr(part, name) for part in rows]) for name in columns))
+        return whole, np.concatenate([missed for _, missed, _ in parts]), np.concatenate([read for _, _, read in parts])
 
 
 def offset_s(timezone: str) -> float:

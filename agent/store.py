@@ -24,7 +24,7 @@ from agent import rows
 from agent.archive import read_history
 from agent.database import Database, checksum, is_corrupt, is_locked
 from agent.messages import Message, Priority
-from agent.pipeline import HistoryRow
+from agent.pipeline import HistoryRow, StoredHistory
 
 log = logging.getLogger(__name__)
 
@@ -362,14 +362,14 @@ class Store:
             self._on_commit(Priority.ALERT)
         return queued
 
-    def history(self, since_s: float, until_s: float, meters: Sequence[str]) -> list[HistoryRow]:
+    def history(self, since_s: float, until_s: float, meters: Sequence[str]) -> StoredHistory:
         """The rows of [since_s, until_s], oldest first, in the order of `meters`; NaN for a meter not in a row."""
         with self._lock:
             try:
                 return read_history(self._database.connection, since_s, until_s, meters)
             except sqlite3.Error as error:
                 self._note(error)
-                return []
+                return StoredHistory.of_nothing(len(meters))
 
     # -- commands -----------------------------------------------------------------------------------------------------
 

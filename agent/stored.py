@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-PORTION_ROWS = 192  # of stored rows in one step: two days of quarters of an hour
+PORTION_S, PORTION_ROWS = 2 * 86400.0, 1000  # of one step: what it takes in memory and in time
 STAMP_S = 4.0  # a row's time is the boundary's if it is no further from it
 
 
@@ -47,7 +47,7 @@ class StoredRows:
 
 
 def portions(
-    tables: Sequence[StoredRows], meters: Sequence[str], after_s: float = -np.inf
+    tables: Sequence[StoredRows], meters: Sequence[str], interval_s: float, after_s: float = -np.inf
 ) -> Iterator[tuple[Floats, Floats, bool]]:
     """All tables as rows whose columns are `meters`, oldest first: times [T], registers [T, meters], whether the last.
 
@@ -56,8 +56,11 @@ def portions(
     times_s = np.unique(np.concatenate([np.empty(0), *(table.times_s for table in tables)]))
     times_s = times_s[times_s > after_s]
     place = {meter: n for n, meter in enumerate(meters)}
-    for start in range(0, len(times_s), PORTION_ROWS):
-        part = times_s[start : start + PORTION_ROWS]
+    span_s = min(PORTION_S, PORTION_ROWS * interval_s)
+    start = 0
+    while start < len(times_s):
+        end = int(np.searchsorted(times_s, times_s[start] + span_s))
+        part = times_s[start:end]
         rows = np.full((len(part), len(meters)), np.nan)
         for table in tables:
             first = int(np.searchsorted(table.times_s, part[0]))
@@ -66,4 +69,5 @@ def portions(
             for column, meter in enumerate(table.meters):
                 if meter in place:
                     rows[at, place[meter]] = table.wh[first:stop, column]
-        yield part, rows, start + PORTION_ROWS >= len(times_s)
+        yield part, rows, end == len(times_s)
+        start = end

@@ -14,8 +14,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from agent import wire
 from agent.alerts import AlertBook, Condition
 from agent.backend import Wish
@@ -103,7 +101,7 @@ class Worker:
         A checkpoint that cannot be used (another site file, a newer version) costs no history: the stored registers
         go through the pipeline again.
         """
-        meters, history = self._pipeline.meters, []
+        meters, history = self._pipeline.meters, None
         saved, alerts = self._store.checkpoint("pipeline"), self._store.checkpoint("alerts")
         if alerts is not None:
             try:
@@ -121,15 +119,14 @@ class Worker:
             history = self._store.history(float("-inf"), float("inf"), meters)
             if refusal is not None:
                 log.warning("the detector starts anew from %d stored rows: %s", len(history), refusal)
-            if history:
+            if len(history):
                 rows = StoredRows(meters, self._pipeline.interval_s)
-                rows.times_s = np.array([row.time_s for row in history])
-                rows.wh = np.array([row.wh for row in history])
-                self._backlog.append(_Backlog(portions([rows], meters), again=True))
+                rows.times_s, rows.wh = history.times_s, history.wh
+                self._backlog.append(_Backlog(portions([rows], meters, self._pipeline.interval_s), again=True))
         self.view = View(alerts=self._book.active(self._clock.now()).alerts)
-        if not history:
+        if history is None or not len(history):
             return None
-        self._known_s = history[-1].time_s
+        self._known_s = float(history.times_s[-1])
         del history
         give_back()
         return self._known_s
@@ -205,7 +202,7 @@ class Worker:
         first_s = min((float(times_s[0]) for times_s in fresh if len(times_s)), default=None)
         if first_s is not None:
             log.info("stored profiles from %s on", wire.utc(first_s).isoformat())
-            rows = portions(tables, self._pipeline.meters, self._known_s)
+            rows = portions(tables, self._pipeline.meters, self._pipeline.interval_s, self._known_s)
             self._backlog.append(_Backlog(rows, again=False))
 
     def _digest(self) -> None:
@@ -283,8 +280,8 @@ class Worker:
                 zone.id,
                 self._config.detection.interval_s,
                 meters,
-                np.array([row.time_s for row in rows]),
-                np.array([row.wh for row in rows]),
+                rows.times_s,
+                rows.wh,
             )
         )
         self._store.commit(Commit(messages), now_s)

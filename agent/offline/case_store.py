@@ -41,9 +41,7 @@ def from_store(site: Path, alert_id: str) -> Case:
         raise CaseError(str(error)) from error
     if len(rows) < 2:
         raise CaseError("the store has no interval history around this alert")
-    times_s = np.array([row.time_s for row in rows])
-    registers_wh = np.array([row.wh for row in rows])
-    energies = _energies(times_s, registers_wh, config.detection.interval_s, zone.main, tuple(zone.subs))
+    energies = _energies(rows.times_s, rows.wh, config.detection.interval_s, zone.main, tuple(zone.subs))
     energies.subs_kwh[:, [name in zone.minus for name in zone.subs]] *= -1.0
     return Case(
         tuple(revisions), energies, _meters(config), tampers=tuple(t for t in tampers if t.data.meter in meters)

@@ -89,8 +89,7 @@ def from_store(config: Config, days: float, now_s: float) -> Registers:
     meters = [meter.id for meter in config.meter]
     with open_archive(config.store.path) as db:
         rows = read_history(db, now_s - days * DAY_S, now_s, meters)
-    wh = np.array([row.wh for row in rows]).reshape(len(rows), len(meters))
-    return Registers(meters, np.array([row.time_s for row in rows]), wh)
+    return Registers(meters, rows.times_s, rows.wh)
 
 
 @dataclass(frozen=True, slots=True)

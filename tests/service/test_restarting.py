@@ -12,9 +12,10 @@ import pytest
 
 from agent.pipeline import Pipeline, Step
 from agent.store import Store
-from agent.stored import PORTION_ROWS
 from agent.worker import Worker
 from core import state
+
+PORTION = 192  # rows of two days
 
 SILENCE = '[[simulation.fault]]\nkind = "silence"\nmeter = "flat-2"\nonset = "+10m"\nuntil = "+2h"\n'
 THEFT = '[[simulation.theft]]\nkind = "bypass"\nmeter = "flat-2"\nonset = "-5d"\n'
@@ -43,14 +44,14 @@ def test_the_detector_goes_on_without_a_word_and_without_a_gap(make_rig, caplog:
     rig = make_rig(history_days=10)
     rig.catch_up()
     rig.cycles(40)
-    before = [row.time_s for row in rig.store.history(-math.inf, math.inf, rig.pipeline.meters)]
+    before = rig.store.history(-math.inf, math.inf, rig.pipeline.meters).times_s.tolist()
     with caplog.at_level(logging.WARNING):
         rig.clock.move(3600)
         rig.restart()
         rig.catch_up()
         rig.cycles(40)
     assert "starts anew" not in caplog.text
-    after = [row.time_s for row in rig.store.history(-math.inf, math.inf, rig.pipeline.meters)]
+    after = rig.store.history(-math.inf, math.inf, rig.pipeline.meters).times_s.tolist()
     assert after[: len(before)] == before
     assert all(later - earlier == 900 for earlier, later in itertools.pairwise(after))
     assert after[-1] > before[-1] + 5000
@@ -82,13 +83,13 @@ def test_a_stop_in_the_middle_of_a_first_start_loses_nothing(make_rig) -> None:
 
     rig.worker.heartbeat.beat = stopped_after_the_first_portion
     rig.work()
-    begun = [row.time_s for row in rig.store.history(-math.inf, math.inf, rig.pipeline.meters)]
-    assert len(begun) == PORTION_ROWS
+    begun = rig.store.history(-math.inf, math.inf, rig.pipeline.meters).times_s.tolist()
+    assert len(begun) == PORTION
     rig.restart()
     assert rig.known_s == begun[-1]
     rig.catch_up()
-    rows = [row.time_s for row in rig.store.history(-math.inf, math.inf, rig.pipeline.meters)]
-    assert rows[:PORTION_ROWS] == begun
+    rows = rig.store.history(-math.inf, math.inf, rig.pipeline.meters).times_s.tolist()
+    assert rows[:PORTION] == begun
     assert len(rows) > 950
     assert all(later - earlier == 900 for earlier, later in itertools.pairwise(rows))
 
