@@ -42,9 +42,10 @@ proof-kill: build ## Kill the agent 600 times with broker outages: nothing lost,
 bench-link: build ## Time from alert to subscriber, drain rate of 100,000 queued messages, resident memory
 	$(PY) tests/bench/bench_link.py
 
-bench-agent: build ## What the agent costs: memory, CPU, wake-ups, bytes written, start and stop
-	$(PY) tests/bench/bench_agent.py --meters 100 --poll-s 10
-	$(PY) tests/bench/bench_agent.py --meters 100 --poll-s 10 --interval-s 900 --history-days 60 --measure-s 60
+bench-agent: build ## What the agent costs: memory, CPU, wake-ups, bytes written, start and stop (half an hour)
+	$(PY) tests/bench/bench_agent.py --meters 100 --poll-s 10 --interval-s 900 --history-days 60
+	$(PY) tests/bench/bench_agent.py --meters 100 --poll-s 10 --interval-s 30
+	$(PY) tests/bench/bench_agent.py --meters 1000 --buses 10 --poll-s 60 --interval-s 900 --history-days 60
 	$(PY) tests/bench/bench_agent.py --meters 1000 --buses 10 --poll-s 60 --interval-s 60
 
 soak: build ## A simulated year of one bus in accelerated time: nothing may grow

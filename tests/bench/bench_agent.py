@@ -53,6 +53,8 @@ class Usage:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
         self.cpu_s = (int(fields[11]) + int(fields[12])) / TICK
         self.rss_mb = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+        status = Path(f"/proc/{pid}/status").read_text()
+        self.peak_mb = int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
         io = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
         self.written = int(io["write_bytes"])
         self.threads = 0
@@ -117,7 +119,8 @@ def measure(site: Path, folder: Path, arguments: argparse.Namespace) -> int:
                 time.sleep(0.05)
             print(f"{turn}: first reading after {first_s:.2f} s, all read after {online_s:.1f} s", flush=True)
             settle(agent.pid)
-            print(f"{turn}: {Usage(agent.pid).rss_mb:.1f} MB resident once settled", flush=True)
+            usage = Usage(agent.pid)
+            print(f"{turn}: {usage.rss_mb:.1f} MB resident once settled, {usage.peak_mb:.1f} MB at most", flush=True)
             if turn == "restart":
                 report(agent.pid, control, arguments)
         finally:
@@ -145,7 +148,10 @@ def report(pid: int, control: str, arguments: argparse.Namespace) -> None:
     span_s = after.at_s - before.at_s
     boundaries = span_s / arguments.interval_s
     bus = seen.health.buses[0]
-    print(f"{arguments.meters} meters on {arguments.buses} buses, each every {arguments.poll_s:g} s:")
+    print(
+        f"{arguments.meters} meters on {arguments.buses} buses, each every {arguments.poll_s:g} s, "
+        f"intervals of {arguments.interval_s:g} s; load of the machine {os.getloadavg()[1]:.1f}:"
+    )
     print(f"  resident memory   {after.rss_mb:7.1f} MB ({after.rss_mb - before.rss_mb:+.2f} in {span_s:.0f} s)")
     print(f"  CPU               {100 * (after.cpu_s - before.cpu_s) / span_s:7.2f} % of one core")
     print(f"  wake-ups          {(after.wakeups - before.wakeups) / span_s:7.1f} a second, {after.threads} threads")
