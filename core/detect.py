@@ -22,7 +22,6 @@ independent windows in a year; (c) its quantile is stretched by TAIL_..., the ra
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import NormalDist
@@ -34,18 +33,18 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 WEATHER_H = 108.0
-AGES_H = (1, 3, 6, 12, *range(24, 28 * 24 + 1, 24), *range(32 * 24, 56 * 24 + 1, 4 * 24))
+AGES_H = (1, 2, 3, 6, 9, 12, 18, *range(24, 28 * 24 + 1, 24), *range(32 * 24, 56 * 24 + 1, 4 * 24))
 BLOCKS = 4
 BLOCK_H = 24 // BLOCKS
 BLOCK_DAYS = 28
 PRIOR_SHARE = 5e-4  # standard deviation of a day's unexplained power, as a share of load, before we know better
 PRIOR_DAYS = 6.0
 POOR_SHARE = 0.02  # of the load: a boundary less certain than this says nothing of the noise
-FLOOR_SHARE = 5e-4  # below it a theft cannot be told from class drift
+FLOOR_SHARE = 8e-4  # below it a theft cannot be told from class drift
 FLOOR_QUARTER_SHARE = 1e-3  # the same, of the mean over 24 h, for what shows in one quarter of the day only
 # Stretch of the Gaussian quantile by what the finding rests on: days of all day, hours of all day, days of one quarter,
 # one quarter of one day. Missed polls and late reads make short stretches heavy-tailed.
-TAIL_DAYS, TAIL_HOURS, TAIL_QUARTERS, TAIL_QUARTER = 1.15, 1.75, 1.35, 3.0
+TAIL_DAYS, TAIL_HOURS, TAIL_QUARTERS, TAIL_QUARTER = 1.45, 1.4, 1.35, 1.75
 _STEP = 0.4  # share of the weather's variance by which two successive days differ
 _WALK_SHARE = 0.16  # variance that the level gains in a month, in units of the weather's
 
@@ -184,49 +183,55 @@ def _weather(ages_h: tuple[float, ...], width_h: float) -> tuple[Floats, Floats]
     return corr, np.minimum(since[:, None], since[None, :])
 
 
-def _search(
-    power_w: Floats,
-    cov: Floats,
-    ages_h: Sequence[float],
-    share: float,
-    rate: float,
-    sign: float,
-    days: int,
-    least_h: float,
-) -> Finding | None:
-    """The best onset at the far end of bins 0..k, k = 0..n-1, at least `least_h` ago; None if there is none."""
-    allowed = np.asarray(ages_h[1:]) >= least_h
-    if not allowed.any():
-        return None
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """Onsets at the far end of bins 0..k, k = 0..n-1, weighed under one covariance; `finding` asks for a sign.
+
+    top, bottom [n]: f' C^-1 d and f' C^-1 f of each; ages_h [n + 1]: edges of the bins; share: of the day they cover.
+    """
+
+    top: Floats
+    bottom: Floats
+    ages_h: tuple[float, ...]
+    share: float
+    limit: Floats
+
+    def finding(self, sign: float = 1.0, least_h: float = 0.0) -> Finding | None:
+        """The best onset at least `least_h` ago; None if there is none."""
+        ages = np.asarray(self.ages_h)
+        allowed = ages[1:] >= least_h
+        if not allowed.any():
+            return None
+        z = np.where(allowed, sign * self.top / np.sqrt(self.bottom), -np.inf)
+        best, mode = int(np.argmax(z / self.limit)), int(np.argmax(z / tail(ages[1:], self.share)))
+        # Onsets weigh exp(z^2 / 2), each by the hours its bin stands for.
+        log_weight = np.where(allowed, 0.5 * np.maximum(z, 0) ** 2 + np.log(np.diff(ages)), -np.inf)
+        mass = np.cumsum(np.exp(log_weight - log_weight.max()))
+        mass /= mass[-1]
+        young = int(np.searchsorted(mass, 0.025))
+        old = int(np.searchsorted(mass, 0.975))
+        return Finding(
+            float(z[best]),
+            float(self.limit[best]),
+            float(sign * self.top[best] / self.bottom[best]),
+            float(ages[best + 1]),
+            float(ages[mode + 1]),
+            float(ages[young]),
+            float(ages[min(old + 2, len(ages) - 1)]),
+            float(ages[mode]),
+            float(ages[min(mode + 2, len(ages) - 1)]),
+            self.share,
+        )
+
+
+def _weigh(power_w: Floats, cov: Floats, ages_h: tuple[float, ...], share: float, rate: float, days: int) -> Weighed:
     weight = np.linalg.inv(cov)
-    top = np.cumsum(weight @ power_w) * sign
     bottom = np.cumsum(np.cumsum(weight, axis=0), axis=1).diagonal()
-    z = top / np.sqrt(np.maximum(bottom, 1e-300))
-    z = np.where(allowed, z, -np.inf)
-    limit = _thresholds(tuple(ages_h[1:]), share, rate, min(days, 60))
-    best, mode = int(np.argmax(z / limit)), int(np.argmax(z / tail(np.asarray(ages_h[1:]), share)))
-    # Onsets weigh exp(z^2 / 2), each by the hours its bin stands for.
-    ages = np.asarray(ages_h, np.float64)
-    log_weight = np.where(allowed, 0.5 * np.maximum(z, 0) ** 2 + np.log(np.diff(ages)), -np.inf)
-    mass = np.cumsum(np.exp(log_weight - log_weight.max()))
-    mass /= mass[-1]
-    young = int(np.searchsorted(mass, 0.025))
-    old = int(np.searchsorted(mass, 0.975))
-    return Finding(
-        float(z[best]),
-        float(limit[best]),
-        float(top[best] / bottom[best]),
-        float(ages[best + 1]),
-        float(ages[mode + 1]),
-        float(ages[young]),
-        float(ages[min(old + 2, len(ages) - 1)]),
-        float(ages[mode]),
-        float(ages[min(mode + 2, len(ages) - 1)]),
-        share,
-    )
+    limit = _thresholds(ages_h[1:], share, rate, min(days, 60))
+    return Weighed(np.cumsum(weight @ power_w), np.maximum(bottom, 1e-300), ages_h, share, limit)
 
 
-def search_all_day(
+def weigh_all_day(
     booked_wh: Floats,
     boundary_wh2: Floats,
     lost_wh2: Floats,
@@ -234,14 +239,12 @@ def search_all_day(
     row_h: float,
     noise: Noise,
     rate: float,
-    sign: float = 1.0,
-    least_h: float = 0.0,
-) -> Finding | None:
-    """Look for an onset in the last 56 days of all-day power.
+) -> Weighed | None:
+    """Weigh onsets in the last 56 days of all-day power; None where there are too few rows.
 
     booked_wh [T + 1]: cumulative unexplained energy at boundaries, boundary_wh2 [T + 1] its variance; lost_wh2 [T + 1]:
     cumulative variance of energy that was lost for good; copper_wh [T, N]: standard deviation of each row's copper
-    loss that is each flat's own, the same error from row to row; least_h: younger onsets are out of the question.
+    loss that is each flat's own, the same error from row to row.
     """
     last = len(booked_wh) - 1
     ages = [a for a in AGES_H if a % row_h == 0 and a / row_h <= last]
@@ -262,10 +265,10 @@ def search_all_day(
     shared = v[1:-1] / (length[:-1] * length[1:])
     cov[n[:-1], n[1:]] -= shared
     cov[n[1:], n[:-1]] -= shared
-    return _search(power, cov, ages_h, 1.0, rate, sign, noise.days, least_h)
+    return _weigh(power, cov, ages_h, 1.0, rate, noise.days)
 
 
-def search_block(
+def weigh_block(
     booked_wh: Floats,
     boundary_wh2: Floats,
     lost_wh2: Floats,
@@ -273,10 +276,8 @@ def search_block(
     row_h: float,
     noise: Noise,
     rate: float,
-    sign: float = 1.0,
-    least_h: float = 0.0,
-) -> Finding | None:
-    """Look for an onset in the same quarter of the last 28 days: the one that ends at the last boundary."""
+) -> Weighed | None:
+    """Weigh onsets in one quarter of the last 28 days, the one that ends at the last boundary; None: too few days."""
     rows, day = round(BLOCK_H / row_h), round(24 / row_h)
     days = min(BLOCK_DAYS, (len(booked_wh) - 1 - rows) // day + 1)
     if days < 3:
@@ -296,4 +297,4 @@ def search_block(
     n = np.arange(days)
     lost = lost_wh2[ends] - lost_wh2[ends - rows]
     cov[n, n] += (boundary_wh2[ends] + boundary_wh2[ends - rows] + lost) / BLOCK_H**2 + rough
-    return _search(power, cov, ages_h, 1 / BLOCKS, rate, sign, noise.days, least_h)
+    return _weigh(power, cov, ages_h, 1 / BLOCKS, rate, noise.days)

@@ -36,7 +36,8 @@ from core.start import honest_building
 Floats = NDArray[np.float64]
 
 HISTORY_DAYS = 70
-MARK_H = 3  # hours between two searches for an onset
+MARK_H = 1  # hours between two searches for an onset
+SCORES_H = 3  # hours between two looks at the sub-meters' features
 NOMINAL_W = 450.0  # per sub-meter, until a day has told the load
 SEGMENT = 64  # rows judged at once at most
 REVISIONS_H = (0.0, 3.0, 6.0, 12.0, 24.0, 48.0, 72.0, 120.0, 168.0, 240.0, 336.0, 480.0, 672.0)
@@ -47,7 +48,9 @@ RESTLESS_Z = 2.0  # and then its days scatter no more than this, in standard dev
 CLEAR_SHARE = 0.2  # gone means: less than this share of what it was
 BEFORE_DAYS, AFTER_DAYS = 56, 28  # rows around an onset that attribution sees
 BEFORE_LEAST_DAYS = 21  # with fewer left before the onset, it is not asked again
-SUSPICION_KEPT = 0.5 ** (MARK_H / (90 * 24))  # from mark to mark while nothing is latched: half is forgotten in 90 days
+SUSPICION_KEPT = 0.5 ** (
+    SCORES_H / (90 * 24)
+)  # from look to look while nothing is latched: half is forgotten in 90 days
 FEATURES_OF = 3  # so many suspects' features go with the evidence
 SIGNS_MAX = 256  # per zone: bounds what a meter that floods its event log can make us keep
 START_DAYS = (8, 11, 14, 21, 28, 42, 56)  # when what was there from the start is judged
@@ -112,7 +115,7 @@ class ZoneMonitor:
                 evidence += self._look(at_s, mark)
             if at_s % 86_400 == 0:
                 evidence += self._daily(at_s)
-            if mark or fast is not None:
+            if fast is not None or at_s % (SCORES_H * 3600) == 0 or self.row_h > SCORES_H:
                 self._follow_scores()
             start = stop
         return evidence
@@ -406,7 +409,7 @@ class ZoneMonitor:
             return self.posterior  # the rows around the onset are sliding away: it was known better before
         # An alarm before this one does not hide what the flats used: a loss that swings raises several.
         start = max(history.first, alarm.onset - BEFORE_DAYS * self.day_rows)
-        stop = min(history.count, alarm.onset + AFTER_DAYS * self.day_rows)
+        stop = min(history.count, max(start, alarm.onset) + AFTER_DAYS * self.day_rows)
         rows, missed = history.rows(start, stop), history.missed(start, stop)
         local_s = rows.ends_s - 1800.0 * self.row_h + self.settings.offset_s
         boundary = rows.boundary_wh2 + rows.gap_wh2

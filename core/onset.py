@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from core.detect import BLOCK_H, Finding, Noise, search_all_day, search_block
+from core.detect import BLOCK_H, Finding, Noise, Weighed, weigh_all_day, weigh_block
 from core.follow import Follower
 from core.history import History
 from core.losses import LossModel
@@ -25,7 +25,7 @@ CONFIRM_H = 24.0  # a finding that rests on less than this ...
 CONFIRM_ROWS = 8  # ... has to bear the loss of any of the readings that moved the balance most
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Balance:
     """What the searches of one moment share: boundaries [T + 1] and rows [T] from row `first` on, as detect.py has."""
 
@@ -38,18 +38,21 @@ class Balance:
     noise: Noise
     rate: float
     block: bool
+    weighed: tuple[Weighed, ...] | None = None  # once they are asked for: both signs need the same
 
     def search(self, sign: float, least_h: float = 0.0) -> Finding | None:
         """The most significant onset at least `least_h` ago: all day, or in the quarter of the day that ends now."""
+        if self.weighed is None:
+            self.weighed = self._weigh()
+        found = [finding for part in self.weighed if (finding := part.finding(sign, least_h)) is not None]
+        return max(found, key=lambda finding: finding.excess, default=None)
+
+    def _weigh(self) -> tuple[Weighed, ...]:
         if len(self.copper_wh) * self.row_h < LEAST_H:
-            return None
+            return ()
         given = self.booked_wh, self.variance_wh2, self.lost_wh2, self.copper_wh, self.row_h, self.noise, self.rate
-        best = search_all_day(*given, sign, least_h)
-        if self.block:
-            block = search_block(*given, sign, least_h)
-            if block is not None and (best is None or block.excess > best.excess):
-                best = block
-        return best
+        parts = weigh_all_day(*given), weigh_block(*given) if self.block else None
+        return tuple(part for part in parts if part is not None)
 
     def power_w(self, start: int, stop: int) -> tuple[float, float]:
         """Mean unexplained power of rows start .. stop - 1 of all time, and its standard deviation."""
@@ -88,7 +91,7 @@ def confirmed(found: Finding, sign: float, now: Balance, history: History, model
         booked, variance = now.booked_wh.copy(), now.variance_wh2.copy()
         behind = slice(row - now.first + 1, None)
         booked[behind], variance[behind] = by.without(history, model, row)
-        left = replace(now, booked_wh=booked, variance_wh2=variance).search(sign)
+        left = replace(now, booked_wh=booked, variance_wh2=variance, weighed=None).search(sign)
         if left is None or left.excess < 1.0:
             return False
     return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core.detect import BLOCKS, Noise, learn_noise, search_all_day, search_block, threshold
+from core.detect import BLOCKS, Noise, learn_noise, threshold, weigh_all_day, weigh_block
 from core.evidence import Evidence, LossKind, Residual
 from core.zones import nesting, smallest
 
@@ -45,36 +45,36 @@ NOISE = Noise(weather_w2=64.0, level_w2=4.0, quarter_w2=4.0, rough_w2h=40.0, day
 def test_a_loss_is_found_with_its_onset_and_power(power_w, age_days):
     booked, variance = unexplained(np.random.default_rng(1), 60)
     onset = len(booked) - 1 - round(age_days * DAY)
-    found = search_all_day(
+    found = weigh_all_day(
         steal(booked, onset, power_w), variance, np.zeros_like(booked), none(booked), ROW_H, NOISE, 0.1
-    )
+    ).finding()
     assert found.excess > 1
     assert found.near_h <= age_days * 24 <= found.far_h
     assert found.young_h <= age_days * 24 <= found.old_h
     assert found.power_w == pytest.approx(power_w, abs=25)
-    assert search_all_day(booked, variance, np.zeros_like(booked), none(booked), ROW_H, NOISE, 0.1).excess < 1
+    assert weigh_all_day(booked, variance, np.zeros_like(booked), none(booked), ROW_H, NOISE, 0.1).finding().excess < 1
 
 
 def test_a_surplus_is_the_same_with_the_sign_turned():
     booked, variance = unexplained(np.random.default_rng(2), 60)
     less = steal(booked, len(booked) - DAY * 2, -100.0)
     lost = np.zeros_like(booked)
-    assert search_all_day(less, variance, lost, none(booked), ROW_H, NOISE, 0.1, sign=-1.0).excess > 1
-    assert search_all_day(less, variance, lost, none(booked), ROW_H, NOISE, 0.1, sign=1.0).excess < 1
+    assert weigh_all_day(less, variance, lost, none(booked), ROW_H, NOISE, 0.1).finding(-1.0).excess > 1
+    assert weigh_all_day(less, variance, lost, none(booked), ROW_H, NOISE, 0.1).finding().excess < 1
 
 
 def test_evenings_only_are_found_in_their_quarter_of_the_day_and_sooner():
     booked, variance = unexplained(np.random.default_rng(3), 60, weather_w=15.0)
     hour = (np.arange(len(booked)) - 1) % DAY // 2
-    evenings = (hour >= 18) & (np.arange(len(booked)) > len(booked) - 2 * DAY)
-    stolen = booked + np.cumsum(np.where(evenings, 220.0, 0.0) * ROW_H)
+    evenings = (hour >= 18) & (np.arange(len(booked)) > len(booked) - 10 * DAY)
+    stolen = booked + np.cumsum(np.where(evenings, 110.0, 0.0) * ROW_H)
     noise = Noise(225.0, 4.0, 4.0, 40.0, 50)
     lost = np.zeros_like(booked)
-    block = search_block(stolen, variance, lost, none(booked), ROW_H, noise, 0.1)
+    block = weigh_block(stolen, variance, lost, none(booked), ROW_H, noise, 0.1).finding()
     assert block.excess > 1
-    assert block.age_h == 48
-    assert block.power_w == pytest.approx(220, abs=40)
-    assert block.excess > search_all_day(stolen, variance, lost, none(booked), ROW_H, noise, 0.1).excess
+    assert block.age_h == 10 * 24
+    assert block.power_w == pytest.approx(110, abs=30)
+    assert block.excess > weigh_all_day(stolen, variance, lost, none(booked), ROW_H, noise, 0.1).finding().excess
 
 
 def test_energy_lost_with_a_replaced_meter_is_no_finding():
@@ -82,8 +82,8 @@ def test_energy_lost_with_a_replaced_meter_is_no_finding():
     row = len(booked) - 20
     jump = booked + np.where(np.arange(len(booked)) >= row, 3000.0, 0.0)
     known = np.where(np.arange(len(booked)) >= row, 2000.0**2, 0.0)
-    assert search_all_day(jump, variance, np.zeros_like(booked), none(booked), ROW_H, NOISE, 0.1).excess > 1
-    assert search_all_day(jump, variance, known, none(booked), ROW_H, NOISE, 0.1).excess < 1
+    assert weigh_all_day(jump, variance, np.zeros_like(booked), none(booked), ROW_H, NOISE, 0.1).finding().excess > 1
+    assert weigh_all_day(jump, variance, known, none(booked), ROW_H, NOISE, 0.1).finding().excess < 1
 
 
 def test_a_car_that_is_charged_from_now_on_is_no_theft_but_the_same_energy_without_a_load_is():
@@ -94,10 +94,10 @@ def test_a_car_that_is_charged_from_now_on_is_no_theft_but_the_same_energy_witho
     lost_wh = np.where(charged, 500.0 * ROW_H, 0.0)
     more = booked + np.concatenate([[0.0], np.cumsum(lost_wh)])
     zero = np.zeros_like(booked)
-    assert search_all_day(more, variance, zero, none(booked), ROW_H, NOISE, 0.1).excess > 1
-    assert search_all_day(more, variance, zero, lost_wh[:, None], ROW_H, NOISE, 0.1).excess < 1
+    assert weigh_all_day(more, variance, zero, none(booked), ROW_H, NOISE, 0.1).finding().excess > 1
+    assert weigh_all_day(more, variance, zero, lost_wh[:, None], ROW_H, NOISE, 0.1).finding().excess < 1
     elsewhere = np.roll(lost_wh, -20 * DAY)[:, None]
-    assert search_all_day(more, variance, zero, elsewhere, ROW_H, NOISE, 0.1).excess > 1
+    assert weigh_all_day(more, variance, zero, elsewhere, ROW_H, NOISE, 0.1).finding().excess > 1
 
 
 def test_the_promised_rate_holds_on_noise_of_its_own_kind():
@@ -111,7 +111,9 @@ def test_the_promised_rate_holds_on_noise_of_its_own_kind():
         lost = np.zeros_like(booked)
         for stop in range(60 * DAY, 180 * DAY, 24):
             part = slice(stop - 56 * DAY, stop + 1)
-            found = search_all_day(booked[part], variance[part], lost[part], none(booked[part]), ROW_H, noise, 0.1)
+            found = weigh_all_day(
+                booked[part], variance[part], lost[part], none(booked[part]), ROW_H, noise, 0.1
+            ).finding()
             alarms += found.excess >= 1
             looks += 1
     assert looks > 9000
