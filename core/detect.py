@@ -39,8 +39,9 @@ BLOCK_H = 24 // BLOCKS
 BLOCK_DAYS = 28
 PRIOR_SHARE = 5e-4  # standard deviation of a day's unexplained power, as a share of load, before we know better
 PRIOR_DAYS = 6.0
+WEATHER_LEAST = 4.5e-4  # and however calm the past was: two degrees of a front are within the class of any main meter
 POOR_SHARE = 0.02  # of the load: a boundary less certain than this says nothing of the noise
-FLOOR_SHARE = 8e-4  # below it a theft cannot be told from class drift
+FLOOR_SHARE = 6e-4  # below it a theft cannot be told from class drift
 FLOOR_QUARTER_SHARE = 1e-3  # the same, of the mean over 24 h, for what shows in one quarter of the day only
 # Stretch of the Gaussian quantile by what the finding rests on: days of all day, hours of all day, days of one quarter,
 # one quarter of one day. Missed polls and late reads make short stretches heavy-tailed.
@@ -123,6 +124,7 @@ def learn_noise(
     midnight = boundary_wh2[::BLOCKS]
     known = (midnight[:-2] + 4 * midnight[1:-1] + midnight[2:]) / (24.0**2 * _STEP)
     weather = _variance(np.diff(daily) / math.sqrt(_STEP), known, prior)
+    weather = max(weather, (WEATHER_LEAST * load_w) ** 2)
     known = (boundary_wh2[:-1] + boundary_wh2[1:]) / BLOCK_H**2
     away = (quarters - daily[:, None]).ravel() * math.sqrt(BLOCKS / (BLOCKS - 1))
     rough = _variance(away, known, prior / BLOCK_H)
@@ -235,7 +237,7 @@ def weigh_all_day(
     booked_wh: Floats,
     boundary_wh2: Floats,
     lost_wh2: Floats,
-    copper_wh: Floats,
+    errors_wh: Floats,
     row_h: float,
     noise: Noise,
     rate: float,
@@ -243,8 +245,8 @@ def weigh_all_day(
     """Weigh onsets in the last 56 days of all-day power; None where there are too few rows.
 
     booked_wh [T + 1]: cumulative unexplained energy at boundaries, boundary_wh2 [T + 1] its variance; lost_wh2 [T + 1]:
-    cumulative variance of energy that was lost for good; copper_wh [T, N]: standard deviation of each row's copper
-    loss that is each flat's own, the same error from row to row.
+    cumulative variance of energy that was lost for good; errors_wh [T, K]: what each of K errors, one standard
+    deviation, adds to every row: the copper that is a flat's own, the coefficients of the loss model.
     """
     last = len(booked_wh) - 1
     ages = [a for a in AGES_H if a % row_h == 0 and a / row_h <= last]
@@ -256,7 +258,7 @@ def weigh_all_day(
     power = -np.diff(booked_wh[at]) / length
     corr, since = _weather(ages_h, 0.0)
     cov = noise.weather_w2 * corr + noise.walk_w2_h * since + noise.level_w2
-    own = np.add.reduceat(copper_wh, at[:0:-1])[::-1] / length[:, None]
+    own = np.add.reduceat(errors_wh, at[:0:-1])[::-1] / length[:, None]
     cov += own @ own.T
     v = boundary_wh2[at]
     n = np.arange(len(power))
@@ -272,7 +274,7 @@ def weigh_block(
     booked_wh: Floats,
     boundary_wh2: Floats,
     lost_wh2: Floats,
-    copper_wh: Floats,
+    errors_wh: Floats,
     row_h: float,
     noise: Noise,
     rate: float,
@@ -287,7 +289,7 @@ def weigh_block(
     ages_h = tuple(24.0 * k for k in range(days + 1))
     corr, since = _weather(ages_h, float(BLOCK_H))
     cov = noise.weather_w2 * corr + noise.walk_w2_h * since + noise.level_w2 + noise.quarter_w2
-    own = copper_wh[ends[:, None] - 1 - np.arange(rows)].mean(axis=1) / row_h
+    own = errors_wh[ends[:, None] - 1 - np.arange(rows)].mean(axis=1) / row_h
     cov += own @ own.T
     # A block wanders against the day: what its own past shows, with the day's variance as prior.
     steps = np.diff(power[min(14, days // 2) :]) ** 2

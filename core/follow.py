@@ -6,6 +6,8 @@ read may have spoiled, how a large loss shows between two searches. It refuses t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -58,9 +60,9 @@ class Follower:
         over = np.flatnonzero(self._cusum[-count:] > limit)
         return start + int(over[0]) + 1 if len(over) else None
 
-    def without(self, history: History, model: LossModel, row: int) -> tuple[Floats, Floats]:
-        """Booked energy and its variance behind `row` and on, [rows], had nobody been read at that row's end."""
-        stop = history.count
+    def without(self, history: History, model: LossModel, *unread: int) -> tuple[Floats, Floats]:
+        """Booked energy and its variance behind the first of rows `unread` and on, had none of them been read."""
+        row, stop = min(unread), history.count
         rows = history.rows(row, stop)
         unexplained = rows.residual_wh - history.expected(row, stop)
         booked, variance = history.booked(row, stop)
@@ -69,7 +71,7 @@ class Follower:
         state[OFFSET] = self.state[OFFSET] - (booked[-1] - booked[0]) + float(unexplained.sum())
         state[VARIANCE] = max(1.0, variance[0] - GAP_TAIL**2 * history.gap_before(row))
         state[BOOKED] = booked[0]
-        out = _track(state, rows, unexplained, model, history.gap_before(row), unread=0)
+        out = _track(state, rows, unexplained, model, history.gap_before(row), [k - row for k in unread])
         return out[:, 0], out[:, 1] + GAP_TAIL**2 * rows.gap_wh2
 
 
@@ -79,14 +81,13 @@ def _track(
     unexplained_wh: Floats,
     model: LossModel,
     gap_before_wh2: float,
-    unread: int | None = None,
+    unread: Sequence[int] = (),
 ) -> Floats:
-    """Booked energy, its variance and the CUSUM [T, 3]; `unread`: a row whose boundary is taken as not read."""
+    """Booked energy, its variance and the CUSUM [T, 3]; `unread`: rows whose boundaries are taken as not read."""
     jumps = jumps_wh2(rows, gap_before_wh2)
     # Where the energy may jump, only the next boundary can tell a jump from a read that came late.
     boundary = rows.boundary_wh2 + np.where(jumps > rows.boundary_wh2, (LATE_S * model.late(rows)) ** 2, 0.0)
-    if unread is not None:
-        boundary[unread] += NOT_READ_WH2
+    boundary[list(unread)] += NOT_READ_WH2
     out = np.empty((len(rows), 3))
     _balance.track_rows(
         state,

@@ -242,6 +242,14 @@ class LossModel:
         mean[WEATHER] = 0.0
         return math.sqrt(max(0.0, float(mean @ self.p[1:, 1:] @ mean)))
 
+    def errors_wh(self, rows: ZoneRows) -> Floats:
+        """What each of P independent errors of the coefficients, one standard deviation, adds to rows [T, P], Wh."""
+        phi = self.design(rows)
+        phi[:, WEATHER] = 0.0
+        values, vectors = np.linalg.eigh(self.p[1:, 1:])
+        errors: Floats = phi @ (vectors * np.sqrt(np.maximum(values, 0.0)))
+        return errors
+
     def freed(self, index: int) -> Floats:
         """Coefficients as they would be had coefficient `index` no prior: what the rows alone say of it."""
         i = 1 + index

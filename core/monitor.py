@@ -27,7 +27,7 @@ from core.features import FEATURES, Loss
 from core.follow import CUSUM, Follower
 from core.history import History
 from core.losses import WEATHER, LossModel, ZoneRows
-from core.onset import Balance, balance, confirmed, rows_of
+from core.onset import Balance, balance, confirmed, rows_of, stirs
 from core.scoring import Scorer, ZoneScores
 from core.sign_evidence import sign_log_ratios
 from core.signs import MeterSign, SignKind
@@ -36,8 +36,8 @@ from core.start import honest_building
 Floats = NDArray[np.float64]
 
 HISTORY_DAYS = 70
-MARK_H = 1  # hours between two searches for an onset
-SCORES_H = 3  # hours between two looks at the sub-meters' features
+MARK_H = 1  # hours between two looks at the last day
+SEARCH_H = 3  # hours between two searches in all that is kept, and two looks at the sub-meters' features
 NOMINAL_W = 450.0  # per sub-meter, until a day has told the load
 SEGMENT = 64  # rows judged at once at most
 REVISIONS_H = (0.0, 3.0, 6.0, 12.0, 24.0, 48.0, 72.0, 120.0, 168.0, 240.0, 336.0, 480.0, 672.0)
@@ -49,7 +49,7 @@ CLEAR_SHARE = 0.2  # gone means: less than this share of what it was
 BEFORE_DAYS, AFTER_DAYS = 56, 28  # rows around an onset that attribution sees
 BEFORE_LEAST_DAYS = 21  # with fewer left before the onset, it is not asked again
 SUSPICION_KEPT = 0.5 ** (
-    SCORES_H / (90 * 24)
+    SEARCH_H / (90 * 24)
 )  # from look to look while nothing is latched: half is forgotten in 90 days
 FEATURES_OF = 3  # so many suspects' features go with the evidence
 SIGNS_MAX = 256  # per zone: bounds what a meter that floods its event log can make us keep
@@ -110,12 +110,12 @@ class ZoneMonitor:
                     stop = start + fast - first
                 self._follower.state[CUSUM] = 0.0
             at_s = float(rows.ends_s[stop - 1])
-            mark = at_s % (MARK_H * 3600) == 0 or self.row_h > MARK_H
-            if mark or fast is not None:
+            mark = at_s % (SEARCH_H * 3600) == 0 or self.row_h > SEARCH_H
+            if mark or fast is not None or (at_s % (MARK_H * 3600) == 0 and self._stirs()):
                 evidence += self._look(at_s, mark)
             if at_s % 86_400 == 0:
                 evidence += self._daily(at_s)
-            if fast is not None or at_s % (SCORES_H * 3600) == 0 or self.row_h > SCORES_H:
+            if mark or fast is not None:
                 self._follow_scores()
             start = stop
         return evidence
@@ -209,6 +209,10 @@ class ZoneMonitor:
         first = max(self.history.first, self.quiet_from) if first is None else first
         return balance(self.history, self.model, self.noise, self.settings.false_alarms_per_year, first, mark)
 
+    def _stirs(self) -> bool:
+        first = max(self.history.first, self.quiet_from)
+        return not self.alarms and stirs(self.history, self.noise, self.row_h, first)
+
     def _look(self, at_s: float, mark: bool) -> list[Evidence]:
         """Search both signs; raise, revise or clear."""
         if self.alarms:
@@ -220,7 +224,7 @@ class ZoneMonitor:
             found = now.search(sign)
             if found is None or found.excess < 1.0 or found.power_w * found.share < found.floor_share * self._load_w():
                 continue
-            if confirmed(found, sign, now, self.history, self.model, self._follower):
+            if confirmed(sign, now, self.history, self.model, self._follower):
                 self.episodes[sign] += 1
                 lo, onset, hi = rows_of(found, sign, now, self.history.count)
                 alarm = Alarm(self.episodes[sign], sign, lo, onset, hi, self.history.count, from_start=False)

@@ -1,18 +1,19 @@
 """The search for an onset in the rows that are kept, and where among them it lies.
 
-It owns what a search is given and what a finding must bear: that no single reading makes it. Statistics and thresholds
-are detect.py's; alarms are the monitor's.
+It owns what a search is given and what a finding must bear: that no one or two readings make it. Statistics and
+thresholds are detect.py's; alarms are the monitor's.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from core.detect import BLOCK_H, Finding, Noise, Weighed, weigh_all_day, weigh_block
+from core.detect import AGES_H, BLOCK_H, Finding, Noise, Weighed, weigh_all_day, weigh_block
 from core.follow import Follower
 from core.history import History
 from core.losses import LossModel
@@ -22,7 +23,8 @@ Floats = NDArray[np.float64]
 SESSION_H = 3.0  # a car, an oven or a boiler runs so long
 LEAST_H = 12.0  # before it nothing is searched
 CONFIRM_H = 24.0  # a finding that rests on less than this ...
-CONFIRM_ROWS = 8  # ... has to bear the loss of any of the readings that moved the balance most
+STIR_Z = 3.0  # standard deviations; no threshold for such ages is below 5
+CONFIRM_ROWS = 6  # ... has to bear the loss of any two of the readings that moved the balance most
 
 
 @dataclass(slots=True)
@@ -33,7 +35,7 @@ class Balance:
     booked_wh: Floats
     variance_wh2: Floats
     lost_wh2: Floats
-    copper_wh: Floats
+    errors_wh: Floats
     row_h: float
     noise: Noise
     rate: float
@@ -48,17 +50,23 @@ class Balance:
         return max(found, key=lambda finding: finding.excess, default=None)
 
     def _weigh(self) -> tuple[Weighed, ...]:
-        if len(self.copper_wh) * self.row_h < LEAST_H:
+        if len(self.errors_wh) * self.row_h < LEAST_H:
             return ()
-        given = self.booked_wh, self.variance_wh2, self.lost_wh2, self.copper_wh, self.row_h, self.noise, self.rate
+        given = self.booked_wh, self.variance_wh2, self.lost_wh2, self.errors_wh, self.row_h, self.noise, self.rate
         parts = weigh_all_day(*given), weigh_block(*given) if self.block else None
         return tuple(part for part in parts if part is not None)
+
+    def exactly(self, history: History, model: LossModel) -> Balance:
+        """The same with the errors of the loss model row by row instead of the level's and the quarter's scatter."""
+        errors = model.errors_wh(history.rows(self.first, history.count))
+        noise = replace(self.noise, level_w2=0.0, quarter_w2=0.0)
+        return replace(self, errors_wh=np.hstack([self.errors_wh, errors]), noise=noise, weighed=None)
 
     def power_w(self, start: int, stop: int) -> tuple[float, float]:
         """Mean unexplained power of rows start .. stop - 1 of all time, and its standard deviation."""
         a, b = start - self.first, stop - self.first
         hours = (b - a) * self.row_h
-        own = self.copper_wh[a:b].sum(axis=0) / hours
+        own = self.errors_wh[a:b].sum(axis=0) / hours
         around = self.noise.power_sd_w(hours, float(self.variance_wh2[a] + self.variance_wh2[b]))
         lost = float(self.lost_wh2[b] - self.lost_wh2[a]) / hours**2
         return float(self.booked_wh[b] - self.booked_wh[a]) / hours, math.sqrt(around**2 + float(own @ own) + lost)
@@ -77,20 +85,39 @@ def balance(history: History, model: LossModel, noise: Noise, rate: float, first
     return Balance(first, booked, variance, lost, copper, model.hours, noise, rate, block)
 
 
-def confirmed(found: Finding, sign: float, now: Balance, history: History, model: LossModel, by: Follower) -> bool:
-    """Whether a finding that rests on hours bears the loss of any one of its readings.
+def stirs(history: History, noise: Noise, row_h: float, first: int) -> bool:
+    """Whether the last hours look so unlike the days before that a search between two marks is worth its cost."""
+    rows = np.array([round(age / row_h) for age in AGES_H if age <= CONFIRM_H and age % row_h == 0], np.int64)
+    rows = rows[rows <= history.count - first]
+    if not len(rows):
+        return False
+    booked, variance = history.booked(history.count - rows[-1], history.count)
+    hours = rows * row_h
+    power = (booked[-1] - booked[-1 - rows]) / hours
+    around = noise.weather_w2 + noise.level_w2 + noise.quarter_w2 + noise.rough_w2h / hours
+    return bool((power**2 > STIR_Z**2 * (around + (variance[-1] + variance[-1 - rows]) / hours**2)).any())
 
-    A late read of the main meter, or a flat's oven while it did not answer, looks like a loss of hours; each is one
-    reading that is wrong.
+
+def confirmed(sign: float, now: Balance, history: History, model: LossModel, by: Follower) -> bool:
+    """Whether a finding stands under the exact errors of the loss model, and bears the loss of any two readings.
+
+    Coefficients that are little known err by what the flats just do: when one moves out, the balance steps. And a late
+    read of the main meter, or a flat's oven while it did not answer, looks like a loss of hours; each is one reading
+    that is wrong.
     """
-    if found.age_h > CONFIRM_H:
+    now = now.exactly(history, model)
+    again = now.search(sign)
+    if again is None or again.excess < 1.0:
+        return False
+    if again.age_h > CONFIRM_H:
         return True
     moved = np.abs(np.diff(now.booked_wh[-1 - round(CONFIRM_H / now.row_h) :]))
     first = history.count - len(moved)
-    for row in {history.count - 1, *(first + np.argsort(-moved)[:CONFIRM_ROWS]).tolist()}:
+    rows = {history.count - 1, *(first + np.argsort(-moved)[:CONFIRM_ROWS]).tolist()}
+    for pair in combinations(sorted(rows), 2):
         booked, variance = now.booked_wh.copy(), now.variance_wh2.copy()
-        behind = slice(row - now.first + 1, None)
-        booked[behind], variance[behind] = by.without(history, model, row)
+        behind = slice(pair[0] - now.first + 1, None)
+        booked[behind], variance[behind] = by.without(history, model, *pair)
         left = replace(now, booked_wh=booked, variance_wh2=variance, weighed=None).search(sign)
         if left is None or left.excess < 1.0:
             return False

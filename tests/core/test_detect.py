@@ -143,8 +143,8 @@ def test_noise_is_the_building_s_own_with_a_prior_and_without_outliers():
 
 
 def test_what_boundaries_err_is_not_learned_as_weather():
-    booked = np.random.default_rng(7).normal(0, 100.0, 60 * BLOCKS + 1)
-    told = learn_noise(booked, np.full(len(booked), 100.0**2), LOAD_W, 1.0, 1.0)
+    booked = np.random.default_rng(7).normal(0, 300.0, 60 * BLOCKS + 1)
+    told = learn_noise(booked, np.full(len(booked), 300.0**2), LOAD_W, 1.0, 1.0)
     untold = learn_noise(booked, np.zeros(len(booked)), LOAD_W, 1.0, 1.0)
     assert told.weather_w2 < 0.2 * untold.weather_w2
     assert told.rough_w2h < 0.2 * untold.rough_w2h
