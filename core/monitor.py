@@ -27,7 +27,7 @@ from core.features import FEATURES, Loss
 from core.follow import CUSUM, Follower
 from core.history import History
 from core.losses import WEATHER, LossModel, ZoneRows
-from core.onset import Balance, balance, confirmed, rows_of, stirs
+from core.onset import Balance, balance, confirmed, rows_of, shown, stirs
 from core.scoring import Scorer, ZoneScores
 from core.sign_evidence import sign_log_ratios
 from core.signs import MeterSign, SignKind
@@ -224,9 +224,11 @@ class ZoneMonitor:
             found = now.search(sign)
             if found is None or found.excess < 1.0 or found.power_w * found.share < found.floor_share * self._load_w():
                 continue
-            if confirmed(sign, now, self.history, self.model, self._follower):
+            lo, onset, hi = rows_of(found, sign, now, self.history.count)
+            if shown(onset, sign, now, self.history.count) and confirmed(
+                sign, now, self.history, self.model, self._follower
+            ):
                 self.episodes[sign] += 1
-                lo, onset, hi = rows_of(found, sign, now, self.history.count)
                 alarm = Alarm(self.episodes[sign], sign, lo, onset, hi, self.history.count, from_start=False)
                 self.alarms[sign] = alarm
                 return [self._evidence(alarm, at_s)]

@@ -23,6 +23,7 @@ Floats = NDArray[np.float64]
 SESSION_H = 3.0  # a car, an oven or a boiler runs so long
 LEAST_H = 12.0  # before it nothing is searched
 CONFIRM_H = 24.0  # a finding that rests on less than this ...
+LEFT_OVER = 0.5  # of the threshold that must stand then
 STIR_Z = 3.0  # standard deviations; no threshold for such ages is below 5
 CONFIRM_ROWS = 6  # ... has to bear the loss of any two of the readings that moved the balance most
 
@@ -99,7 +100,7 @@ def stirs(history: History, noise: Noise, row_h: float, first: int) -> bool:
 
 
 def confirmed(sign: float, now: Balance, history: History, model: LossModel, by: Follower) -> bool:
-    """Whether a finding stands under the exact errors of the loss model, and bears the loss of any two readings.
+    """Whether a finding stands under the exact errors of the loss model, and half of it without any two readings.
 
     Coefficients that are little known err by what the flats just do: when one moves out, the balance steps. And a late
     read of the main meter, or a flat's oven while it did not answer, looks like a loss of hours; each is one reading
@@ -111,7 +112,7 @@ def confirmed(sign: float, now: Balance, history: History, model: LossModel, by:
         return False
     if again.age_h > CONFIRM_H:
         return True
-    moved = np.abs(np.diff(now.booked_wh[-1 - round(CONFIRM_H / now.row_h) :]))
+    moved = np.abs(np.diff(now.booked_wh[-1 - round(2 * CONFIRM_H / now.row_h) :]))
     first = history.count - len(moved)
     rows = {history.count - 1, *(first + np.argsort(-moved)[:CONFIRM_ROWS]).tolist()}
     for pair in combinations(sorted(rows), 2):
@@ -119,9 +120,15 @@ def confirmed(sign: float, now: Balance, history: History, model: LossModel, by:
         behind = slice(pair[0] - now.first + 1, None)
         booked[behind], variance[behind] = by.without(history, model, *pair)
         left = replace(now, booked_wh=booked, variance_wh2=variance, weighed=None).search(sign)
-        if left is None or left.excess < 1.0:
+        if left is None or left.excess < LEFT_OVER:
             return False
     return True
+
+
+def shown(onset: int, sign: float, now: Balance, stop: int) -> bool:
+    """Whether what was lost since the onset is more than its own uncertainty, as the alarm will tell it."""
+    power_w, sd_w = now.power_w(onset, stop)
+    return sign * power_w > 1.96 * sd_w
 
 
 def rows_of(found: Finding, sign: float, now: Balance, stop: int) -> tuple[int, int, int]:
