@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from core import _balance
 from core.alarm import Alarm, Posterior, Settings, ZoneSpec
 from core.attribute import Attribution, Onset, Rows, attribute
-from core.detect import BLOCKS, Noise, learn_noise
+from core.detect import AGES_H, BLOCKS, Noise, learn_noise
 from core.evidence import Evidence, LossKind, Residual, Suspect
 from core.features import FEATURES, Loss
 from core.follow import CUSUM, Follower
@@ -206,7 +206,8 @@ class ZoneMonitor:
     # -- looking ------------------------------------------------------------------------------------------------------
 
     def _balance(self, mark: bool = False, first: int | None = None) -> Balance:
-        first = max(self.history.first, self.quiet_from) if first is None else first
+        if first is None:
+            first = max(self.history.first, self.quiet_from, self.history.count - round(AGES_H[-1] / self.row_h))
         return balance(self.history, self.model, self.noise, self.settings.false_alarms_per_year, first, mark)
 
     def _stirs(self) -> bool:

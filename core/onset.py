@@ -22,10 +22,10 @@ Floats = NDArray[np.float64]
 
 SESSION_H = 3.0  # a car, an oven or a boiler runs so long
 LEAST_H = 12.0  # before it nothing is searched
+STIR_Z = 3.0  # standard deviations; no threshold for onsets within a day is below 5
 CONFIRM_H = 24.0  # a finding that rests on less than this ...
-LEFT_OVER = 0.5  # of the threshold that must stand then
-STIR_Z = 3.0  # standard deviations; no threshold for such ages is below 5
 CONFIRM_ROWS = 6  # ... has to bear the loss of any two of the readings that moved the balance most
+LEFT_OVER = 0.5  # of the threshold has to stand then
 
 
 @dataclass(slots=True)
