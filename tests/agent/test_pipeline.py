@@ -155,6 +155,20 @@ def test_when_the_loss_is_gone_the_alarm_is_cleared_and_a_new_one_is_another_epi
     assert evidence[-1].active
 
 
+def test_a_meter_that_shows_one_value_is_one_alarm_whose_onset_stays_before_it():
+    power = loads(60)
+    shown = power.copy()
+    shown[30 * DAY :, 4] = 0.7 * power[: 30 * DAY, 4].mean()
+    weeks = np.arange(len(power)) // (7 * DAY)
+    quiet = (np.arange(len(power)) >= 30 * DAY) & (weeks % 3 == 0)
+    power[quiet, 4] *= 0.6  # in some weeks it shows more than was used
+    evidence, _ = run(registers(power, shown=shown))
+    assert {(e.kind is LossKind.BALANCE_SURPLUS, e.episode) for e in evidence} == {(False, 1)}
+    assert all(e.active for e in evidence)
+    assert all(e.onset_s < evidence[0].time_s for e in evidence)
+    assert evidence[-1].suspects[0].meter == SUBS[4]
+
+
 def test_a_large_loss_is_seen_between_the_marks():
     power = loads(33)
     onset = 30 * DAY + 2

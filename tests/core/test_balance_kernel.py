@@ -62,6 +62,17 @@ def test_blocks_of_any_size_give_the_same_bits():
         assert np.array_equal(getattr(whole, name), getattr(single, name)), name
 
 
+def test_before_anything_is_known_of_a_meter_its_gap_may_hold_any_load():
+    wh = registers(np.random.default_rng(8), DAY, 2)
+    wh[1:6, 1] = np.nan
+    aligned = Aligned(wh)
+    wide = 0.1 * 50_000.0 * HOURS  # a tenth of what a flat can draw, over the row
+    error = np.abs(aligned.error[1:6, 1]) % 1e5
+    assert np.all(error >= wide * (1 - 1e-6))
+    assert np.all(np.diff(error) > 0)
+    assert np.all(np.abs(aligned.error[6:, 1]) == np.abs(aligned.error[6:, 0]))
+
+
 def test_a_gap_is_bridged_by_the_profile_and_set_right_when_the_meter_answers():
     wh = registers(np.random.default_rng(5), 6 * DAY, 1)
     gap = slice(200, 206)
