@@ -175,8 +175,9 @@ class ZoneMonitor:
                 self.model.absorb(history.rows(start, until), history.gap_before(start))
                 self.absorbed = until
         self._refresh()
-        fresh = history.first == 0 and self.quiet_from == 0 and self.episodes[1.0] == 0
-        if fresh and not self.alarms and history.count // self.day_rows in START_DAYS:
+        young = history.first == 0 and self.quiet_from == 0 and history.count // self.day_rows in START_DAYS
+        latched = self.alarms.get(1.0)
+        if young and ((not self.alarms and self.episodes[1.0] == 0) or (latched is not None and latched.from_start)):
             return self._judge_start(at_s)
         return []
 
@@ -236,11 +237,17 @@ class ZoneMonitor:
         return []
 
     def _judge_start(self, at_s: float) -> list[Evidence]:
-        """Look for a loss that was there before us."""
+        """Look for a loss that was there before us; while it is on, look again what the building would be without."""
         history = self.history
         rows = history.rows(history.first, history.count)
         reference = honest_building(rows, self._fresh_model, self.noise.rough_w2h)
-        return [] if reference is None else self._raise_start(reference, at_s)
+        if reference is None:
+            return []
+        if self.alarms:
+            self._reference = reference
+            self._refresh()
+            return []
+        return self._raise_start(reference, at_s)
 
     def _raise_start(self, reference: Floats, at_s: float) -> list[Evidence]:
         """Latch a loss that was there before us, against the building as `reference` says it honestly is."""

@@ -54,7 +54,9 @@ def honest_building(rows: ZoneRows, fresh: Callable[[], LossModel], rough_w2h: f
         least_w = max(LOSS_LEAST * slow.load_w, COPPER_Z * copper_w)
         if left < LEFT * restless and gain > GAIN_LEAST and worth_w > least_w:
             reference = slow.x.copy()
-            reference[1 : 1 + HOURS] = np.clip(reference[1 : 1 + HOURS], 0.0, COMMON_DAY_W)
+            # What a house may have in common stays explained: else it would look like a tap beside the slow meter.
+            most = COMMON_DAY_W if _unhouselike(slow) else math.inf
+            reference[1 : 1 + HOURS] = np.clip(reference[1 : 1 + HOURS], 0.0, most)
             reference[1 + COMMON + suspect] = 0.0
             return reference
     fit, *_ = _fit(rows, fresh(), noise_wh2=scatter)
