@@ -14,9 +14,10 @@ largest z_k over its threshold raises the alarm and its k is the onset (Willsky 
 the day alone, day by day: a theft in the evenings only is four times as large there.
 
 False alarms. Gaussian thresholds are wrong by a factor of two and more on real loads, so (a) the size of the weather
-term and of the roughness is that of the building's own guarded residuals (a robust variance with a class prior of a
-few days' weight); (b) an age of onset gets its share of the promised rate by Bonferroni over ages and over the
-independent windows in a year; (c) its quantile is stretched by TAIL_..., the ratio that measured loads need.
+term and of the roughness is that of the building's own guarded residuals, without what late and missed reads do to them
+(a robust variance with a class prior of a few days' weight, and a least value: calm weeks promise nothing); (b) an age
+of onset gets its share of the promised rate by Bonferroni over ages and over the independent windows in a year; (c) its
+quantile is stretched by TAIL_..., the ratio that measured loads need.
 """
 
 from __future__ import annotations

@@ -48,9 +48,7 @@ RESTLESS_Z = 2.0  # and then its days scatter no more than this, in standard dev
 CLEAR_SHARE = 0.2  # gone means: less than this share of what it was
 BEFORE_DAYS, AFTER_DAYS = 56, 28  # rows around an onset that attribution sees
 BEFORE_LEAST_DAYS = 21  # with fewer left before the onset, it is not asked again
-SUSPICION_KEPT = 0.5 ** (
-    SEARCH_H / (90 * 24)
-)  # from look to look while nothing is latched: half is forgotten in 90 days
+SUSPICION_KEPT = 0.5 ** (SEARCH_H / (90 * 24))  # from look to look while nothing is latched: half-life 90 days
 FEATURES_OF = 3  # so many suspects' features go with the evidence
 SIGNS_MAX = 256  # per zone: bounds what a meter that floods its event log can make us keep
 START_DAYS = (8, 11, 14, 21, 28, 42, 56)  # when what was there from the start is judged
