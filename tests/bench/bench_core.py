@@ -98,11 +98,12 @@ def with_numpy(wh: np.ndarray) -> np.ndarray:
         first, bridged, whole = read & ~known, ~read & known, read & known
         offset[first] = before[first] - wh[t, first]
         booked[bridged] += expected[bridged]
-        gap_var[bridged] += spread[bridged] * HOURS * (1 + 0.8 * (2 * gap_h[bridged] + HOURS))
+        around = np.where(spread > 0, spread, (0.1 * LIMIT_W * meters) ** 2)
+        gap_var[bridged] += around[bridged] * HOURS * (1 + 0.8 * (2 * gap_h[bridged] + HOURS))
         gap_h[bridged] += HOURS
         gained = np.where(whole, wh[t] - last, 0.0)
         fresh = before - (last + offset)
-        most = 4 * np.abs(fresh + expected) + LIMIT_W * meters * HOURS
+        most = 4 * np.abs(fresh + expected) + LIMIT_W * meters * (gap_h + HOURS)
         broken = whole & ((gained < 0) | (np.abs(gained) > most))
         booked = np.where(broken, before + expected, np.where(whole, wh[t] + offset, booked))
         offset = np.where(broken, booked - wh[t], offset)
@@ -138,13 +139,14 @@ def with_python(wh: np.ndarray) -> list[float]:
             if value != value:
                 if last[j] == last[j]:
                     booked[j] = before + expected
-                    gap_var[j] += spread[j] * HOURS * (1 + 0.8 * (2 * gap_h[j] + HOURS))
+                    around = spread[j] if spread[j] > 0 else (0.1 * LIMIT_W * meters) ** 2
+                    gap_var[j] += around * HOURS * (1 + 0.8 * (2 * gap_h[j] + HOURS))
                     gap_h[j] += HOURS
             elif last[j] != last[j]:
                 offset[j], last[j] = before - value, value
             else:
                 gained = value - last[j]
-                most = 4 * abs(before - last[j] - offset[j] + expected) + LIMIT_W * meters * HOURS
+                most = 4 * abs(before - last[j] - offset[j] + expected) + LIMIT_W * meters * (gap_h[j] + HOURS)
                 if gained < 0 or gained > most:
                     booked[j] = before + expected
                     offset[j] = booked[j] - value
