@@ -282,9 +282,7 @@ class Pipeline:
         scores: dict[str, dict[str, float]] = {}
         for zone in self._zones:
             monitor = zone.monitor
-            rows = monitor.scores.rows(monitor.loss(), monitor.suspicion)
-            judged = monitor.scores.probability(rows)
-            probability = monitor.suspicion if judged is None else judged
+            rows, probability = monitor.standing()
             for meter, p, row in zip(monitor.zone.subs, probability, rows, strict=True):
                 named = {"theft_probability": float(p), **dict(zip(FEATURES, row.tolist(), strict=True))}
                 scores.setdefault(meter, named)

@@ -11,27 +11,25 @@ It refuses to know registers, clocks, files and the wire; a state packed and res
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from core import _balance
-from core.alarm import Alarm, Posterior, Settings, ZoneSpec
-from core.attribute import Attribution, Onset, Rows, attribute
+from core.alarm import Alarm, Settings, ZoneSpec
+from core.attribute import Attribution, attribute
 from core.detect import AGES_H, BLOCKS, Noise, learn_noise
-from core.evidence import Evidence, LossKind, Residual, Suspect
-from core.features import FEATURES, Loss
+from core.evidence import Evidence
 from core.follow import CUSUM, Follower
 from core.history import History
 from core.losses import WEATHER, LossModel, ZoneRows
 from core.onset import Balance, balance, confirmed, rows_of, shown, stirs
-from core.scoring import Scorer, ZoneScores
-from core.sign_evidence import sign_log_ratios
-from core.signs import MeterSign, SignKind
+from core.scoring import Scorer
+from core.signs import MeterSign
 from core.start import honest_building
+from core.telling import Teller
 
 Floats = NDArray[np.float64]
 
@@ -46,14 +44,9 @@ REFINED_H = 14 * 24.0  # so long after an alarm its onset may still be set right
 CLEAR_H = 168.0  # a loss has to be gone for so long
 RESTLESS_Z = 2.0  # and then its days scatter no more than this, in standard deviations
 CLEAR_SHARE = 0.2  # gone means: less than this share of what it was
-BEFORE_DAYS, AFTER_DAYS = 56, 28  # rows around an onset that attribution sees
-BEFORE_LEAST_DAYS = 21  # with fewer left before the onset, it is not asked again
 SUSPICION_KEPT = 0.5 ** (SEARCH_H / (90 * 24))  # from look to look while nothing is latched: half-life 90 days
-FEATURES_OF = 3  # so many suspects' features go with the evidence
-SIGNS_MAX = 256  # per zone: bounds what a meter that floods its event log can make us keep
 START_DAYS = (8, 11, 14, 21, 28, 42, 56)  # when what was there from the start is judged
 START_ROWS = 4
-BYPASS_W = 4.0  # a meter that shows less is bypassed, not just slow
 
 
 class ZoneMonitor:
@@ -69,7 +62,6 @@ class ZoneMonitor:
     ) -> None:
         self.zone, self.row_h = zone, row_h
         self.settings = settings or Settings()
-        self._judge = judge
         count = len(zone.subs)
         self.day_rows = round(24 / row_h)
         self.history = History((HISTORY_DAYS + 2) * self.day_rows, count)
@@ -80,10 +72,7 @@ class ZoneMonitor:
         self.noise = learn_noise(np.zeros(1), np.zeros(1), NOMINAL_W * count, 0.0, 0.0)
         self.alarms: dict[float, Alarm] = {}
         self.episodes = {1.0: 0, -1.0: 0}
-        self.posterior: Posterior | None = None
-        self.signs: list[MeterSign] = []
-        self.scores = ZoneScores(zone.subs, row_h, self.settings.offset_s, scorer)
-        self.suspicion = np.zeros(count)  # highest probability of each sub-meter in an alarm; fades
+        self.teller = Teller(zone, row_h, self.settings, judge, scorer)
         self._reference: Floats | None = None  # coefficients of the honest building while an alarm from the start is on
         self._follower = Follower()
 
@@ -114,20 +103,13 @@ class ZoneMonitor:
             if at_s % 86_400 == 0:
                 evidence += self._daily(at_s)
             if mark or fast is not None:
-                self._follow_scores()
+                self.teller.follow(self.history, self.alarms.get(1.0), SUSPICION_KEPT)
             start = stop
         return evidence
 
-    def _follow_scores(self) -> None:
-        latched = self.alarms.get(1.0)
-        self.scores.follow(self.history, self.signs, None if latched is None else latched.onset)
-        if latched is None:
-            self.suspicion *= SUSPICION_KEPT
-
     def sign(self, sign: MeterSign) -> None:
         """Keep a tamper sign of one of the zone's meters; others are ignored."""
-        if sign.meter in self.zone.subs:
-            self.signs = [*self.signs, sign][-SIGNS_MAX:]
+        self.teller.sign(sign)
 
     def _mark(self, ends_s: Floats, start: int) -> int:
         """The row after the next mark."""
@@ -327,135 +309,15 @@ class ZoneMonitor:
         self.absorbed = max(self.absorbed, self.quiet_from)
         self._refresh()
 
-    # -- evidence -----------------------------------------------------------------------------------------------------
-
     def _evidence(self, alarm: Alarm, at_s: float, active: bool = True) -> Evidence:
-        history = self.history
-        alarm.revisions += 1
+        """A revision of the alarm, as it is told."""
         # The first row of all starts the count: its boundary is not known.
-        stop = history.count
-        start = min(stop - 1, max(alarm.onset, history.first + START_ROWS))
-        hours = (stop - start) * self.row_h
-        w, sd = self._balance(first=start).power_w(start, stop)
-        kwh = w * hours / 1000.0
-        w *= alarm.sign
-        posterior = self.posterior if alarm.sign > 0 else None
-        if active:
-            alarm.loss_w = max(w, 1.0)
-            posterior = self._attribute(alarm)
-            if alarm.sign > 0:
-                self.posterior = posterior
-        rows = history.rows(start, stop)
-        main = float(rows.main_wh.sum())
-        suspects = () if posterior is None else posterior.suspects(self.zone.subs)
-        upstream = 0.0 if posterior is None else posterior.nobody
-        first = history.first
+        start = min(self.history.count - 1, max(alarm.onset, self.history.first + START_ROWS))
+        return self.teller.evidence(alarm, at_s, self.history, self._balance(first=start), active)
 
-        def when(row: int) -> float:
-            at = min(max(row, first), stop - 1)
-            return float(history.rows(at, at + 1).ends_s[0]) - self.row_h * 3600.0
-
-        return Evidence(
-            zone=self.zone.id,
-            time_s=at_s,
-            active=active,
-            episode=alarm.episode,
-            kind=self._kind(alarm, suspects, upstream),
-            onset_s=when(alarm.onset),
-            onset_window_s=(when(alarm.lo), when(alarm.hi)),
-            loss_w=w,
-            loss_w_interval=(w - 1.96 * sd, w + 1.96 * sd),
-            loss_kwh=alarm.sign * kwh,
-            suspects=suspects,
-            upstream_probability=upstream,
-            residual=Residual(
-                energy_kwh=kwh,
-                percent=100_000.0 * kwh / main if main > 0 else 0.0,
-                uncertainty_kwh=1.96 * sd * hours / 1000.0,
-                technical_loss_kwh=float(history.expected(start, stop).sum()) / 1000.0,
-            ),
-            coverage=float(history.read(start, stop).mean()),
-            **self._scored(suspects),
-        )
-
-    def _scored(self, suspects: Sequence[Suspect]) -> dict[str, Any]:
-        """Features of the most suspect meters, and the model's probability of the first."""
-        if not suspects:
-            return {}
-        loss = self.loss()
-        rows = self.scores.rows(loss, self.suspicion)
-        probability = self.scores.probability(rows)
-        place = {meter: j for j, meter in enumerate(self.zone.subs)}
-        named = [s.meter for s in suspects[:FEATURES_OF]]
-        return {
-            "features": {m: dict(zip(FEATURES, rows[place[m]].tolist(), strict=True)) for m in named},
-            "model_score": None if probability is None else float(probability[place[named[0]]]),
-        }
-
-    def loss(self) -> Loss | None:
-        """The latched loss as the compact model's features see it."""
-        alarm, found = self.alarms.get(1.0), self.posterior
-        if alarm is None:
-            return None
-        if found is None:
-            return Loss(alarm.loss_w)
-        return Loss(alarm.loss_w, found.probability, found.nobody, found.statistics)
-
-    def _kind(self, alarm: Alarm, suspects: Sequence[Suspect], upstream: float) -> LossKind:
-        if alarm.sign < 0:
-            return LossKind.BALANCE_SURPLUS
-        if upstream >= self.settings.confidence:
-            return LossKind.UPSTREAM_TAP
-        if suspects and suspects[0].probability >= self.settings.confidence:
-            start = max(alarm.onset, self.history.first)
-            j = self.zone.subs.index(suspects[0].meter)
-            shown = float(self.history.rows(start, self.history.count).subs_wh[:, j].mean()) / self.row_h
-            return LossKind.BYPASS if shown < BYPASS_W else LossKind.UNDER_REGISTRATION
-        return LossKind.NON_TECHNICAL_LOSS
-
-    def _attribute(self, alarm: Alarm) -> Posterior:
-        """Ask who it is, with the rows around the onset; energy of a gap is spread over it."""
-        history = self.history
-        least = 0 if alarm.from_start else BEFORE_LEAST_DAYS * self.day_rows
-        if alarm.sign > 0 and self.posterior is not None and history.first > max(0, alarm.onset - least):
-            return self.posterior  # the rows around the onset are sliding away: it was known better before
-        # An alarm before this one does not hide what the flats used: a loss that swings raises several.
-        start = max(history.first, alarm.onset - BEFORE_DAYS * self.day_rows)
-        stop = min(history.count, max(start, alarm.onset) + AFTER_DAYS * self.day_rows)
-        rows, missed = history.rows(start, stop), history.missed(start, stop)
-        local_s = rows.ends_s - 1800.0 * self.row_h + self.settings.offset_s
-        boundary = rows.boundary_wh2 + rows.gap_wh2
-        boundary = np.concatenate([boundary[:1], boundary])
-        subs_wh = rows.subs_wh.copy()
-        _balance.spread_gaps(subs_wh, missed.view(np.uint8))
-        judged = self._judge(
-            Rows(
-                sub_wh=subs_wh,
-                residual_wh=rows.residual_wh - history.expected(start, stop),
-                boundary_variance_wh2=boundary,
-                day=(local_s // 86_400).astype(np.int64),
-                slot=(local_s % 86_400 // (3600 * self.row_h)).astype(np.int64),
-                slots_per_day=self.day_rows,
-                estimated=missed.copy(),
-                resolution_wh=None if self.zone.sub_steps_wh is None else np.array(self.zone.sub_steps_wh),
-            ),
-            Onset(alarm.lo - start if alarm.lo > start else 0, max(alarm.onset - start, 0), max(alarm.hi - start, 0)),
-            signs=self._sign_evidence(alarm),
-            prior_log_odds=self.scores.prior(),
-            surplus=alarm.sign < 0,
-        )
-        self.suspicion = np.maximum(self.suspicion, judged.probability)
-        return Posterior(judged.probability, judged.nobody, judged.mechanism, judged.statistics)
-
-    def _sign_evidence(self, alarm: Alarm) -> Floats:
-        """Log-likelihood ratios of the meters' own signs."""
-
-        def ends_s(row: int) -> float:
-            at = min(max(row, self.history.first), self.history.count - 1)
-            return float(self.history.rows(at, at + 1).ends_s[0])
-
-        onset_s = ends_s(min(alarm.lo, alarm.onset)), ends_s(max(alarm.hi, alarm.onset))
-        return sign_log_ratios(self.signs, self.zone.subs, onset_s, ends_s(self.history.count), alarm.loss_w)
+    def standing(self) -> tuple[Floats, Floats]:
+        """Features of all sub-meters [N, len(FEATURES)], and how likely each steals [N]."""
+        return self.teller.standing(self.alarms.get(1.0))
 
     # -- state --------------------------------------------------------------------------------------------------------
 
@@ -477,18 +339,8 @@ class ZoneMonitor:
             "alarms": [asdict(a) for a in self.alarms.values()],
             "episodes": [self.episodes[1.0], self.episodes[-1.0]],
             "track": self._follower.state,
-            "suspicion": self.suspicion,
-            "before": self.scores.features.before,
             "reference": None if self._reference is None else self._reference.tolist(),
-            "posterior": None
-            if self.posterior is None
-            else [
-                self.posterior.probability.tolist(),
-                self.posterior.nobody,
-                list(self.posterior.mechanism),
-                self.posterior.statistics.tolist(),
-            ],
-            "signs": [[s.meter, s.time_s, s.kind, s.value] for s in self.signs],
+            **self.teller.pack(),
         }
 
     def restore(self, values: Mapping[str, Any], rows: ZoneRows, missed: NDArray[np.bool_], read: Floats) -> None:
@@ -507,12 +359,7 @@ class ZoneMonitor:
         self.noise = Noise(**values["noise"])
         self.alarms = {alarm["sign"]: Alarm(**alarm) for alarm in values["alarms"]}
         self.episodes = {1.0: values["episodes"][0], -1.0: values["episodes"][1]}
-        self.suspicion[:] = values["suspicion"]
-        self.signs = [MeterSign(meter, time_s, SignKind(kind), value) for meter, time_s, kind, value in values["signs"]]
         self._reference = None if values["reference"] is None else np.array(values["reference"])
-        if values["posterior"] is not None:
-            probability, nobody, mechanism, statistics = values["posterior"]
-            self.posterior = Posterior(np.array(probability), nobody, tuple(mechanism), np.array(statistics))
         lost = np.zeros(count - first)
         lost[values["lost_rows"]] = values["lost_wh2"]
         rows = replace(rows, lost_wh2=lost)
@@ -523,9 +370,7 @@ class ZoneMonitor:
         self._follower.forget()
         self._predict(self.history.first)
         self._follower.state[:] = values["track"]
-        latched = self.alarms.get(1.0)
-        onset = None if latched is None else latched.onset
-        self.scores.restore(self.history, self.signs, onset, values["before"])
+        self.teller.restore(values, self.history, self.alarms.get(1.0))
 
 
 def _quarters(rows: ZoneRows) -> list[ZoneRows]:
