@@ -8,7 +8,7 @@ probabilities mean. Knows nothing of registers, clocks, alarms or alerts.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log
+from math import exp, log
 
 import numpy as np
 
@@ -54,6 +54,7 @@ NAMES = (
 )
 FLOOR = -50.0  # nat: what was not even tried
 WINDOWS_TRIED = 8
+LAPSE_DAYS = 3.0
 AFTER_DAYS = 45  # rows later than this after the onset add cost, not knowledge
 
 
@@ -64,6 +65,7 @@ class Settings:
     nobody_prior: float = 0.15
     second_prior: float = 0.03
     lapse: float = 0.005  # probability that something is at work which no hypothesis here describes
+    lapse_at_once: float = 0.08  # the same on the first day, when an oven looks like a ceiling; it fades
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +114,16 @@ def attribute(
     total, table = by_flat(case.flats, count, nobody)
     outside = np.zeros(count) + (0.0 if signs is None else signs) + (0.0 if prior_log_odds is None else prior_log_odds)
     first = int(np.argmax(total))
-    posterior = normalise(total + outside, settings.nobody_prior, settings.lapse)
+    days = (len(rows.residual_wh) - onset.best) / rows.slots_per_day
+    lapse = max(settings.lapse, settings.lapse_at_once * exp(-days / LAPSE_DAYS))
+    posterior = normalise(total + outside, settings.nobody_prior, lapse)
     pair = NO_PAIR
     if max(posterior[first], case.unmetered) > 0.5:
         pair = beside(scene, case.taps, case.flats, first, settings.second_prior)
     if case.unmetered > 0.5:
         # A household that nobody meters is the explanation of last resort: two thieves are weighed against it.
         total[first] = np.logaddexp(total[first], pair.weight - nobody)
-    posterior = normalise(total + outside, settings.nobody_prior, settings.lapse)
+    posterior = normalise(total + outside, settings.nobody_prior, lapse)
     best = tuple(NAMES[int(k)] for k in np.argmax(table, axis=1))
     statistics = np.column_stack([total, table, *own_statistics(scene, case.own)])
     second = pair.flat if posterior[first] > 0.5 and pair.probability > 0.5 else None

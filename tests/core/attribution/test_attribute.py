@@ -130,7 +130,7 @@ def test_what_was_there_from_the_start_has_no_before(house: Maker, steal, name: 
 def test_signs_and_the_models_odds_are_log_likelihood_ratios(house: Maker) -> None:
     h = house(8, after_days=1)
     h.tap[h.after] = 40
-    sure = Settings(lapse=0.0)
+    sure = Settings(lapse=0.0, lapse_at_once=0.0)
     plain = attribute(h.rows(), h.when, settings=sure)
     told = np.zeros(10)
     told[2] = 2.0
