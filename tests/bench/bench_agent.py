@@ -1,7 +1,7 @@
 """`make bench-agent`: what the agent costs on a gateway: memory, CPU, wake-ups, bytes written, start and stop.
 
-Real processes: a simulated building on pseudo-terminals (no pacing: the agent is what is measured), Mosquitto, and the
-agent as a gateway runs it. Bytes written are measured over short intervals and told per day of 96 quarters of an hour.
+Real processes: a simulated building on pseudo-terminals (no pacing: the agent is what is measured), Mosquitto with a
+subscriber, and the agent as a gateway runs it. Bytes written are measured over short intervals and told per day of 96 quarters of an hour.
 
     bench_agent.py [--meters 100] [--buses 1] [--poll-s 10] [--interval-s 30] [--history-days 2] [--measure-s 120]
 """
@@ -9,12 +9,17 @@ agent as a gateway runs it. Bytes written are measured over short intervals and 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
+
+import paho.mqtt.client as mqtt
 
 from agent.control import ask
 from agent.offline.brokers import end, local_broker
@@ -82,7 +87,7 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as name:
         folder = Path(name)
-        with local_broker(folder, "mosquitto") as broker:
+        with local_broker(folder, "mosquitto") as broker, subscriber(broker.url):
             site = folder / "site.toml"
             site.write_text(site_text(folder, broker.url, arguments))
             building = start("simulate", site, log=folder / "building.log")
@@ -93,6 +98,21 @@ def main() -> int:
                 return measure(site, folder, arguments)
             finally:
                 end(building)
+
+
+@contextlib.contextmanager
+def subscriber(url: str) -> Iterator[None]:
+    """A utility that takes every message: what nobody takes is kept and offered again, which costs writes."""
+    address = urlsplit(url)
+    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+    client.connect(address.hostname or "127.0.0.1", address.port or 1883)
+    client.subscribe("checkmeter/#", qos=1)
+    client.loop_start()
+    try:
+        yield
+    finally:
+        client.loop_stop()
+        client.disconnect()
 
 
 def measure(site: Path, folder: Path, arguments: argparse.Namespace) -> int:
