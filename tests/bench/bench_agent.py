@@ -1,7 +1,8 @@
 """`make bench-agent`: what the agent costs on a gateway: memory, CPU, wake-ups, bytes written, start and stop.
 
 Real processes: a simulated building on pseudo-terminals (no pacing: the agent is what is measured), Mosquitto with a
-subscriber, and the agent as a gateway runs it. Bytes written are measured over short intervals and told per day of 96 quarters of an hour.
+subscriber, and the agent as a gateway runs it. Bytes written are measured over short intervals and told per day of 96
+quarters of an hour.
 
     bench_agent.py [--meters 100] [--buses 1] [--poll-s 10] [--interval-s 30] [--history-days 2] [--measure-s 120]
 """
