@@ -100,6 +100,7 @@ class Publisher:
         self._pace = pace or Pace(inflight=mqtt.inflight)
         self._outflow = Outflow(store, self._pace, end_to_end=mqtt.delivery == "end_to_end")
         self._lock = threading.Lock()
+        self._waking = threading.Lock()  # around the pipe's end alone: wake is called under other locks
         self._states: dict[str, tuple[bytes, str]] = {}  # retained: suffix -> body and schema, told on every connect
         self._untold: set[str] = set()
         self._health: bytes | None = None
@@ -130,7 +131,7 @@ class Publisher:
 
     def wake(self) -> None:
         """Make the publisher look around now."""
-        with contextlib.suppress(BlockingIOError):
+        with self._waking, contextlib.suppress(BlockingIOError):
             os.write(self._wake, b"x")
 
     def stop(self) -> None:
@@ -181,8 +182,9 @@ class Publisher:
                     self._pause(random.uniform(0.0, limit_s))
         finally:
             os.close(self._woken)
-            wake, self._wake = self._wake, os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-            os.close(wake)
+            with self._waking:  # whoever wakes us now must not write to a number that is somebody else's file
+                wake, self._wake = self._wake, os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+                os.close(wake)
 
     def _connection(self) -> None:
         """One connection from beginning to end."""
