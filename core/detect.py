@@ -31,7 +31,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 WEATHER_H = 108.0
 AGES_H = (1, 2, 3, 6, 9, 12, 18, *range(24, 28 * 24 + 1, 24), *range(32 * 24, 56 * 24 + 1, 4 * 24))

@@ -43,8 +43,7 @@ def test_late_reads_of_the_main_meter_are_no_loss(house, followed):
     late[-2:] = 900.0  # two boundaries at which the main meter was read minutes later than the others
     history, model, follower = followed(honest.rows(late), honest.model(), LEARNED)
     booked, _ = history.booked(history.count - 2, history.count)
-    moved = honest.tapped(np.r_[np.zeros(DAYS * DAY - 2), [900.0, 900.0]])
-    assert booked[-1] - booked[0] < 900.0
+    assert booked[-1] - booked[0] < 900.0  # two boundaries are not believed whole
     current = now(history, model)
     found = current.search(1.0)
     assert found.excess < 1.0 or not confirmed(1.0, current, history, model, follower)
@@ -54,7 +53,6 @@ def test_late_reads_of_the_main_meter_are_no_loss(house, followed):
     current = now(history, model)
     assert current.search(1.0).excess > 1.0
     assert confirmed(1.0, current, history, model, follower)
-    assert moved.main_wh.sum() < real.main_wh.sum()
 
 
 def test_what_rests_on_two_readings_alone_is_not_confirmed(house, followed):
