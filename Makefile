@@ -37,19 +37,19 @@ format: build ## Format the sources
 	$(VENV)/bin/ruff format .
 
 proof-kill: build ## Kill the agent 600 times with broker outages: nothing lost, nothing invented
-	$(PY) -m pytest tests/broker/test_kill.py --kills 600 -s
+	$(PY) -m pytest tests/system/broker/test_kill.py --kills 600 -s
 
 bench-link: build ## Time from alert to subscriber, drain rate of 100,000 queued messages, resident memory
-	$(PY) tests/bench/bench_link.py
+	$(PY) tests/system/bench/bench_link.py
 
 bench-agent: build ## What the agent costs: memory, CPU, wake-ups, bytes written, start and stop (half an hour)
-	$(PY) tests/bench/bench_agent.py --meters 100 --poll-s 10 --interval-s 900 --history-days 60
-	$(PY) tests/bench/bench_agent.py --meters 100 --poll-s 10 --interval-s 30
-	$(PY) tests/bench/bench_agent.py --meters 1000 --buses 10 --poll-s 60 --interval-s 900 --history-days 60
-	$(PY) tests/bench/bench_agent.py --meters 1000 --buses 10 --poll-s 60 --interval-s 60
+	$(PY) tests/system/bench/bench_agent.py --meters 100 --poll-s 10 --interval-s 900 --history-days 60
+	$(PY) tests/system/bench/bench_agent.py --meters 100 --poll-s 10 --interval-s 30
+	$(PY) tests/system/bench/bench_agent.py --meters 1000 --buses 10 --poll-s 60 --interval-s 900 --history-days 60
+	$(PY) tests/system/bench/bench_agent.py --meters 1000 --buses 10 --poll-s 60 --interval-s 60
 
 soak: build ## A simulated year of one bus in accelerated time: nothing may grow
-	CHECKMETER_SOAK_DAYS=365 $(PY) -m pytest -q -s -p no:xdist tests/service/test_soak.py
+	CHECKMETER_SOAK_DAYS=365 $(PY) -m pytest -q -s -p no:xdist tests/agent/service/test_soak.py
 
 deb: build ## Build the Debian package of this machine's architecture into dist/
 	$(PY) -m agent.deploy.deb dist
@@ -59,23 +59,23 @@ clean: ## Remove what the build made
 	find agent core firmware_io -name '*.so' -o -name '*.c' | xargs -r rm -f
 
 bench-core: build ## The balance kernel beside NumPy and pure Python; a Kalman row; replay's speed
-	$(PY) tests/bench/bench_core.py
+	$(PY) tests/system/bench/bench_core.py
 
 bench-detection: build ## Detection, delay, ranking, false alarms beside the two usual rules (minutes)
-	$(PY) -m agent.offline.bench_detection
+	$(PY) -m agent.offline.evaluation.bench_detection
 
 bench-train: build ## AUC over 200 splits beside scikit-learn's: make bench-train TABLE=features.csv
 	@test -n "$(TABLE)" || { echo "make bench-train TABLE=features.csv"; exit 2; }
-	$(PY) -m agent.offline.bench_train "$(TABLE)"
+	$(PY) -m agent.offline.training.bench_train "$(TABLE)"
 
 bench-dlms: build ## Reading meters: wire efficiency, codec beside two other stacks, CPU
-	$(PY) tests/bench/bench_dlms.py
+	$(PY) tests/system/bench/bench_dlms.py
 
 fuzz: build ## Feed the parsers arbitrary octets (SECONDS=600)
-	$(PY) tests/fuzz/fuzz.py --seconds $(or $(SECONDS),600)
+	$(PY) tests/system/fuzz/fuzz.py --seconds $(or $(SECONDS),600)
 
 bench-utility: build ## Ingest rate through a real broker into SQLite and MariaDB; fleet views
-	$(PY) tests/bench/bench_utility.py
+	$(PY) tests/system/bench/bench_utility.py
 
 proof-utility: build ## kill -9 the ingest 40 times in a row, into SQLite and MariaDB
-	CHECKMETER_KILLS=40 $(PY) -m pytest tests/utility/test_faults.py -q -k again_and_again --timeout 600
+	CHECKMETER_KILLS=40 $(PY) -m pytest tests/agent/utility/ingest/test_faults.py -q -k again_and_again --timeout 600

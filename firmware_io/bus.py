@@ -31,11 +31,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from firmware_io.apdu import Attribute
-from firmware_io.association import ExceptionResponseError, Push
-from firmware_io.channel import HdlcChannel, Trace, Traffic, WrapperChannel, open_channel
 from firmware_io.clock import Clock
-from firmware_io.counters import InvocationCounters, counter_id
+from firmware_io.dlms.apdu.decode import Attribute
+from firmware_io.dlms.meter.reader import Identity, MeterReader
+from firmware_io.dlms.session.association import ExceptionResponseError, Push
+from firmware_io.dlms.session.channel import HdlcChannel, Trace, Traffic, WrapperChannel, open_channel
+from firmware_io.dlms.session.counters import InvocationCounters, counter_id
+from firmware_io.dlms.session.session import Session
 from firmware_io.errors import (
     AccessDenied,
     MeterError,
@@ -46,9 +48,7 @@ from firmware_io.errors import (
     TransportError,
 )
 from firmware_io.obis import INVOCATION_COUNTER
-from firmware_io.reader import Identity, MeterReader
 from firmware_io.reading import MeterEvent, Reading
-from firmware_io.session import Session
 from firmware_io.spec import BusSpec, MeterSpec
 from firmware_io.transport import Transport
 

@@ -1,4 +1,4 @@
-"""The seam to time, as the rooms of firmware_io see it; `agent.clock` has the implementations."""
+"""The seam to time, as the rooms of firmware_io see it; `agent.process.clock` has the implementations."""
 
 from __future__ import annotations
 

@@ -75,7 +75,9 @@ def test_sdist_keeps_the_sources_of_the_kernels(built: tuple[Path, Path]) -> Non
 def test_the_wheel_runs_where_nothing_else_of_ours_is(built: tuple[Path, Path], tmp_path: Path) -> None:
     with zipfile.ZipFile(built[1]) as archive:
         archive.extractall(tmp_path / "site")
-    code = "import core._balance, agent.config, sys; from agent.cli import main; main(['check', 'none.toml'])"
+    code = (
+        "import core.balance._balance, agent.site.tables; from agent.cli.main import main; main(['check', 'none.toml'])"
+    )
     environment = {"PYTHONPATH": str(tmp_path / "site"), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False

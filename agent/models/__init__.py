@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.resources
 from pathlib import Path
 
-from core.features import FEATURES
-from core.model import CompactModel, load
+from core.scoring.features import FEATURES
+from core.scoring.model import CompactModel, load
 
 NAME = "default.tflite"
 

@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.archive import open_archive, read_history
-from agent.collector import open_buses
-from agent.config import Config, Zone
 from agent.offline.svg import Line, chart
+from agent.polling.buses import open_buses
+from agent.site.tables import Config, Zone
+from agent.store.history import open_archive, read_history
 from core.commissioning import MAIN, Finding, Mistake, Verdict, examine
 from firmware_io.clock import Clock
 from firmware_io.errors import MeterError

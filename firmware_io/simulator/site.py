@@ -12,17 +12,17 @@ import numpy.typing as npt
 
 from firmware_io.clock import Clock
 from firmware_io.errors import TransportError
-from firmware_io.simulator.building import Building, Live, MeterPlan, ZonePlan
-from firmware_io.simulator.bus import Multidrop
-from firmware_io.simulator.clockface import MeterClock
-from firmware_io.simulator.events import EventLog
-from firmware_io.simulator.faults import Faults
-from firmware_io.simulator.loads import CsvLoads, HouseholdLoads, LoadSource
-from firmware_io.simulator.meter import Identity, SimulatedMeter
-from firmware_io.simulator.ports import LineThread, open_port
-from firmware_io.simulator.scenario import Simulation, moment_s
-from firmware_io.simulator.station import Station
-from firmware_io.simulator.weather import DAY_S
+from firmware_io.simulator.building.building import Building, Live, MeterPlan, ZonePlan
+from firmware_io.simulator.building.loads import CsvLoads, HouseholdLoads, LoadSource
+from firmware_io.simulator.building.scenario import Simulation, moment_s
+from firmware_io.simulator.building.weather import DAY_S
+from firmware_io.simulator.line.bus import Multidrop
+from firmware_io.simulator.line.ports import LineThread, open_port
+from firmware_io.simulator.line.station import Station
+from firmware_io.simulator.meter.clockface import MeterClock
+from firmware_io.simulator.meter.events import EventLog
+from firmware_io.simulator.meter.faults import Faults
+from firmware_io.simulator.meter.meter import Identity, SimulatedMeter
 from firmware_io.spec import BusSpec, MeterSpec
 
 Floats = npt.NDArray[np.float64]

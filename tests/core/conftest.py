@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from core.follow import Follower
-from core.history import History
-from core.losses import BURDEN_W, LossModel, ZoneRows
+from core.balance.history import History
+from core.balance.losses import BURDEN_W, LossModel
+from core.balance.rows import ZoneRows
+from core.balance.tracker import Follower
 
 FLATS = 12
 HOURS = 0.5

@@ -17,15 +17,16 @@ from types import ModuleType
 
 import pytest
 
-from firmware_io import acse, apdu, axdr, obis
-from firmware_io.acse import AssociationResponse, Conformance, InitiateResponse
-from firmware_io.apdu import Attribute, DataAccessResult
+from firmware_io import obis
 from firmware_io.bus import Bus
-from firmware_io.counters import MemoryCounters
+from firmware_io.dlms.apdu import acse, axdr, decode
+from firmware_io.dlms.apdu.acse import AssociationResponse, Conformance, InitiateResponse
+from firmware_io.dlms.apdu.decode import Attribute, DataAccessResult
+from firmware_io.dlms.cosem.meter_time import MeterTime
+from firmware_io.dlms.hdlc.framer import Address, Framer
+from firmware_io.dlms.hdlc.link import Parameters, Received, ServerLink
+from firmware_io.dlms.session.counters import MemoryCounters
 from firmware_io.errors import TransportError
-from firmware_io.hdlc import Address, Framer
-from firmware_io.link import Parameters, Received, ServerLink
-from firmware_io.meter_time import MeterTime
 from firmware_io.reading import Quality, Unit
 from firmware_io.spec import BusSpec, MeterSpec
 
@@ -187,7 +188,7 @@ ALL = Conformance.GET | Conformance.SET | Conformance.MULTIPLE_REFERENCES | Conf
 OCTET_S = 10 / 9600
 TURNAROUND_S = 0.02
 LINE = BusSpec("line", "/dev/null", timeout_s=1.0)
-Answer = axdr.Data | DataAccessResult | Callable[[apdu.Selection | None], axdr.Data | DataAccessResult]
+Answer = axdr.Data | DataAccessResult | Callable[[decode.Selection | None], axdr.Data | DataAccessResult]
 
 
 @dataclass
@@ -204,12 +205,12 @@ class Meter:
     clock_offset_s: float = 0.0
     inactivity_s: float = 120.0
     others: dict[tuple[int, obis.ObisCode, int], Answer] = field(default_factory=dict)
-    asked: list[apdu.Apdu] = field(default_factory=list)
+    asked: list[decode.Apdu] = field(default_factory=list)
     associations: int = 0
     heard_s: float = 0.0
 
     def attribute(
-        self, attribute: Attribute, now_s: float, selection: apdu.Selection | None = None
+        self, attribute: Attribute, now_s: float, selection: decode.Selection | None = None
     ) -> axdr.Data | DataAccessResult:
         if tuple(attribute) in self.others:
             answer = self.others[tuple(attribute)]
@@ -236,14 +237,14 @@ class Meter:
             return AssociationResponse(int(bool(self.refuses)), self.refuses, information).encode()
         if pdu[0] == 0x62:
             return acse.ReleaseResponse().encode()
-        request = apdu.decode(pdu)
+        request = decode.decode(pdu)
         self.asked.append(request)
-        if isinstance(request, apdu.GetListRequest):
+        if isinstance(request, decode.GetListRequest):
             results = tuple(self.attribute(a, now_s) for a, _ in request.items)
-            return self.spoil(apdu.GetListResponse(request.invoke, results).encode())
-        assert isinstance(request, apdu.GetRequest)
+            return self.spoil(decode.GetListResponse(request.invoke, results).encode())
+        assert isinstance(request, decode.GetRequest)
         value = self.attribute(request.attribute, now_s, request.selection)
-        return self.spoil(apdu.GetResponse(request.invoke, value).encode())
+        return self.spoil(decode.GetResponse(request.invoke, value).encode())
 
 
 class Line:

@@ -6,11 +6,12 @@ import itertools
 
 import pytest
 
-from firmware_io import acse, apdu, axdr, obis
+from firmware_io import obis
 from firmware_io.bus import MAIN_EVERY
+from firmware_io.dlms.apdu import acse, axdr, decode
+from firmware_io.dlms.session.security import Sealed
 from firmware_io.errors import AccessDenied, RemoteProtocolError, ResponseTimeout, TransportError
 from firmware_io.reading import Quality, Unit
-from firmware_io.security import Sealed
 
 
 class TestCycle:
@@ -22,7 +23,7 @@ class TestCycle:
         polls = site.cycle()
         assert [len(m.asked) for m in site.meters] == [2, 1, 1]
         assert [m.associations for m in site.meters] == [1, 1, 1]
-        assert all(isinstance(r, apdu.GetListRequest) for m in site.meters for r in m.asked)
+        assert all(isinstance(r, decode.GetListRequest) for m in site.meters for r in m.asked)
         assert {r.obis: (r.value, r.unit) for r in polls["m1"][0].readings} == {
             obis.ENERGY_IMPORT: (1000.0, Unit.WATT_HOUR),
             obis.POWER_IMPORT: (500.0, Unit.WATT),
@@ -227,7 +228,7 @@ def test_the_meters_counter_is_asked_for_when_ours_is_refused(make_site, make_me
     def answer(pdu: bytes, now_s: float) -> bytes:
         if pdu[0] == 0x60 and acse.AssociationRequest.decode(pdu).mechanism is acse.Mechanism.HLS_GMAC:
             tried.append(Sealed.parse(acse.AssociationRequest.decode(pdu).user_information).counter)
-            return apdu.ExceptionResponse(1, 6, 5001).encode()
+            return decode.ExceptionResponse(1, 6, 5001).encode()
         return plain(pdu, now_s)
 
     meter.answer = answer

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from firmware_io.channel import Timing, WrapperChannel
+from firmware_io.dlms.session.channel import Timing, WrapperChannel
+from firmware_io.dlms.session.wrapper import Unit, Unwrapper
 from firmware_io.errors import LocalProtocolError, RemoteProtocolError, ResponseTimeout, TransportError
 from firmware_io.spec import BusSpec
 from firmware_io.transport import Serial, Tcp, open_transport
-from firmware_io.wrapper import Unit, Unwrapper
 
 
 @pytest.fixture

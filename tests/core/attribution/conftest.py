@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from core.attribute import Onset, Rows
+from core.attribution.attribute import Onset, Rows
 
 Floats = NDArray[np.float64]
 SLOTS, FLATS, PAST_DAYS, AFTER_DAYS = 48, 10, 42, 8

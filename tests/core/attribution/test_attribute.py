@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from core.attribute import STATISTICS, Attribution, Onset, Settings, attribute
-from core.scene import Rows
+from core.attribution.attribute import STATISTICS, Attribution, Onset, Settings, attribute
+from core.attribution.rows import Rows
 
 THIEF, SLOTS = 3, 48
 Maker = Callable[..., object]

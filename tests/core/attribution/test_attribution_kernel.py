@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core._attribution import log_evidence
+from core.attribution._attribution import log_evidence
 
 RHO, SLOW_VAR, PHI, GAUSSIAN = 0.6, 3.0, 0.98, 1e9
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.sign_evidence import CAP, sign_log_ratios
+from core.attribution.tamper_signs import CAP, sign_log_ratios
 from core.signs import MeterSign, SignKind
 
 DAY = 86_400.0

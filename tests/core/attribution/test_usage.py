@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core.usage import learn, sum_by, weekend
+from core.attribution.usage import learn, sum_by, weekend
 
 SLOTS = 24
 

@@ -1,0 +1,28 @@
+"""Condition: what is not a balance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.wire.events import (
+    AlertKind,
+    Severity,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """State of one thing that is not a balance: a silent bus, a faulty or reversed meter, a tampered one.
+
+    Exactly one of `meter` and `bus` is set. `since_s` is when it began: UTC seconds, part of the alert's identity.
+    """
+
+    kind: AlertKind
+    active: bool
+    time_s: float
+    since_s: float
+    severity: Severity = "warning"
+    meter: str | None = None
+    bus: str | None = None
+    detail: str | None = None
+    hold_s: float | None = None  # instead of the policy's, where the condition has its own rhythm

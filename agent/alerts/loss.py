@@ -1,0 +1,71 @@
+"""The detector's evidence in the words of the wire.
+
+Pure translation: it keeps nothing, and knows neither identity nor time.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from agent.wire.events import AlertData, ModelData, QualityData, ResidualData, Severity, SuspectData
+from agent.wire.values import number, utc
+from core.evidence import Evidence, LossKind
+
+
+def loss_data(item: Evidence, confidence: float, critical_percent: float, model: ModelData | None) -> AlertData:
+    """What the evidence says; a mechanism is named from `confidence` on, below it the loss is "not attributed".
+
+    The loss is critical if it is named, or is at least `critical_percent` of the zone's energy. Identity, revision and
+    state are the book's to set.
+    """
+    first = item.suspects[0].probability if item.suspects else 0.0
+    named = {
+        LossKind.UNDER_REGISTRATION: first >= confidence,
+        LossKind.BYPASS: first >= confidence,
+        LossKind.UPSTREAM_TAP: item.upstream_probability >= confidence,
+    }
+    kind: LossKind = item.kind if named.get(item.kind, True) else LossKind.NON_TECHNICAL_LOSS
+    severity: Severity = (
+        "critical" if named.get(item.kind, False) or abs(item.residual.percent) >= critical_percent else "warning"
+    )
+    low, high = (number(w, 1) for w in item.loss_w_interval)
+    if model is not None:
+        model = msgspec.structs.replace(model, score=number(item.model_score, 4))
+    return AlertData(
+        alert_id="unset",
+        revision=1,
+        state="raised",
+        kind=kind.value,
+        severity=severity,
+        zone=item.zone,
+        onset=utc(item.onset_s),
+        onset_window=(utc(item.onset_window_s[0]), utc(item.onset_window_s[1])),
+        loss_w=number(item.loss_w, 1),
+        loss_w_interval=None if low is None or high is None else (low, high),
+        loss_kwh=number(item.loss_kwh),
+        suspects=[
+            SuspectData(meter=s.meter, probability=_share(s.probability), mechanism=s.mechanism or None)
+            for s in item.suspects
+        ],
+        upstream_probability=_share(item.upstream_probability),
+        residual=ResidualData(
+            kwh=number(item.residual.energy_kwh),
+            percent=number(item.residual.percent),
+            uncertainty_kwh=number(item.residual.uncertainty_kwh),
+            technical_loss_kwh=number(item.residual.technical_loss_kwh),
+        ),
+        features={m: {k: number(v, 4) for k, v in f.items()} for m, f in item.features.items()} or None,
+        model=model,
+        quality=QualityData(coverage=_share(item.coverage)),
+    )
+
+
+def first_suspect(data: AlertData) -> tuple[str, float]:
+    """Who comes first, "" being none of the sub-meters, and with what probability."""
+    suspects = [(s.meter, s.probability) for s in data.suspects or ()] + [("", data.upstream_probability or 0.0)]
+    return max(suspects, key=lambda pair: pair[1])
+
+
+def _share(value: float) -> float:
+    """A probability or coverage as the wire has it: within 0..1 whatever rounding did, 0 where it is not known."""
+    return min(1.0, max(0.0, number(value, 4) or 0.0))

@@ -1,0 +1,21 @@
+"""`checkmeter run`: the service itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from agent.process.clock import ScaledClock, SystemClock
+from agent.service.run import run
+
+
+@click.command()
+@click.argument("site_file", metavar="SITE.toml", type=click.Path(path_type=Path))
+@click.option("--clock-start", type=float, hidden=True, help="Simulated UTC at the origin, seconds.")
+@click.option("--clock-speed", type=float, default=1.0, hidden=True, help="Simulated seconds in a second.")
+@click.option("--clock-origin", type=float, hidden=True, help="The host's UTC at which the simulated time began.")
+def command(site_file: Path, clock_start: float | None, clock_speed: float, clock_origin: float | None) -> None:
+    """Read the meters of a site, watch its balance and tell the utility, until SIGTERM."""
+    clock = SystemClock() if clock_start is None else ScaledClock(clock_start, clock_speed, clock_origin)
+    raise SystemExit(run(site_file, clock))

@@ -1,0 +1,67 @@
+"""`checkmeter demo`: a theft in a simulated building is found, from the meter's octets to the utility's subscriber."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from pathlib import Path
+
+import click
+
+from agent.offline.demo.brokers import NoBroker
+from agent.offline.demo.demo import Demo, DemoError, plan_of
+from agent.offline.demo.view import screen
+from agent.wire.events import AlertEvent
+
+
+@click.command()
+@click.argument(
+    "site_file", metavar="[SITE.toml]", default="examples/demo-building.toml", type=click.Path(path_type=Path)
+)
+@click.option(
+    "--speed", type=click.FloatRange(1, 10_000), default=1800.0, show_default=True, help="Simulated s in a s."
+)
+@click.option("--lead-days", type=click.FloatRange(0.05, 60), default=0.75, show_default=True, help="Quiet at first.")
+@click.option("--time-limit", type=click.FloatRange(5, 3600), default=110.0, show_default=True, help="Seconds.")
+@click.option("--broker", type=click.Choice(["mosquitto", "amqtt"]), help="Use this broker, not the first there is.")
+@click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep logs, store and site file here.")
+def command(
+    site_file: Path, speed: float, lead_days: float, time_limit: float, broker: str | None, keep: Path | None
+) -> None:
+    """Run a building, a broker and an agent, let a flat steal, and print the alert as a subscriber receives it.
+
+    Exit code 0 if the right flat was named with the set confidence and nobody was accused before, 1 if not.
+    """
+    plan = plan_of(site_file, speed, lead_days, time_limit)
+    folder = Path(tempfile.mkdtemp(prefix="checkmeter-demo-")) if keep is None else keep
+    folder.mkdir(parents=True, exist_ok=True)
+    shown = screen()
+    try:
+        outcome = Demo(site_file, folder, plan, shown).run(broker)
+    except (DemoError, NoBroker) as error:
+        raise click.ClickException(str(error)) from None
+    finally:
+        shown.close()
+        if keep is None:
+            with contextlib.suppress(OSError):
+                shutil.rmtree(folder)
+    if outcome.found is not None and outcome.early is None:
+        click.echo(_verdict(plan.thief, plan.onset_s, outcome.found, outcome.elapsed_s))
+        return
+    if outcome.early is not None:
+        click.echo("FAILED: a loss was reported before anybody stole", err=True)
+    elif outcome.alerts:
+        click.echo(f"FAILED: {plan.thief} was not named with confidence within {time_limit:.0f} s", err=True)
+    else:
+        click.echo(f"FAILED: no alert arrived within {time_limit:.0f} s", err=True)
+    raise SystemExit(1)
+
+
+def _verdict(thief: str, onset_s: float, event: AlertEvent, elapsed_s: float) -> str:
+    hours = (event.time.timestamp() - onset_s) / 3600
+    probability = next(s.probability for s in event.data.suspects or [] if s.meter == thief)
+    return (
+        f"FOUND: {thief}, {event.data.loss_w or 0:.0f} W, {100 * probability:.0f} % sure, {hours:.1f} h of the "
+        f"building's time after it began; the demo took {elapsed_s:.0f} s"
+    )

@@ -1,0 +1,146 @@
+"""`checkmeter report`: the evidence page of one alert, from the gateway's store or from recorded messages."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import click
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from agent.offline.case.analysis import analyse
+from agent.offline.case.case import Case, CaseError, from_messages
+from agent.offline.case.page import page
+from agent.offline.case.seal import seal, verify
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+PDF_TIMEOUT_S = 120
+# No sandbox as root (CI, a container), no talk with anyone: the page holds all it needs.
+BROWSER_OPTIONS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-pdf-header-footer",
+)
+
+
+@click.command("report")
+@click.argument("alert_id", required=False)
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Where the page goes.")
+@click.option("--site", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Site file of this gateway.")
+@click.option(
+    "--messages",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Recorded MQTT messages instead of the store: lines `topic body`, as mosquitto_sub -v prints them.",
+)
+@click.option(
+    "--key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Ed25519 private key (PEM) to sign with.",
+)
+@click.option("--timezone", default="UTC", show_default=True, help="Times are shown in this zone.")
+@click.option("--pdf", is_flag=True, help="Print the page to a PDF beside it (needs Chromium).")
+@click.option(
+    "--verify",
+    "to_verify",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Check a page's figures and signature instead.",
+)
+@click.option("--public-key", help="With --verify: the key that must have signed it, 64 hexadecimal digits.")
+def command(
+    alert_id: str | None,
+    output: Path | None,
+    site: Path | None,
+    messages: Path | None,
+    key: Path | None,
+    timezone: str,
+    pdf: bool,
+    to_verify: Path | None,
+    public_key: str | None,
+) -> None:
+    """Make the evidence page of alert ALERT_ID, or check one with --verify."""
+    if to_verify is not None:
+        _verify(to_verify, public_key)
+        return
+    if alert_id is None or output is None:
+        raise click.UsageError("give the alert's id and -o PAGE.html; `checkmeter alerts` lists the ids")
+    if (site is None) == (messages is None):
+        raise click.UsageError("give either --site SITE.toml (on the gateway) or --messages FILE (on a workstation)")
+    try:
+        zone = ZoneInfo(timezone)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise click.UsageError(f"{timezone!r} is no time zone; expected a name like Europe/Berlin") from None
+    try:
+        case = _load(alert_id, site, messages)
+        analysis = analyse(case, zone)
+    except CaseError as error:
+        raise click.ClickException(str(error)) from None
+    sealed = seal(case, None if key is None else _private_key(key))
+    output.write_text(page(case, analysis, sealed, zone, datetime.now(UTC)), encoding="utf-8")
+    click.echo(
+        f"{output}: {analysis.missing_w:,.0f} W missing, {len(sealed.files)} files sealed"
+        f"{'' if sealed.signature else ', not signed (no --key)'}"
+    )
+    if pdf:
+        _print_pdf(output)
+
+
+def _load(alert_id: str, site: Path | None, messages: Path | None) -> Case:
+    if messages is not None:
+        with messages.open(encoding="utf-8", errors="replace") as lines:
+            return from_messages(lines, alert_id)
+    from agent.offline.case.from_store import from_store
+
+    assert site is not None
+    return from_store(site, alert_id)
+
+
+def _private_key(path: Path) -> Ed25519PrivateKey:
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except (ValueError, TypeError) as error:
+        raise click.ClickException(f"{path}: not a private key in PEM form without a password: {error}") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise click.ClickException(f"{path}: expected an Ed25519 key; `checkmeter keys` makes one")
+    return key
+
+
+def _verify(path: Path, public_key: str | None) -> None:
+    faults = verify(path.read_text(encoding="utf-8", errors="replace"), public_key)
+    for fault in faults:
+        click.echo(f"{path}: {fault}", err=True)
+    if faults:
+        raise SystemExit(1)
+    click.echo(f"{path}: the figures are those that were sealed")
+
+
+def _print_pdf(output: Path) -> None:
+    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if browser is None:
+        raise click.ClickException("--pdf needs Chromium (Debian package chromium); the page itself is written")
+    target = output.with_suffix(".pdf")
+    with tempfile.TemporaryDirectory(prefix="checkmeter-pdf-") as profile:
+        words = [
+            browser,
+            *BROWSER_OPTIONS,
+            f"--user-data-dir={profile}",
+            f"--print-to-pdf={target}",
+            output.absolute().as_uri(),
+        ]
+        try:
+            done = subprocess.run(words, capture_output=True, text=True, timeout=PDF_TIMEOUT_S, check=False)
+        except subprocess.TimeoutExpired:
+            raise click.ClickException(f"{browser} took over {PDF_TIMEOUT_S} s; the page itself is written") from None
+    if done.returncode or not target.exists():
+        raise click.ClickException(f"{browser} could not print the page: {done.stderr.strip()[-300:]}")
+    click.echo(str(target))

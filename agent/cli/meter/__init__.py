@@ -1,0 +1,1 @@
+"""Verbs for a technician at the meters."""

@@ -1,0 +1,81 @@
+"""`checkmeter commission`: does the building add up after wiring, and if not, what is most likely wrong?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from agent.offline.commission import ZoneReport, clocks_apart, from_meters, from_store, judge, plot, stamp, words
+from agent.process.clock import SystemClock
+from agent.site.load import load
+from agent.store.history import ArchiveError
+
+
+@click.command()
+@click.argument("site_file", metavar="SITE.toml", type=click.Path(path_type=Path))
+@click.option(
+    "--days", default=7.0, show_default=True, type=click.FloatRange(min=0.5, max=400), help="How far back to look."
+)
+@click.option(
+    "--from-store", "stored", is_flag=True, help="Use what the running service has stored; it owns the serial ports."
+)
+@click.option(
+    "--plot", "plot_to", type=click.Path(file_okay=False, path_type=Path), help="Folder for a plot of each zone (SVG)."
+)
+@click.option("--json", "as_json", is_flag=True, help="The verdicts as JSON.")
+def command(site_file: Path, days: float, stored: bool, plot_to: Path | None, as_json: bool) -> None:
+    """Say whether the building adds up, and if not what is most likely wrong. Exit code 1 if it does not."""
+    config = load(site_file, online=not stored)
+    clock = SystemClock()
+    try:
+        if stored:
+            registers = from_store(config, days, clock.now())
+        else:
+            registers = from_meters(config, clock, days, lambda meter: click.echo(f"reading {meter}", err=True))
+    except ArchiveError as error:
+        raise click.ClickException(str(error)) from None
+    reports = [judge(config, zone, registers) for zone in config.zone]
+    if as_json:
+        click.echo(json.dumps([_plain(report) for report in reports], indent=2))
+    else:
+        if len(registers.times_s):
+            click.echo(
+                f"{stamp(registers.times_s[0])} to {stamp(registers.times_s[-1])} UTC, {len(registers.times_s)} rows"
+            )
+        for line in (*registers.problems, *clocks_apart(registers)):
+            click.echo(f"! {line}")
+        for report in reports:
+            click.echo("\n".join(words(report)))
+    if plot_to is not None:
+        plot_to.mkdir(parents=True, exist_ok=True)
+        for report in reports:
+            if report.verdict is not None:
+                (plot_to / f"{report.zone}.svg").write_text(plot(report), encoding="utf-8")
+    good = all(r.verdict is not None and r.verdict.adds_up for r in reports) and not registers.problems
+    raise SystemExit(0 if good else 1)
+
+
+def _plain(report: ZoneReport) -> dict[str, object]:
+    v = report.verdict
+    if v is None:
+        return {"zone": report.zone, "adds_up": None, "why": report.why}
+    return {
+        "zone": report.zone,
+        "adds_up": v.adds_up,
+        "load_w": round(v.load_w, 1),
+        "missing_w": round(v.mean_w, 1),
+        "constant_w": round(v.constant_w, 1),
+        "copper_share": round(v.copper, 4),
+        "remainder_w": round(v.remainder_w, 1),
+        "findings": [
+            {
+                "mistake": f.mistake.value,
+                "meter": None if f.column is None else report.main if f.column < 0 else report.subs[f.column],
+                "amount": round(f.amount, 6),
+                "explains": round(f.gain, 3),
+            }
+            for f in v.findings
+        ],
+    }

@@ -1,0 +1,104 @@
+"""What `read` and `clock` share: one meter of a site file, asked from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+from agent.polling.buses import bus_spec, counters_of, meter_spec
+from agent.process.clock import SystemClock
+from agent.site.errors import ConfigError
+from agent.site.load import load
+from firmware_io.bus import Bus
+from firmware_io.dlms.apdu.axdr import Data
+from firmware_io.dlms.apdu.decode import Attribute, DataAccessResult
+from firmware_io.dlms.cosem.registers import REGISTER_CLASSES, Scale, scaler_of
+from firmware_io.dlms.session.session import Session
+from firmware_io.dlms.session.trace import Tracer
+from firmware_io.errors import RemoteProtocolError, TransportError
+from firmware_io.obis import ObisCode
+from firmware_io.transport import open_transport
+
+VALUE = 2
+OTHER_CLASSES = (1, 8)  # data, clock
+
+
+@contextmanager
+def meter_of(site_file: Path, meter: str, *, trace: bool) -> Iterator[Bus]:
+    """A bus with the one meter on it; the line is let go at the end.
+
+    Raises:
+        ConfigError: no such meter, or it has no bus.
+        MeterError: the line cannot be opened.
+    """
+    config = load(site_file)
+    table = next((m for m in config.meter if m.id == meter), None)
+    if table is None:
+        known = ", ".join(m.id for m in config.meter)
+        raise ConfigError([f"{site_file}: there is no meter {meter}; there are {known}"])
+    bus_table = next((b for b in config.bus if b.id == table.bus), None)
+    if bus_table is None or table.address is None:
+        raise ConfigError([f"{site_file}: meter {meter} has no bus or no address: it cannot be asked"])
+    spec, line = meter_spec(table, main=False), bus_spec(bus_table)
+    secrets = (spec.password, spec.authentication_key, spec.encryption_key)
+    tracer = Tracer(lambda text: click.echo(text, err=True), secrets, line.framing) if trace else None
+    bus = Bus(line, [spec], open_transport, SystemClock(), counters_of(config), trace=tracer)
+    try:
+        yield bus
+    except TransportError as error:
+        raise TransportError(
+            f"{error}; is the agent running? It has the line to itself (systemctl stop checkmeter)"
+        ) from error
+    finally:
+        bus.close()
+
+
+class Value(NamedTuple):
+    """One attribute as it is shown."""
+
+    name: ObisCode
+    value: object
+    unit: str = ""
+
+
+def values(session: Session, names: list[ObisCode]) -> list[Value]:
+    """Objects of any class by their OBIS code: what class they are is tried out, registers first.
+
+    Raises:
+        MeterError: the meter does not answer.
+    """
+    found: dict[ObisCode, Value] = {}
+    for class_id in (*REGISTER_CLASSES, *OTHER_CLASSES):
+        open_names = [name for name in names if name not in found]
+        results = session.get_list([Attribute(class_id, name, VALUE) for name in open_names]) if open_names else []
+        hits = [(n, r) for n, r in zip(open_names, results, strict=True) if isinstance(r, Data)]
+        scales: list[Data | DataAccessResult] = []
+        if class_id in REGISTER_CLASSES and hits:
+            scales = session.get_list([scaler_of(name, class_id) for name, _ in hits])
+        for i, (name, result) in enumerate(hits):
+            found[name] = _shown(name, result, scales[i] if scales else None)
+    return [found.get(name, Value(name, None, "not there, or not for us")) for name in names]
+
+
+def _shown(name: ObisCode, result: Data, scaler_unit: Data | DataAccessResult | None) -> Value:
+    value = result.plain()
+    if isinstance(scaler_unit, Data) and isinstance(value, int | float):
+        try:
+            scale = Scale.decode(scaler_unit)
+        except RemoteProtocolError:
+            return Value(name, value, f"(scaler and unit {scaler_unit.plain()})")
+        return Value(name, scale.apply(value), scale.unit.symbol)
+    if isinstance(value, bytes):
+        text = value.rstrip(b"\x00")
+        value = text.decode("ascii") if text.isascii() and text.decode("ascii").isprintable() and text else value.hex()
+    return Value(name, value)
+
+
+def utc(seconds: float) -> str:
+    """RFC 3339, UTC."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

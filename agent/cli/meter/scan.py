@@ -1,0 +1,68 @@
+"""`checkmeter scan`: which meters are on a line, at which speed and address."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from typing import cast
+
+import click
+
+from agent.process.exit_codes import NEGATIVE
+from firmware_io.dlms.meter.scan import BAUDS, FIRST_ADDRESS, LAST_ADDRESS, Found, Octets, knock
+from firmware_io.dlms.session.trace import Tracer
+from firmware_io.spec import BusSpec
+from firmware_io.transport import open_transport
+
+
+@click.command()
+@click.argument("port")
+@click.option(
+    "--baud", "bauds", type=int, multiple=True, help="Speed to try, more than once if you like; all by default."
+)
+@click.option("--parity", type=click.Choice(["N", "E", "O"]), default="N", show_default=True)
+@click.option("--first", type=click.IntRange(0, 16383), default=FIRST_ADDRESS, show_default=True)
+@click.option("--last", type=click.IntRange(0, 16383), default=LAST_ADDRESS, show_default=True)
+@click.option("--octets", type=click.Choice(["1", "2", "4"]), multiple=True, default=("2",), show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on each line.")
+@click.option("--trace", is_flag=True, help="Show all frames in hex and decoded on standard error.")
+def command(
+    port: str,
+    bauds: tuple[int, ...],
+    parity: str,
+    first: int,
+    last: int,
+    octets: tuple[str, ...],
+    as_json: bool,
+    trace: bool,
+) -> None:
+    """Find the meters on PORT (/dev/ttyUSB0, or tcp://host:port): knock at every address at every speed."""
+    tcp = port.startswith("tcp://")
+    speeds = (0,) if tcp else bauds or BAUDS
+    tries = [(address, int(form)) for form in octets for address in range(first, last + 1)]
+    tries = [(address, form) for address, form in tries if form == 4 or address < 0x80]
+    tracer = Tracer(lambda text: click.echo(text, err=True), ()) if trace else None
+    found: list[Found] = []
+    with click.progressbar(length=len(tries) * len(speeds), label=port, show_pos=True) as bar:
+        for baud in speeds:
+            bus = BusSpec("scan", port, "hdlc", baud or 9600, parity)  # type: ignore[arg-type]  # click.Choice
+            line = open_transport(bus)
+            try:
+                for address, form in tries:
+                    meter = knock(line, bus, address, cast(Octets, form), trace=tracer)
+                    if meter is not None:
+                        found.append(replace(meter, baud=baud))
+                    bar.update(1)
+            finally:
+                line.close()
+    for meter in found:
+        click.echo(json.dumps(asdict(meter)) if as_json else _line(meter))
+    if not found:
+        click.echo("nobody answers: check the wiring (A and B), the speed, the parity, and --octets", err=True)
+        raise SystemExit(NEGATIVE)
+
+
+def _line(meter: Found) -> str:
+    speed = f"{meter.baud} Bd" if meter.baud else "tcp"
+    told = "  ".join(text for text in (meter.serial, meter.name, meter.note) if text)
+    return f"{speed}  address {meter.address} ({meter.octets} octets)  {told}"

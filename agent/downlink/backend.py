@@ -1,0 +1,172 @@
+"""What the utility wishes, on its way through the gateway: commands to the desk, desired files to their trial.
+
+It owns which file is in force and what each command does to the running agent. It is the main thread's: messages are
+noted by the publisher's thread (`came_down`) and worked off in `look`. The alert book belongs to the pipeline's
+thread, so what concerns it is handed over as a `Wish`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from agent.alerts.book import AlertBook
+from agent.downlink.commands import Acknowledge, CommandDesk, CommandFailed, Handler, NoArguments, Report, SetMode
+from agent.downlink.in_force import InForce
+from agent.keys.signing import KeyRing
+from agent.pipeline.inbox import Wish
+from agent.site.errors import ConfigError
+from agent.site.tables import Config
+from agent.store.store import Store
+from agent.uplink.publisher import Down, Publisher
+from agent.wire.events import AlertData, AlertEvent
+from agent.wire.topics import Address
+from firmware_io.clock import Clock
+
+log = logging.getLogger("checkmeter.backend")
+
+WAITING_MAX = 32  # messages from the backend not yet worked off; more stay with the broker
+MAINTENANCE_S = 86400.0  # the longest
+
+
+class Backend:
+    """Works off what comes down for one running agent.
+
+    Args:
+        give: hands a Wish to the pipeline's thread; False if it has no room.
+        open_alerts: the alerts that are open now.
+        say_all: says status, info, active and health anew.
+        send_evidence: queues the evidence of an alert between two times (None: the whole case); the messages queued.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        in_force: InForce | None,
+        store: Store,
+        clock: Clock,
+        *,
+        give: Callable[[Wish], bool],
+        open_alerts: Callable[[], list[AlertData]],
+        say_all: Callable[[], None],
+        send_evidence: Callable[[AlertData, float | None, float | None], int],
+    ) -> None:
+        self._config, self._in_force, self._clock = config, in_force, clock
+        self._give, self._open_alerts = give, open_alerts
+        self._say_all, self._send_evidence = say_all, send_evidence
+        self._keys = KeyRing.load(config.mqtt.command_keys if config.mqtt else [])
+        address = Address(config.site.tenant, config.site.site, config.site.gateway)
+        handlers: dict[str, Handler] = {
+            "snapshot": self._snapshot,
+            "report": self._report,
+            "acknowledge": self._acknowledge,
+            "set-mode": self._set_mode,
+            "reload": self._reload,
+        }
+        self._desk = CommandDesk(address, self._keys, store, clock.now, handlers)
+        self._lock = threading.Lock()
+        self._waiting: deque[Down] = deque()
+        self._restart = False
+
+    def came_down(self, down: Down) -> bool:
+        """Note a message, from the publisher's thread; False if there is no room."""
+        with self._lock:
+            if len(self._waiting) >= WAITING_MAX:
+                return False
+            self._waiting.append(down)
+            return True
+
+    def say(self, publisher: Publisher) -> None:
+        """Report the desired state, retained."""
+        if self._in_force is not None:
+            publisher.tell("config/reported", self._in_force.config.reported)
+            publisher.tell("model/reported", self._in_force.model.reported)
+
+    def look(self, publisher: Publisher, readable: Iterable[str]) -> bool:
+        """Work off what came down and judge the trials. True: start again with what is in force now."""
+        readable = set(readable)
+        while self._waiting:
+            with self._lock:
+                down = self._waiting.popleft()
+            if down.suffix == "cmd/req":
+                self._desk.handle(down.payload)
+            elif self._in_force is not None:
+                desired = self._in_force.config if down.suffix == "config/desired" else self._in_force.model
+                self._restart |= desired.offer(down.payload, self._keys, readable)
+                self.say(publisher)
+            down.done()
+        if self._in_force is not None:
+            configured = [meter.id for meter in self._config.meter]
+            for desired in (self._in_force.config, self._in_force.model):
+                verdict = desired.judge(publisher.connected, configured, readable)
+                self._restart |= verdict == "back"
+                if verdict != "wait":
+                    self.say(publisher)
+        restart, self._restart = self._restart, False
+        return restart
+
+    # -- commands -----------------------------------------------------------------------------------------------------
+
+    def _snapshot(self, _arguments: NoArguments, _by: str) -> dict[str, Any]:
+        self._say_all()
+        return {}
+
+    def _report(self, arguments: Report, _by: str) -> dict[str, Any]:
+        since, until = arguments.since, arguments.until
+        count = self._send_evidence(
+            self._open(arguments.alert_id),
+            None if since is None else since.timestamp(),
+            None if until is None else until.timestamp(),
+        )
+        return {"messages": count}
+
+    def _acknowledge(self, arguments: Acknowledge, by: str) -> dict[str, Any]:
+        alert_id = self._open(arguments.alert_id).alert_id
+        time_s = self._clock.now()
+
+        def act(book: AlertBook) -> list[AlertEvent]:
+            try:
+                return book.acknowledge(alert_id, by, time_s)
+            except KeyError:  # cleared meanwhile
+                return []
+
+        self._hand_over(Wish(act))
+        return {}
+
+    def _set_mode(self, arguments: SetMode, _by: str) -> dict[str, Any]:
+        now_s = self._clock.now()
+        until_s = 0.0
+        if arguments.mode == "maintenance":
+            until_s = now_s + MAINTENANCE_S if arguments.until is None else arguments.until.timestamp()
+            if not now_s < until_s <= now_s + MAINTENANCE_S:
+                raise CommandFailed("maintenance ends in the future, within a day")
+
+        def act(book: AlertBook) -> list[AlertEvent]:
+            book.maintain(until_s)
+            return []
+
+        self._hand_over(Wish(act))
+        return {"mode": arguments.mode}
+
+    def _reload(self, _arguments: NoArguments, _by: str) -> dict[str, Any]:
+        if self._in_force is None:
+            raise CommandFailed("this agent was started without a site file to read again")
+        try:
+            self._in_force.load()
+        except ConfigError as error:
+            raise CommandFailed("; ".join(error.errors)) from None
+        self._restart = True
+        return {}
+
+    def _open(self, alert_id: str) -> AlertData:
+        for alert in self._open_alerts():
+            if alert.alert_id == alert_id:
+                return alert
+        raise CommandFailed(f"no open alert has the id {alert_id}")
+
+    def _hand_over(self, wish: Wish) -> None:
+        if not self._give(wish):
+            raise CommandFailed("the gateway is busy; send a new command later")

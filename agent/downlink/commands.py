@@ -1,0 +1,210 @@
+"""Commands from the backend: who may give them, which there are, and that each is carried out once.
+
+It owns the checks and the durable memory of what was commanded; what a command does is in a table
+of handlers that the service fills in. There is no command that runs a program, and none may be added that does.
+
+A command is checked in this order: size, form, key and signature, form of the command, target, time, arguments. It is
+written down before it is carried out, and again with its answer. So the same command that comes again (MQTT's QoS 1
+delivers at least once; an attacker may replay) gets the same answer and does nothing; one that was interrupted by a
+restart is answered as failed and not begun anew, or a `reload` that ends the agent would end it for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any, Literal
+
+import msgspec
+
+from agent.keys.signing import KeyRing, Unauthorised
+from agent.store.commit import Commit
+from agent.store.messages import result_message
+from agent.store.store import Store
+from agent.wire.codec import decode, encode
+from agent.wire.downlink import MAX_COMMAND_BYTES, Command, CommandResult
+from agent.wire.topics import Address
+from agent.wire.values import Id, Order, Time, WireError, utc
+
+log = logging.getLogger(__name__)
+
+SKEW = timedelta(minutes=5)  # between the backend's clock and ours
+LIFETIME = timedelta(days=1)  # the longest: bounds how long an id must be remembered
+ANSWERS, ANSWERS_S = 30, 60.0  # refusals answered: bounds what somebody without a key can make us send
+RESEND_MAX = 1000
+_BEGUN = b"begun"
+
+
+class CommandFailed(Exception):
+    """The command was right, but could not be carried out; the text says why, fit to be sent back."""
+
+
+class NoArguments(Order, frozen=True, kw_only=True):
+    """No arguments."""
+
+
+class Report(Order, frozen=True, kw_only=True):
+    """`report`: the evidence of an alert, of the whole case or of [since, until]."""
+
+    alert_id: Id
+    since: Time | None = None
+    until: Time | None = None
+
+
+class Resend(Order, frozen=True, kw_only=True):
+    """`resend`: the alert and tamper events measured in [since, until], newest first."""
+
+    since: Time
+    until: Time
+
+
+class Acknowledge(Order, frozen=True, kw_only=True):
+    """`acknowledge`: somebody takes care of an alert."""
+
+    alert_id: Id
+
+
+class SetMode(Order, frozen=True, kw_only=True):
+    """`set-mode`: `maintenance` holds back alerts of meters and buses while people work on them, until a time."""
+
+    mode: Literal["normal", "maintenance"]
+    until: Time | None = None
+
+
+ARGUMENTS: Mapping[str, type[Order]] = {
+    "ping": NoArguments,
+    "snapshot": NoArguments,
+    "report": Report,
+    "resend": Resend,
+    "acknowledge": Acknowledge,
+    "set-mode": SetMode,
+    "reload": NoArguments,
+}
+
+
+# Given the arguments (a struct of ARGUMENTS) and who commands; returns what goes into the answer's `result`.
+Handler = Callable[[Any, str], dict[str, Any]]
+
+
+class CommandDesk:
+    """Takes what comes on `cmd/req`, and queues an answer on `cmd/res` for each.
+
+    Args:
+        handlers: for `snapshot`, `report`, `acknowledge`, `set-mode`, `reload`; one that is missing is refused. `ping`
+            and `resend` are done here.
+        now: UTC seconds.
+    """
+
+    def __init__(
+        self, address: Address, keys: KeyRing, store: Store, now: Callable[[], float], handlers: Mapping[str, Handler]
+    ) -> None:
+        self._address = address
+        self._keys = keys
+        self._store = store
+        self._now = now
+        self._handlers: dict[str, Handler] = {"ping": self._ping, "resend": self._resend, **handlers}
+        self._refusals: deque[float] = deque(maxlen=ANSWERS)
+
+    def handle(self, payload: bytes) -> CommandResult | None:
+        """Check, carry out, answer; the answer is in the outbox when this returns. None: a refusal too many."""
+        now_s = self._now()
+        result = self._judge(payload, now_s)
+        if result.status == "refused":
+            log.warning("command refused: %s", result.reason)
+            if len(self._refusals) == ANSWERS and abs(now_s - self._refusals[0]) < ANSWERS_S:
+                return None
+            self._refusals.append(now_s)
+        self._store.commit(Commit([result_message(result)]), now_s)
+        return result
+
+    def _judge(self, payload: bytes, now_s: float) -> CommandResult:
+        """The checks in their order."""
+        refused = _refusal(now_s)
+        try:
+            text = self._keys.open(payload, "command", MAX_COMMAND_BYTES)
+            command = decode(Command, text)
+        except (WireError, Unauthorised) as error:
+            return refused(None, str(error))
+        now = utc(now_s)
+        if command.target != self._address.target:
+            return refused(command, f"it is for {command.target}, this is {self._address.target}")
+        if command.issued > now + SKEW:
+            return refused(
+                command, f"issued at {command.issued.isoformat()}, but the gateway's clock says {now.isoformat()}"
+            )
+        if command.expires <= now:
+            return refused(
+                command, f"expired at {command.expires.isoformat()}; the gateway's clock says {now.isoformat()}"
+            )
+        if command.expires - command.issued > LIFETIME:
+            return refused(command, f"it lives longer than the {LIFETIME.days} day that is allowed")
+        try:
+            arguments = msgspec.convert(command.args, ARGUMENTS[command.name])
+        except msgspec.ValidationError as error:
+            return refused(command, f"arguments of {command.name}: {error}")
+        try:
+            return self._once(command, arguments, now_s)
+        except sqlite3.Error as error:
+            return refused(command, f"it cannot be written down now: {error}")
+
+    def _once(self, command: Command, arguments: Order, now_s: float) -> CommandResult:
+        """Carry out a command that is right, unless it was before.
+
+        Raises:
+            sqlite3.Error: it cannot be remembered, and nothing was done.
+        """
+        handler = self._handlers.get(command.name)
+        if handler is None:
+            return _refusal(now_s)(command, f"{command.name} is not available on this gateway")
+        before = self._store.answer_of(command.id)
+        if before == _BEGUN:
+            return _answer(command, "failed", now_s, "interrupted by a restart; not begun again")
+        if before is not None:
+            return decode(CommandResult, before)
+        expires_s = command.expires.timestamp()
+        self._store.note_command(command.id, expires_s, _BEGUN, now_s)
+        log.info("command %s %s by %s", command.name, command.id, command.by or "nobody named")
+        try:
+            result = _answer(command, "done", now_s, None, handler(arguments, command.by))
+        except CommandFailed as error:
+            result = _answer(command, "failed", now_s, str(error))
+        except Exception as error:  # a bug in a handler is answered, and must not end the thread that reads meters
+            log.exception("command %s", command.name)
+            result = _answer(command, "failed", now_s, f"{type(error).__name__}: {error}")
+        self._store.note_command(command.id, expires_s, encode(result), now_s)
+        return result
+
+    def _ping(self, _arguments: NoArguments, _by: str) -> dict[str, Any]:
+        waiting = self._store.counters
+        return {"queued": waiting.messages, "queued_bytes": waiting.bytes}
+
+    def _resend(self, arguments: Resend, _by: str) -> dict[str, Any]:
+        queued = self._store.resend(arguments.since.timestamp(), arguments.until.timestamp(), RESEND_MAX)
+        return {"queued": queued, "limit": RESEND_MAX}
+
+
+def _refusal(now_s: float) -> Callable[[Command | None, str], CommandResult]:
+    def refused(command: Command | None, reason: str) -> CommandResult:
+        return _answer(command, "refused", now_s, reason)
+
+    return refused
+
+
+def _answer(
+    command: Command | None,
+    status: Literal["done", "refused", "failed"],
+    now_s: float,
+    reason: str | None,
+    result: dict[str, Any] | None = None,
+) -> CommandResult:
+    return CommandResult(
+        id=None if command is None else command.id,
+        name=None if command is None else command.name,
+        status=status,
+        time=utc(now_s),
+        reason=None if reason is None else reason[:500],
+        result=result or {},
+    )

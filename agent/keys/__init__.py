@@ -1,0 +1,1 @@
+"""Secrets by reference, and Ed25519 signatures."""

@@ -1,0 +1,321 @@
+"""What follows from the facts of a case, by arithmetic that a court's expert can do again on the raw figures.
+
+On purpose it does not call the detector: it compares whole days before and after the onset, with one loss formula
+fitted on the days before. It knows nothing of pages.
+
+    residual = main - sum of sub-meters - (a + c * sum^2)      a, c from the days before (least squares)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, tzinfo
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.offline.case.case import Case, CaseError, Energies
+
+Floats = NDArray[np.float64]
+
+DAY_S = 86_400
+LEAST_DAYS_BEFORE = 5  # to fit two numbers and still have something left to judge the spread by
+CLASS_OF_UNKNOWN = 2.0  # percent; the coarsest class in household use, where the site file says nothing
+
+
+class Verdict(Enum):
+    """How an alternative explanation fares."""
+
+    EXCLUDED = "fails"
+    UNLIKELY = "unlikely"
+    POSSIBLE = "cannot be excluded"
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """Another explanation of the missing energy: the question, what the figures say, and the verdict."""
+
+    name: str
+    figures: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """Mean powers in W over whole days; `residual_sd_w` is the day-to-day standard deviation."""
+
+    days: int
+    main_w: float
+    subs_w: float
+    technical_w: float
+    residual_w: float
+    residual_sd_w: float
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """The case in figures.
+
+    residual_kwh, technical_kwh [T] on the grid of the case; `day_s` [D] and `residual_day_kwh` [D] for whole days.
+    `hours_before_kwh`, `hours_after_kwh` and `neighbours_after_kwh` [24]: mean energy by local hour of the suspect
+    and of the other flats' median. None where there is no named suspect.
+    """
+
+    onset_s: float
+    fitted: bool
+    residual_kwh: Floats
+    technical_kwh: Floats
+    day_s: Floats
+    residual_day_kwh: Floats
+    suspect_day_kwh: Floats | None
+    before: Balance | None
+    after: Balance
+    missing_kwh: float
+    missing_w: float
+    missing_sd_w: float
+    suspect: str | None
+    suspect_before_w: float
+    suspect_after_w: float
+    hours_before_kwh: Floats | None
+    hours_after_kwh: Floats | None
+    neighbours_after_kwh: Floats | None
+    alternatives: tuple[Alternative, ...]
+
+
+def analyse(case: Case, zone: tzinfo) -> Analysis:
+    """Compare the days before the onset with those after it.
+
+    Raises:
+        CaseError: no whole day lies after the onset.
+    """
+    energies, alert = case.energies, case.alert.data
+    onset_s = alert.onset.timestamp()
+    window = alert.onset_window or (alert.onset, alert.onset)
+    times_s = energies.times_s
+    before = times_s + energies.interval_s <= window[0].timestamp()
+    after = times_s >= window[1].timestamp()
+    total_kwh = energies.subs_kwh.sum(axis=1)  # NaN where a sub-meter was not read: such rows judge nothing
+    gap_kwh = energies.main_kwh - total_kwh
+    technical_kwh, fitted = _technical(gap_kwh, total_kwh, before, energies.interval_s)
+    residual_kwh = gap_kwh - technical_kwh
+    day = np.floor(_local(times_s, zone) / DAY_S).astype(np.int64)
+    days, rows_a_day = np.unique(day), round(DAY_S / energies.interval_s)
+    residual_day = _by_day(residual_kwh, day, days, rows_a_day)
+    day_before = np.array([before[day == d].all() for d in days])
+    day_after = np.array([after[day == d].all() for d in days])
+    balance_after = _balance(energies, technical_kwh, residual_day, day_after, day, days)
+    if balance_after is None:
+        raise CaseError("no whole day with all meters read lies after the onset yet; make the report a day later")
+    balance_before = _balance(energies, technical_kwh, residual_day, day_before, day, days)
+    known = residual_kwh[after & np.isfinite(residual_kwh)]
+    base_w = balance_before.residual_w if balance_before else 0.0
+    sd_w = balance_before.residual_sd_w if balance_before else float("nan")
+    suspect = _suspect(case)
+    column = energies.subs.index(suspect) if suspect in energies.subs else None
+    own = energies.subs_kwh[:, column] if column is not None else None
+    to_w = 1000 * 3600 / energies.interval_s
+    hours = (_local(times_s, zone) % DAY_S / 3600).astype(np.int64)
+    analysis = Analysis(
+        onset_s=onset_s,
+        fitted=fitted,
+        residual_kwh=residual_kwh,
+        technical_kwh=technical_kwh,
+        day_s=np.array([times_s[day == d][0] for d in days]),
+        residual_day_kwh=residual_day,
+        suspect_day_kwh=None if own is None else _by_day(own, day, days, rows_a_day),
+        before=balance_before,
+        after=balance_after,
+        missing_kwh=float(known.sum()),
+        missing_w=balance_after.residual_w - base_w,
+        missing_sd_w=sd_w / np.sqrt(balance_after.days) if np.isfinite(sd_w) else float("nan"),
+        suspect=suspect if column is not None else None,
+        suspect_before_w=_mean(own, before) * to_w if own is not None else float("nan"),
+        suspect_after_w=_mean(own, after) * to_w if own is not None else float("nan"),
+        hours_before_kwh=_hours(own, hours, before, to_w),
+        hours_after_kwh=_hours(own, hours, after, to_w),
+        neighbours_after_kwh=_neighbours(energies, column, hours, after, to_w),
+        alternatives=(),
+    )
+    return _with_alternatives(case, analysis)
+
+
+def _suspect(case: Case) -> str | None:
+    alert = case.alert.data
+    best = max(alert.suspects or [], key=lambda s: s.probability, default=None)
+    return None if best is None or best.probability <= (alert.upstream_probability or 0.0) else best.meter
+
+
+def _technical(gap_kwh: Floats, total_kwh: Floats, before: NDArray[np.bool_], interval_s: float) -> tuple[Floats, bool]:
+    usable = before & np.isfinite(gap_kwh)
+    if usable.sum() * interval_s < LEAST_DAYS_BEFORE * DAY_S:
+        return np.zeros_like(gap_kwh), False
+    scale = float(np.mean(total_kwh[usable])) or 1.0
+    x = np.column_stack([np.ones(usable.sum()), (total_kwh[usable] / scale) ** 2])
+    (a, c), *_ = np.linalg.lstsq(x, gap_kwh[usable], rcond=None)
+    return np.asarray(a + c * (total_kwh / scale) ** 2), True
+
+
+def _local(times_s: Floats, zone: tzinfo) -> Floats:
+    # The offset changes twice a year at most: ask for it once a day, not once a row.
+    day = np.floor(times_s / DAY_S)
+    offsets = {d: (datetime.fromtimestamp(d * DAY_S + DAY_S / 2, zone).utcoffset()) for d in np.unique(day).tolist()}
+    shift = np.array([o.total_seconds() if (o := offsets[d]) is not None else 0.0 for d in day.tolist()])
+    return np.asarray(times_s + shift)
+
+
+def _by_day(values: Floats, day: NDArray[np.int64], days: NDArray[np.int64], rows_a_day: int) -> Floats:
+    """Sums of whole days; NaN where a row is missing (but for the two days a year that are an hour short or long)."""
+    hour = rows_a_day // 24
+    sums = []
+    for d in days:
+        rows = values[day == d]
+        whole = rows_a_day - hour <= len(rows) and np.isfinite(rows).all()
+        sums.append(float(rows.sum()) if whole else np.nan)
+    return np.array(sums)
+
+
+def _balance(
+    energies: Energies,
+    technical_kwh: Floats,
+    residual_day: Floats,
+    chosen: NDArray[np.bool_],
+    day: NDArray[np.int64],
+    days: NDArray[np.int64],
+) -> Balance | None:
+    ok = chosen & np.isfinite(residual_day)
+    if not ok.any():
+        return None
+    rows = np.isin(day, days[ok])
+    to_w = 1000 * 3600 / energies.interval_s
+    a_day_w = residual_day[ok] * 1000 / 24
+    return Balance(
+        days=int(ok.sum()),
+        main_w=float(energies.main_kwh[rows].mean() * to_w),
+        subs_w=float(energies.subs_kwh[rows].sum(axis=1).mean() * to_w),
+        technical_w=float(technical_kwh[rows].mean() * to_w),
+        residual_w=float(a_day_w.mean()),
+        residual_sd_w=float(a_day_w.std(ddof=1)) if ok.sum() > 1 else float("nan"),
+    )
+
+
+def _mean(values: Floats, rows: NDArray[np.bool_]) -> float:
+    known = values[rows & np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def _hours(values: Floats | None, hours: NDArray[np.int64], rows: NDArray[np.bool_], to_w: float) -> Floats | None:
+    if values is None or not rows.any():
+        return None
+    return np.array([_mean(values, rows & (hours == h)) * to_w for h in range(24)])
+
+
+def _neighbours(
+    energies: Energies, column: int | None, hours: NDArray[np.int64], rows: NDArray[np.bool_], to_w: float
+) -> Floats | None:
+    if column is None or energies.subs_kwh.shape[1] < 2:
+        return None
+    others = np.delete(energies.subs_kwh, column, axis=1)
+    profiles = [_hours(others[:, j], hours, rows, to_w) for j in range(others.shape[1])]
+    return np.asarray(np.median(np.array([p for p in profiles if p is not None]), axis=0))
+
+
+def _with_alternatives(case: Case, a: Analysis) -> Analysis:
+    found = [_clocks(a), _accuracy(case, a), _technical_loss(a), _unread_meter(a)]
+    if a.suspect is not None:
+        found.append(_vacancy(a))
+    return replace(a, alternatives=tuple(found))
+
+
+def _clocks(a: Analysis) -> Alternative:
+    days = a.after.days
+    hours = a.missing_w * days * 24 / max(a.after.main_w, 1.0)
+    return Alternative(
+        "Meters read at different times",
+        f"A reading that is late shifts energy from one interval to the next; it takes none away. To look like "
+        f"{a.missing_w * days * 24 / 1000:.1f} kWh within {days} days, one side would have to be read "
+        f"{hours:.1f} hours late; meters are read within seconds of each other.",
+        Verdict.EXCLUDED if hours > 0.5 else Verdict.POSSIBLE,
+    )
+
+
+def _accuracy(case: Case, a: Analysis) -> Alternative:
+    classes = {m.id: m.accuracy_class or CLASS_OF_UNKNOWN for m in case.meters}
+    main_w = classes.get(case.energies.main, CLASS_OF_UNKNOWN) / 100 * a.after.main_w
+    mean_w = np.nan_to_num(np.nanmean(case.energies.subs_kwh, axis=0)) * 1000 * 3600 / case.energies.interval_s
+    limits_w = np.array([classes.get(s, CLASS_OF_UNKNOWN) for s in case.energies.subs]) / 100 * mean_w
+    worst_w = main_w + float(limits_w.sum())
+    likely_w = float(np.hypot(main_w, np.linalg.norm(limits_w)) / 2)
+    if a.before is not None:
+        verdict = Verdict.EXCLUDED if a.missing_w > likely_w else Verdict.UNLIKELY
+        why = "and errors of meters do not set in on one day: the days before the onset had the same meters."
+    else:
+        verdict = Verdict.EXCLUDED if a.missing_w > worst_w else Verdict.POSSIBLE
+        why = "and there are no days before the onset to compare with."
+    return Alternative(
+        "Errors of the meters",
+        f"With every meter at its class limit and all in the same direction, {worst_w:.0f} W could be explained; with "
+        f"independent errors about {likely_w:.0f} W. Missing are {a.missing_w:.0f} W, {why}",
+        verdict,
+    )
+
+
+def _technical_loss(a: Analysis) -> Alternative:
+    share = a.missing_w / max(a.after.subs_w, 1.0)
+    if not a.fitted or a.before is None:
+        return Alternative(
+            "Technical loss (copper, meters' own use)",
+            f"The missing power is {share:.1%} of the metered load. Risers lose 0.7-2 %, each meter up to 1.2 W. There "
+            "are no days before the onset from which this building's own loss could be learned.",
+            Verdict.UNLIKELY if share > 0.03 else Verdict.POSSIBLE,
+        )
+    times = (a.after.technical_w + a.missing_w) / a.after.technical_w if a.after.technical_w > 0 else float("inf")
+    grown = f"{times:.1f} times what it was" if np.isfinite(times) else "from next to nothing"
+    return Alternative(
+        "Technical loss (copper, meters' own use)",
+        f"The loss learned before the onset is {a.after.technical_w:.0f} W at today's load. It would have to be "
+        f"{grown}, from one day to the next. Copper and meters do not change overnight.",
+        Verdict.EXCLUDED if times > 1.3 else Verdict.UNLIKELY,
+    )
+
+
+def _unread_meter(a: Analysis) -> Alternative:
+    if a.before is None:
+        return Alternative(
+            "A meter that is not read, or unmetered common load",
+            "The loss was there from the first day on, so a forgotten meter or common load cannot be told from a tap "
+            "by arithmetic. Compare the list of meters with the building.",
+            Verdict.POSSIBLE,
+        )
+    sd_w = a.before.residual_sd_w
+    return Alternative(
+        "A meter that is not read, or unmetered common load",
+        f"The balance was complete before: over {a.before.days} days the remainder was {a.before.residual_w:+.0f} W "
+        f"with a day-to-day spread of {sd_w:.0f} W. What is missing set in later and stays. A new "
+        "consumer behind no meter would look like this; that is what an upstream tap is.",
+        Verdict.EXCLUDED if np.isfinite(sd_w) and a.missing_w > 4 * sd_w else Verdict.UNLIKELY,
+    )
+
+
+def _vacancy(a: Analysis) -> Alternative:
+    fall_w = a.suspect_before_w - a.suspect_after_w
+    if not np.isfinite(fall_w) or a.before is None:
+        return Alternative(
+            f"{a.suspect} is merely empty or thrifty",
+            "There are no days before the onset to compare this meter with.",
+            Verdict.POSSIBLE,
+        )
+    share = a.missing_w / fall_w if fall_w > 1 else float("nan")
+    if not np.isfinite(share):
+        figures = (
+            f"This meter shows no less than before ({a.suspect_before_w:.0f} W, now {a.suspect_after_w:.0f} W): what "
+            "is missing follows its profile, not its fall."
+        )
+        return Alternative(f"{a.suspect} is merely empty or thrifty", figures, Verdict.EXCLUDED)
+    return Alternative(
+        f"{a.suspect} is merely empty or thrifty",
+        f"This meter fell from {a.suspect_before_w:.0f} W to {a.suspect_after_w:.0f} W. If its people used less, the "
+        f"main meter would show {fall_w:.0f} W less too and nothing would be missing. But {a.missing_w:.0f} W are "
+        f"missing: {share:.0%} of the fall still flows into the building.",
+        Verdict.EXCLUDED if share > 0.5 else Verdict.UNLIKELY if share > 0.25 else Verdict.POSSIBLE,
+    )

@@ -1,0 +1,165 @@
+"""The facts of one case: an alert's revisions, the energies around it, the meters. Read from messages or the store.
+
+It owns where the facts come from and that they fit together. What follows from them is `case_analysis`, how they
+are shown `case_page`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.wire.codec import decode
+from agent.wire.events import AlertEvent, TamperEvent
+from agent.wire.state import EvidenceChunk, Info, MeterInfo
+from agent.wire.topics import split_topic
+from agent.wire.values import WireError
+
+Floats = NDArray[np.float64]
+
+MAX_ROWS = 400 * 96  # a bit more than a year of quarter hours: bounds what a wrong time stamp can make us allocate
+
+
+class CaseError(Exception):
+    """The case cannot be made of these facts; the text says what is missing and where to get it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Energies:
+    """Energy of a zone's meters on one regular grid: row k covers `start_s + k * interval_s` onward.
+
+    main_kwh [T], subs_kwh [T, N]: kWh per interval, NaN where not read.
+    """
+
+    start_s: float
+    interval_s: float
+    main: str
+    subs: tuple[str, ...]
+    main_kwh: Floats
+    subs_kwh: Floats
+
+    @property
+    def times_s(self) -> Floats:
+        """Start of each interval, UTC seconds."""
+        return self.start_s + self.interval_s * np.arange(len(self.main_kwh))
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Everything that is known of one alert. `revisions` are in order, without gaps at the end."""
+
+    revisions: tuple[AlertEvent, ...]
+    energies: Energies
+    meters: tuple[MeterInfo, ...] = ()
+    info: Info | None = None
+    tampers: tuple[TamperEvent, ...] = ()
+
+    @property
+    def alert(self) -> AlertEvent:
+        """The last revision: it says all."""
+        return self.revisions[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What messages of one gateway say, before it is known to be enough for a case."""
+
+    revisions: tuple[AlertEvent, ...]
+    chunks: tuple[EvidenceChunk, ...]
+    info: Info | None
+    tampers: tuple[TamperEvent, ...]
+    skipped: int
+
+
+def from_messages(lines: Iterable[str], alert_id: str) -> Case:
+    """Make the case from recorded messages, one a line: topic, a blank, the JSON body (`mosquitto_sub -v`).
+
+    Raises:
+        CaseError: the alert, its evidence or the gateway's `info` is not among them.
+    """
+    found = _gather(lines, alert_id)
+    if not found.revisions:
+        raise CaseError(f"no revision of alert {alert_id} is among the messages; record event/alert too")
+    if not found.chunks:
+        raise CaseError(
+            f"no evidence/{alert_id}/... is among the messages; ask the gateway for it with the report command"
+        )
+    if found.info is None:
+        raise CaseError("the gateway's retained info message is missing; it says which meter is the main meter")
+    zone = found.chunks[0].zone
+    known = next((z for z in found.info.zones if z.id == zone), None)
+    if known is None:
+        raise CaseError(f"the gateway's info knows no zone {zone!r}")
+    missing = sorted(set(range(1, found.chunks[0].of + 1)) - {c.n for c in found.chunks})
+    if missing:
+        raise CaseError(f"of {found.chunks[0].of} evidence messages these are missing: {missing}; ask for them again")
+    energies = _on_one_grid(found.chunks, known.main)
+    energies.subs_kwh[:, [name in known.minus for name in energies.subs]] *= -1.0
+    return Case(
+        revisions=found.revisions,
+        energies=energies,
+        meters=tuple(found.info.meters),
+        info=found.info,
+        tampers=found.tampers,
+    )
+
+
+def _gather(lines: Iterable[str], alert_id: str) -> Gathered:
+    revisions: dict[int, AlertEvent] = {}
+    chunks: dict[int, EvidenceChunk] = {}
+    tampers: dict[str, TamperEvent] = {}
+    info: Info | None = None
+    skipped = 0
+    for line in lines:
+        topic, _, body = line.strip().partition(" ")
+        try:
+            _, suffix = split_topic(topic)
+            payload = body.encode()
+            if suffix == "event/alert":
+                event = decode(AlertEvent, payload)
+                if event.data.alert_id == alert_id:
+                    revisions[event.data.revision] = event
+            elif suffix.startswith(f"evidence/{alert_id}/"):
+                chunk = decode(EvidenceChunk, payload)
+                chunks[chunk.n] = chunk
+            elif suffix == "event/tamper":
+                tamper = decode(TamperEvent, payload)
+                tampers[tamper.id] = tamper
+            elif suffix == "info":
+                info = decode(Info, payload)
+        except (WireError, msgspec.ValidationError):
+            skipped += 1
+    return Gathered(
+        tuple(revisions[k] for k in sorted(revisions)),
+        tuple(chunks[k] for k in sorted(chunks)),
+        info,
+        tuple(sorted(tampers.values(), key=lambda t: t.time)),
+        skipped,
+    )
+
+
+def _on_one_grid(chunks: tuple[EvidenceChunk, ...], main: str) -> Energies:
+    interval_s = chunks[0].interval_s
+    if any(c.interval_s != interval_s for c in chunks):
+        raise CaseError("the evidence messages have different intervals; they are of more than one request")
+    start_s = min(c.start.timestamp() for c in chunks)
+    names = list(dict.fromkeys(s.meter for c in chunks for s in c.series))
+    if main not in names:
+        raise CaseError(f"the evidence holds no series of the main meter {main!r}")
+    end_s = max(c.start.timestamp() + interval_s * max((len(s.kwh) for s in c.series), default=0) for c in chunks)
+    rows = round((end_s - start_s) / interval_s)
+    if not 0 < rows <= MAX_ROWS:
+        raise CaseError(f"the evidence spans {rows} intervals; at most {MAX_ROWS} can be shown")
+    table = np.full((rows, len(names)), np.nan)
+    for chunk in chunks:
+        first = round((chunk.start.timestamp() - start_s) / interval_s)
+        for series in chunk.series:
+            values = np.array([np.nan if v is None else v for v in series.kwh], dtype=np.float64)
+            table[first : first + len(values), names.index(series.meter)] = values
+    k = names.index(main)
+    subs = tuple(n for n in names if n != main)
+    return Energies(start_s, interval_s, main, subs, table[:, k].copy(), np.delete(table, k, axis=1))

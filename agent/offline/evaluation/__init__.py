@@ -1,0 +1,1 @@
+"""How well the detection does, on buildings whose truth is known."""

@@ -1,0 +1,1 @@
+"""Recorded registers through the service's own step."""

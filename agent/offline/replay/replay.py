@@ -1,0 +1,206 @@
+"""Recorded registers through the service's own step: alerts, scores and balances as a gateway would have made them.
+
+It owns how a recording becomes boundaries. The times of alerts are the recording's.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.alerts.book import AlertBook
+from agent.offline.replay.readings import Readings, ReadingsError
+from agent.offline.svg import Band, Line, Mark, chart
+from agent.pipeline.pipeline import Balance, Pipeline
+from agent.site.tables import Config
+from agent.wire.codec import encode
+from agent.wire.events import AlertEvent
+from core.registers.samples import RegisterSample
+from core.scoring.model import CompactModel
+from core.signs import MeterSign
+
+Floats = NDArray[np.float64]
+
+DAY_S = 86_400
+BLOCK_DAYS = 7  # rows that are judged in one call
+EXACT_S = 1.0  # a time this near to its boundary is on it
+OFF_GRID = 0.02  # share of rows that may miss the grid before all are interpolated
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a replay gave; balances only where they were asked for."""
+
+    alerts: list[AlertEvent] = field(default_factory=list)
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    balances: list[Balance] = field(default_factory=list)
+    interval_s: float = 0.0
+    rows: int = 0
+    register_notes: dict[str, int] = field(default_factory=dict)
+
+
+def interval_of(times_s: Floats, wanted_s: float) -> float:
+    """The balance's interval for a recording: the site file's, or the recording's own step where that is coarser.
+
+    Raises:
+        ReadingsError: the step does not divide the day.
+    """
+    step_s = float(np.median(np.diff(times_s)))
+    for interval_s in (wanted_s, *(float(s) for s in range(60, DAY_S + 1, 60) if DAY_S % s == 0)):
+        if interval_s >= max(wanted_s, step_s - EXACT_S) and DAY_S % interval_s == 0:
+            return interval_s
+    raise ReadingsError(f"rows are {step_s:.0f} s apart; a recording needs at least a row a day")
+
+
+def replay(
+    config: Config,
+    readings: Readings,
+    *,
+    signs: list[MeterSign] | None = None,
+    model: CompactModel | None = None,
+    balances: bool = False,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> Outcome:
+    """Run the recording; `progress` is told how many more rows are done."""
+    interval_s = interval_of(readings.times_s, config.detection.interval_s)
+    about = (None, None) if model is None else (model.sha256, model.threshold)
+    book = AlertBook.from_config(config, *about)
+    pipeline = Pipeline(config, book, model, interval_s=interval_s, keep=balances)
+    waiting = list(signs or [])
+    outcome = Outcome(interval_s=interval_s, rows=len(readings.times_s))
+    for start, stop, feed in blocks(readings, interval_s, pipeline):
+        until_s = float(readings.times_s[stop - 1])
+        while waiting and waiting[0].time_s <= until_s:
+            pipeline.sign(waiting.pop(0))
+        feed()
+        step = pipeline.step(until_s)
+        outcome.alerts += step.alerts
+        outcome.balances += step.balances
+        progress(stop - start)
+    outcome.alerts += book.advance(float(readings.times_s[-1]))
+    outcome.scores = pipeline.scores()
+    outcome.register_notes = {reason: n for reason, n in (pipeline.counted | pipeline.unusable).items() if n}
+    return outcome
+
+
+def blocks(
+    readings: Readings, interval_s: float, pipeline: Pipeline, days: float = BLOCK_DAYS
+) -> Iterator[tuple[int, int, Callable[[], None]]]:
+    """Parts of the recording, each with what feeds it: whole rows where they stand on a grid, else samples."""
+    times_s, wh = readings.times_s, readings.wh
+    phase_s = (times_s - times_s[0]) % interval_s
+    on_grid = np.minimum(phase_s, interval_s - phase_s) <= EXACT_S
+    regular = on_grid.mean() >= 1 - OFF_GRID or (on_grid.sum() - 1) * interval_s >= 0.98 * (times_s[-1] - times_s[0])
+    size = max(1, round(days * len(times_s) * DAY_S / max(DAY_S, times_s[-1] - times_s[0])))
+    for start in range(0, len(times_s), size):
+        stop = min(start + size, len(times_s))
+        part = slice(start, stop)
+
+        def rows(part: slice = part) -> None:
+            fits = on_grid[part]
+            pipeline.feed_block(times_s[part][fits], wh[part][fits])
+
+        def samples(part: slice = part) -> None:
+            pipeline.feed(
+                RegisterSample(meter, float(t), import_wh=float(value))
+                for t, row in zip(times_s[part], wh[part], strict=True)
+                for meter, value in zip(pipeline.meters, row, strict=True)
+                if value == value
+            )
+
+        yield start, stop, rows if regular else samples
+
+
+# -- out ------------------------------------------------------------------------------------------------------------
+
+
+def write_alerts(path: Path, alerts: list[AlertEvent]) -> None:
+    """One CloudEvents alert a line, as sent over MQTT."""
+    with path.open("wb") as file:
+        file.writelines(encode(alert) + b"\n" for alert in alerts)
+
+
+def write_scores(path: Path, scores: dict[str, dict[str, float]]) -> None:
+    """`meter,theft_probability,<features>`."""
+    names = list(dict.fromkeys(name for row in scores.values() for name in row if name != "theft_probability"))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        out = csv.writer(file)
+        out.writerow(["meter", "theft_probability", *names])
+        for meter, row in scores.items():
+            out.writerow(
+                [meter, f"{row['theft_probability']:.6g}", *(f"{row.get(n, float('nan')):.6g}" for n in names)]
+            )
+
+
+def write_balances(path: Path, balances: list[Balance]) -> None:
+    """One line for each zone and interval; energies in kWh, empty where a figure cannot be told."""
+    names = ("main_kwh", "subs_kwh", "technical_loss_kwh", "residual_kwh", "uncertainty_kwh", "coverage")
+    with path.open("w", newline="", encoding="utf-8") as file:
+        out = csv.writer(file)
+        out.writerow(["zone", "start", "end", *names])
+        for b in balances:
+            values = [getattr(b, name) for name in names]
+            out.writerow([b.zone, _stamp(b.start_s), _stamp(b.end_s), *("" if v != v else f"{v:.4f}" for v in values)])
+
+
+def _stamp(time_s: float) -> str:
+    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def plot(outcome: Outcome) -> str:
+    """Loads, residual with its band, and alerts of every zone, as one SVG document."""
+    zones = list(dict.fromkeys(b.zone for b in outcome.balances))
+    charts = [part for zone in zones for part in _charts(zone, outcome)]
+    height = 280
+    inner = "".join(
+        f'<svg y="{k * height}" width="860" height="{height}">{part}</svg>' for k, part in enumerate(charts)
+    )
+    whole = height * len(charts)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 {whole}" width="860" height="{whole}">'
+        f'<rect width="860" height="{whole}" fill="#fff"/>{inner}</svg>\n'
+    )
+
+
+def _charts(zone: str, outcome: Outcome) -> tuple[str, str]:
+    rows = [b for b in outcome.balances if b.zone == zone]
+    hours = outcome.interval_s / 3600
+    span = max(1, round(len(rows) / 1400), round(6 / hours) if len(rows) * hours > 14 * 24 else 1)
+    count = len(rows) // span * span or len(rows)
+    span = min(span, count)
+
+    def mean(name: str) -> Floats:
+        values: Any = np.array([getattr(b, name) for b in rows[:count]])
+        return np.asarray(values.reshape(-1, span).mean(axis=1) / hours)
+
+    ends = np.array([b.end_s for b in rows[:count]]).reshape(-1, span)[:, -1]
+    edge = np.array([b.uncertainty_kwh for b in rows[:count]]).reshape(-1, span)[:, -1] / (hours * span)
+    residual = mean("residual_kwh") * 1000
+    marks = [
+        Mark(a.time.timestamp(), f"{a.data.state} {a.data.kind.replace('_', ' ')}")
+        for a in outcome.alerts
+        if a.data.zone == zone and a.data.state in ("raised", "cleared")
+    ]
+    loads = chart(
+        f"{zone}: load",
+        ends,
+        [Line("main meter", mean("main_kwh")), Line("sub-meters", mean("subs_kwh"), "#b8860b", "4 3")],
+        marks=marks,
+        y_label="kW",
+    )
+    balance = chart(
+        f"{zone}: residual after technical loss, with the band of its reading error",
+        ends,
+        [Line("residual", residual)],
+        bands=[Band("95 % of reading error", -edge * 1000, edge * 1000)],
+        marks=marks,
+        y_label="W",
+    )
+    return loads, balance

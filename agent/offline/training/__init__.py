@@ -1,0 +1,1 @@
+"""From labelled tables to a compact model."""

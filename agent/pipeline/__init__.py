@@ -1,0 +1,1 @@
+"""The pipeline thread: samples in, alerts and checkpoints out."""

@@ -1,0 +1,40 @@
+"""Batch, CaughtUp, Wish: all that may be put into the pipeline thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from agent.alerts.book import AlertBook
+from agent.alerts.condition import Condition
+from agent.pipeline.stored_rows import StoredRows
+from agent.wire.events import AlertEvent
+from core.registers.samples import RegisterSample
+from core.signs import MeterSign
+from firmware_io.reading import MeterEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Something to be done with the alert book, by the thread that owns it."""
+
+    act: Callable[[AlertBook], list[AlertEvent]]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one exchange on a bus brought, or what the backend wishes of the alert book."""
+
+    samples: Sequence[RegisterSample] = ()
+    events: Sequence[MeterEvent] = ()
+    signs: Sequence[MeterSign] = ()
+    conditions: Sequence[Condition] = ()
+    wishes: Sequence[Wish] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CaughtUp:
+    """A bus has asked all its meters for what they stored while nobody read them."""
+
+    bus: str
+    stored: StoredRows

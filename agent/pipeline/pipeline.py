@@ -1,0 +1,342 @@
+"""The one step of service, replay and tests: register samples in, alerts and a checkpoint out.
+
+It owns the order of things: align the registers, let every zone's monitor judge the new rows, hand the evidence
+to the alert book, and give back what belongs into ONE transaction. It refuses to know buses, disks, clocks and
+brokers. Only one thread may touch it.
+
+Use: `feed` and `sign` in any order, then `step(now_s)`, again and again. After a restart: make a new Pipeline,
+`restore` the last checkpoint and the history rows that were stored, and go on; the same input gives the same
+output bit for bit.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.site.local_time import offset_s
+from agent.site.tables import Config
+from core.arrays import Floats
+from core.balance import _balance
+from core.balance.rows import ZoneRows
+from core.checkpoint import pack, unpack
+from core.evidence import Evidence
+from core.monitor import zone_tree
+from core.monitor.spec import Settings, ZoneSpec
+from core.monitor.zone_monitor import ZoneMonitor
+from core.registers.align import AlignedRows, Aligner, Flag
+from core.registers.booked import HistoryRow, StoredHistory
+from core.registers.samples import MeterSpec, RegisterSample
+from core.scoring.features import FEATURES
+from core.scoring.zone_scores import Scorer
+from core.signs import MeterSign, SignKind
+
+VERSION = 2  # of the checkpoint
+REBUILD_ROWS = 1024  # of the stored history at once: bounds what a start takes in memory
+LIMIT_W = 50_000.0  # no flat draws more; the main meter may draw so much for each
+
+
+class Book(Protocol):
+    """What turns evidence into alert transitions on the wire: `agent.alerts.book.AlertBook`."""
+
+    def apply(self, evidence: Sequence[Evidence]) -> list[Any]:
+        """Alert events to send, oldest first; may be empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """One zone's balance over one interval; NaN where a figure cannot be told (the main meter did not answer)."""
+
+    zone: str
+    start_s: float
+    end_s: float
+    main_kwh: float
+    subs_kwh: float
+    technical_loss_kwh: float
+    residual_kwh: float
+    uncertainty_kwh: float
+    coverage: float
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step brought; `checkpoint` is None when no boundary was closed. Commit all of it together."""
+
+    alerts: list[Any]
+    evidence: list[Evidence]
+    balances: list[Balance]
+    history: list[HistoryRow]
+    checkpoint: bytes | None
+
+
+@dataclass(slots=True)
+class _Zone:
+    """A monitor and where its meters stand among the columns."""
+
+    monitor: ZoneMonitor
+    columns: NDArray[np.int32]
+    sign: Floats
+
+    def rows(self, aligned: AlignedRows) -> tuple[ZoneRows, NDArray[np.bool_], Floats]:
+        """The zone's rows, which sub-meters were missed, and the share of meters read."""
+        count = len(aligned)
+        subs, sums = np.empty((count, len(self.columns) - 1)), np.empty((count, 7))
+        _balance.residual_rows(
+            aligned.energy_wh, aligned.error_wh, aligned.lost_wh2, self.columns, self.sign, subs, sums
+        )
+        main, residual, boundary, lost, read, gap = (np.ascontiguousarray(sums[:, k]) for k in (0, 2, 3, 4, 5, 6))
+        missed = aligned.error_wh[:, self.columns[1:]] < 0
+        return ZoneRows(aligned.ends_s, main, subs, residual, boundary, lost, gap), missed, read
+
+
+class Pipeline:
+    """Aligned registers -> zone monitors -> alert book.
+
+    `meters` fixes the column order of history rows and of `feed_block`. `interval_s` overrides the site file's where
+    recorded rows are coarser. `keep`: replay needs neither history rows nor checkpoints.
+    """
+
+    meters: tuple[str, ...]
+
+    def __init__(
+        self,
+        config: Config,
+        book: Book,
+        scorer: Scorer | None = None,
+        *,
+        interval_s: float | None = None,
+        keep: bool = True,
+    ) -> None:
+        self._config, self._book, self._keep = config, book, keep
+        self.interval_s = interval_s or config.detection.interval_s
+        known = {m.id: m for m in config.meter}
+        wanted = dict.fromkeys(m for zone in config.zone for m in (zone.main, *zone.subs))
+        self.meters = tuple(wanted)
+        most = dict.fromkeys(self.meters, LIMIT_W)
+        for zone in config.zone:
+            most[zone.main] = max(most[zone.main], LIMIT_W * len(zone.subs))
+        exporting = {m for zone in config.zone for m in zone.export}
+        self._specs = [
+            MeterSpec(m, known[m].resolution_wh, known[m].accuracy_class, most[m], m in exporting) for m in self.meters
+        ]
+        self._scorer = scorer
+        self._aligner = Aligner(self._specs, self.interval_s)
+        self._zones = self._fresh_zones()
+        self._tree = zone_tree.nesting({zone.id: (zone.main, frozenset(zone.subs)) for zone in config.zone})
+        self._open: dict[str, float] = {}  # W lost in each zone with a latched loss that was told
+        self.counted: dict[str, int] = {flag.name or "": 0 for flag in Flag}
+        self._site = zlib.crc32(msgspec.json.encode([config.meter, config.zone, self.interval_s]))
+
+    def _fresh_zones(self) -> list[_Zone]:
+        """The zones of the site file with monitors that have seen nothing."""
+        config = self._config
+        known = {m.id: m for m in config.meter}
+        place = {m: j for j, m in enumerate(self.meters)}
+        return [
+            _Zone(
+                ZoneMonitor(
+                    ZoneSpec(
+                        zone.id,
+                        tuple(zone.subs),
+                        tuple(known[m].accuracy_class for m in zone.subs),
+                        known[zone.main].accuracy_class,
+                        tuple(known[m].resolution_wh for m in zone.subs),
+                    ),
+                    self.interval_s / 3600,
+                    Settings(
+                        config.detection.false_alarms_per_year,
+                        config.detection.confidence,
+                        config.detection.guard_days,
+                        offset_s(config.site.timezone),
+                    ),
+                    scorer=self._scorer,
+                ),
+                np.array([place[m] for m in (zone.main, *zone.subs)], np.int32),
+                np.array([1.0, *(-1.0 if m in zone.minus else 1.0 for m in zone.subs)]),
+            )
+            for zone in config.zone
+        ]
+
+    @property
+    def unusable(self) -> dict[str, int]:
+        """Samples that could not be used, by reason."""
+        counters = self._aligner.counters
+        return {
+            "unknown meter": counters.unknown_meter,
+            "too late": counters.late,
+            "not a number": counters.not_a_number,
+            "too many": counters.overflow,
+        }
+
+    # -- in -----------------------------------------------------------------------------------------------------------
+
+    def feed(self, samples: Iterable[RegisterSample]) -> None:
+        """Take register samples of any meters, in any order; what cannot be true is counted and becomes an event."""
+        self._aligner.feed(samples)
+
+    def feed_block(self, times_s: Floats, wh: Floats) -> None:
+        """Take whole rows, fast: registers `wh` [T, meters] at rising `times_s` [T]; NaN where not read."""
+        self._aligner.feed_block(times_s, wh)
+
+    def sign(self, sign: MeterSign) -> None:
+        """Take one tamper sign."""
+        for zone in self._zones:
+            zone.monitor.sign(sign)
+
+    # -- step ---------------------------------------------------------------------------------------------------------
+
+    def step(self, now_s: float) -> Step:
+        """Close every boundary that all meters have answered, or whose grace time is over at `now_s`."""
+        result = Step([], [], [], [], None)
+        while (aligned := self._aligner.close(now_s)) is not None:
+            self._note(aligned)
+            found: list[Evidence] = []
+            for zone in self._zones:
+                rows, missed, read = zone.rows(aligned)
+                found += zone.monitor.step(rows, missed, read)
+                if self._keep:
+                    result.balances.extend(self._balances(zone.monitor, rows, read))
+            found.sort(key=lambda evidence: evidence.time_s)
+            found = [e for e in found if zone_tree.smallest(e, self._tree, self._open)]
+            result.evidence.extend(found)
+            if self._keep:
+                result.history.extend(
+                    HistoryRow(float(t), wh.copy(), sd.copy())
+                    for t, wh, sd in zip(aligned.ends_s, aligned.booked_wh, aligned.error_wh, strict=True)
+                )
+        result.alerts.extend(self._book.apply(result.evidence))
+        if result.history:
+            return Step(result.alerts, result.evidence, result.balances, result.history, self._checkpoint())
+        return result
+
+    def _note(self, aligned: AlignedRows) -> None:
+        """Count what happened to registers; a replaced meter is a sign of its own."""
+        special = aligned.flags & ~np.uint8(Flag.MISSED | Flag.FIRST)
+        for t, j in np.argwhere(special):
+            flag = Flag(int(special[t, j]))
+            self.counted[flag.name or ""] += 1
+            if flag & Flag.REPLACED:
+                self.sign(MeterSign(self.meters[j], float(aligned.ends_s[t]), SignKind.METER_REPLACED))
+
+    def _balances(self, monitor: ZoneMonitor, rows: ZoneRows, read: Floats) -> list[Balance]:
+        """The rows' balances; the zone's own uncertainty is that of both boundaries."""
+        count = len(rows)
+        stop = monitor.history.count
+        start = max(monitor.history.first, stop - count)
+        rows, read = rows[count - (stop - start) :], read[count - (stop - start) :]
+        loss = monitor.history.expected(start, stop)
+        edge = rows.boundary_wh2 + rows.gap_wh2
+        variance = edge + np.concatenate([edge[:1], edge[:-1]]) + rows.lost_wh2
+        step_s = self.interval_s
+        return [
+            Balance(
+                monitor.zone.id,
+                float(rows.ends_s[k]) - step_s,
+                float(rows.ends_s[k]),
+                float(rows.main_wh[k]) / 1000,
+                float(rows.main_wh[k] - rows.residual_wh[k]) / 1000,
+                float(loss[k]) / 1000,
+                float(rows.residual_wh[k] - loss[k]) / 1000,
+                1.96 * float(variance[k]) ** 0.5 / 1000,
+                float(read[k]),
+            )
+            for k in range(len(rows))
+        ]
+
+    def scores(self) -> dict[str, dict[str, float]]:
+        """Per sub-meter: `theft_probability` and the features behind it."""
+        scores: dict[str, dict[str, float]] = {}
+        for zone in self._zones:
+            monitor = zone.monitor
+            rows, probability = monitor.standing()
+            for meter, p, row in zip(monitor.zone.subs, probability, rows, strict=True):
+                named = {"theft_probability": float(p), **dict(zip(FEATURES, row.tolist(), strict=True))}
+                scores.setdefault(meter, named)
+        return scores
+
+    # -- state --------------------------------------------------------------------------------------------------------
+
+    def _checkpoint(self) -> bytes:
+        values: dict[str, Any] = {
+            "version": VERSION,
+            "site": self._site,
+            "next_s": self._aligner.next_s,
+            "counted": self.counted,
+            "open": self._open,
+        }
+        values |= {f"aligner.{name}": array for name, array in self._aligner.state.items()}
+        for n, zone in enumerate(self._zones):
+            values |= {f"{n}.{name}": value for name, value in zone.monitor.pack().items()}
+        return pack(values)
+
+    def _unpack(self, checkpoint: bytes) -> dict[str, Any]:
+        values = unpack(checkpoint)
+        if values.get("version") != VERSION or values.get("site") != self._site:
+            raise ValueError("the checkpoint belongs to another site file or version")
+        return values
+
+    def needed_from_s(self, checkpoint: bytes) -> float:
+        """The time of the oldest stored row that `restore` needs.
+
+        Raises:
+            ValueError: as `restore`.
+        """
+        values = self._unpack(checkpoint)
+        rows = max(values[f"{n}.count"] - values[f"{n}.first"] for n in range(len(self._zones)))
+        return float(values["next_s"] - (rows + 1.5) * self.interval_s)
+
+    def restore(self, checkpoint: bytes, history: StoredHistory) -> None:
+        """Go on where `checkpoint` was made; `history` are the stored rows up to it (more is ignored).
+
+        Raises:
+            ValueError: the checkpoint belongs to another site file or version; start fresh and say so. Nothing is
+                changed then.
+        """
+        values = self._unpack(checkpoint)
+        fresh, aligner = self._fresh_zones(), Aligner(self._specs, self.interval_s)
+        next_s = values["next_s"]
+        kept = int(np.searchsorted(history.times_s, next_s - 0.5 * self.interval_s))
+        for n, zone in enumerate(fresh):
+            prefix = f"{n}."
+            packed = {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
+            zone.monitor.restore(packed, *self._past(zone, aligner, history, kept, packed["first"], packed["count"]))
+        aligner.next_s = next_s
+        for name in aligner.state:
+            aligner.state[name][:] = values[f"aligner.{name}"]
+        self._zones, self._aligner = fresh, aligner
+        self.counted, self._open = values["counted"], values["open"]
+
+    def _past(
+        self, zone: _Zone, aligner: Aligner, history: StoredHistory, kept: int, first: int, count: int
+    ) -> tuple[ZoneRows, NDArray[np.bool_], Floats]:
+        """Rows `first` .. `count` - 1 of all time of a zone from the first `kept` stored rows, some at a time.
+
+        Raises:
+            ValueError: rows are missing.
+        """
+        start = kept - (count - first)
+        before = start - 1 if first else start  # the first row of all has nothing before it
+        ends_s = history.times_s[max(0, before) : kept]
+        if before < 0 or np.any(np.abs(np.diff(ends_s) - self.interval_s) > 1e-3):
+            raise ValueError("the stored rows have a hole or are too few")
+        parts = []
+        for at in range(start, kept, REBUILD_ROWS):
+            stop = min(at + REBUILD_ROWS, kept)
+            lead = at - 1 if first or at > start else at
+            ends, booked = history.times_s[lead:stop], history.wh[lead:stop]
+            error = history.sd_wh[lead:stop].astype(np.float64)
+            if lead == at:
+                ends = np.concatenate([ends[:1] - self.interval_s, ends])
+                booked = np.concatenate([np.zeros((1, booked.shape[1])), booked])
+                error = np.concatenate([error[:1], error])
+            parts.append(zone.rows(aligner.rebuild(ends, booked, error)))
+        rows = [part for part, _, _ in parts]
+        columns = [field.name for field in fields(ZoneRows)]
+        whole = ZoneRows(*(np.concatenate([getattr(part, name) for part in rows]) for name in columns))
+        return whole, np.concatenate([missed for _, missed, _ in parts]), np.concatenate([read for _, _, read in parts])

@@ -1,0 +1,301 @@
+"""The pipeline's thread: what the buses bring goes in, and what a step brings is committed as one piece.
+
+It alone touches the pipeline and the alert book. It knows no bus and no broker: it takes from one queue and gives to
+the store, whose committed messages are the publisher's business.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from agent import wire
+from agent.alerts.book import AlertBook
+from agent.alerts.tamper import sign_of, tamper_event
+from agent.pipeline.inbox import Batch, CaughtUp
+from agent.pipeline.pipeline import Balance, Pipeline, Step
+from agent.pipeline.stored_rows import Floats, StoredRows, portions
+from agent.process.heartbeat import Heartbeat
+from agent.process.memory import give_back
+from agent.site.tables import Config
+from agent.store.commit import Commit
+from agent.store.messages import Message, alert_message, balance_message, evidence_messages, tamper_message
+from agent.store.store import Store
+from firmware_io.clock import Clock
+from firmware_io.reading import MeterEvent
+
+log = logging.getLogger("checkmeter.pipeline")
+
+DAY_S = 86400.0
+BATCHES_A_STEP = 64  # bounds how long a step is put off while batches keep coming
+IDLE_S = 0.5  # host seconds between two looks at the clock while nothing comes
+EVIDENCE_BEFORE_S = 14 * DAY_S  # of the balance before the onset, for the case file
+EVIDENCE_S = 60 * DAY_S  # at most, so that one alert cannot fill the outbox
+
+
+@dataclass(slots=True)
+class View:
+    """What others may look at: whole objects, replaced in one assignment and never changed."""
+
+    balances: dict[str, wire.Balance] = field(default_factory=dict)
+    alerts: list[wire.AlertData] = field(default_factory=list)
+    suspicion: dict[str, float] = field(default_factory=dict)
+    boundary_s: float | None = None
+
+
+class Worker:
+    """Feeds the pipeline and commits its steps. `run` is the body of its thread; tests call `take` alone."""
+
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        pipeline: Pipeline,
+        book: AlertBook,
+        store: Store,
+        inbox: queue.Queue[Batch | CaughtUp],
+        buses: Iterable[str],
+    ) -> None:
+        self._config, self._clock = config, clock
+        self._pipeline, self._book, self._store = pipeline, book, store
+        self._inbox = inbox
+        self._behind = set(buses)
+        self._stored: list[StoredRows] = []
+        self._backlog: deque[_Backlog] = deque()
+        self._stop = threading.Event()
+        self._known_s = float("-inf")  # the last boundary that the pipeline knows from before
+        self.failure: str | None = None  # why a step failed and the thread has ended
+        self.heartbeat = Heartbeat("pipeline", 60.0)
+        self.view = View()
+
+    # -- start --------------------------------------------------------------------------------------------------------
+
+    def restore(self) -> float | None:
+        """Go on where the last commit was made; the time of the last known boundary, None on a first start.
+
+        A checkpoint that cannot be used (another site file, a newer version) costs no history: the stored registers
+        go through the pipeline again.
+        """
+        meters, history = self._pipeline.meters, None
+        saved, alerts = self._store.checkpoint("pipeline"), self._store.checkpoint("alerts")
+        if alerts is not None:
+            try:
+                self._book.restore(alerts)
+            except ValueError as e:
+                log.warning("open alerts could not be taken over: %s", e)
+        refusal = None
+        if saved is not None:
+            try:
+                history = self._store.history(self._pipeline.needed_from_s(saved), float("inf"), meters)
+                self._pipeline.restore(saved, history)
+            except ValueError as e:
+                refusal = e
+        if saved is None or refusal is not None:
+            history = self._store.history(float("-inf"), float("inf"), meters)
+            if refusal is not None:
+                log.warning("the detector starts anew from %d stored rows: %s", len(history), refusal)
+            if len(history):
+                rows = StoredRows(meters, self._pipeline.interval_s)
+                rows.times_s, rows.wh = history.times_s, history.wh
+                self._backlog.append(_Backlog(portions([rows], meters, self._pipeline.interval_s), again=True))
+        self.view = View(alerts=self._book.active(self._clock.now()).alerts)
+        if history is None or not len(history):
+            return None
+        self._known_s = float(history.times_s[-1])
+        del history
+        give_back()
+        return self._known_s
+
+    # -- run ----------------------------------------------------------------------------------------------------------
+
+    def run(self, stop: threading.Event) -> None:
+        """Take what comes until `stop` is set and the queue is empty. Stored rows not yet worked off are not lost:
+        the meters, or the store, still have them at the next start.
+
+        A step that fails is the last one: book and pipeline may then know what the store does not (an alert that is
+        open and was never sent), and the buses have said what changed only once. Only a new start from the last
+        commit has all of it again; whoever runs this thread sees `failure` and makes one.
+        """
+        self._stop = stop
+        while True:
+            stopping = stop.is_set()
+            items = self._next(stopping)
+            self.heartbeat.beat()
+            try:
+                self.take(items)
+            except Exception as error:
+                log.exception("a step failed; only a new start from the last commit can go on")
+                self.failure = f"{type(error).__name__}: {error}"
+                return
+            if stopping and not items:
+                return
+
+    def _next(self, stopping: bool) -> list[Batch | CaughtUp]:
+        items: list[Batch | CaughtUp] = []
+        try:
+            items.append(self._inbox.get(timeout=0 if stopping else IDLE_S))
+            while len(items) < BATCHES_A_STEP:
+                items.append(self._inbox.get_nowait())
+        except queue.Empty:
+            pass
+        return items
+
+    def take(self, items: Sequence[Batch | CaughtUp]) -> None:
+        """One step: feed, close boundaries, judge, commit."""
+        events: list[wire.AlertEvent] = []
+        messages: list[Message] = []
+        wished = False
+        for item in items:
+            if isinstance(item, CaughtUp):
+                self._stored.append(item.stored)
+                self._behind.discard(item.bus)
+                if not self._behind:
+                    self._feed_stored()
+                continue
+            self._pipeline.feed(item.samples)
+            for sign in item.signs:
+                self._pipeline.sign(sign)
+            told = [tamper for event in item.events for tamper in self._tamper(event)]
+            messages += map(tamper_message, told)
+            events += self._book.tampered(told)
+            events += self._book.observe(item.conditions)
+            for wish in item.wishes:
+                events += wish.act(self._book)
+                wished = True
+        if self._backlog:
+            self._digest()
+        # Until the stored profiles are in, a boundary would be closed without the meters that come last.
+        early = self._behind or self._backlog
+        step = Step([], [], [], [], None) if early else self._pipeline.step(self._clock.now())
+        events = [*step.alerts, *events, *self._book.advance(self._clock.now())]
+        self._commit(step, events, messages, wished)
+
+    def _feed_stored(self) -> None:
+        """Profiles of all meters, after what is known from before."""
+        tables, self._stored = self._stored, []
+        fresh = [table.times_s[table.times_s > self._known_s] for table in tables]
+        first_s = min((float(times_s[0]) for times_s in fresh if len(times_s)), default=None)
+        if first_s is not None:
+            log.info("stored profiles from %s on", wire.utc(first_s).isoformat())
+            rows = portions(tables, self._pipeline.meters, self._pipeline.interval_s, self._known_s)
+            self._backlog.append(_Backlog(rows, again=False))
+
+    def _digest(self) -> None:
+        """Work off the backlog: each portion is a step of its own, so that the thread shows life and can be stopped.
+
+        Rows of the store's own history are not checkpointed before the last of them.
+        """
+        while self._backlog and not self._stop.is_set():
+            backlog = self._backlog[0]
+            portion = next(backlog.portions, None)
+            if portion is None:
+                self._backlog.popleft()
+                continue
+            times_s, rows, last = portion
+            self._pipeline.feed_block(times_s, rows)
+            # No later boundary may close yet: what it needs comes with the next portion.
+            step = self._pipeline.step(float(times_s[-1]))
+            if backlog.again and not last:
+                step = dataclasses.replace(step, checkpoint=None)
+            self._commit(step, step.alerts, [], False)
+            self.heartbeat.beat()
+        give_back()
+
+    def _tamper(self, event: MeterEvent) -> list[wire.TamperEvent]:
+        sign = sign_of(event)
+        if sign is not None:
+            self._pipeline.sign(sign)
+        told = tamper_event(event, self._book.address, self._book.zone_of.get(event.meter), self._book.cim)
+        return [] if told is None else [told]
+
+    def _commit(self, step: Step, events: Sequence[wire.AlertEvent], messages: list[Message], wished: bool) -> None:
+        balances = [_on_wire(balance) for balance in step.balances]
+        messages = [*map(alert_message, events), *messages]
+        # A first start brings weeks of stored intervals: their balances would be old news on the wire.
+        fresh_s = self._clock.now() - 2 * DAY_S
+        messages += [balance_message(b) for b in balances if b.end.timestamp() >= fresh_s]
+        checkpoints = {"alerts": self._book.state()} if events or wished or step.checkpoint is not None else {}
+        if step.checkpoint is not None:
+            checkpoints["pipeline"] = step.checkpoint
+        if messages or checkpoints or step.history:
+            commit = Commit(messages, checkpoints, self._pipeline.meters, step.history)
+            self._store.commit(commit, self._clock.now())
+        for event in events:
+            data = event.data
+            log.log(
+                logging.WARNING if data.state != "cleared" else logging.INFO,
+                "alert %s: %s %s%s",
+                data.state,
+                data.kind,
+                event.subject,
+                "" if data.loss_w is None else f", {data.loss_w:.0f} W since {data.onset.isoformat()}",
+            )
+            if data.state == "raised" and data.zone is not None and data.loss_w is not None:
+                self.send_evidence(data)
+        if step.checkpoint is not None or events:
+            self._show(balances, step)
+
+    def send_evidence(self, alert: wire.AlertData, since_s: float | None = None, until_s: float | None = None) -> int:
+        """The zone's registers around the onset, for the case file; after the alert, which must not wait for them.
+
+        The messages queued. Also from the main thread, on command.
+        """
+        zone = next((z for z in self._config.zone if z.id == alert.zone), None)
+        if zone is None:
+            return 0
+        meters = [zone.main, *zone.subs]
+        now_s = self._clock.now()
+        since_s = max(alert.onset.timestamp() - EVIDENCE_BEFORE_S, now_s - EVIDENCE_S) if since_s is None else since_s
+        rows = self._store.history(since_s, now_s if until_s is None else until_s, meters)
+        if len(rows) < 2:
+            return 0
+        messages = list(
+            evidence_messages(
+                alert.alert_id,
+                zone.id,
+                self._config.detection.interval_s,
+                meters,
+                rows.times_s,
+                rows.wh,
+            )
+        )
+        self._store.commit(Commit(messages), now_s)
+        return len(messages)
+
+    def _show(self, balances: Sequence[wire.Balance], step: Step) -> None:
+        now_s = self._clock.now()
+        scores = self._pipeline.scores() if step.checkpoint is not None else {}
+        self.view = View(
+            balances=self.view.balances | {balance.zone: balance for balance in balances},
+            alerts=self._book.active(now_s).alerts,
+            suspicion={m: s.get("theft_probability", 0.0) for m, s in scores.items()} or self.view.suspicion,
+            boundary_s=step.history[-1].time_s if step.history else self.view.boundary_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Backlog:
+    """Stored rows that the pipeline has not seen, or (`again`) has to see anew."""
+
+    portions: Iterator[tuple[Floats, Floats, bool]]
+    again: bool
+
+
+def _on_wire(balance: Balance) -> wire.Balance:
+    """The balance in the form of the wire."""
+    return wire.Balance(
+        zone=balance.zone,
+        start=wire.utc(balance.start_s),
+        end=wire.utc(balance.end_s),
+        main_kwh=wire.number(balance.main_kwh, 4),
+        sum_kwh=wire.number(balance.subs_kwh, 4),
+        technical_loss_kwh=wire.number(balance.technical_loss_kwh, 4),
+        residual_kwh=wire.number(balance.residual_kwh, 4),
+        uncertainty_kwh=wire.number(balance.uncertainty_kwh, 4),
+        coverage=min(1.0, max(0.0, balance.coverage)),
+    )

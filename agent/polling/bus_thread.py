@@ -1,0 +1,342 @@
+"""One bus and its thread: what the meters stored first, then poll after poll, into the pipeline's queue.
+
+It owns the rhythm: catching up at the start, cycles, event logs, conditions. How a meter is read is `firmware_io.bus`'s
+business, what its readings mean `agent.polling.meter_watch`'s. A full queue costs a poll and is counted: registers are
+cumulative, so no energy is lost with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from agent import wire
+from agent.alerts.condition import Condition
+from agent.pipeline.inbox import Batch, CaughtUp
+from agent.pipeline.stored_rows import StoredRows
+from agent.polling.meter_watch import MeterWatch
+from agent.process.heartbeat import Heartbeat
+from agent.site.tables import Bus as BusConfig
+from firmware_io.bus import Bus, Poll
+from firmware_io.clock import Clock
+from firmware_io.errors import AccessDenied, MeterError, RegisterUnavailable
+from firmware_io.obis import ENERGY_EXPORT, ENERGY_IMPORT
+from firmware_io.reading import Quality, Reading, Unit
+
+log = logging.getLogger("checkmeter.bus")
+
+DAY_S = 86400.0
+CATCH_UP_S = 60 * DAY_S  # at a first start; meters seldom store more
+CHUNK_S = 2 * DAY_S  # of one profile request: bounds how long the thread gives no sign of life
+ROW_DELAY_S = 15.0  # a meter's clock may be late by as much
+CATCH_UP_ROUNDS, ROUND_PAUSE_S = 3, 10.0  # a line that fails while it starts must not cost the history
+EVENTS_S = 900.0  # each meter's event logs are read this often
+LOSS_S = 900.0  # a meter that was silent so long (and five cycles) is a communication loss
+LOOK_S = 5.0  # between two looks at what must be kept alive, while a cycle is waited for
+CARRIED = 1000  # events and conditions kept while the queue is full
+BEAT_S = 120.0
+
+
+class BusThread:
+    """The thread of one bus. `run` is its body; `cycle` and `catch_up` are for tests too."""
+
+    def __init__(
+        self,
+        config: BusConfig,
+        bus: Bus,
+        watches: Sequence[MeterWatch],
+        clock: Clock,
+        inbox: queue.Queue[Batch | CaughtUp],
+        interval_s: float = 900.0,
+    ) -> None:
+        self.config = config
+        self._interval_s = interval_s
+        self._row_s: dict[str, float] = {}  # the newest stored row of each meter that may have a profile
+        self.watches = {watch.config.id: watch for watch in watches}
+        self._bus, self._clock, self._inbox = bus, clock, inbox
+        self._carried: deque[Batch] = deque(maxlen=CARRIED)
+        self._said: dict[str, bool] = {}
+        self._events_since_s: dict[str, float] = {}
+        self._events_due_s: dict[str, float] = {}
+        self.heartbeat = Heartbeat(f"bus {config.id}", BEAT_S)
+        self.phase = "starting"
+        self.cycles = 0
+        self.skipped = 0
+        self.cycle_s: float | None = None
+
+    def run(self, stop: threading.Event, known_s: float | None) -> None:
+        """Catch up from `known_s` (None: a first start), then poll until `stop`."""
+        try:
+            self.catch_up(stop, known_s)
+            while not stop.is_set():
+                began_s = self._clock.monotonic()
+                self.cycle(stop)
+                self._pause(stop, began_s + self.config.poll_s)
+        except Exception:
+            # The heartbeat ends here, so the watchdog will have the service started anew.
+            log.exception("bus %s: its thread has ended", self.config.id)
+        finally:
+            self._bus.close()
+
+    # -- catching up --------------------------------------------------------------------------------------------------
+
+    def catch_up(self, stop: threading.Event, known_s: float | None) -> None:
+        """Who the meters are, and what they stored since `known_s`; the pipeline waits for this.
+
+        The second pass is short: it reads what the first meters have stored while the last ones were read.
+        """
+        now_s = self._clock.now()
+        first_s = now_s - CATCH_UP_S if known_s is None else max(known_s + 1.0, now_s - CATCH_UP_S)
+        self._events_since_s = dict.fromkeys(self.watches, first_s)
+        stored = StoredRows(list(self.watches), self._interval_s)
+        left = list(self.watches)
+        for attempt in range(CATCH_UP_ROUNDS):
+            if attempt and (not left or self._clock.wait(stop, ROUND_PAUSE_S)):
+                break
+            left = [meter for meter in left if not self._caught_up(stop, meter, first_s, stored)]
+        for meter, row_s in list(self._row_s.items()):
+            self._caught_up(stop, meter, row_s + 1.0, stored)
+        self._row_s |= dict.fromkeys(left, first_s)  # whether they have one is seen when they answer
+        self.phase = ""
+        self._put(CaughtUp(self.config.id, stored), stop)
+
+    def _caught_up(self, stop: threading.Event, meter: str, first_s: float, stored: StoredRows) -> bool:
+        """Add what one meter stored after `first_s`; False if it is worth asking again."""
+        self.heartbeat.beat()
+        if stop.is_set():
+            return True
+        watch = self.watches[meter]
+        self.phase = f"reading what the meters stored: {len(self._row_s)} of {len(self.watches)} done"
+        try:
+            if watch.serial is None:
+                identity = self._bus.identify(meter)
+                watch.identified(identity.serial, identity.firmware, self._clock.now())
+            registers = self._stored(stop, watch, first_s)
+            stored.add(meter, registers)
+            self._row_s[meter] = max(registers, default=first_s - 1.0)
+        except RegisterUnavailable as error:
+            log.info("%s; it starts with what it shows now", error)
+        except MeterError as error:
+            watch.failed(error, self._clock.now())
+            log.warning("%s", error)
+            return isinstance(error, AccessDenied)
+        return True
+
+    def _stored(self, stop: threading.Event, watch: MeterWatch, first_s: float) -> dict[float, float]:
+        """One meter's stored registers after `first_s` by time: Wh, primary, import minus export."""
+        registers: dict[float, float] = {}
+        start_s = first_s
+        while start_s < (now_s := self._clock.now()) and not stop.is_set():
+            end_s = min(start_s + CHUNK_S, now_s)
+            registers |= _registers(self._bus.read_profile(watch.config.id, start_s, end_s), exports=watch.exports)
+            self.heartbeat.beat()
+            if end_s == now_s:
+                break
+            start_s = end_s + 1.0
+        ratio = watch.config.ct_ratio
+        return {time_s: wh * ratio for time_s, wh in registers.items()}
+
+    # -- polling ------------------------------------------------------------------------------------------------------
+
+    def cycle(self, stop: threading.Event) -> None:
+        """Poll every meter that is due once, read some event logs, and say what has changed for the worse or better."""
+        self._read_rows(stop)
+        began_s = self._clock.monotonic()
+        asked_s = time.perf_counter()
+        for poll in self._bus.poll_cycle():
+            answered_s = time.perf_counter()
+            self._take(poll, answered_s - asked_s)
+            self.heartbeat.beat()
+            if stop.is_set():
+                return
+            asked_s = time.perf_counter()
+        self._read_events(stop)
+        self.cycles += 1
+        self.cycle_s = self._clock.monotonic() - began_s
+        conditions = self._conditions()
+        if conditions:
+            self._hand_over(Batch(conditions=conditions))
+
+    def _take(self, poll: Poll, took_s: float) -> None:
+        watch = self.watches[poll.meter]
+        if poll.error is not None:
+            if watch.failures == 0:
+                log.warning("%s", poll.error)
+            watch.failed(poll.error, self._clock.now())
+        elif poll.readings:
+            if watch.silent:
+                log.info("%s answers again", poll.meter)
+            watch.latency_s = took_s
+            samples, signs = watch.answered(poll.readings)
+            identity = self._bus.identity(poll.meter)
+            if identity is not None and (
+                sign := watch.identified(identity.serial, identity.firmware, self._clock.now())
+            ):
+                signs.append(sign)
+            self._hand_over(Batch(samples=samples, signs=signs))
+
+    def _read_rows(self, stop: threading.Event) -> None:
+        """After a boundary, ask each meter that has a profile for its new row: exact in time, as no poll can be.
+
+        Polling waits for it, so that the boundary is not closed by polls on either side of it.
+        """
+        now_s = self._clock.now()
+        boundary_s = now_s // self._interval_s * self._interval_s
+        due = [meter for meter, row_s in self._row_s.items() if row_s < boundary_s and not self.watches[meter].silent]
+        if not due or self._clock.wait(stop, boundary_s + ROW_DELAY_S - now_s):
+            return
+        for meter in due:
+            if stop.is_set():
+                return
+            # Boundaries of a gap are judged already: no alert waits for a meter that may never answer again.
+            first_s = max(self._row_s[meter], boundary_s - self._interval_s) + 1.0
+            self._row_s[meter] = boundary_s  # whatever comes of it, this boundary is not asked for again
+            try:
+                readings = self._bus.read_profile(meter, first_s, boundary_s + ROW_DELAY_S)
+            except MeterError as error:
+                log.info("load profile: %s", error)
+                continue
+            finally:
+                self.heartbeat.beat()
+            identity = self._bus.identity(meter)
+            offset_s = 0.0 if identity is None else identity.clock_offset_s or 0.0
+            samples = self.watches[meter].stored(readings, offset_s)
+            if samples:
+                self._hand_over(Batch(samples=samples))
+
+    def _read_events(self, stop: threading.Event) -> None:
+        """The event logs of those meters whose turn it is: a share of all in each cycle, so that none waits long."""
+        now_s = self._clock.now()
+        due = [
+            meter
+            for meter, watch in self.watches.items()
+            if not watch.silent and watch.readings and self._events_due_s.get(meter, 0.0) <= now_s
+        ]
+        share = max(1, round(len(self.watches) * self.config.poll_s / EVENTS_S))
+        for meter in sorted(due, key=lambda m: self._events_due_s.get(m, 0.0))[:share]:
+            if stop.is_set():
+                return
+            self._events_due_s[meter] = now_s + EVENTS_S
+            since_s = self._events_since_s.setdefault(meter, now_s - EVENTS_S)
+            try:
+                events = self._bus.read_events(meter, since_s)
+            except MeterError as error:
+                log.info("event logs: %s", error)
+                continue
+            finally:
+                self.heartbeat.beat()
+            if events:
+                self._events_since_s[meter] = max(since_s, *(event.meter_time_s for event in events))
+                self._hand_over(Batch(events=events))
+
+    def _conditions(self) -> list[Condition]:
+        """What has changed since it was last said: faults, reversed energy, silence of meters or of the whole bus."""
+        now_s = self._clock.now()
+        patience_s = max(LOSS_S, 5 * self.config.poll_s)
+        lost = {
+            meter: watch.failing_since_s
+            for meter, watch in self.watches.items()
+            if watch.silent and watch.failing_since_s is not None and now_s - watch.failing_since_s >= patience_s
+        }
+        whole_bus = len(lost) == len(self.watches) > 1
+        found = [
+            Condition(
+                kind="communication_loss",
+                active=whole_bus,
+                time_s=now_s,
+                since_s=max(lost.values()) if whole_bus else now_s,
+                bus=self.config.id,
+                severity="critical",
+                detail=f"no meter of bus {self.config.id} ({self.config.port}) answers; check adapter, wiring, supply",
+            )
+        ]
+        for meter, watch in self.watches.items():
+            found.append(watch.fault(now_s))
+            reverse = watch.reversed_energy(now_s)
+            if reverse is not None:
+                found.append(reverse)
+            if (meter in lost and not whole_bus) or not watch.failures:
+                found.append(
+                    Condition(
+                        kind="communication_loss",
+                        active=meter in lost,
+                        time_s=now_s,
+                        since_s=lost.get(meter, now_s),
+                        meter=meter,
+                        detail=f"it does not answer on bus {self.config.id}; check its supply, wiring and address",
+                    )
+                )
+        changed = []
+        for condition in found:
+            key = f"{condition.kind} {condition.meter} {condition.bus}"
+            if self._said.get(key) != condition.active:
+                self._said[key] = condition.active
+                changed.append(condition)
+        return changed
+
+    def _pause(self, stop: threading.Event, until_s: float) -> None:
+        """Wait for the next cycle, and keep the associations alive meanwhile."""
+        while not stop.is_set():
+            self.heartbeat.beat()
+            left_s = until_s - self._clock.monotonic()
+            if left_s <= 0 or self._clock.wait(stop, min(left_s, LOOK_S)):
+                return
+            self._bus.keep_alive()
+
+    # -- handing over -------------------------------------------------------------------------------------------------
+
+    def _hand_over(self, batch: Batch) -> None:
+        """Queue a batch; where the queue is full its samples are dropped, the rest is carried along."""
+        try:
+            while self._carried:
+                self._inbox.put_nowait(self._carried[0])
+                self._carried.popleft()
+            self._inbox.put_nowait(batch)
+        except queue.Full:
+            self.skipped += 1
+            log.warning("bus %s: the pipeline's queue is full; a poll is skipped", self.config.id)
+            if batch.events or batch.signs or batch.conditions:
+                self._carried.append(Batch(events=batch.events, signs=batch.signs, conditions=batch.conditions))
+
+    def _put(self, item: CaughtUp, stop: threading.Event) -> None:
+        """Queue what must not be lost, however long that takes."""
+        while not stop.is_set():
+            try:
+                self._inbox.put(item, timeout=1.0)
+            except queue.Full:
+                self.heartbeat.beat()
+            else:
+                return
+
+    # -- what can be seen ---------------------------------------------------------------------------------------------
+
+    def health(self) -> wire.BusHealth:
+        """The bus's figures."""
+        errors: dict[str, int] = {}
+        for watch in self.watches.values():
+            for kind, count in watch.errors.items():
+                errors[kind] = errors.get(kind, 0) + count
+        up = any(not watch.silent for watch in self.watches.values())
+        return wire.BusHealth(
+            id=self.config.id,
+            state="up" if up else "down",
+            cycles=self.cycles,
+            skipped=self.skipped,
+            errors=errors,
+            cycle_s=None if self.cycle_s is None else round(self.cycle_s, 2),
+        )
+
+
+def _registers(readings: Sequence[Reading], *, exports: bool) -> dict[float, float]:
+    """Import minus export (where that counts) by time, from profile rows whose time can be trusted."""
+    doubtful = Quality.CLOCK_INVALID | Quality.CLOCK_OFF
+    trusted = [r for r in readings if r.unit is Unit.WATT_HOUR and not r.quality & doubtful]
+    registers = {r.sampled_s: r.value for r in trusted if r.obis == ENERGY_IMPORT}
+    if not exports:
+        return registers
+    exported = {r.sampled_s: r.value for r in trusted if r.obis == ENERGY_EXPORT}
+    return {t: wh - exported[t] for t, wh in registers.items() if t in exported}

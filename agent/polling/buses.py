@@ -1,0 +1,84 @@
+"""Site file to Bus and drivers: the only place that knows which protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.keys.credentials import read_key, read_secret
+from agent.site.tables import Bus as BusConfig
+from agent.site.tables import Config, Meter
+from firmware_io.bus import Bus
+from firmware_io.clock import Clock
+from firmware_io.dlms.session.counters import FileCounters, InvocationCounters, MemoryCounters
+from firmware_io.spec import BusSpec, MeterSpec
+from firmware_io.transport import Transport, open_transport
+
+
+def bus_spec(bus: BusConfig) -> BusSpec:
+    """What the wire has to know of a bus."""
+    return BusSpec(
+        id=bus.id,
+        port=bus.port,
+        framing=bus.framing,
+        baud=bus.baud,
+        parity=bus.parity,
+        timeout_s=bus.timeout_s,
+        inter_octet_s=bus.inter_octet_s,
+    )
+
+
+def meter_spec(meter: Meter, *, main: bool) -> MeterSpec:
+    """What the wire has to know of a meter, with its secrets.
+
+    Raises:
+        ConfigError: a secret cannot be read.
+    """
+    assert meter.address is not None, meter.id  # config_rules: online needs an address
+    return MeterSpec(
+        id=meter.id,
+        address=meter.address,
+        logical_address=meter.logical_address,
+        address_octets=meter.address_octets,
+        client=meter.client,
+        main=main,
+        serial=meter.serial,
+        security=meter.security,
+        password=None if meter.password is None else read_secret(meter.password),
+        authentication_key=None if meter.authentication_key is None else read_key(meter.authentication_key),
+        encryption_key=None if meter.encryption_key is None else read_key(meter.encryption_key),
+        system_title=None if meter.system_title is None else bytes.fromhex(meter.system_title),
+        ciphering=meter.ciphering,
+        min_gap_s=meter.min_gap_s,
+        single_association=meter.single_association,
+        with_list=meter.with_list,
+        max_pdu=meter.max_pdu,
+        max_frame=meter.max_frame,
+        inactivity_s=meter.inactivity_s,
+    )
+
+
+def counters_of(config: Config) -> InvocationCounters:
+    """Where invocation counters are kept: on disk as soon as a meter needs them.
+
+    Raises:
+        LocalProtocolError: the counters' file is damaged.
+    """
+    if any(meter.security == "hls-gmac" for meter in config.meter):
+        return FileCounters(Path(config.store.path).with_name("counters.json"))
+    return MemoryCounters()
+
+
+def open_buses(config: Config, clock: Clock, opener: Callable[[BusSpec], Transport] = open_transport) -> dict[str, Bus]:
+    """A `Bus` for each that has meters; the line is opened at the first exchange.
+
+    Raises:
+        ConfigError: a secret cannot be read.
+    """
+    mains = {zone.main for zone in config.zone}
+    counters = counters_of(config)
+    specs: dict[str, list[MeterSpec]] = {bus.id: [] for bus in config.bus}
+    for meter in config.meter:
+        if meter.bus is not None:
+            specs[meter.bus].append(meter_spec(meter, main=meter.id in mains))
+    return {bus.id: Bus(bus_spec(bus), specs[bus.id], opener, clock, counters) for bus in config.bus if specs[bus.id]}

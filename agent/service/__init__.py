@@ -1,0 +1,1 @@
+"""The service: the object graph of one configuration, and the main thread."""

@@ -1,0 +1,292 @@
+"""The agent on a gateway: builds the graph of one site file, starts and stops it in order, and watches its threads.
+
+Threads: one for each bus, one for the pipeline, one for the publisher, and this one (the process's main thread) for
+signals, the watchdog and the local doors. They are stopped in the order buses, pipeline, publisher, so that whatever
+was read is judged and committed, and what was committed has a last chance to go out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import logging
+import queue
+import threading
+import time
+
+from agent import models, wire
+from agent.alerts.book import AlertBook
+from agent.alerts.condition import Condition
+from agent.downlink.backend import Backend
+from agent.downlink.in_force import InForce
+from agent.pipeline.inbox import Batch, CaughtUp, Wish
+from agent.pipeline.pipeline import Pipeline
+from agent.pipeline.worker import Worker
+from agent.polling.collector import Collector
+from agent.process.heartbeat import Heartbeat
+from agent.site.errors import ConfigError
+from agent.site.tables import Config
+from agent.status.snapshot import ProcessUse, Snapshot
+from agent.store.store import Store
+from agent.uplink.publisher import Publisher
+from core.scoring.model import CompactModel, ModelRefused
+from firmware_io.clock import Clock
+
+log = logging.getLogger("checkmeter")
+
+QUEUE_BATCHES = 1000  # bounds memory while the pipeline is held up; a full queue skips polls, and counts them
+LOOK_S = 1.0  # how often the main thread looks at the others, host seconds
+HEALTH_S = 60.0
+TEXTFILE_S = 30.0
+STOP_S = 5.0  # for each stage of stopping
+
+
+class Agent:
+    """The running graph of one configuration. Clock: the site's time, simulated in a demo; waiting here is the host's.
+
+    Raises:
+        ConfigError: a secret or the model cannot be read.
+        StoreBusy: another agent owns the store.
+    """
+
+    def __init__(self, config: Config, config_sha256: str, clock: Clock, in_force: InForce | None = None) -> None:
+        self._config, self._clock = config, clock
+        self._began_s = time.monotonic()
+        self._use = ProcessUse()
+        self._versions = {"checkmeter": importlib.metadata.version("checkmeter")}
+        self._config_sha256 = config_sha256
+        address = wire.Address(config.site.tenant, config.site.site, config.site.gateway)
+        store = config.store
+        self._store = Store(
+            store.path, clock.now(), outbox_bytes=store.outbox_mb * 1e6, history_days=store.history_days
+        )
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._store.close)
+            self._inbox: queue.Queue[Batch | CaughtUp] = queue.Queue(QUEUE_BATCHES)
+            self._model = _model(config)
+            self._book = AlertBook.from_config(config, self._model.sha256, self._model.threshold)
+            self._pipeline = Pipeline(config, self._book, self._model)
+            self._collector = Collector(config, clock, self._inbox)
+            self._worker = Worker(
+                config, clock, self._pipeline, self._book, self._store, self._inbox, self._collector.buses
+            )
+            self._backend = Backend(
+                config,
+                in_force,
+                self._store,
+                clock,
+                give=self._give,
+                open_alerts=lambda: self._worker.view.alerts,
+                say_all=self._say_all,
+                send_evidence=self._worker.send_evidence,
+            )
+            self._publisher_beat = Heartbeat("publisher", 120.0)
+            self._publisher = self._make_publisher(address)
+            undo.pop_all()
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._told: tuple[object, ...] = ()
+        self._plates: dict[str, tuple[str | None, str | None]] = {}
+        self._state_since_s = clock.now()
+        self._health_due_s = time.monotonic()
+
+    def _make_publisher(self, address: wire.Address) -> Publisher | None:
+        if self._config.mqtt is None:
+            return None
+        came_down = self._backend.came_down
+        return Publisher(
+            self._config.mqtt,
+            address,
+            self._store,
+            self._clock.now,
+            came_down,
+            self._versions,
+            beat=self._publisher_beat.beat,
+        )
+
+    def _give(self, wish: Wish) -> bool:
+        """Hand something to the pipeline's thread; False if its queue is full."""
+        try:
+            self._inbox.put_nowait(Batch(wishes=(wish,)))
+        except queue.Full:
+            return False
+        return True
+
+    def _say_all(self) -> None:
+        """Say status, info, active and health anew, also what has not changed."""
+        self._told = ()
+        self._health_due_s = time.monotonic()
+        if self._publisher is not None:
+            self._publisher.tell("info", self._info())
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start all threads; the meters are being read when this returns."""
+        known_s = self._worker.restore()
+        self._tell_of_the_store()
+        self._say_state()
+        pipeline = threading.Thread(target=self._worker.run, args=(self._stop,), name="pipeline")
+        self._threads = [pipeline]
+        pipeline.start()
+        if self._publisher is not None:
+            self._publisher.tell("info", self._info())
+            self._backend.say(self._publisher)
+            sender = threading.Thread(target=self._publisher.run, name="publisher")
+            self._threads.append(sender)
+            sender.start()
+        self._collector.start(known_s)
+
+    def stop(self) -> None:
+        """Stop in order: buses, pipeline, publisher; then close the store. Nothing that was read is lost."""
+        self._collector.stop(STOP_S)
+        self._stop.set()
+        for thread in self._threads:
+            if thread.name == "publisher" and self._publisher is not None:
+                self._publisher.stop()
+            thread.join(STOP_S)
+            if thread.is_alive():
+                log.error("thread %s did not stop within %.0f s", thread.name, STOP_S)
+        self._store.close()
+
+    def _tell_of_the_store(self) -> None:
+        """A store that was put aside or is not on disk is the operator's to mend: an alert says so."""
+        for reason in (self._store.replaced, self._store.volatile):
+            if reason is not None:
+                log.error("store: %s", reason)
+                now_s = self._clock.now()
+                condition = Condition(
+                    kind="meter_fault", active=True, time_s=now_s, since_s=now_s, bus="store", detail=reason
+                )
+                self._inbox.put_nowait(Batch(conditions=(condition,)))
+
+    # -- what can be seen ---------------------------------------------------------------------------------------------
+
+    @property
+    def failure(self) -> str | None:
+        """Why the pipeline cannot go on in this process; None while it can."""
+        return self._worker.failure
+
+    def heartbeats(self) -> list[Heartbeat]:
+        """Of all threads that must make progress."""
+        sender = [] if self._publisher is None else [self._publisher_beat]
+        return [self._worker.heartbeat, *sender, *self._collector.heartbeats()]
+
+    def look(self) -> bool:
+        """Once a second, from the main thread: tell the utility what has changed about us, and do what it wishes.
+
+        True: start again with the configuration that is in force now.
+        """
+        self._say_state()
+        if self._publisher is None:
+            return False
+        now_s = time.monotonic()
+        if now_s >= self._health_due_s:
+            self._health_due_s = now_s + HEALTH_S
+            self._publisher.health(self.health())
+        silent = set(self._collector.silent())
+        readable = [m.id for m in self._config.meter if m.id not in silent] if self._collector.ready else []
+        return self._backend.look(self._publisher, readable)
+
+    def _say_state(self) -> None:
+        silent = tuple(self._collector.silent())
+        state = self._state(silent)
+        alerts = tuple((alert.alert_id, alert.revision) for alert in self._worker.view.alerts)
+        plates = self._collector.name_plates() if self._collector.ready else self._plates
+        if self._publisher is not None and plates != self._plates:
+            self._plates = plates  # the name plates are read only after the first info has gone out
+            self._publisher.tell("info", self._info())
+        if self._publisher is None or (state, silent, alerts) == self._told:
+            return
+        if not self._told or self._told[0] != state:
+            self._state_since_s = self._clock.now()
+        if not self._told or self._told[:2] != (state, silent):
+            self._publisher.tell("status", self.status())
+        if not self._told or self._told[2] != alerts:
+            snapshot = wire.ActiveSnapshot(time=wire.utc(self._clock.now()), alerts=self._worker.view.alerts)
+            self._publisher.tell("active", snapshot)
+        self._told = (state, silent, alerts)
+
+    def _state(self, silent: tuple[str, ...]) -> str:
+        return "online" if self._collector.ready and not silent else "degraded"
+
+    def status(self) -> wire.Status:
+        """Online: all meters can be read."""
+        silent = self._collector.silent()
+        online = self._state(tuple(silent)) == "online"
+        return wire.Status(
+            state="online" if online else "degraded",
+            since=wire.utc(self._state_since_s),
+            reason=None if online else self._collector.phase or f"{len(silent)} meters do not answer",
+            meters=silent,
+            versions=self._versions,
+        )
+
+    def _info(self) -> wire.Info:
+        plates = self._collector.name_plates()
+        return wire.Info(
+            time=wire.utc(self._clock.now()),
+            versions=self._versions,
+            meters=[
+                wire.MeterInfo(
+                    id=m.id,
+                    bus=m.bus,
+                    accuracy_class=m.accuracy_class,
+                    serial=plates[m.id][0] or m.serial,
+                    firmware=plates[m.id][1],
+                )
+                for m in self._config.meter
+            ],
+            zones=[
+                wire.ZoneInfo(id=zone.id, main=zone.main, subs=zone.subs, minus=zone.minus)
+                for zone in self._config.zone
+            ],
+            config_sha256=self._config_sha256,
+            model_sha256=self._model.sha256,
+            schemas={name.split(".")[1]: name for name in wire.SCHEMAS},
+        )
+
+    def health(self) -> wire.Health:
+        """The figures of `health`, metrics and `status`."""
+        counters = self._store.counters
+        oldest_s = self._store.oldest_s()
+        buses, meters = self._collector.health()
+        return wire.Health(
+            time=wire.utc(self._clock.now()),
+            uptime_s=round(time.monotonic() - self._began_s, 1),
+            buses=buses,
+            meters=meters,
+            queue=wire.QueueHealth(
+                messages=counters.messages,
+                bytes=counters.bytes,
+                oldest=None if oldest_s is None else wire.utc(oldest_s),
+                evicted=counters.evicted,
+                refused=0 if self._publisher is None else self._publisher.refused,
+                store_errors=counters.errors,
+            ),
+            cpu_percent=round(self._use.cpu_percent(), 1),
+            memory_mb=round(self._use.memory_mb(), 1),
+        )
+
+    def snapshot(self) -> Snapshot:
+        """Everything, for `status` and `watch`."""
+        view = self._worker.view
+        return Snapshot(
+            now_s=self._clock.now(),
+            status=self.status(),
+            health=self.health(),
+            phase=self._collector.phase or "watching",
+            broker="none" if self._publisher is None else "connected" if self._publisher.connected else "disconnected",
+            meters=self._collector.views(),
+            balances=list(view.balances.values()),
+            alerts=view.alerts,
+            suspicion=view.suspicion,
+        )
+
+
+def _model(config: Config) -> CompactModel:
+    """The compact model of the site file, or the shipped one."""
+    try:
+        return models.in_use(config.detection.model)
+    except (OSError, ModelRefused) as error:
+        raise ConfigError([f"[detection] model = {config.detection.model!r}: {error}"]) from error

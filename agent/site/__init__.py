@@ -1,0 +1,1 @@
+"""The site file: TOML in, one checked configuration out."""

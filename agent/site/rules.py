@@ -1,0 +1,192 @@
+"""What one table of a site file alone cannot tell: names that must exist, addresses used twice, zones in a circle.
+
+Each rule notes its errors in the source, where they get file and line; nothing is raised here.
+"""
+
+from __future__ import annotations
+
+import zoneinfo
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from agent.site.parse import nearest
+from agent.site.source import Key, Source
+
+if TYPE_CHECKING:
+    from agent.site.tables import Bus, Config, Meter, Mqtt, Zone
+
+
+def check(config: Config, source: Source, *, online: bool) -> None:
+    """Apply every rule."""
+    _unique(source, "bus", [bus.id for bus in config.bus])
+    _unique(source, "meter", [meter.id for meter in config.meter])
+    _unique(source, "zone", [zone.id for zone in config.zone])
+    try:
+        zoneinfo.ZoneInfo(config.site.timezone)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError):
+        source.error(
+            ("site", "timezone"), f'timezone = "{config.site.timezone}": expected a name such as "Europe/Berlin"'
+        )
+    if config.meter == [] and source.given(("meter",)):
+        source.error((), "no meter: add a [[meter]] table for the main meter and for each sub-meter")
+    if config.zone == [] and source.given(("zone",)):
+        source.error((), "no zone: add a [[zone]] table that names the main meter and its subs")
+    _buses(config.bus, source)
+    _meters(config, source, online=online or bool(config.bus))
+    _zones(config, source)
+    if config.mqtt is not None:
+        _broker(config.mqtt, source)
+    if online and not source.given(("bus",)):
+        source.error((), "no bus: add a [[bus]] table with an id and a port")
+
+
+def _unique(source: Source, table: str, ids: list[str]) -> None:
+    for n, name in enumerate(ids):
+        if name and name in ids[:n]:
+            file, line = source.place((table, ids.index(name), "id"))
+            source.error((table, n, "id"), f'id "{name}" is already used at {file}:{line}; give each its own')
+
+
+def _buses(buses: Iterable[Bus], source: Source) -> None:
+    ports: dict[str, str] = {}
+    for n, bus in enumerate(buses):
+        here: Key = ("bus", n, "port")
+        if not bus.port:
+            continue
+        if bus.port.startswith("tcp://"):
+            if not _host_and_port(bus.port):
+                source.error(here, f'port = "{bus.port}": expected tcp://host:port')
+        elif not bus.port.startswith("/"):
+            source.error(here, f'port = "{bus.port}": expected a device such as /dev/ttyUSB0, or tcp://host:port')
+        elif bus.framing == "wrapper":
+            source.error(
+                ("bus", n, "framing"),
+                'framing = "wrapper" needs a TCP link: give port = "tcp://host:port", or use framing = "hdlc"',
+            )
+        if bus.port in ports:
+            source.error(here, f'port = "{bus.port}" is already that of bus {ports[bus.port]}; one bus, one port')
+        ports.setdefault(bus.port, bus.id)
+
+
+def _meters(config: Config, source: Source, *, online: bool) -> None:
+    buses = {bus.id for bus in config.bus}
+    taken: dict[tuple[str, int, int], str] = {}
+    for n, meter in enumerate(config.meter):
+        if meter.bus is not None and meter.bus not in buses:
+            known = nearest(meter.bus, buses) or "; there is no [[bus]] at all: add one"
+            source.error(("meter", n, "bus"), f'bus = "{meter.bus}": there is no [[bus]] with this id{known}')
+        for key, value in (("bus", meter.bus), ("address", meter.address)):
+            if online and value is None and not source.given(("meter", n, key)):
+                source.error(("meter", n), f'key "{key}" is missing: without it the meter cannot be read')
+        if meter.bus is not None and meter.address is not None:
+            place = (meter.bus, meter.logical_address, meter.address)
+            if place in taken:
+                source.error(
+                    ("meter", n, "address"),
+                    f"address = {meter.address} on bus {meter.bus} is already that of meter {taken[place]}; "
+                    "each meter of a bus needs its own",
+                )
+            taken.setdefault(place, meter.id)
+        _keys(meter, ("meter", n), source)
+
+
+NEEDED = {"none": (), "lls": ("password",), "hls-gmac": ("authentication_key", "encryption_key", "system_title")}
+
+
+def _keys(meter: Meter, here: Key, source: Source) -> None:
+    secrets = ("password", "authentication_key", "encryption_key")
+    for key in NEEDED[meter.security]:
+        if not source.given((*here, key)):
+            source.error(here, f'key "{key}" is missing: security = "{meter.security}" needs it')
+    for key in secrets:
+        if getattr(meter, key) is not None and key not in NEEDED[meter.security]:
+            source.error(
+                (*here, key), f'{key} is not used with security = "{meter.security}": set security, or remove the key'
+            )
+
+
+def _zones(config: Config, source: Source) -> None:
+    meters = {meter.id for meter in config.meter}
+    for n, zone in enumerate(config.zone):
+        here: Key = ("zone", n)
+        if zone.main and zone.main not in meters:
+            source.error(
+                (*here, "main"),
+                f'main = "{zone.main}": there is no [[meter]] with this id{nearest(zone.main, meters)}',
+            )
+        if not zone.subs and source.given((*here, "subs")):
+            source.error((*here, "subs"), "subs is empty: expected the ids of the sub-meters behind the main meter")
+        for key in ("subs", "export", "minus"):
+            _names(zone, key, meters, here, source)
+        if zone.main in zone.subs:
+            source.error((*here, "subs"), f"subs holds the main meter {zone.main}; take it out")
+        for other in config.zone[:n]:
+            mine, theirs = set(zone.subs), set(other.subs)
+            if mine < theirs or theirs < mine:
+                continue  # one within the other (a riser's flats, listed in the building's zone too) is a tree
+            for sub in sorted(mine & theirs):
+                source.error(
+                    (*here, "subs"),
+                    f"{sub} is already a sub of zone {other.id}; leave it in one, or let one zone hold the other",
+                )
+        for key, named in (("export", zone.export), ("minus", zone.minus)):
+            for meter in named:
+                if meter not in zone.subs and meter in meters:
+                    source.error((*here, key), f"{meter} is not among the zone's subs; {key} names some of them")
+    _circles(config.zone, source)
+
+
+def _names(zone: Zone, key: str, meters: set[str], here: Key, source: Source) -> None:
+    names: list[str] = getattr(zone, key)
+    for n, name in enumerate(names):
+        if name not in meters:
+            source.error((*here, key), f'{key}: there is no [[meter]] with the id "{name}"{nearest(name, meters)}')
+        elif name in names[:n]:
+            source.error((*here, key), f"{key} names {name} twice; its energy would count twice")
+
+
+def _circles(zones: list[Zone], source: Source) -> None:
+    """A zone must not lie below itself: follow each main meter down through the zones it heads."""
+    below = {zone.main: zone.subs for zone in zones}
+    for n, zone in enumerate(zones):
+        seen: set[str] = set()
+        ahead = [sub for sub in zone.subs if sub != zone.main]
+        while ahead:
+            meter = ahead.pop()
+            if meter == zone.main:
+                source.error(("zone", n, "subs"), f"zone {zone.id} lies below itself: {zone.main} is reached again")
+                break
+            if meter not in seen:
+                seen.add(meter)
+                ahead.extend(below.get(meter, ()))
+
+
+def _broker(mqtt: Mqtt, source: Source) -> None:
+    if not mqtt.url:
+        return
+    parts = urlsplit(mqtt.url)
+    if parts.scheme not in ("mqtt", "mqtts") or not _host(mqtt.url):
+        source.error(("mqtt", "url"), f'url = "{mqtt.url}": expected mqtt://host:port or mqtts://host:port')
+    if parts.username or parts.password:
+        source.error(("mqtt", "url"), "url holds a user or password: use the keys username and password")
+    if parts.scheme == "mqtt":
+        for key in ("ca", "certificate", "key"):
+            if getattr(mqtt, key) is not None:
+                source.error(("mqtt", key), f"{key} is not used without TLS: write mqtts:// in url, or remove the key")
+    if (mqtt.certificate is None) != (mqtt.key is None):
+        source.error(("mqtt",), "certificate and key go together: give both, or neither")
+    if mqtt.password is not None and mqtt.username is None:
+        source.error(("mqtt", "password"), "password without username: give both")
+
+
+def _host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
+
+
+def _host_and_port(url: str) -> bool:
+    return _host(url) and urlsplit(url).port is not None

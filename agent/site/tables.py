@@ -1,0 +1,173 @@
+"""The tables of the site file as frozen structs, with the limits of each key.
+
+It knows what a site may say, not how the file is read (agent.site.load) nor what is done with it. Secrets never stand
+in the file: only paths of them, or names of systemd credentials (`credential:NAME`, see agent.keys.credentials).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+Probability = Annotated[float, msgspec.Meta(gt=0, lt=1)]
+Name = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        extra={"expected": "a name: up to 64 letters, digits, dots, hyphens and underscores"},
+    ),
+]
+Secret = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^(credential:[A-Za-z0-9._-]+|\.{0,2}/.+)$",
+        extra={
+            "expected": "a path (/etc/checkmeter/keys/...) or credential:NAME; a secret never stands in this file",
+            "secret": True,
+        },
+    ),
+]
+Hex16 = Annotated[
+    str, msgspec.Meta(pattern=r"^[0-9A-Fa-f]{16}$", extra={"expected": "16 hexadecimal digits (8 octets)"})
+]
+Address = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
+def about(text: str) -> msgspec.Meta:
+    """What a key means, in one line: for the JSON Schema that editors show, and for the documentation."""
+    return msgspec.Meta(description=text)
+
+
+class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every table: frozen, and a key that is not listed is an error."""
+
+
+class Site(_Table, frozen=True, kw_only=True):
+    """[site]: where the alerts say they come from."""
+
+    tenant: Annotated[Name, about("The utility or owner; first part of every topic.")] = "local"
+    site: Annotated[Name, about("The building.")]
+    gateway: Annotated[Name, about("This gateway; equals the MQTT client id and the certificate's CN.")]
+    timezone: Annotated[str, about("Of the people in the building: for hour-of-day features and reports only.")] = "UTC"
+
+
+class Bus(_Table, frozen=True, kw_only=True):
+    """[[bus]]: one serial port or TCP link; half-duplex, one thread."""
+
+    id: Annotated[Name, about("How meters name this bus.")]
+    port: Annotated[str, about("/dev/ttyUSB0, a stable name under /dev/serial/by-id, or tcp://host:port.")]
+    framing: Annotated[Literal["hdlc", "wrapper"], about("HDLC, or the wrapper of IEC 62056-47 on TCP.")] = "hdlc"
+    baud: Annotated[int, msgspec.Meta(ge=50, le=4_000_000, description="Baud rate of a serial port.")] = 9600
+    parity: Annotated[Literal["N", "E", "O"], about("None, even or odd.")] = "N"
+    poll_s: Annotated[Positive, about("One cycle over all meters of the bus, seconds.")] = 60.0
+    timeout_s: Annotated[Positive, about("Wait for the first octet of a reply, seconds.")] = 2.0
+    inter_octet_s: Annotated[Positive, about("Silence inside a reply that makes it a torn one, seconds.")] = 0.1
+
+
+class Meter(_Table, frozen=True, kw_only=True):
+    """[[meter]]: one main meter or sub-meter. A replay needs `id`, `accuracy_class` and `resolution_wh` only."""
+
+    id: Annotated[Name, about("How zones and alerts name this meter.")]
+    bus: Annotated[str | None, about("The id of the [[bus]] it hangs on.")] = None
+    address: Annotated[Address | None, about("HDLC physical address, or the wrapper's server port.")] = None
+    logical_address: Annotated[int, msgspec.Meta(ge=0, le=16383, description="HDLC logical device.")] = 1
+    address_octets: Annotated[Literal[0, 1, 2, 4], about("0: the shortest that holds the address.")] = 0
+    client: Annotated[int, msgspec.Meta(ge=1, le=127, description="Client SAP: 16 is the public client.")] = 16
+    accuracy_class: Annotated[Positive, about("From the meter's face plate: 0.2, 0.5, 1 or 2 (per cent).")] = 1.0
+    resolution_wh: Annotated[Positive, about("The step of its energy register, Wh.")] = 10.0
+    serial: Annotated[str | None, about("Expected serial number; another one is a replaced meter.")] = None
+    phase: Annotated[Literal[0, 1, 2, 3], about("0: three-phase or unknown.")] = 0
+    ct_ratio: Annotated[Positive, about("Factor on its registers, where the meter does not apply it itself.")] = 1.0
+    security: Annotated[Literal["none", "lls", "hls-gmac"], about("How the association is secured.")] = "none"
+    password: Annotated[Secret | None, about("LLS secret: a path or credential:NAME.")] = None
+    authentication_key: Annotated[Secret | None, about("HLS: path or credential:NAME of a key in hex.")] = None
+    encryption_key: Annotated[Secret | None, about("HLS: path or credential:NAME of a key in hex.")] = None
+    system_title: Annotated[Hex16 | None, about("Ours towards this meter, 16 hex digits.")] = None
+    ciphering: Annotated[
+        Literal["global", "dedicated", "general"], about("Form of ciphered APDUs: glo-, ded- or general-glo-ciphering.")
+    ] = "global"
+    min_gap_s: Annotated[NotNegative, about("Pause between requests; some meters reboot when polled fast.")] = 0.0
+    single_association: Annotated[bool, about("The line bears one open association at a time.")] = False
+    with_list: Annotated[bool, about("The meter answers a GET with a list of registers.")] = True
+    max_pdu: Annotated[int, msgspec.Meta(ge=64, le=65535, description="Largest APDU it takes, octets.")] = 1024
+    max_frame: Annotated[int, msgspec.Meta(ge=32, le=2030, description="Largest HDLC information field.")] = 512
+    inactivity_s: Annotated[Positive, about("It drops an idle association after so many seconds.")] = 120.0
+
+
+class Zone(_Table, frozen=True, kw_only=True):
+    """[[zone]]: one balance. A sub that is another zone's main meter makes the tree of zones."""
+
+    id: Annotated[Name, about("How alerts name this zone.")]
+    main: Annotated[str, about("The id of the main meter.")]
+    subs: Annotated[list[str], about("The ids of the sub-meters behind it.")]
+    export: Annotated[list[str], about("Those of `subs` whose export register is taken off their import.")] = []
+    minus: Annotated[list[str], about("Those of `subs` that count against the sum: a shared load metered twice.")] = []
+
+
+class Detection(_Table, frozen=True, kw_only=True):
+    """[detection]: what an alarm promises."""
+
+    interval_s: Annotated[Positive, about("The balance is drawn up this often, seconds.")] = 900.0
+    false_alarms_per_year: Annotated[Positive, about("Promised rate of false alarms, per building and year.")] = 0.1
+    confidence: Annotated[Probability, about("Below this probability no flat is named.")] = 0.9
+    guard_days: Annotated[Positive, about("Rows younger than this are not absorbed as normal.")] = 14.0
+    model: Annotated[str | None, about("Path of a .tflite; the shipped one by default.")] = None
+
+
+class Mqtt(_Table, frozen=True, kw_only=True):
+    """[mqtt]: the utility's broker."""
+
+    url: Annotated[str, about("mqtt://host:port or mqtts://host:port.")]
+    version: Annotated[Literal["5", "3.1.1"], about("Protocol version; 3.1.1 has no properties.")] = "5"
+    client_id: Annotated[str | None, about("The gateway's name by default.")] = None
+    ca: Annotated[str | None, about("CA certificate, PEM; the system's store by default.")] = None
+    certificate: Annotated[str | None, about("Client certificate, PEM.")] = None
+    key: Annotated[Secret | None, about("Client key, PEM: a path or credential:NAME.")] = None
+    username: Annotated[str | None, about("Where the broker asks for one.")] = None
+    password: Annotated[Secret | None, about("A path or credential:NAME.")] = None
+    alpn: Annotated[list[str], about("ALPN protocols for brokers on port 443.")] = []
+    keepalive_s: Annotated[int, msgspec.Meta(ge=5, le=3600, description="MQTT keep-alive, seconds.")] = 60
+    inflight: Annotated[int, msgspec.Meta(ge=1, le=1000, description="Messages sent and not acknowledged.")] = 20
+    delivery: Annotated[
+        Literal["broker", "end_to_end"], about("Who must acknowledge before a message leaves the outbox.")
+    ] = "broker"
+    command_keys: Annotated[list[str], about("Paths of Ed25519 public keys that may sign commands.")] = []
+    cim: Annotated[dict[str, str], about("Alert or tamper kind -> IEC 61968-9 event type.")] = {}
+
+
+class Store(_Table, frozen=True, kw_only=True):
+    """[store]: what is kept on the gateway's disk."""
+
+    path: Annotated[str, about("Outbox, checkpoints and history: one SQLite file.")] = (
+        "/var/lib/checkmeter/checkmeter.sqlite"
+    )
+    outbox_mb: Annotated[Positive, about("Cap of what waits for the broker, MB.")] = 64.0
+    history_days: Annotated[Positive, about("How long interval history is kept.")] = 120.0
+
+
+class Service(_Table, frozen=True, kw_only=True):
+    """[service]: how the running agent can be watched on the gateway."""
+
+    socket: Annotated[str, about("Unix socket of `checkmeter status` and `watch`.")] = "/run/checkmeter/control.sock"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], about("Least level that is logged.")] = "info"
+    log_format: Annotated[Literal["text", "json"], about("Text with journald priorities, or one JSON a line.")] = "text"
+    metrics_textfile: Annotated[str | None, about("Prometheus textfile, written anew every 30 s.")] = None
+    metrics_port: Annotated[Port | None, about("Serve /metrics on this port of the loopback address.")] = None
+
+
+class Config(_Table, frozen=True, kw_only=True):
+    """A whole site file."""
+
+    site: Site
+    bus: list[Bus] = []
+    meter: list[Meter]
+    zone: list[Zone]
+    detection: Detection = Detection()
+    mqtt: Mqtt | None = None
+    store: Store = Store()
+    service: Service = Service()
+    simulation: dict[str, Any] | None = None  # read by `checkmeter simulate` only, checked there

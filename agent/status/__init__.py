@@ -1,0 +1,1 @@
+"""What the running agent shows of itself, locally."""

@@ -1,0 +1,60 @@
+"""The building on a terminal, for `watch` and the demo. Needs rich (extra `watch`); it only draws a snapshot."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from agent.status.snapshot import Snapshot
+from agent.status.text import balance_line, span, when
+
+STATE_STYLE = {"online": "bold green", "degraded": "bold yellow", "offline": "bold red"}
+SEVERITY_STYLE = {"critical": "bold red", "warning": "yellow", "info": ""}
+
+
+def building(snapshot: Snapshot) -> RenderableType:
+    """State, balance, alerts, buses, and a table of the meters."""
+    status, health = snapshot.status, snapshot.health
+    head = Text.assemble(
+        (status.state, STATE_STYLE[status.state]),
+        f"  {when(snapshot.now_s)} UTC  {status.reason or snapshot.phase}  broker {snapshot.broker}",
+        f"  {health.memory_mb or 0:.0f} MB  {health.cpu_percent or 0:.1f} % CPU",
+    )
+    parts: list[RenderableType] = [head]
+    parts += [Text(f"{zone.zone:<14} {balance_line(zone)}") for zone in snapshot.balances]
+    for alert in snapshot.alerts:
+        who = max(alert.suspects or [], key=lambda s: s.probability, default=None)
+        words = f"! {alert.kind} in {alert.zone or alert.meter or alert.bus} since {alert.onset:%d %b %H:%M}"
+        words += "" if alert.loss_w is None else f", {alert.loss_w:.0f} W"
+        words += "" if who is None else f", {who.meter} {100 * who.probability:.0f} %"
+        parts.append(Text(words, style=SEVERITY_STYLE[alert.severity]))
+    for bus in health.buses:
+        cycle = "" if bus.cycle_s is None else f", cycle {bus.cycle_s:.1f} s"
+        style = "" if bus.state == "up" else "bold red"
+        parts.append(Text(f"bus {bus.id}: {bus.state}, {bus.cycles} cycles, {bus.skipped} skipped{cycle}", style=style))
+    return Group(*parts, _meters(snapshot))
+
+
+def _meters(snapshot: Snapshot) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("meter")
+    table.add_column("register kWh", justify="right")
+    table.add_column("power W", justify="right")
+    table.add_column("read", justify="right")
+    table.add_column("errors", justify="right")
+    table.add_column("suspicion")
+    errors = {meter.id: sum(meter.errors.values()) for meter in snapshot.health.meters}
+    for meter in snapshot.meters:
+        suspicion = snapshot.suspicion.get(meter.id, 0.0)
+        style = "bold red" if suspicion > 0.5 else "yellow" if meter.id in snapshot.status.meters else ""
+        table.add_row(
+            meter.id,
+            "-" if meter.energy_kwh is None else f"{meter.energy_kwh:.2f}",
+            "-" if meter.power_w is None else f"{meter.power_w:.0f}",
+            "-" if meter.time_s is None else f"{span(max(0.0, snapshot.now_s - meter.time_s))} ago",
+            str(errors.get(meter.id) or ""),
+            "█" * round(20 * suspicion) + (f" {100 * suspicion:.0f} %" if suspicion >= 0.05 else ""),
+            style=style,
+        )
+    return table

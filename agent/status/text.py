@@ -1,0 +1,76 @@
+"""A snapshot of the running agent in words, for `status`, `watch` and the demo."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from agent import wire
+from agent.status.snapshot import Snapshot
+
+
+def lines(snapshot: Snapshot) -> list[str]:
+    """The snapshot for a person, in a few lines."""
+    health, status = snapshot.health, snapshot.status
+    use = f"{health.memory_mb or 0:.0f} MB, {health.cpu_percent or 0:.1f} % CPU, up {span(health.uptime_s)}"
+    shown = [f"{status.state}: {status.reason or snapshot.phase}; {use}; broker {snapshot.broker}"]
+    for bus in health.buses:
+        cycle = "" if bus.cycle_s is None else f", last cycle {bus.cycle_s:.1f} s"
+        shown.append(
+            f"bus {bus.id}: {bus.state}, {bus.cycles} cycles, {bus.skipped} skipped{cycle}{_errors(bus.errors)}"
+        )
+    if health.queue is not None:
+        queue = health.queue
+        shown.append(f"outbox: {queue.messages} messages, {queue.bytes} octets, {queue.evicted} evicted")
+    shown += [
+        f"zone {zone.zone} at {zone.end:%Y-%m-%d %H:%M}: main {_kwh(zone.main_kwh)}, subs {_kwh(zone.sum_kwh)}, "
+        f"technical {_kwh(zone.technical_loss_kwh)}, missing {_kwh(zone.residual_kwh)} "
+        f"± {_kwh(zone.uncertainty_kwh)} kWh"
+        for zone in snapshot.balances
+    ]
+    for alert in snapshot.alerts:
+        loss = "" if alert.loss_w is None else f", {alert.loss_w:.0f} W since {alert.onset:%Y-%m-%d %H:%M}"
+        who = max(alert.suspects or [], key=lambda s: s.probability, default=None)
+        named = "" if who is None else f", {who.meter} {100 * who.probability:.0f} %"
+        where = alert.zone or alert.meter or alert.bus
+        shown.append(f"ALERT {alert.severity}: {alert.kind} {where}{loss}{named}  {alert.alert_id}")
+    errors = {meter.id: _errors(meter.errors) for meter in health.meters}
+    for meter in snapshot.meters:
+        age = "never" if meter.time_s is None else f"{span(max(0.0, snapshot.now_s - meter.time_s))} ago"
+        energy = "-" if meter.energy_kwh is None else f"{meter.energy_kwh:.2f} kWh"
+        shown.append(f"  {meter.id:<20} {energy:>14}  read {age}{errors.get(meter.id, '')}")
+    return shown
+
+
+def _errors(errors: dict[str, int]) -> str:
+    return "".join(f", {count} {kind}" for kind, count in errors.items() if count)
+
+
+def _kwh(value: float | None) -> str:
+    return "?" if value is None else f"{value:.3f}"
+
+
+def span(seconds: float) -> str:
+    """A duration in the two units that matter."""
+    for unit, size, below, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit} {seconds % size // part:.0f} {below}"
+    return f"{seconds:.0f} s"
+
+
+def when(time_s: float) -> str:
+    """A moment, short: Tue 03 Mar 14:15."""
+    return datetime.fromtimestamp(time_s, UTC).strftime("%a %d %b %H:%M")
+
+
+def balance_line(balance: wire.Balance) -> str:
+    """One zone's last interval as mean powers."""
+    span_s = (balance.end - balance.start).total_seconds()
+
+    def watts(kwh: float | None) -> str:
+        return "    ?" if kwh is None else f"{kwh * 3.6e6 / span_s:5.0f}"
+
+    return (
+        f"main {watts(balance.main_kwh)} W = subs {watts(balance.sum_kwh)} W"
+        f" + lines {watts(balance.technical_loss_kwh)} W + missing {watts(balance.residual_kwh)} W"
+        f" (± {watts(balance.uncertainty_kwh).strip()})"
+    )

@@ -1,0 +1,1 @@
+"""The SQLite store: what the gateway must not forget."""

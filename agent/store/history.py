@@ -1,0 +1,90 @@
+"""Reading what the store keeps: sent events and interval history, for the store itself and for other processes.
+
+It only reads, and never creates, migrates or mends a file: a running service owns that.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from core.registers.booked import StoredHistory
+
+log = logging.getLogger(__name__)
+
+BUSY_S = 5.0
+
+
+class ArchiveError(Exception):
+    """The file cannot be read; the text names it and says what to do."""
+
+
+@contextmanager
+def open_archive(path: str | Path) -> Iterator[sqlite3.Connection]:
+    """A read-only connection to the store's file, beside a running service or without one.
+
+    Raises:
+        ArchiveError: no such file, no right to read it, or no store of checkmeter.
+    """
+    if not Path(path).is_file():
+        raise ArchiveError(f"{path}: there is no store; has the service run with this site file?")
+    try:
+        connection = sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_S)
+    except sqlite3.Error as error:
+        raise ArchiveError(f"{path}: {error}; read it as the service's user or as root") from error
+    try:
+        yield connection
+    except sqlite3.Error as error:
+        raise ArchiveError(f"{path}: {error}; is it a store of checkmeter, and may this user read it?") from error
+    finally:
+        connection.close()
+
+
+def read_events(db: sqlite3.Connection, suffix: str, since_s: float, until_s: float) -> list[bytes]:
+    """The bodies of the events of `suffix` (`event/alert`, `event/tamper`) in [since_s, until_s], oldest first."""
+    rows = db.execute(
+        "SELECT body FROM event WHERE suffix = ? AND time_s BETWEEN ? AND ? ORDER BY time_s", (suffix, since_s, until_s)
+    )
+    return [bytes(row[0]) for row in rows]
+
+
+def read_history(db: sqlite3.Connection, since_s: float, until_s: float, meters: Sequence[str]) -> StoredHistory:
+    """The rows of [since_s, until_s], oldest first, in the order of `meters`; NaN for a meter not in a row.
+
+    Rows go straight into one block each for energies and errors: months of them as objects would be three times that.
+    A row that is damaged is left out.
+    """
+    columns = {
+        key: msgspec.json.decode(text, type=list[str])
+        for key, text in db.execute("SELECT id, meters FROM history_meters")
+    }
+    wanted = list(meters)
+    times_s, booked, errors = array("d"), bytearray(), bytearray()
+    for time_s, key, wh, sd_wh in db.execute(
+        "SELECT time_s, meters, wh, sd_wh FROM history WHERE time_s BETWEEN ? AND ? ORDER BY time_s", (since_s, until_s)
+    ):
+        there = columns.get(key)
+        if there is None or len(wh) != 8 * len(there) or len(sd_wh) != 4 * len(there):
+            log.warning("history: the row of %.0f is damaged and left out", time_s)
+            continue
+        if there != wanted:
+            place = {meter: i for i, meter in enumerate(there)}
+            take = [place.get(meter, -1) for meter in wanted]  # the last: not there
+            wh = np.append(np.frombuffer(wh, "<f8"), np.nan)[take].tobytes()
+            sd_wh = np.append(np.frombuffer(sd_wh, "<f4"), np.float32(np.nan))[take].tobytes()
+        times_s.append(time_s)
+        booked += wh
+        errors += sd_wh
+    shape = (len(times_s), len(wanted))
+    return StoredHistory(
+        np.array(times_s),
+        np.frombuffer(booked, "<f8").astype(np.float64, copy=False).reshape(shape),
+        np.frombuffer(errors, "<f4").astype(np.float32, copy=False).reshape(shape),
+    )

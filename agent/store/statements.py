@@ -1,0 +1,77 @@
+"""Writing the store's tables, inside a transaction that is somebody else's (reading them: agent.store.history)."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+import msgspec
+
+from agent.store.database import checksum
+from agent.store.messages import Message, Priority
+from core.registers.booked import HistoryRow
+
+PRUNE_ROWS = 500  # per commit: bounds the time a commit takes, and what a clock that jumped ahead can wipe at once
+
+
+def queue(db: sqlite3.Connection, m: Message) -> bool:
+    """Queue a message, once: an event that was ever queued under its key is not queued again."""
+    if m.priority <= Priority.TAMPER:
+        row = (m.key, m.time_s, m.suffix, m.schema, m.body)
+        if not db.execute("INSERT OR IGNORE INTO event VALUES (?, ?, ?, ?, ?)", row).rowcount:
+            return False
+    return queue_again(db, m)
+
+
+def queue_again(db: sqlite3.Connection, m: Message) -> bool:
+    """Queue a message unless it waits already."""
+    seal = checksum(m.suffix, m.schema, m.key, m.body)
+    return bool(
+        db.execute(
+            "INSERT OR IGNORE INTO outbox (priority, time_s, expires_s, suffix, schema, key, body, crc)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (m.priority, m.time_s, m.expires_s, m.suffix, m.schema, m.key, m.body, seal),
+        ).rowcount
+    )
+
+
+def evict(db: sqlite3.Connection, excess_bytes: float) -> tuple[int, int]:
+    """Give up the oldest of the lowest priority, and only then of the next, but never alerts: how many, and octets."""
+    count = size = 0
+    for priority in sorted(set(Priority) - {Priority.ALERT}, reverse=True):
+        if size >= excess_bytes:
+            break
+        victims = []
+        for row, octets in db.execute(
+            "SELECT id, length(body) FROM outbox WHERE priority = ? ORDER BY time_s, id", (priority,)
+        ):
+            if size >= excess_bytes:
+                break
+            victims.append((row,))
+            size += octets
+        db.executemany("DELETE FROM outbox WHERE id = ?", victims)
+        count += len(victims)
+    return count, size
+
+
+def add_history(db: sqlite3.Connection, meters: Sequence[str], rows: Sequence[HistoryRow], keep_s: float) -> None:
+    """Add rows whose columns are `meters`, and drop as many that are past their time, counted from the newest."""
+    columns = msgspec.json.encode(list(meters)).decode()
+    db.execute("INSERT OR IGNORE INTO history_meters (meters) VALUES (?)", (columns,))
+    (key,) = db.execute("SELECT id FROM history_meters WHERE meters = ?", (columns,)).fetchone()
+    db.executemany(
+        "REPLACE INTO history VALUES (?, ?, ?, ?)",
+        [(row.time_s, key, row.wh.astype("<f8").tobytes(), row.sd_wh.astype("<f4").tobytes()) for row in rows],
+    )
+    oldest_s = max(row.time_s for row in rows) - keep_s
+    for table, name in (("history", "time_s"), ("event", "key")):
+        old = f"SELECT {name} FROM {table} WHERE time_s < ? ORDER BY time_s LIMIT ?"
+        db.execute(f"DELETE FROM {table} WHERE {name} IN ({old})", (oldest_s, PRUNE_ROWS))
+
+
+def give_up_older_half(db: sqlite3.Connection) -> None:
+    """Free pages inside the file: the older half of the history."""
+    db.execute(
+        "DELETE FROM history WHERE time_s <= (SELECT time_s FROM history ORDER BY time_s"
+        " LIMIT 1 OFFSET (SELECT count(*) / 2 FROM history))"
+    )

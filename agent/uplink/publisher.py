@@ -1,0 +1,304 @@
+"""The link to the broker: one thread that alone touches paho-mqtt, between the outbox and the socket.
+
+It owns connecting, the last will, what is said on every connect, reading and writing the socket, and reconnecting. What
+to send next is `agent.uplink.send_window`'s, what waits `agent.store.store`'s, what a message means nobody's here.
+
+paho runs without a thread of its own: this thread waits for the socket and a wake-up pipe, and lets paho read and
+write. So its callbacks run in this thread too; they only record, and nothing is published from within one. Every
+connection gets a new client object: paho keeps its own queue of unacknowledged messages in memory, and the outbox is
+the better one. Topic aliases are never used (a broker's restart makes paho reconnect for ever).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from agent.process.clock import SystemClock
+from agent.site.errors import ConfigError
+from agent.site.tables import Mqtt
+from agent.store.commit import no_probe
+from agent.store.store import Store
+from agent.uplink.connection import CONNECT_S, Connection, Refused, advice, drain
+from agent.uplink.send_window import Outflow, Pace
+from agent.wire.codec import SCHEMA_OF, decode, encode
+from agent.wire.downlink import MAX_ACK_BYTES, Ack
+from agent.wire.state import Health, Status
+from agent.wire.topics import Address
+from agent.wire.values import WireError
+from firmware_io.clock import Clock
+
+log = logging.getLogger(__name__)
+
+DOWN = ("cmd/req", "config/desired", "model/desired", "ack")
+HEALTH_EXPIRY_S = 180
+STEADY_S = 60.0  # a connection that lasted so long, or carried a message, resets the back-off
+FLUSH_ROWS, FLUSH_S = 100, 0.05  # arrived rows are taken out of the store in batches of so many, or so often
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """A message from the backend. `done` must be called, from any thread, when it need not come again."""
+
+    suffix: str
+    payload: bytes
+    done: Callable[[], None]
+
+
+class Publisher:
+    """Outbox -> broker, and what comes down -> `inbox`.
+
+    Args:
+        mqtt: the site file's section.
+        address: whose topics.
+        store: the outbox; the publisher listens to its commits.
+        now: UTC seconds as messages are stamped with, for what has expired.
+        inbox: takes what comes down; it must only record, and may say False when it has no room.
+        versions: for the last will.
+        clock: of the network; the system's own, however fast a simulated building runs.
+        probe: see `agent.store.no_probe`.
+        beat: called at every turn, also while the broker is away: the thread lives.
+    """
+
+    def __init__(
+        self,
+        mqtt: Mqtt,
+        address: Address,
+        store: Store,
+        now: Callable[[], float],
+        inbox: Callable[[Down], bool],
+        versions: dict[str, str],
+        *,
+        clock: Clock | None = None,
+        pace: Pace | None = None,
+        probe: Callable[[str], None] = no_probe,
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._mqtt = mqtt
+        self._beat = beat
+        self._address = address
+        self._now = now
+        self._inbox = inbox
+        self._clock = clock or SystemClock()
+        self._probe = probe
+        self._will = encode(Status(state="offline", reason="connection lost", versions=versions))
+        self._bye = Status(state="offline", reason="stopped", versions=versions)
+        self._pace = pace or Pace(inflight=mqtt.inflight)
+        self._outflow = Outflow(store, self._pace, end_to_end=mqtt.delivery == "end_to_end")
+        self._lock = threading.Lock()
+        self._waking = threading.Lock()  # around the pipe's end alone: wake is called under other locks
+        self._states: dict[str, tuple[bytes, str]] = {}  # retained: suffix -> body and schema, told on every connect
+        self._untold: set[str] = set()
+        self._health: bytes | None = None
+        self._done: deque[tuple[int, int]] = deque()  # packet ids of what came down and is done, by connection
+        self._stopping = False
+        self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._link: Connection | None = None
+        self._links = 0
+        self._failures = 0
+        self.connected_since_s: float | None = None  # monotonic, of the network's clock
+        store.on_commit(lambda _priority: self._commit_seen())
+
+    # -- from any thread ----------------------------------------------------------------------------------------------
+
+    def tell(self, suffix: str, state: msgspec.Struct) -> None:
+        """Say this, retained, now and on every connect: status, info, active, config/reported, model/reported."""
+        body, schema = encode(state), SCHEMA_OF[type(state)]
+        with self._lock:
+            self._states[suffix] = (body, schema)
+            self._untold.add(suffix)
+        self.wake()
+
+    def health(self, health: Health) -> None:
+        """Say this once, if there is a connection; it is not queued."""
+        with self._lock:
+            self._health = encode(health)
+        self.wake()
+
+    def wake(self) -> None:
+        """Make the publisher look around now."""
+        with self._waking, contextlib.suppress(BlockingIOError):
+            os.write(self._wake, b"x")
+
+    def stop(self) -> None:
+        """Say goodbye and end `run`."""
+        self._stopping = True
+        self.wake()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker has accepted the connection that stands."""
+        return self.connected_since_s is not None
+
+    @property
+    def delivered(self) -> int:
+        """Messages that have arrived since the start."""
+        return self._outflow.flow.delivered
+
+    @property
+    def refused(self) -> int:
+        """Messages that the broker did not take since the start; each is tried again."""
+        return self._outflow.flow.refused
+
+    def _commit_seen(self) -> None:
+        self._outflow.woken()
+        self.wake()
+
+    # -- the thread ---------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Connect, publish and reconnect until `stop`."""
+        try:
+            while not self._stopping:
+                began_s = self._clock.monotonic()
+                delivered = self.delivered
+                try:
+                    self._connection()
+                except (OSError, ValueError, Refused, ConfigError) as error:  # ssl.SSLError is an OSError
+                    log.warning("broker %s: %s", self._mqtt.url, advice(error))
+                except Exception:  # a broker that talks nonsense makes paho raise anything; we try again
+                    log.exception("broker %s: the connection failed in an unexpected way", self._mqtt.url)
+                finally:
+                    self._part()
+                if self.delivered > delivered or self._clock.monotonic() - began_s > STEADY_S:
+                    self._failures = 0
+                self._failures += 1
+                if not self._stopping:
+                    limit_s = min(self._pace.backoff_limit_s, self._pace.backoff_s * 2.0 ** min(self._failures - 1, 10))
+                    self._pause(random.uniform(0.0, limit_s))
+        finally:
+            os.close(self._woken)
+            with self._waking:  # whoever wakes us now must not write to a number that is somebody else's file
+                wake, self._wake = self._wake, os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+                os.close(wake)
+
+    def _connection(self) -> None:
+        """One connection from beginning to end."""
+        self._links += 1
+        link = self._link = Connection(self._mqtt, self._address, self._will, self._links)
+        deadline_s = self._clock.monotonic() + CONNECT_S
+        while not link.accepted:
+            if self._stopping or self._clock.monotonic() > deadline_s:
+                raise Refused("no CONNACK came in time")
+            link.serve(self._woken, 0.2)
+        self._greet(link)
+        flushed_s = self._clock.monotonic()
+        while not self._stopping:
+            now_s = self._clock.monotonic()
+            self._take_in(link, now_s)
+            self._send(link, now_s)
+            if self._outflow.arrived >= FLUSH_ROWS or (self._outflow.arrived and now_s - flushed_s > FLUSH_S):
+                self._outflow.flush(now_s)
+                flushed_s = now_s
+            if self._outflow.dead(now_s):
+                raise Refused(f"no acknowledgement of {self._outflow.in_flight} messages in flight: the link is dead")
+            wait_s = FLUSH_S if self._outflow.arrived else self._outflow.due_s(now_s)
+            link.serve(self._woken, wait_s)
+            self._beat()
+        self._goodbye(link)
+
+    def _greet(self, link: Connection) -> None:
+        """Subscribe, and say anew what is retained."""
+        log.info("connected to %s as %s", self._mqtt.url, link.client_id)
+        now_s = self._clock.monotonic()
+        self._outflow.connected(now_s, link.receive_maximum, link.maximum_bytes)
+        self.connected_since_s = now_s
+        link.subscribe([self._address.topic(suffix) for suffix in DOWN])
+        with self._lock:
+            self._untold = set(self._states)
+
+    def _take_in(self, link: Connection, now_s: float) -> None:
+        """Work off what the callbacks have recorded, and what was done with what came down."""
+        while link.pubacks:
+            mid, reason = link.pubacks.popleft()
+            if mid not in link.telling:
+                self._probe("publisher.puback")
+                self._outflow.acknowledged(mid, reason, now_s)
+                if reason:
+                    log.info("broker %s did not take a message: reason 0x%02x", self._mqtt.url, reason)
+            elif link.telling.pop(mid) and reason >= 0x80:
+                log.warning(
+                    "broker %s refuses our retained state: reason 0x%02x; check its ACL", self._mqtt.url, reason
+                )
+        while link.messages:
+            topic, payload, mid = link.messages[0]
+            suffix = topic.removeprefix(self._address.topic(""))
+            done = self._finisher(link.number, mid)
+            if suffix == "ack":
+                try:
+                    self._outflow.confirmed(decode(Ack, payload, MAX_ACK_BYTES).ids)
+                except WireError as error:
+                    log.warning("an acknowledgement that cannot be read: %s", error)
+                done()
+            elif not self._inbox(Down(suffix, payload, done)):
+                break  # no room: it stays with us, unacknowledged, until there is
+            link.messages.popleft()
+        while self._done:
+            number, mid = self._done.popleft()
+            if number == link.number:
+                link.client.ack(mid, 1)
+
+    def _finisher(self, number: int, mid: int) -> Callable[[], None]:
+        def done() -> None:
+            self._done.append((number, mid))
+            self.wake()
+
+        return done
+
+    def _send(self, link: Connection, now_s: float) -> None:
+        """Fill the window."""
+        with self._lock:
+            states = [(suffix, *self._states[suffix]) for suffix in sorted(self._untold)]
+            self._untold.clear()
+            health, self._health = self._health, None
+        for suffix, body, schema in states:
+            link.telling[link.publish(self._address.topic(suffix), body, schema, retain=True)] = True
+        if health is not None:
+            link.publish(self._address.topic("health"), health, SCHEMA_OF[Health], qos=0, expiry_s=HEALTH_EXPIRY_S)
+        wall_s = self._now()
+        while not link.choked and (out := self._outflow.next(now_s, wall_s)) is not None:
+            self._probe("publisher.before-send")
+            m = out.message
+            expiry_s = None if m.expires_s is None else max(1, int(m.expires_s - wall_s))
+            mid = link.publish(self._address.topic(m.suffix), m.body, m.schema, expiry_s=expiry_s)
+            self._outflow.sent(mid, out, now_s)
+            self._probe("publisher.sent")
+
+    def _goodbye(self, link: Connection) -> None:
+        """Let what is in flight arrive for a moment, say offline, and leave without the will."""
+        self.tell("status", self._bye)
+        deadline_s = self._clock.monotonic() + 2.0
+        with self._lock:
+            body, schema = self._states["status"]
+            self._untold.clear()
+        link.telling[link.publish(self._address.topic("status"), body, schema, retain=True)] = True
+        while (link.telling or self._outflow.in_flight) and self._clock.monotonic() < deadline_s:
+            link.serve(self._woken, 0.05)
+            self._take_in(link, self._clock.monotonic())
+        link.leave()
+
+    def _part(self) -> None:
+        """The connection is over, for whatever reason."""
+        if self._link is not None:
+            self._link.drop()
+            self._link = None
+        self.connected_since_s = None
+        self._done.clear()
+        self._outflow.disconnected(self._clock.monotonic())
+
+    def _pause(self, wait_s: float) -> None:
+        """Wait before connecting again; only `stop` cuts it short."""
+        deadline_s = self._clock.monotonic() + wait_s
+        while not self._stopping and (left_s := deadline_s - self._clock.monotonic()) > 0:
+            self._beat()
+            select.select([self._woken], [], [], min(left_s, 10.0))
+            drain(self._woken)

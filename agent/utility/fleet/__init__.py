@@ -1,0 +1,1 @@
+"""The questions that a utility asks of its fleet."""

@@ -1,0 +1,92 @@
+"""What inspections found, and the training table that is made of it. It knows SQL rows and wire structs, no files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from agent import wire
+from agent.utility.sql.schema import OUTCOME
+from agent.utility.sql.server import StoreMisfit
+from agent.utility.sql.store import Store, timestamp
+from core.scoring.features import FEATURES
+
+IDENTIFIERS = ("building", "meter", "day")
+TARGET = "is_theft"
+
+
+class Found(NamedTuple):
+    """What was found at one alert's place. `meter`: the thief's, None where there is none or it is not known."""
+
+    outcome: str
+    meter: str | None
+    inspected_s: int
+    note: str | None
+
+
+def record(store: Store, alert_id: str, gateway: str | None, found: Found, now_s: float) -> str:
+    """Write down an outcome; a later one of the same alert replaces it. Returns the gateway's name."""
+    query = (
+        "SELECT a.alert_key, g.tenant, g.site, g.gateway FROM alert a "
+        "JOIN gateway g ON g.gateway_key = a.gateway_key WHERE a.alert_id = ?"
+    )
+    rows = [(row[0], "/".join(map(str, row[1:]))) for row in store.rows(query, (alert_id,))]
+    if gateway is not None:
+        rows = [row for row in rows if row[1] == gateway]
+    if len(rows) != 1:
+        names = ", ".join(sorted(name for _, name in rows))
+        raise StoreMisfit(
+            f"{len(rows)} gateways have an alert {alert_id} ({names}): say which with --gateway"
+            if rows
+            else f"no alert {alert_id}{f' of {gateway}' if gateway else ''}: see checkmeter utility cases"
+        )
+    key, name = rows[0]
+    store.write(OUTCOME, [(key, found.outcome, found.meter, found.inspected_s, found.note, int(now_s * 1000))])
+    return name
+
+
+class Exported(NamedTuple):
+    """What an export gave and left out."""
+
+    rows: list[tuple[object, ...]]
+    cases: int
+    unlabelled: int  # theft of which nobody said by whom
+    incomplete: int  # meters without all of the features
+
+
+def training_rows(store: Store) -> Exported:
+    """One row for each meter of each inspected case: identifiers, is_theft, and the features of core.scoring.features.
+
+    The features are those of the last transition that carried any. Where theft was found, its meter is 1 and the
+    others are 0; after `fault` or `nothing`, and after a tap ahead of all meters, all are 0.
+    """
+    rows: list[tuple[object, ...]] = []
+    cases = unlabelled = incomplete = 0
+    for outcome, guilty, building, event in _inspected(store):
+        cases += 1
+        if outcome == "theft" and guilty is None and event.data.kind != "upstream_tap":
+            unlabelled += 1
+            continue
+        day = timestamp(event.time.timestamp())[:10]
+        for meter, values in sorted((event.data.features or {}).items()):
+            numbers = [values.get(name) for name in FEATURES]
+            if any(number is None or not math.isfinite(number) for number in numbers):
+                incomplete += 1
+                continue
+            rows.append((building, meter, day, int(outcome == "theft" and meter == guilty), *numbers))
+    return Exported(rows, cases, unlabelled, incomplete)
+
+
+def _inspected(store: Store) -> Iterator[tuple[str, str | None, str, wire.AlertEvent]]:
+    query = (
+        "SELECT o.alert_key, o.outcome, o.meter, g.tenant, g.site, g.gateway, COALESCE(z.zone, '') FROM outcome o "
+        "JOIN alert a ON a.alert_key = o.alert_key JOIN gateway g ON g.gateway_key = a.gateway_key "
+        "LEFT JOIN zone z ON z.zone_key = a.zone_key ORDER BY g.tenant, g.site, g.gateway, a.alert_id"
+    )
+    for key, outcome, meter, *names in store.rows(query):
+        for (body,) in store.rows("SELECT body FROM alert_event WHERE alert_key = ? ORDER BY revision DESC", (key,)):
+            event = wire.decode(wire.AlertEvent, str(body).encode())
+            if event.data.features:
+                yield str(outcome), None if meter is None else str(meter), "/".join(map(str, names)), event
+                break

@@ -1,0 +1,380 @@
+"""From one MQTT message to the rows that it becomes, or to a dead letter that says why it is none.
+
+It checks form (the wire structs), sender (the topic against the body and the list of tenants), time and range. It
+knows nothing of MQTT sessions, batches or SQL. A message of which one thing is wrong is put aside whole: half a
+message in the store is a lie, and the whole one in the dead letters can be mended and sent again.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections import Counter
+from collections.abc import Callable, Collection
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from agent import wire
+from agent.utility.mqtt.packets import MqttError, Publish, user_property
+from agent.utility.sql.batch import Letter
+from agent.utility.sql.keys import letter_id, name_key
+from agent.utility.sql.schema import (
+    ALERT,
+    ALERT_EVENT,
+    BALANCE,
+    DAY_S,
+    DEAD_LETTER,
+    EVIDENCE,
+    GATEWAY,
+    GATEWAY_INFO,
+    GATEWAY_STATUS,
+    JOULES_PER_KWH,
+    MODEL_REPORTED,
+    SUSPECT,
+    TAMPER,
+    ZONE,
+    Table,
+)
+from agent.utility.sql.statements import Row
+from agent.utility.sql.store import KEEP_DAYS, timestamp
+
+# What may be true of a building. A gateway's clock may be ahead by the day that a wrong time zone makes.
+FIRST_POSSIBLE_S = 1_577_836_800  # 2020-01-01: before any gateway of ours
+AHEAD_S = DAY_S
+LONGEST_INTERVAL_S = DAY_S
+LARGEST_KWH = 1_000_000.0  # in one interval: a thousand times the largest building
+LARGEST_W = 1e9
+ALERTS_KEEP_S = 20 * 366 * DAY_S  # an onset may lie far back, but not before meters were read over a bus
+
+MAX_ROUTES = 200_000  # topics remembered; bounds what a sender of made-up topics can make us keep
+MAX_LETTER_OCTETS = 64 * 1024  # of a dead letter's payload that are kept; its full length stands beside it
+MAX_HOURLY_OCTETS = 1 << 30  # of all payloads kept in an hour; bounds what one gateway gone mad can make us store
+_SCHEMA = b"\x26\x00\x06schema"  # a user property's name; its value follows with its length
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+
+Rows = tuple[tuple[Table, Row], ...]
+
+
+class Unreadable(Exception):
+    """The message goes to the dead letters; the text is the reason that stands beside it."""
+
+
+class _Route(NamedTuple):
+    """What a topic says, worked out once."""
+
+    address: wire.Address
+    gateway_key: int
+    suffix: str
+    struct: type[msgspec.Struct]
+    read: Callable[[_Route, Any], Rows]
+    schema: str
+    schema_property: bytes  # as a sender's MQTT properties hold it, so that the usual case is one search
+    zone: str = ""
+    zone_key: int = 0
+
+
+class Reader:
+    """Turns messages into letters. One thread; `now` gives UTC seconds."""
+
+    def __init__(self, now: Callable[[], float], tenants: Collection[str] = (), keep_days: int = KEEP_DAYS) -> None:
+        self._now = now
+        self._tenants = frozenset(tenants)
+        self._keep_days = keep_days
+        self._routes: dict[bytes, _Route] = {}
+        self._kinds: dict[str, tuple[type[msgspec.Struct], Callable[[_Route, Any], Rows]]] = {
+            "balance": (wire.Balance, self._balance),
+            "event/alert": (wire.AlertEvent, self._alert_event),
+            "event/tamper": (wire.TamperEvent, self._tamper),
+            "evidence": (wire.EvidenceChunk, self._evidence),
+            "active": (wire.ActiveSnapshot, self._active),
+            "status": (wire.Status, self._status),
+            "info": (wire.Info, self._info),
+            "model/reported": (wire.Reported, self._model_reported),
+        }
+        self._hour, self._hour_octets = 0, 0  # of dead letters' payloads
+        self._received_us = 0  # of the last status: no two are the same
+        self._named: set[int] = set()  # keys whose names are in the store, or in a letter before this one
+        self.refused: Counter[str] = Counter()  # dead letters by kind of reason, for the metrics
+
+    def read(self, message: Publish) -> Letter:
+        """The rows of a message; a dead letter if it cannot be read. Never raises."""
+        try:
+            route = self._routes.get(message.topic) or self._route(message.topic)
+            if route.schema_property not in message.properties:
+                self._check_schema(route, message.properties)
+            rows = route.read(route, wire.decode(route.struct, message.payload))
+        except (Unreadable, wire.WireError, MqttError) as error:
+            return self.dead(message.packet_id, message.topic, message.payload, str(error))
+        return Letter(message.packet_id, message.topic, message.payload, rows)
+
+    def dead(self, packet_id: int, topic: bytes, payload: bytes, reason: str) -> Letter:
+        """The dead letter of a message that cannot be read, or that the store refuses."""
+        self.refused[reason.split(":")[0] if ":" in reason[:24] else "form"] += 1
+        kept = payload[:MAX_LETTER_OCTETS]
+        if (hour := int(self._now() // 3600)) != self._hour:
+            self._hour, self._hour_octets = hour, 0
+        self._hour_octets += len(kept)
+        if self._hour_octets > MAX_HOURLY_OCTETS:
+            kept = b""
+        row = (
+            letter_id(topic, payload),
+            topic[:512],
+            reason.encode()[:255].decode(errors="ignore"),
+            len(payload),
+            kept,
+            timestamp(self._now()),
+        )
+        return Letter(packet_id, topic, payload, ((DEAD_LETTER, row),))
+
+    def forget_names(self) -> None:
+        """Send every name again: the letter that held some of them was not written."""
+        self._named.clear()
+
+    # -- topics ------------------------------------------------------------------------------------------------
+
+    def _route(self, topic: bytes) -> _Route:
+        try:
+            address, suffix = wire.split_topic(topic.decode())
+        except UnicodeDecodeError:
+            raise Unreadable("topic: not UTF-8") from None
+        for name in address:
+            if not _NAME.match(name):
+                raise Unreadable(f"topic: {name!r} is no name of 1 to 64 letters, digits, dot, dash, underscore")
+        if self._tenants and address.tenant not in self._tenants:
+            raise Unreadable(f"tenant: {address.tenant} is none of ours ({', '.join(sorted(self._tenants))})")
+        gateway_key = name_key(*address)
+        kind, _, rest = suffix.partition("/")
+        zone, zone_key = "", 0
+        if kind == "balance" and _NAME.match(rest):
+            zone, zone_key = rest, name_key(*address, rest)
+        known = self._kinds.get(suffix if kind in {"event", "model"} else kind)
+        if known is None or (rest and kind in {"status", "info", "active"}) or (kind == "balance" and not zone):
+            raise Unreadable(f"topic: nothing is known of .../{suffix[:80]}")
+        struct, read = known
+        schema = wire.SCHEMA_OF[struct]
+        route = _Route(
+            address,
+            gateway_key,
+            suffix,
+            struct,
+            read,
+            schema,
+            _SCHEMA + len(schema).to_bytes(2, "big") + schema.encode(),
+            zone,
+            zone_key,
+        )
+        if len(self._routes) >= MAX_ROUTES:
+            self._routes.clear()
+        self._routes[topic] = route
+        return route
+
+    def _names(self, route: _Route, zone: str | None) -> Rows:
+        """The rows that name the gateway and the zone, the first time that we meet them."""
+        rows: Rows = ()
+        if route.gateway_key not in self._named:
+            rows += ((GATEWAY, (route.gateway_key, *route.address)),)
+        if zone is not None:
+            key = name_key(*route.address, zone)
+            if key not in self._named:
+                rows += ((ZONE, (key, route.gateway_key, _name("zone", zone))),)
+        if rows:
+            if len(self._named) >= MAX_ROUTES:
+                self._named.clear()
+            self._named.update(row[0] for _, row in rows)  # type: ignore[misc]  # the first column is the key
+        return rows
+
+    # -- messages ----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _check_schema(route: _Route, properties: bytes) -> None:
+        """A sender that names no schema (MQTT 3.1.1 has no properties) means the topic's."""
+        schema = user_property(properties, "schema")
+        if schema is not None and schema != route.schema:
+            raise Unreadable(f"schema: {schema[:80]} is not {route.schema}, the one known for this topic")
+
+    def _balance(self, route: _Route, balance: wire.Balance) -> Rows:
+        if balance.zone != route.zone:
+            raise Unreadable(f"zone: the topic says {route.zone}, the body {balance.zone[:64]!r}")
+        start_s = round(balance.start.timestamp())
+        seconds = round(balance.end.timestamp()) - start_s
+        now_s = self._now()
+        # One day less than is kept: what maintenance drops at this moment must not come in again and count twice.
+        if not (now_s // DAY_S - self._keep_days + 1) * DAY_S <= start_s <= now_s + AHEAD_S:
+            raise Unreadable(
+                f"time: start = {balance.start.isoformat()} is not within the last {self._keep_days - 1} days"
+            )
+        if not 0 < seconds <= LONGEST_INTERVAL_S:
+            raise Unreadable(f"time: an interval of {seconds} s; it must end after it starts, within a day")
+        row = (
+            route.zone_key,
+            start_s,
+            seconds,
+            _joules(balance.main_kwh, "main_kwh"),
+            _joules(balance.sum_kwh, "sum_kwh"),
+            _joules(balance.technical_loss_kwh, "technical_loss_kwh"),
+            _joules(balance.residual_kwh, "residual_kwh"),
+            _joules(balance.uncertainty_kwh, "uncertainty_kwh"),
+            round(balance.coverage * 1_000_000),
+        )
+        if route.zone_key in self._named:
+            return ((BALANCE, row),)
+        return (*self._names(route, route.zone), (BALANCE, row))
+
+    def _alert_event(self, route: _Route, event: wire.AlertEvent) -> Rows:
+        event_id, time_s = self._envelope(route, event)
+        alert_key, rows = self._alert(route, event.data, time_s)
+        body = wire.encode(event).decode()
+        received = timestamp(self._now())
+        kept = (event_id, alert_key, event.data.revision, event.data.state, time_s, received, body)
+        return (*rows, (ALERT_EVENT, kept))
+
+    def _active(self, route: _Route, active: wire.ActiveSnapshot) -> Rows:
+        """Heals what was lost on the way: each alert in its last revision."""
+        time_s = self._time(active.time, "time")
+        rows: Rows = ()
+        for alert in active.alerts:
+            rows += self._alert(route, alert, time_s)[1]
+        return rows
+
+    def _alert(self, route: _Route, alert: wire.AlertData, time_s: int) -> tuple[int, Rows]:
+        onset_s = self._time(alert.onset, "onset", since_s=int(self._now()) - ALERTS_KEEP_S)
+        alert_key = name_key(*route.address, alert.alert_id)
+        suspects = sorted(alert.suspects or (), key=lambda suspect: (-suspect.probability, suspect.meter))
+        first = suspects[0] if suspects else None
+        model = alert.model
+        row = (
+            alert_key,
+            alert.alert_id,
+            route.gateway_key,
+            None if alert.zone is None else name_key(*route.address, alert.zone),
+            None if alert.meter is None else _name("meter", alert.meter),
+            alert.state,
+            alert.kind,
+            alert.severity,
+            onset_s,
+            time_s,
+            _within(alert.loss_w, LARGEST_W, "loss_w"),
+            _within(alert.loss_kwh, 1000 * LARGEST_KWH, "loss_kwh"),
+            None if first is None else _name("suspect", first.meter),
+            None if first is None else first.probability,
+            alert.upstream_probability,
+            None if model is None else _sha256(model.sha256),
+            None if model is None else _within(model.score, 1.0, "model.score"),
+            None if model is None else _within(model.threshold, 1.0, "model.threshold"),
+            _revision(alert.revision),
+        )
+        rows: Rows = (*self._names(route, alert.zone), (ALERT, row))
+        for suspect in suspects:
+            mechanism = suspect.mechanism[:64] if suspect.mechanism else None
+            rows += (
+                (SUSPECT, (alert_key, _name("suspect", suspect.meter), suspect.probability, mechanism, alert.revision)),
+            )
+        return alert_key, rows
+
+    def _tamper(self, route: _Route, event: wire.TamperEvent) -> Rows:
+        event_id, time_s = self._envelope(route, event)
+        entry = event.data
+        code = None if entry.code is None else int(_within(entry.code, 1 << 31, "code") or 0)
+        meter = _name("meter", entry.meter)
+        row = (event_id, route.gateway_key, meter, entry.kind, entry.state, code, time_s, timestamp(self._now()))
+        return (*self._names(route, entry.zone), (TAMPER, row))
+
+    def _evidence(self, route: _Route, chunk: wire.EvidenceChunk) -> Rows:
+        if route.suffix != wire.evidence_suffix(chunk.alert_id, chunk.n, chunk.of) or chunk.n > chunk.of:
+            raise Unreadable(f"evidence: the topic says {route.suffix}, the body {chunk.alert_id}/{chunk.n}-{chunk.of}")
+        row = (
+            name_key(*route.address, chunk.alert_id),
+            _revision(chunk.n),
+            _revision(chunk.of),
+            wire.encode(chunk).decode(),
+        )
+        return (*self._names(route, chunk.zone), (EVIDENCE, row))
+
+    def _status(self, route: _Route, status: wire.Status) -> Rows:
+        since_s = None if status.since is None else self._time(status.since, "since")
+        self._received_us = max(self._received_us + 1, int(self._now() * 1_000_000))
+        reason = None if status.reason is None else status.reason[:255]
+        software = (status.versions.get("checkmeter") or "")[:64] or None
+        row = (route.gateway_key, status.state, since_s, reason, len(status.meters), software, self._received_us)
+        return (*self._names(route, None), (GATEWAY_STATUS, row))
+
+    def _info(self, route: _Route, info: wire.Info) -> Rows:
+        row = (
+            route.gateway_key,
+            None if info.model_sha256 is None else _sha256(info.model_sha256),
+            info.model_version,
+            None if info.config_sha256 is None else _sha256(info.config_sha256),
+            wire.encode(info).decode(),
+            self._time(info.time, "time"),
+        )
+        rows = self._names(route, None)
+        for zone in info.zones:
+            rows += self._names(route, zone.id)
+        return (*rows, (GATEWAY_INFO, row))
+
+    def _model_reported(self, route: _Route, reported: wire.Reported) -> Rows:
+        row = (
+            route.gateway_key,
+            reported.state,
+            reported.version,
+            None if reported.sha256 is None else _sha256(reported.sha256),
+            reported.desired,
+            None if reported.reason is None else reported.reason[:255],
+            self._time(reported.time, "time"),
+        )
+        return (*self._names(route, None), (MODEL_REPORTED, row))
+
+    # -- checks ------------------------------------------------------------------------------------------------
+
+    def _envelope(self, route: _Route, event: wire.CloudEvent) -> tuple[bytes, int]:
+        """The event's id as 16 octets, and its time."""
+        if event.source != route.address.source:
+            raise Unreadable(f"source: the topic says {route.address.source}, the event {event.source[:200]!r}")
+        try:
+            event_id = uuid.UUID(event.id).bytes
+        except ValueError:
+            raise Unreadable(f"id: {event.id[:64]!r} is no UUID") from None
+        return event_id, self._time(event.time, "time", since_s=int(self._now()) - ALERTS_KEEP_S)
+
+    def _time(self, moment: datetime, field: str, since_s: int = FIRST_POSSIBLE_S) -> int:
+        """UTC seconds, if they are possible."""
+        seconds = round(moment.timestamp())
+        if not since_s <= seconds <= self._now() + AHEAD_S:
+            raise Unreadable(
+                f"time: {field} = {moment.isoformat()} is not between {timestamp(since_s)} and a day from now"
+            )
+        return seconds
+
+
+def _joules(kwh: float | None, field: str) -> int | None:
+    if kwh is None:
+        return None
+    if not -LARGEST_KWH <= kwh <= LARGEST_KWH:
+        raise Unreadable(f"range: {field} = {kwh:g} kWh in one interval; at most {LARGEST_KWH:g}")
+    return round(kwh * JOULES_PER_KWH)
+
+
+def _within(value: float | None, limit: float, field: str) -> float | None:
+    if value is not None and not -limit <= value <= limit:
+        raise Unreadable(f"range: {field} = {value:g}; at most {limit:g}")
+    return value
+
+
+def _revision(value: int) -> int:
+    if value >= 1 << 31:
+        raise Unreadable(f"range: {value} is not a number that counts anything")
+    return value
+
+
+def _name(what: str, name: str) -> str:
+    if not _NAME.match(name):
+        raise Unreadable(f"name: the {what} {name[:80]!r} is no name of 1 to 64 letters, digits, dot, dash, underscore")
+    return name
+
+
+def _sha256(text: str) -> str:
+    if not re.fullmatch("[0-9a-f]{64}", text):
+        raise Unreadable(f"form: {text[:80]!r} is no SHA-256")
+    return text

@@ -1,0 +1,1 @@
+"""A made-up fleet to load a backend with."""

@@ -1,0 +1,1 @@
+"""The fleet's store in SQLite, MariaDB, MySQL or TiDB."""

@@ -1,0 +1,362 @@
+"""The tables and views: one description, from which the DDL and the upserts of every server are made.
+
+Kept inside what SQLite, MySQL-compatible servers and TiDB all take (agent.utility.sql.tidb holds the list of what TiDB
+refuses). On a server of the MySQL family no key or index begins with time: on a distributed store
+that is one hot region. Zones, gateways
+and alerts go by a 64-bit hash of their names, events by their random 16 octets.
+
+Energies are whole joules (1 kWh = 3,600,000 J): sums of integers are exact in any order, so that a day's rollup
+equals the sum of its intervals to the last digit, whoever adds them up and however often they are sent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+VERSION = 1
+DAY_S = 86_400
+JOULES_PER_KWH = 3_600_000
+
+# What a second row of the same key does: nothing; replace, if its guard column is higher; add to the first.
+Merge = Literal["first", "newest", "add"]
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """One table: `columns` are (name, type); the first `keys` of them are the clustered primary key.
+
+    `merge` says what a repeated key does; "newest" compares the column `guard`, which must come last. `numbers`
+    holds if every column is an integer: such rows need no quoting. `by_time` names the key's column of time: on one
+    node (SQLite) rows lie by it, so that the fleet's next interval fills a few pages instead of touching one page
+    for each building (8 times fewer octets written); on a distributed store it must not come first. `partitioned`
+    by day of that column, where the server can. Each table is one object, compared by identity.
+    """
+
+    name: str
+    columns: tuple[tuple[str, str], ...]
+    keys: int
+    merge: Merge
+    guard: str = ""
+    numbers: bool = False
+    by_time: str = ""
+    partitioned: bool = False
+    index: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns' names."""
+        return tuple(name for name, _ in self.columns)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The names of the primary key's columns."""
+        return self.names[: self.keys]
+
+
+_NAME = "VARCHAR(64)"
+_REQUIRED_NAME = "VARCHAR(64) NOT NULL"
+_KEY = "BIGINT NOT NULL"
+_INTEGER = "BIGINT NOT NULL"
+_EVENT = "BINARY(16) NOT NULL"
+_SHA256 = "CHAR(64)"
+
+GATEWAY = Table(
+    "gateway",
+    (("gateway_key", _KEY), ("tenant", _REQUIRED_NAME), ("site", _REQUIRED_NAME), ("gateway", _REQUIRED_NAME)),
+    keys=1,
+    merge="first",
+)
+ZONE = Table(
+    "zone",
+    (("zone_key", _KEY), ("gateway_key", _KEY), ("zone", _REQUIRED_NAME)),
+    keys=1,
+    merge="first",
+    index=("gateway_key",),
+)
+GATEWAY_STATUS = Table(
+    "gateway_status",
+    (
+        ("gateway_key", _KEY),
+        ("state", "VARCHAR(16) NOT NULL"),
+        ("since_s", "BIGINT"),
+        ("reason", "VARCHAR(255)"),
+        ("meters", "INT NOT NULL"),
+        ("software", _NAME),
+        # Ordered by arrival, not by `since`: a gateway that comes back says "online since" a time before its will.
+        ("received_us", _INTEGER),
+    ),
+    keys=1,
+    merge="newest",
+    guard="received_us",
+)
+GATEWAY_INFO = Table(
+    "gateway_info",
+    (
+        ("gateway_key", _KEY),
+        ("model_sha256", _SHA256),
+        ("model_version", "BIGINT"),
+        ("config_sha256", _SHA256),
+        ("body", "MEDIUMTEXT NOT NULL"),
+        ("info_s", _INTEGER),
+    ),
+    keys=1,
+    merge="newest",
+    guard="info_s",
+)
+BALANCE = Table(
+    "balance",
+    (
+        ("zone_key", _KEY),
+        ("start_s", _INTEGER),
+        ("seconds", "INT NOT NULL"),
+        ("main_j", "BIGINT"),
+        ("sum_j", "BIGINT"),
+        ("technical_j", "BIGINT"),
+        ("residual_j", "BIGINT"),
+        ("uncertainty_j", "BIGINT"),
+        ("coverage_ppm", "INT NOT NULL"),
+    ),
+    keys=2,
+    merge="first",
+    numbers=True,
+    by_time="start_s",
+    partitioned=True,
+)
+BALANCE_DAY = Table(
+    "balance_day",
+    (
+        ("zone_key", _KEY),
+        ("day", "INT NOT NULL"),
+        ("intervals", "INT NOT NULL"),
+        ("known_s", "INT NOT NULL"),
+        ("main_j", _INTEGER),
+        ("sum_j", _INTEGER),
+        ("technical_j", _INTEGER),
+        ("residual_j", _INTEGER),
+        ("last_end_s", _INTEGER),
+    ),
+    keys=2,
+    merge="add",
+    numbers=True,
+    by_time="day",
+)
+ALERT = Table(
+    "alert",
+    (
+        ("alert_key", _KEY),
+        ("alert_id", _REQUIRED_NAME),
+        ("gateway_key", _KEY),
+        ("zone_key", "BIGINT"),
+        ("meter", _NAME),
+        ("state", "VARCHAR(8) NOT NULL"),
+        ("kind", "VARCHAR(32) NOT NULL"),
+        ("severity", "VARCHAR(8) NOT NULL"),
+        ("onset_s", _INTEGER),
+        ("updated_s", _INTEGER),
+        ("loss_w", "DOUBLE"),
+        ("loss_kwh", "DOUBLE"),
+        ("suspect", _NAME),
+        ("probability", "DOUBLE"),
+        ("upstream_probability", "DOUBLE"),
+        ("model_sha256", _SHA256),
+        ("model_score", "DOUBLE"),
+        ("model_threshold", "DOUBLE"),
+        ("revision", _INTEGER),
+    ),
+    keys=1,
+    merge="newest",
+    guard="revision",
+    index=("alert_id",),
+)
+SUSPECT = Table(
+    "suspect",
+    (
+        ("alert_key", _KEY),
+        ("meter", _REQUIRED_NAME),
+        ("probability", "DOUBLE NOT NULL"),
+        ("mechanism", _NAME),
+        ("revision", _INTEGER),
+    ),
+    keys=2,
+    merge="newest",
+    guard="revision",
+)
+ALERT_EVENT = Table(
+    "alert_event",
+    (
+        ("event_id", _EVENT),
+        ("alert_key", _KEY),
+        ("revision", _INTEGER),
+        ("state", "VARCHAR(8) NOT NULL"),
+        ("time_s", _INTEGER),
+        ("received_at", "DATETIME NOT NULL"),
+        ("body", "MEDIUMTEXT NOT NULL"),
+    ),
+    keys=1,
+    merge="first",
+    index=("alert_key", "revision"),
+)
+TAMPER = Table(
+    "tamper",
+    (
+        ("event_id", _EVENT),
+        ("gateway_key", _KEY),
+        ("meter", _REQUIRED_NAME),
+        ("kind", "VARCHAR(32) NOT NULL"),
+        ("state", "VARCHAR(16) NOT NULL"),
+        ("code", "BIGINT"),
+        ("time_s", _INTEGER),
+        ("received_at", "DATETIME NOT NULL"),
+    ),
+    keys=1,
+    merge="first",
+    index=("gateway_key", "meter"),
+)
+EVIDENCE = Table(
+    "evidence",
+    (("alert_key", _KEY), ("chunk", "INT NOT NULL"), ("chunks", "INT NOT NULL"), ("body", "MEDIUMTEXT NOT NULL")),
+    keys=2,
+    merge="first",
+)
+OUTCOME = Table(
+    "outcome",
+    (
+        ("alert_key", _KEY),
+        ("outcome", "VARCHAR(8) NOT NULL"),
+        ("meter", _NAME),
+        ("inspected_s", _INTEGER),
+        ("note", "VARCHAR(255)"),
+        ("recorded_ms", _INTEGER),
+    ),
+    keys=1,
+    merge="newest",
+    guard="recorded_ms",
+)
+DEAD_LETTER = Table(
+    "dead_letter",
+    (
+        ("letter_id", _EVENT),
+        ("topic", "VARBINARY(512) NOT NULL"),
+        ("reason", "VARCHAR(255) NOT NULL"),
+        ("octets", "INT NOT NULL"),
+        ("payload", "MEDIUMBLOB NOT NULL"),
+        ("received_at", "DATETIME NOT NULL"),
+    ),
+    keys=1,
+    merge="first",
+)
+ROLLOUT = Table(
+    "rollout",
+    (
+        ("version", _KEY),
+        ("model_sha256", "CHAR(64) NOT NULL"),
+        ("share_ppm", "INT NOT NULL"),
+        ("started_s", _INTEGER),
+        ("changed_s", _INTEGER),
+    ),
+    keys=1,
+    merge="newest",
+    guard="changed_s",
+)
+ROLLOUT_SENT = Table(
+    "rollout_sent",
+    (("gateway_key", _KEY), ("version", _KEY), ("sent_s", _INTEGER)),
+    keys=2,
+    merge="first",
+)
+MODEL_REPORTED = Table(
+    "model_reported",
+    (
+        ("gateway_key", _KEY),
+        ("state", "VARCHAR(16) NOT NULL"),
+        ("version", "BIGINT"),
+        ("model_sha256", _SHA256),
+        ("desired", "BIGINT"),
+        ("reason", "VARCHAR(255)"),
+        ("reported_s", _INTEGER),
+    ),
+    keys=1,
+    merge="newest",
+    guard="reported_s",
+)
+MIGRATION = Table(
+    "migration",
+    (("version", "INT NOT NULL"), ("part", "VARCHAR(16) NOT NULL"), ("applied_at", "DATETIME NOT NULL")),
+    keys=2,
+    merge="first",
+)
+
+# In the order in which a transaction writes them: names before what refers to them. (There are no foreign keys: the
+# names of a zone and its first balance are committed together.)
+TABLES = (
+    GATEWAY,
+    ZONE,
+    GATEWAY_STATUS,
+    GATEWAY_INFO,
+    BALANCE,
+    BALANCE_DAY,
+    ALERT,
+    SUSPECT,
+    ALERT_EVENT,
+    TAMPER,
+    EVIDENCE,
+    OUTCOME,
+    DEAD_LETTER,
+    ROLLOUT,
+    ROLLOUT_SENT,
+    MODEL_REPORTED,
+    MIGRATION,
+)
+
+# Views for people and their tools; the verbs ask these or the same tables with a window of time. None of them reads
+# `balance`: a question about 10,000 buildings reads days, not quarters of an hour.
+VIEWS = {
+    "building_day": """
+        SELECT g.tenant, g.site, g.gateway, z.zone, d.day * 86400 AS day_start_s, d.intervals, d.known_s,
+            d.main_j / 3600000.0 AS main_kwh, d.sum_j / 3600000.0 AS sum_kwh,
+            d.technical_j / 3600000.0 AS technical_loss_kwh, d.residual_j / 3600000.0 AS unexplained_kwh
+        FROM balance_day d JOIN zone z ON z.zone_key = d.zone_key JOIN gateway g ON g.gateway_key = z.gateway_key""",
+    "building_loss": """
+        SELECT g.tenant, g.site, g.gateway, z.zone, t.days, t.main_kwh, t.technical_loss_kwh, t.unexplained_kwh,
+            CASE WHEN t.main_kwh > 0 THEN 100.0 * t.unexplained_kwh / t.main_kwh END AS unexplained_percent
+        FROM (SELECT zone_key, COUNT(*) AS days, SUM(main_j) / 3600000.0 AS main_kwh,
+                SUM(technical_j) / 3600000.0 AS technical_loss_kwh, SUM(residual_j) / 3600000.0 AS unexplained_kwh
+            FROM balance_day GROUP BY zone_key) t
+        JOIN zone z ON z.zone_key = t.zone_key JOIN gateway g ON g.gateway_key = z.gateway_key""",
+    "fleet_day": """
+        SELECT day * 86400 AS day_start_s, COUNT(*) AS zones, SUM(main_j) / 3600000.0 AS main_kwh,
+            SUM(technical_j) / 3600000.0 AS technical_loss_kwh, SUM(residual_j) / 3600000.0 AS unexplained_kwh
+        FROM balance_day GROUP BY day""",
+    "open_case": """
+        SELECT a.alert_id, g.tenant, g.site, g.gateway, z.zone, a.kind, a.severity, a.onset_s, a.updated_s, a.loss_w,
+            a.loss_kwh, COALESCE(a.suspect, a.meter) AS suspect, a.probability, a.upstream_probability, a.model_score,
+            a.revision, o.outcome
+        FROM alert a JOIN gateway g ON g.gateway_key = a.gateway_key LEFT JOIN zone z ON z.zone_key = a.zone_key
+        LEFT JOIN outcome o ON o.alert_key = a.alert_key WHERE a.state <> 'cleared'""",
+    # A suspect of a revision that is no longer the alert's last is history, not a suspect.
+    "meter_sign": """
+        SELECT a.gateway_key, s.meter, 'energy balance' AS sign, a.updated_s AS seen_s, s.probability AS weight
+            FROM suspect s JOIN alert a ON a.alert_key = s.alert_key AND a.revision = s.revision
+            WHERE a.state <> 'cleared' AND s.probability >= 0.5
+        UNION ALL SELECT gateway_key, suspect, 'compact model', updated_s, model_score
+            FROM alert WHERE state <> 'cleared' AND suspect IS NOT NULL AND model_score >= model_threshold
+        UNION ALL SELECT gateway_key, meter, kind, updated_s, 1.0
+            FROM alert WHERE state <> 'cleared' AND meter IS NOT NULL AND kind IN ('tamper', 'reverse_energy')
+        UNION ALL SELECT gateway_key, meter, kind, time_s, 1.0 FROM tamper WHERE state = 'detected'""",
+    "gateway_state": """
+        SELECT g.gateway_key, g.tenant, g.site, g.gateway, s.state, s.received_us / 1000000.0 AS status_s, s.reason,
+            s.meters AS unread_meters, s.software, i.model_sha256, i.model_version, b.last_balance_s
+        FROM gateway g LEFT JOIN (SELECT z.gateway_key, MAX(h.last_end_s) AS last_balance_s FROM zone z
+                JOIN (SELECT zone_key, MAX(last_end_s) AS last_end_s FROM balance_day GROUP BY zone_key) h
+                ON h.zone_key = z.zone_key GROUP BY z.gateway_key) b ON b.gateway_key = g.gateway_key
+        LEFT JOIN gateway_status s ON s.gateway_key = g.gateway_key
+        LEFT JOIN gateway_info i ON i.gateway_key = g.gateway_key""",
+    "model_precision": """
+        SELECT COALESCE(a.model_sha256, 'none') AS model_sha256, COUNT(*) AS inspected,
+            SUM(CASE WHEN o.outcome = 'theft' THEN 1 ELSE 0 END) AS theft,
+            SUM(CASE WHEN o.outcome = 'fault' THEN 1 ELSE 0 END) AS fault,
+            SUM(CASE WHEN o.outcome = 'nothing' THEN 1 ELSE 0 END) AS found_nothing,
+            SUM(CASE WHEN o.outcome = 'theft' AND o.meter = a.suspect THEN 1 ELSE 0 END) AS right_meter
+        FROM outcome o JOIN alert a ON a.alert_key = o.alert_key GROUP BY COALESCE(a.model_sha256, 'none')""",
+}  # fmt: skip

@@ -1,0 +1,116 @@
+"""Statements made from the tables: SQLite and the MySQL family differ in five places, and all of them are here.
+
+It knows the two dialects' words, not the servers: it runs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from agent.utility.sql.schema import DAY_S, VIEWS, Table
+
+Dialect = Literal["sqlite", "mysql"]
+Row = tuple[object, ...]
+
+
+def create_table(table: Table, dialect: Dialect, first_day: int = 0, last_day: int = 0) -> str:
+    """CREATE TABLE with a clustered primary key, and with daily partitions where the server has them."""
+    columns = ", ".join(f"{name} {kind}" for name, kind in table.columns)
+    if dialect == "sqlite":
+        # Stable: the column of time first, the others as they are.
+        key = f"PRIMARY KEY ({', '.join(sorted(table.key, key=lambda name: name != table.by_time))})"
+        return f"CREATE TABLE IF NOT EXISTS {table.name} ({columns}, {key}) WITHOUT ROWID"
+    key = f"PRIMARY KEY ({', '.join(table.key)})"
+    index = f", KEY by_{'_'.join(table.index)} ({', '.join(table.index)})" if table.index else ""
+    # TiDB reads the comment; to the others InnoDB is clustered anyway.
+    statement = (
+        f"CREATE TABLE IF NOT EXISTS {table.name} ({columns}, {key} /*T![clustered_index] CLUSTERED */{index}) "
+        "DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+    )
+    if table.partitioned:
+        days = ", ".join(partition(day) for day in range(first_day, last_day + 1))
+        statement += f" PARTITION BY RANGE ({table.by_time}) ({days})"
+    return statement
+
+
+def create_indexes(table: Table, dialect: Dialect) -> list[str]:
+    """The secondary index, where CREATE TABLE could not say it."""
+    if not table.index or dialect == "mysql":
+        return []
+    name = f"{table.name}_by_{'_'.join(table.index)}"
+    return [f"CREATE INDEX IF NOT EXISTS {name} ON {table.name} ({', '.join(table.index)})"]
+
+
+def create_views() -> list[str]:
+    """The fleet's questions as views; the same words for every server."""
+    statements = []
+    for name, select in VIEWS.items():
+        statements += [f"DROP VIEW IF EXISTS {name}", f"CREATE VIEW {name} AS {' '.join(select.split())}"]
+    return statements
+
+
+def partition(day: int) -> str:
+    """The definition of the partition that holds UTC day `day` (since the epoch)."""
+    return f"PARTITION p{day} VALUES LESS THAN ({(day + 1) * DAY_S})"
+
+
+def insert(table: Table, dialect: Dialect) -> tuple[str, str]:
+    """What stands before and after the VALUES rows of an upsert."""
+    head = f"INSERT INTO {table.name} ({', '.join(table.names)}) VALUES "
+    others = table.names[table.keys :]
+    if dialect == "sqlite":
+        tail = f" ON CONFLICT ({', '.join(table.key)}) DO "
+        match table.merge:
+            case "first":
+                return head, tail + "NOTHING"
+            case "newest":
+                sets = ", ".join(f"{name} = excluded.{name}" for name in others)
+                return head, f"{tail}UPDATE SET {sets} WHERE excluded.{table.guard} > {table.name}.{table.guard}"
+            case "add":
+                sets = ", ".join(
+                    f"{name} = MAX({name}, excluded.{name})"
+                    if name.startswith("last_")
+                    else f"{name} = {name} + excluded.{name}"
+                    for name in others
+                )
+                return head, f"{tail}UPDATE SET {sets}"
+    tail = " ON DUPLICATE KEY UPDATE "
+    match table.merge:
+        case "first":
+            # Not INSERT IGNORE: that would also turn "no partition for this row" into a warning, and lose the row.
+            return head, f"{tail}{table.key[0]} = {table.name}.{table.key[0]}"
+        case "newest":
+            # Assignments may see those before them (MySQL) or not: the guard comes last, so both give the same.
+            newer = f"VALUES({table.guard}) > {table.guard}"
+            return head, tail + ", ".join(f"{name} = IF({newer}, VALUES({name}), {name})" for name in others)
+        case "add":
+            return head, tail + ", ".join(
+                f"{name} = GREATEST({name}, VALUES({name}))"
+                if name.startswith("last_")
+                else f"{name} = {name} + VALUES({name})"
+                for name in others
+            )
+
+
+def existing(table: Table, dialect: Dialect, keys: Iterable[Sequence[int]]) -> str:
+    """Which of these integer keys are there already."""
+    listed = ", ".join("(" + ", ".join(str(int(part)) for part in key) + ")" for key in keys)
+    if dialect == "mysql":
+        names = ", ".join(table.key)
+        return f"SELECT {names} FROM {table.name} WHERE ({names}) IN ({listed})"
+    # SQLite would scan the table for a list of row values; a join over the list goes through the key.
+    names = ", ".join(f"t.{name}" for name in table.key)
+    same = " AND ".join(f"t.{name} = k.column{n}" for n, name in enumerate(table.key, 1))
+    return f"SELECT {names} FROM (VALUES {listed}) k CROSS JOIN {table.name} t WHERE {same}"
+
+
+def literals(rows: Sequence[Row], table: Table) -> str:
+    """Rows as they stand behind VALUES in the MySQL family; what quotes the text is the connection's matter.
+
+    Only for tables of integers: str() of a list of integer tuples is valid SQL but for its NULLs, and forty times as
+    fast as quoting value by value.
+    """
+    if not table.numbers:
+        raise ValueError(f"{table.name} has columns that need quoting")
+    return str(list(rows))[1:-1].replace("None", "NULL")

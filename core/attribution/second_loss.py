@@ -1,0 +1,88 @@
+"""Two losses at once: what one explanation leaves to another, each fitted in turn to what the other leaves.
+
+Owns the weight of two explanations together. Knows nothing of onsets, signs and what is made of the weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log
+
+import numpy as np
+
+from core.attribution.hypotheses import Explanations, weigh
+from core.attribution.scene import Scene
+from core.attribution.usage import Floats
+
+TRIED, ROUNDS = 3, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """Explanations with the log weight [H] that the rows give them, and theta [H]."""
+
+    what: Explanations
+    weight: Floats
+    theta: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Beside the first: the other flat (None: none comes into question), how likely if the first is to blame, and the
+    log weight of the two together."""
+
+    flat: int | None
+    probability: float
+    weight: float
+
+
+NO_PAIR = Pair(None, 0.0, -np.inf)
+
+
+def beside(scene: Scene, taps: Weighed, flats: Weighed, first: int, prior: float) -> Pair:
+    """The other flat that most likely is to blame beside `first`, against a tap beside it and against nothing."""
+    own = [k for k, flat in enumerate(flats.what.flat) if flat == first]
+    if not own:
+        return NO_PAIR
+    k = max(own, key=lambda k: float(flats.weight[k]))
+    one, theta = flats.what.only(k), float(flats.theta[k])
+    left = scene.residual_wh - one.part(0, theta)
+    nothing = Explanations(one.rows)
+    nothing.add(first, one.name[0], 0.0, scale=one.scale[0], theta=0.0, theta_sd=1e-6)
+    alone = float(weigh(nothing, left, scene.noise, scene.slots, scene.days)[0][0])
+    tap, _ = weigh(taps.what.beside(one.scale[0]), left, scene.noise, scene.slots, scene.days)
+    others = candidates(flats, first, log(prior / scene.sub_wh.shape[1]))
+    if not others.flat:
+        return NO_PAIR
+    rough, _ = weigh(others.beside(one.scale[0]), left, scene.noise, scene.slots, scene.days)
+    tried = [int(j) for j in np.argsort(-rough)[:TRIED]]
+    weight = np.array([both(scene, one, others.only(j), theta) for j in tried])
+    second = others.flat[tried[int(np.argmax(weight))]]
+    of_second = float(np.logaddexp.reduce(weight[[others.flat[j] == second for j in tried]]))
+    everything = float(np.logaddexp.reduce([*weight, alone, float(np.logaddexp.reduce(tap)) + log(prior)]))
+    # What the first costs by itself, its prior and the freedom of its theta, is in its own weight.
+    return Pair(second, float(np.exp(of_second - everything)), float(flats.weight[k]) - alone + of_second)
+
+
+def candidates(flats: Weighed, first: int, log_prior: float) -> Explanations:
+    """Of every other flat and mechanism the variant that the rows like best, at the prior of a second loss."""
+    best: dict[tuple[int, str], int] = {}
+    for j in np.argsort(flats.weight):
+        if flats.what.flat[j] != first:
+            best[flats.what.flat[j], flats.what.name[j]] = int(j)
+    out = Explanations(flats.what.rows)
+    for j in best.values():
+        out.take(flats.what, j, log_prior)
+    return out
+
+
+def both(scene: Scene, one: Explanations, two: Explanations, theta: float) -> float:
+    """Log weight of the second explanation beside the first, whose theta starts from `theta`."""
+    weight, wide, other = np.zeros(1), two.beside(one.scale[0]), one.beside(two.scale[0])
+    for _ in range(ROUNDS):
+        left = scene.residual_wh - one.part(0, theta)
+        weight, second = weigh(wide, left, scene.noise, scene.slots, scene.days)
+        left = scene.residual_wh - two.part(0, float(second[0]))
+        _, fitted = weigh(other, left, scene.noise, scene.slots, scene.days)
+        theta = float(fitted[0])
+    return float(weight[0])

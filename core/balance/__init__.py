@@ -1,0 +1,1 @@
+"""The residual of a zone, and the model of what a zone loses without theft."""

@@ -1,0 +1,216 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""The balance kernel: registers -> aligned energies -> residual -> Kalman row, streaming and without allocation.
+
+Every `def` validates shapes, then runs one `nogil` block over caller-owned arrays, in place. What each step means is
+told in `core.registers.align`, `core.balance.losses` and `core.detection.glr`; this file only knows how.
+"""
+
+from libc.math cimport fabs, fmax, fmin, isnan, sqrt
+
+cdef enum:  # flags of one register at one boundary, as in core.registers.align.Flag
+    MISSED = 1
+    REPLACED = 2
+    ROLLOVER = 4
+    JUMP = 8
+    FIRST = 16
+
+cdef double LONG_WH = 1e5  # added to the standard error in a long gap, whose error lasts from row to row
+cdef double FRESH_SHARE = 0.1  # of the limit: what a meter may use, one standard deviation, before any row is known
+cdef double UNKNOWN_WH = 1e6  # standard error of what was never read: the balance starts anew behind it
+
+
+def residual_rows(
+    const double[:, ::1] energy,     # IN [T, M] Wh
+    const double[:, ::1] error,      # IN [T, M] standard error of the register at the row's end; negative: not read
+    const double[:, ::1] lost,       # IN [T, M] Wh^2
+    const int[::1] columns,          # IN [N + 1] of the main meter, then of the sub-meters
+    const double[::1] sign,          # IN [N + 1] +1, -1; the main meter's is +1
+    double[:, ::1] subs,             # OUT [T, N] signed sub-meter energies, Wh
+    double[:, ::1] sums,             # OUT [T, 7] main, sum, residual, boundary variance, lost variance, share read,
+                                     # variance of long gaps
+):
+    """Residual of one zone: main minus the signed sum of its sub-meters, with both variances."""
+    cdef Py_ssize_t rows = energy.shape[0], count = columns.shape[0], meters = energy.shape[1], t, k
+    if (sign.shape[0] != count or subs.shape[0] != rows or subs.shape[1] != count - 1 or sums.shape[0] != rows
+            or sums.shape[1] != 7 or error.shape[0] != rows or error.shape[1] != meters
+            or lost.shape[0] != rows or lost.shape[1] != meters):
+        raise ValueError("residual_rows: shapes do not agree")
+    for k in range(count):
+        if columns[k] < 0 or columns[k] >= meters:
+            raise ValueError("residual_rows: a column is out of range")
+    with nogil:
+        for t in range(rows):
+            _residual_row(&energy[t, 0], &error[t, 0], &lost[t, 0], &columns[0], &sign[0], &subs[t, 0], &sums[t, 0],
+                          count)
+
+
+cdef void _residual_row(
+    const double* energy, const double* error, const double* lost, const int* columns, const double* sign,
+    double* subs, double* sums, Py_ssize_t count,
+) noexcept nogil:
+    cdef Py_ssize_t k
+    cdef int column
+    cdef double total = 0.0, var = 0.0, gap = 0.0, gone = 0.0, read = 0.0, e
+    for k in range(count):
+        column = columns[k]
+        if k > 0:
+            subs[k - 1] = sign[k] * energy[column]
+            total += subs[k - 1]
+        e = error[column]
+        if e < -0.5 * UNKNOWN_WH or e > -0.5 * LONG_WH:
+            var += e * e
+        else:
+            gap += (e + LONG_WH) * (e + LONG_WH)
+        gone += lost[column]
+        if e >= 0:
+            read += 1.0
+    sums[0] = energy[columns[0]]
+    sums[1] = total
+    sums[2] = sums[0] - total
+    sums[3] = var
+    sums[4] = gone
+    sums[5] = read / count
+    sums[6] = gap
+
+
+def predict_rows(const double[:, ::1] phi, const double[::1] coefficients, double[::1] out):
+    """phi @ coefficients, each row summed in the same order however many rows there are."""
+    cdef Py_ssize_t rows = phi.shape[0], count = phi.shape[1], t, j
+    cdef double total
+    if coefficients.shape[0] != count or out.shape[0] != rows:
+        raise ValueError("predict_rows: shapes do not agree")
+    with nogil:
+        for t in range(rows):
+            total = 0.0
+            for j in range(count):
+                total += phi[t, j] * coefficients[j]
+            out[t] = total
+
+
+def absorb_rows(
+    double[::1] x,                   # STATE [1 + P] offset of the balance, then the coefficients
+    double[:, ::1] p,                # STATE [1 + P, 1 + P] covariance, full and symmetric
+    const double[:, ::1] phi,        # IN [T, P] regressors, Wh per unit of coefficient
+    const double[::1] y,             # IN [T] residual, Wh
+    const double[::1] boundary,      # IN [T] variance at the row's end, Wh^2
+    const double[::1] drift,         # IN [T] variance of energy that nothing explains, Wh^2
+    const double[::1] hours,         # IN [T]
+    const double[::1] walk,          # IN [P] variance that each coefficient gains in an hour
+    const double[::1] keep,          # IN [P] what remains of each coefficient after an hour (1: random walk)
+    const double[::1] late,          # IN [T] power at the boundary, Wh per second of read delay
+    Py_ssize_t skew,                 # index in x of the mean read delay, 0 where there is none
+    double clip,                     # innovations beyond so many standard deviations are clipped
+    double[::1] work,                # SCRATCH [1 + P]
+    double[:, ::1] out,              # OUT [T, 2] innovation and its variance
+):
+    """One Kalman row after the other: predict the balance's offset, then observe that it is zero but for its error."""
+    cdef Py_ssize_t n = x.shape[0], rows = phi.shape[0], t
+    if (p.shape[0] != n or p.shape[1] != n or phi.shape[1] != n - 1 or y.shape[0] != rows
+            or boundary.shape[0] != rows or drift.shape[0] != rows or hours.shape[0] != rows
+            or walk.shape[0] != n - 1 or keep.shape[0] != n - 1 or late.shape[0] != rows or work.shape[0] != n
+            or out.shape[0] != rows or out.shape[1] != 2 or skew < 0 or skew >= n):
+        raise ValueError("absorb_rows: shapes do not agree")
+    with nogil:
+        for t in range(rows):
+            _absorb_row(&x[0], &p[0, 0], &phi[t, 0], y[t], boundary[t], drift[t], hours[t], &walk[0], &keep[0],
+                        late[t], skew, clip, &work[0], &out[t, 0], n)
+
+
+cdef void _absorb_row(
+    double* x, double* p, const double* phi, double y, double boundary, double drift, double hours,
+    const double* walk, const double* keep, double late, Py_ssize_t skew, double clip, double* work, double* out,
+    Py_ssize_t n,
+) noexcept nogil:
+    cdef Py_ssize_t i, j
+    cdef double total, offset, gain, f, innovation, scatter
+    cdef double* row
+    # Predict: offset += phi . coefficients - y; its covariance follows.
+    offset = x[0] - y
+    total = 0.0
+    for i in range(1, n):
+        row = p + i * n
+        gain = 0.0
+        for j in range(1, n):
+            gain += row[j] * phi[j - 1]
+        work[i] = gain
+        total += gain * phi[i - 1]
+        offset += phi[i - 1] * x[i]
+    gain = 0.0
+    for j in range(1, n):
+        gain += p[j] * phi[j - 1]
+    p[0] += 2.0 * gain + total + drift
+    x[0] = offset
+    for i in range(1, n):
+        p[i] += work[i]
+        p[i * n] = p[i]
+    # Coefficients walk, or fall back towards zero (their mean is taken off before).
+    for i in range(1, n):
+        if keep[i - 1] != 1.0:
+            f = 1.0 - (1.0 - keep[i - 1]) * hours
+            x[i] *= f
+            for j in range(n):
+                p[i * n + j] *= f
+                p[j * n + i] *= f
+        p[i * n + i] += walk[i - 1] * hours
+    # Observe: 0 = offset - late * skew + error.
+    for i in range(n):
+        work[i] = p[i * n] - late * p[i * n + skew]
+    scatter = work[0] - late * work[skew] + boundary
+    innovation = -(x[0] - late * x[skew])
+    out[0] = innovation
+    out[1] = scatter
+    # A late read of the main meter is an outlier of its boundary, not of the energy (Huber 1964).
+    if innovation * innovation > clip * clip * scatter:
+        scatter = innovation * innovation / (clip * clip)
+    f = innovation / scatter
+    for i in range(n):
+        x[i] += work[i] * f
+    for i in range(n):
+        row = p + i * n
+        gain = work[i] / scatter
+        for j in range(n):
+            row[j] -= gain * work[j]
+
+
+def track_rows(
+    double[::1] state,               # STATE [5] offset, its variance, outliers in a row (signed), CUSUM, booked energy
+    const double[::1] r,             # IN [T] unexplained energy, Wh
+    const double[::1] boundary,      # IN [T] variance at the row's end, Wh^2
+    const double[::1] drift,         # IN [T] variance of true unexplained energy, Wh^2
+    const double[::1] allowed,       # IN [T] energy that the CUSUM lets pass, Wh
+    double clip,
+    double[:, ::1] out,              # OUT [T, 3] booked unexplained energy after filtering, its variance, CUSUM
+):
+    """Follow the cumulative unexplained energy through boundary errors; an outlier that stays is energy."""
+    cdef Py_ssize_t t, rows = r.shape[0]
+    cdef double offset, scatter, gain, side, moved
+    if (state.shape[0] != 5 or boundary.shape[0] != rows or drift.shape[0] != rows or allowed.shape[0] != rows
+            or out.shape[0] != rows or out.shape[1] != 3):
+        raise ValueError("track_rows: shapes do not agree")
+    with nogil:
+        for t in range(rows):
+            offset = state[0] - r[t]   # estimate minus observation of the cumulative energy
+            state[1] += drift[t]
+            scatter = state[1] + boundary[t]
+            side = 0.0
+            if offset * offset > clip * clip * scatter:
+                side = 1.0 if offset > 0 else -1.0
+                if side * state[2] > 0:
+                    side += state[2]
+                # Two late reads in a row happen once a year; a third outlier on the same side is energy.
+                if fabs(side) < 3.0:
+                    scatter = offset * offset / (clip * clip)
+                else:
+                    state[1] += offset * offset
+                    scatter = state[1] + boundary[t]
+            gain = state[1] / scatter
+            moved = -gain * offset
+            state[0] = offset + moved
+            state[1] -= gain * state[1]
+            state[2] = side
+            state[3] = fmax(0.0, state[3] + moved - allowed[t])
+            state[4] += moved
+            out[t, 0] = state[4]
+            # While it disagrees with what is observed, it is no more certain than that.
+            out[t, 1] = state[1] + fmax(0.0, state[0] * state[0] - 9.0 * boundary[t])
+            out[t, 2] = state[3]

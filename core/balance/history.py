@@ -1,0 +1,125 @@
+"""The last weeks of one zone's rows, in arrays that slide: appended at the end, forgotten at the front.
+
+It owns where row k of all time lies in memory; it knows nothing of what is done with the rows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.balance.rows import ZoneRows
+
+Floats = NDArray[np.float64]
+
+
+class History:
+    """Rows `first` .. `count` - 1 of all time. `booked_wh`, `booked_wh2` [rows + 1] belong to boundaries."""
+
+    def __init__(self, capacity: int, subs: int) -> None:
+        self.capacity = capacity
+        self.first = 0  # row of all time that is kept longest
+        self.count = 0  # rows of all time
+        self._at = 0  # place of `first` in memory
+        size = self._size = capacity + capacity // 4 + 64
+        self._column = {
+            name: np.zeros(size) for name in ("ends_s", "main", "residual", "boundary", "lost", "gap", "read")
+        }
+        self._subs = np.zeros((size, subs))
+        self._missed = np.zeros((size, subs), np.bool_)
+        self._expected = np.zeros(size)
+        self._booked = np.zeros(size + 1)  # cumulative unexplained energy at the row's end, its variance
+        self._booked_var = np.zeros(size + 1)
+
+    def append(self, rows: ZoneRows, missed: NDArray[np.bool_], read: Floats) -> None:
+        """Take rows that follow the last ones; at most 64 at a time."""
+        n = len(rows)
+        if self._at + (self.count - self.first) + n > self._size:
+            self._shift()
+        at = self._at + self.count - self.first
+        place = slice(at, at + n)
+        for name, values in (
+            ("ends_s", rows.ends_s),
+            ("main", rows.main_wh),
+            ("residual", rows.residual_wh),
+            ("boundary", rows.boundary_wh2),
+            ("lost", rows.lost_wh2),
+            ("gap", rows.gap_wh2),
+            ("read", read),
+        ):
+            self._column[name][place] = values
+        self._subs[place] = rows.subs_wh
+        self._missed[place] = missed
+        self.count += n
+        drop = self.count - self.first - self.capacity
+        if drop > 0:
+            self.first += drop
+            self._at += drop
+
+    def begin(self, row: int) -> None:
+        """Start anew: the next row that is appended is number `row` of all time."""
+        self.first = self.count = row
+        self._at = 0
+        self._booked[0], self._booked_var[0] = 0.0, 1e12
+
+    def trim(self, rows: int) -> None:
+        """Forget all but the last `rows`."""
+        drop = max(0, self.count - self.first - rows)
+        self.first += drop
+        self._at += drop
+
+    def truncate(self, count: int) -> None:
+        """Take back the last rows: `count` rows of all time remain."""
+        if not self.first <= count <= self.count:
+            raise IndexError(f"row {count} is not in {self.first}..{self.count}")
+        self.count = count
+
+    def _shift(self) -> None:
+        """Move what is kept to the front, so that appending never allocates."""
+        kept = slice(self._at, self._at + self.count - self.first)
+        length = self.count - self.first
+        for array in (*self._column.values(), self._subs, self._missed, self._expected):
+            array[:length] = array[kept].copy()
+        for array in (self._booked, self._booked_var):
+            array[: length + 1] = array[kept.start : kept.stop + 1].copy()
+        self._at = 0
+
+    def _slice(self, start: int, stop: int) -> slice:
+        if not self.first <= start <= stop <= self.count:
+            raise IndexError(f"rows {start}..{stop} are not in {self.first}..{self.count}")
+        return slice(start - self.first + self._at, stop - self.first + self._at)
+
+    def rows(self, start: int, stop: int) -> ZoneRows:
+        """Views of rows start .. stop - 1 of all time."""
+        s = self._slice(start, stop)
+        c = self._column
+        return ZoneRows(
+            c["ends_s"][s], c["main"][s], self._subs[s], c["residual"][s], c["boundary"][s], c["lost"][s], c["gap"][s]
+        )
+
+    def read(self, start: int, stop: int) -> Floats:
+        """Share of meters that answered, per row."""
+        return self._column["read"][self._slice(start, stop)]
+
+    def missed(self, start: int, stop: int) -> NDArray[np.bool_]:
+        """Which sub-meters did not answer, [rows, subs]."""
+        return self._missed[self._slice(start, stop)]
+
+    def expected(self, start: int, stop: int) -> Floats:
+        """Expected technical loss per row, Wh: a view to be written to by the monitor."""
+        return self._expected[self._slice(start, stop)]
+
+    def booked(self, start: int, stop: int) -> tuple[Floats, Floats]:
+        """Unexplained energy and its variance at the boundaries of rows start .. stop - 1, [rows + 1] views."""
+        s = self._slice(start, stop)
+        return self._booked[s.start : s.stop + 1], self._booked_var[s.start : s.stop + 1]
+
+    def gap_before(self, row: int) -> float:
+        """Variance of long gaps at the start of `row`; 0 where nothing is before it."""
+        before = row - 1
+        return float(self._column["gap"][before - self.first + self._at]) if before >= self.first else 0.0
+
+    def main_before(self, row: int) -> float:
+        """Main energy of the row before `row`; that of `row` itself where nothing is before it."""
+        before = max(row - 1, self.first)
+        return float(self._column["main"][before - self.first + self._at])

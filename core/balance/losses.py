@@ -1,0 +1,207 @@
+"""What a building loses honestly: copper, burden, common load, gain errors, temperature, read delay; learned online.
+
+It owns the regressors of a zone's residual, their priors and their posterior. It refuses to know alarms: which rows
+may be absorbed, and when, is the monitor's decision.
+
+The residual of a row is  y = M - sum(R_i) = phi . x + tap + boundary errors,  where the coefficients x are
+
+    hour 0..23  unmetered load per sub-meter by hour of day, W: the meters' own burden (0.3-1.2 W each) and common load
+    copper      share of a nominal load lost in the risers, growing with the square of the power (0.7-2 %)
+    own         the same of what each flat's power loses alone: it is not spread over three phases, see `own_wh`
+    main        gain error of the main meter, prior from its accuracy class
+    warm, cool  the gain's daily temperature cycle (cosine and sine), common to the building
+    weather     the gain's wander with the weather: an Ornstein-Uhlenbeck process of some days
+    delay       mean read delay of the sub-meters behind the main meter, s: acts on the boundary, not on the energy
+    gain i      gain error of sub-meter i, prior from its accuracy class, a slow random walk
+
+Boundary errors telescope (rows have MA(1) covariance). So the filter's first state is the offset between booked and
+true cumulative residual: it is predicted by phi . x and then *observed* to be zero but for the boundary's error, which
+is independent from boundary to boundary. That is the exact treatment, at O(P^2) a row (Harvey 1989, ch. 3; Yip et al.
+2017 use the static least-squares form). A gain prior of half a per cent is what keeps a theft from being learned as a
+meter error (IEC 62053-21/-22: class 1 is within 1 % at rated conditions).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from core.arrays import Floats
+from core.balance import _balance
+from core.balance.rows import ZoneRows, jumps_wh2
+
+HOURS = 24
+COPPER, OWN, MAIN, WARM, COOL, WEATHER, DELAY = range(HOURS, HOURS + 7)
+COMMON = HOURS + 7  # coefficients before the gains
+
+BURDEN_W = 0.75  # per sub-meter, IEC 62053-61 allows 2 W; electronic meters take 0.3-1.2 W
+UNMETERED_SD_W = 6.0  # common load per sub-meter nobody told us of: its level,
+UNMETERED_HOUR_SD_W = 2.0  # and each hour around it
+COPPER_MEAN, COPPER_SD = 0.0135, 0.005
+OWN_MEAN, OWN_SD = 0.010, 0.010  # 0 where every flat has three phases and a riser of its own
+OWN_SCATTER = 0.7  # of the common one; places that are even along a riser give 0.58, and risers are not alike
+OWN_FACTOR = 4.5  # one phase instead of three; a riser that tapers: what lies behind a flat shares only half of it
+OWN_LIMIT_W = 15_000.0  # more is the end of a gap, not a load of one phase
+CLASS_TO_SD = 0.005  # a meter of class c: standard deviation c * 0.5 %
+TEMPERATURE_SD = 3e-4  # daily cycle of the common gain
+WEATHER_SD, WEATHER_H = 2.6e-4, 108.0
+DELAY_S, DELAY_SD_S = 15.0, 15.0
+SEASON_H = 90 * 24.0  # over a season ...
+MAIN_WALK, COPPER_WALK, GAIN_WALK, HOUR_WALK_W = 4e-4, 5e-4, 3e-4, 0.1  # ... coefficients walk so far
+MISFIT = 5e-4  # energy per row that no regressor explains, as a share of the load
+OUTLIER = 4.0  # standard deviations
+
+
+class LossModel:
+    """Posterior of a zone's technical loss and meter errors; `x` [1 + P] and covariance `p` [1 + P, 1 + P]."""
+
+    def __init__(self, hours: float, main_class: float, sub_classes: Sequence[float], load_w: float) -> None:
+        count = len(sub_classes)
+        self.hours, self.count = hours, count
+        self.load_w = load_w  # nominal: fixes the scale of copper and of misfit
+        size = COMMON + count
+        self.sd = np.zeros(size)
+        self.sd[:HOURS] = math.hypot(UNMETERED_SD_W, UNMETERED_HOUR_SD_W)
+        self.sd[COPPER] = COPPER_SD
+        self.sd[OWN] = OWN_SD
+        self.sd[MAIN] = CLASS_TO_SD * main_class
+        self.sd[WARM] = self.sd[COOL] = TEMPERATURE_SD
+        self.sd[WEATHER] = WEATHER_SD
+        self.sd[DELAY] = DELAY_SD_S
+        self.sd[COMMON:] = CLASS_TO_SD * np.asarray(sub_classes)
+        self.mean = np.zeros(size)
+        self.mean[:HOURS] = BURDEN_W
+        self.mean[COPPER] = COPPER_MEAN
+        self.mean[OWN] = OWN_MEAN
+        self.mean[DELAY] = DELAY_S
+        self._walk = np.zeros(size)
+        self._walk[:HOURS] = HOUR_WALK_W**2 / SEASON_H
+        self._walk[COPPER] = COPPER_WALK**2 / SEASON_H
+        self._walk[OWN] = COPPER_WALK**2 / SEASON_H
+        self._walk[MAIN] = MAIN_WALK**2 / SEASON_H
+        self._walk[COMMON:] = GAIN_WALK**2 / SEASON_H
+        self._keep = np.ones(size)
+        self._keep[WEATHER] = 1 - 1 / WEATHER_H
+        self._walk[WEATHER] = 2 * WEATHER_SD**2 / WEATHER_H
+        self._work = np.empty(size + 1)
+        self.x = np.concatenate([[0.0], self.mean])
+        self.p = np.zeros((size + 1, size + 1))
+        self.p[1:, 1:] = np.diag(self.sd**2)
+        self.p[1 : HOURS + 1, 1 : HOURS + 1] = UNMETERED_SD_W**2 + UNMETERED_HOUR_SD_W**2 * np.eye(HOURS)
+
+    def design(self, rows: ZoneRows) -> Floats:
+        """Regressors [T, P] of rows, Wh per unit of coefficient; the delay acts elsewhere and is 0 here."""
+        phi = np.zeros((len(rows), COMMON + self.count))
+        day_s = (rows.ends_s - 1800.0 * self.hours) % 86_400.0
+        phi[np.arange(len(rows)), (day_s // 3600).astype(np.int64)] = self.count * self.hours
+        main = rows.main_wh
+        phi[:, COPPER] = main * main / (self.load_w * self.hours)
+        phi[:, OWN] = self.own_wh(rows).sum(axis=1)
+        angle = 2 * np.pi * day_s / 86_400.0
+        phi[:, MAIN] = main
+        phi[:, WARM] = main * np.cos(angle)
+        phi[:, COOL] = main * np.sin(angle)
+        phi[:, WEATHER] = main
+        phi[:, COMMON:] = rows.subs_wh
+        return phi
+
+    def own_wh(self, rows: ZoneRows) -> Floats:
+        """What a flat's own power loses in the riser [T, N], Wh per unit of OWN.
+
+        A flat on one phase, k-th of n along a riser, loses 9 k / n^2 of the share that an even load of all loses, by
+        the square of its power: a car or a heater costs ten times what the square of the building's power tells.
+        How far along each flat is nobody knows: its own coefficient scatters by `own_sd` around the common one.
+        """
+        limit = OWN_LIMIT_W * self.hours
+        used = np.clip(rows.subs_wh, -limit, limit)
+        own: Floats = used * used * (OWN_FACTOR / (self.load_w * self.hours))
+        return own
+
+    @property
+    def own_sd(self) -> float:
+        """Standard deviation of a flat's own copper coefficient around the common one.
+
+        It is in proportion to the common one, as far as that is known: where no flat loses by its own power, as with
+        three phases to each flat, none is far up the riser either.
+        """
+        common = max(0.0, float(self.x[1 + OWN]))
+        return OWN_SCATTER * math.sqrt(common**2 + float(self.p[1 + OWN, 1 + OWN]))
+
+    def scatter_wh2(self, rows: ZoneRows) -> Floats:
+        """Variance of each row's energy because flats lie differently far along the riser [T]."""
+        scatter: Floats = self.own_sd**2 * np.square(self.own_wh(rows)).sum(axis=1)
+        return scatter
+
+    def late(self, rows: ZoneRows) -> Floats:
+        """What a second of read delay leaves out at each row's end, Wh."""
+        return rows.main_wh / (3600.0 * self.hours)
+
+    def absorb(self, rows: ZoneRows, gap_before_wh2: float = 0.0, clip: float = OUTLIER) -> Floats:
+        """Learn from rows, oldest first; the innovations and their variances [T, 2]."""
+        out = np.empty((len(rows), 2))
+        hours = np.full(len(rows), self.hours)
+        _balance.absorb_rows(
+            self.x,
+            self.p,
+            self.design(rows),
+            np.ascontiguousarray(rows.residual_wh),
+            np.ascontiguousarray(rows.boundary_wh2),
+            (MISFIT * rows.main_wh) ** 2 + self.scatter_wh2(rows) + jumps_wh2(rows, gap_before_wh2),
+            hours,
+            self._walk,
+            self._keep,
+            self.late(rows),
+            1 + DELAY,
+            clip,
+            self._work,
+            out,
+        )
+        return out
+
+    def skip(self, hours: float) -> None:
+        """Let time pass over rows that must not be learned: coefficients walk, the offset is forgotten."""
+        size = len(self.x)
+        keep = np.exp(-(1 - self._keep) * hours)
+        fade = np.concatenate([[0.0], keep])
+        self.x[1:] *= keep
+        self.x[0] = 0.0
+        self.p *= fade[:, None] * fade[None, :]
+        gained = np.where(self._keep < 1, self.sd**2 * (1 - keep**2), self._walk * hours)
+        self.p[np.arange(1, size), np.arange(1, size)] += gained
+        self.p[0, 0] = _UNKNOWN_WH2
+
+    def expected(self, rows: ZoneRows, before_wh: float, x: Floats | None = None) -> Floats:
+        """Technical loss and meter errors of rows, Wh; `before_wh`: main energy of the row before the first."""
+        x = self.x if x is None else x
+        out = np.empty(len(rows))
+        _balance.predict_rows(self.design(rows), np.ascontiguousarray(x[1:]), out)
+        late = self.late(rows)
+        before = before_wh / (3600.0 * self.hours)
+        out -= x[1 + DELAY] * np.diff(late, prepend=before)
+        return out
+
+    def level_sd_w(self, rows: ZoneRows) -> float:
+        """Standard deviation of the expected mean power over rows, from the coefficients alone (without weather)."""
+        mean = self.design(rows).mean(axis=0) / self.hours
+        mean[WEATHER] = 0.0
+        return math.sqrt(max(0.0, float(mean @ self.p[1:, 1:] @ mean)))
+
+    def errors_wh(self, rows: ZoneRows) -> Floats:
+        """What each of P independent errors of the coefficients, one standard deviation, adds to rows [T, P], Wh."""
+        phi = self.design(rows)
+        phi[:, WEATHER] = 0.0
+        values, vectors = np.linalg.eigh(self.p[1:, 1:])
+        errors: Floats = phi @ (vectors * np.sqrt(np.maximum(values, 0.0)))
+        return errors
+
+    def freed(self, index: int) -> Floats:
+        """Coefficients as they would be had coefficient `index` no prior: what the rows alone say of it."""
+        i = 1 + index
+        prior, posterior = self.sd[index] ** 2, self.p[i, i]
+        freed: Floats = self.x + self.p[:, i] * ((self.x[i] - self.mean[index]) / max(prior - posterior, 1e-3 * prior))
+        return freed
+
+
+_UNKNOWN_WH2 = 1e12

@@ -1,0 +1,62 @@
+"""ZoneRows: one zone's residual with its variances."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.arrays import Floats
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneRows:
+    """Rows of one zone: energies in Wh [T], `subs_wh` [T, N].
+
+    boundary_wh2: variance at the row's end, independent from row to row; gap_wh2: the same of meters in a long gap,
+    whose error lasts until they answer; lost_wh2: variance of energy that is lost for good.
+    """
+
+    ends_s: Floats
+    main_wh: Floats
+    subs_wh: Floats
+    residual_wh: Floats
+    boundary_wh2: Floats
+    lost_wh2: Floats
+    gap_wh2: Floats
+
+    def __len__(self) -> int:
+        return len(self.ends_s)
+
+    def where(self, mask: NDArray[np.bool_]) -> ZoneRows:
+        """The rows at which `mask` [T] is true."""
+        return ZoneRows(
+            self.ends_s[mask],
+            self.main_wh[mask],
+            self.subs_wh[mask],
+            self.residual_wh[mask],
+            self.boundary_wh2[mask],
+            self.lost_wh2[mask],
+            self.gap_wh2[mask],
+        )
+
+    def __getitem__(self, rows: slice) -> ZoneRows:
+        return ZoneRows(
+            self.ends_s[rows],
+            self.main_wh[rows],
+            self.subs_wh[rows],
+            self.residual_wh[rows],
+            self.boundary_wh2[rows],
+            self.lost_wh2[rows],
+            self.gap_wh2[rows],
+        )
+
+
+def jumps_wh2(rows: ZoneRows, gap_before_wh2: float) -> Floats:
+    """Variance by which each row's booked energy may jump: energy lost, errors of long gaps as they come and go.
+
+    `gap_before_wh2`: that of the boundary before the first row.
+    """
+    steps: Floats = rows.lost_wh2 + np.abs(np.diff(rows.gap_wh2, prepend=gap_before_wh2))
+    return steps

@@ -1,0 +1,1 @@
+"""That energy is missing, how much, and since when."""

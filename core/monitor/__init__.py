@@ -1,0 +1,1 @@
+"""One zone watched: the order of learning, searching, alarm and suspects."""

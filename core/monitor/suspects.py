@@ -1,0 +1,214 @@
+"""What is told of a latched loss: how much, since when, whose; and what is kept of each sub-meter to tell it by.
+
+It owns the suspicion that each sub-meter is under, its tamper signs and its features. Whether there is a loss, and
+since when, the monitor says; who it is, attribution weighs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.attribution.attribute import Attribution, Onset, Rows
+from core.attribution.tamper_signs import sign_log_ratios
+from core.balance.history import History
+from core.detection.search import Balance
+from core.evidence import Evidence, LossKind, Residual, Suspect
+from core.monitor.alarm import Alarm, Posterior
+from core.monitor.spec import Settings, ZoneSpec
+from core.registers import _align
+from core.scoring.features import FEATURES, Loss
+from core.scoring.zone_scores import Scorer, ZoneScores
+from core.signs import MeterSign, SignKind
+
+Floats = NDArray[np.float64]
+
+BEFORE_DAYS, AFTER_DAYS = 56, 28  # rows around an onset that attribution sees
+BEFORE_LEAST_DAYS = 21  # with fewer left before the onset, it is not asked again
+FEATURES_OF = 3  # so many suspects' features go with the evidence
+SIGNS_MAX = 256  # per zone: bounds what a meter that floods its event log can make us keep
+BYPASS_W = 4.0  # a meter that shows less is bypassed, not just slow
+
+
+class Teller:
+    """One zone's suspects."""
+
+    def __init__(
+        self, zone: ZoneSpec, row_h: float, settings: Settings, judge: Callable[..., Attribution], scorer: Scorer | None
+    ) -> None:
+        self.zone, self.row_h, self.settings = zone, row_h, settings
+        self._judge = judge
+        self.posterior: Posterior | None = None  # of the last loss, not of a surplus
+        self.signs: list[MeterSign] = []
+        self.scores = ZoneScores(zone.subs, row_h, settings.offset_s, scorer)
+        self.suspicion = np.zeros(len(zone.subs))  # highest probability of each sub-meter in an alarm; fades
+
+    def sign(self, sign: MeterSign) -> None:
+        """Keep a tamper sign of one of the zone's meters; others are ignored."""
+        if sign.meter in self.zone.subs:
+            self.signs = [*self.signs, sign][-SIGNS_MAX:]
+
+    def follow(self, history: History, latched: Alarm | None, kept: float) -> None:
+        """Look at the sub-meters' new rows; without a latched loss, suspicion fades to a share of `kept`."""
+        self.scores.follow(history, self.signs, None if latched is None else latched.onset)
+        if latched is None:
+            self.suspicion *= kept
+
+    def standing(self, latched: Alarm | None) -> tuple[Floats, Floats]:
+        """Features of all sub-meters [N, len(FEATURES)], and how likely each steals [N]."""
+        rows = self.scores.rows(self._loss(latched), self.suspicion)
+        judged = self.scores.probability(rows)
+        return rows, self.suspicion if judged is None else judged
+
+    # -- evidence -----------------------------------------------------------------------------------------------------
+
+    def evidence(self, alarm: Alarm, at_s: float, history: History, since: Balance, active: bool) -> Evidence:
+        """A revision of `alarm`; `since`: the balance from the onset on. While it is `active` it is asked who it is."""
+        alarm.revisions += 1
+        start, stop = since.first, history.count
+        hours = (stop - start) * self.row_h
+        w, sd = since.power_w(start, stop)
+        kwh = w * hours / 1000.0
+        w *= alarm.sign
+        posterior = self.posterior if alarm.sign > 0 else None
+        if active:
+            alarm.loss_w = max(w, 1.0)
+            posterior = self._attribute(alarm, history)
+            if alarm.sign > 0:
+                self.posterior = posterior
+        rows = history.rows(start, stop)
+        main = float(rows.main_wh.sum())
+        suspects = () if posterior is None else posterior.suspects(self.zone.subs)
+        upstream = 0.0 if posterior is None else posterior.nobody
+        first = history.first
+
+        def when(row: int) -> float:
+            at = min(max(row, first), stop - 1)
+            return float(history.rows(at, at + 1).ends_s[0]) - self.row_h * 3600.0
+
+        return Evidence(
+            zone=self.zone.id,
+            time_s=at_s,
+            active=active,
+            episode=alarm.episode,
+            kind=self._kind(alarm, history, suspects, upstream),
+            onset_s=when(alarm.onset),
+            onset_window_s=(when(alarm.lo), when(alarm.hi)),
+            loss_w=w,
+            loss_w_interval=(w - 1.96 * sd, w + 1.96 * sd),
+            loss_kwh=alarm.sign * kwh,
+            suspects=suspects,
+            upstream_probability=upstream,
+            residual=Residual(
+                energy_kwh=kwh,
+                percent=100_000.0 * kwh / main if main > 0 else 0.0,
+                uncertainty_kwh=1.96 * sd * hours / 1000.0,
+                technical_loss_kwh=float(history.expected(start, stop).sum()) / 1000.0,
+            ),
+            coverage=float(history.read(start, stop).mean()),
+            **self._scored(alarm, suspects),
+        )
+
+    def _scored(self, alarm: Alarm, suspects: Sequence[Suspect]) -> dict[str, Any]:
+        """Features of the most suspect meters, and the model's probability of the first."""
+        if not suspects:
+            return {}
+        rows = self.scores.rows(self._loss(alarm if alarm.sign > 0 else None), self.suspicion)
+        probability = self.scores.probability(rows)
+        place = {meter: j for j, meter in enumerate(self.zone.subs)}
+        named = [s.meter for s in suspects[:FEATURES_OF]]
+        return {
+            "features": {m: dict(zip(FEATURES, rows[place[m]].tolist(), strict=True)) for m in named},
+            "model_score": None if probability is None else float(probability[place[named[0]]]),
+        }
+
+    def _loss(self, latched: Alarm | None) -> Loss | None:
+        """The latched loss as the compact model's features see it."""
+        found = self.posterior
+        if latched is None:
+            return None
+        if found is None:
+            return Loss(latched.loss_w)
+        return Loss(latched.loss_w, found.probability, found.nobody, found.statistics)
+
+    def _kind(self, alarm: Alarm, history: History, suspects: Sequence[Suspect], upstream: float) -> LossKind:
+        if alarm.sign < 0:
+            return LossKind.BALANCE_SURPLUS
+        if upstream >= self.settings.confidence:
+            return LossKind.UPSTREAM_TAP
+        if suspects and suspects[0].probability >= self.settings.confidence:
+            start = max(alarm.onset, history.first)
+            j = self.zone.subs.index(suspects[0].meter)
+            shown = float(history.rows(start, history.count).subs_wh[:, j].mean()) / self.row_h
+            return LossKind.BYPASS if shown < BYPASS_W else LossKind.UNDER_REGISTRATION
+        return LossKind.NON_TECHNICAL_LOSS
+
+    def _attribute(self, alarm: Alarm, history: History) -> Posterior:
+        """Ask who it is, with the rows around the onset; energy of a gap is spread over it."""
+        day_rows = round(24 / self.row_h)
+        least = 0 if alarm.from_start else BEFORE_LEAST_DAYS * day_rows
+        if alarm.sign > 0 and self.posterior is not None and history.first > max(0, alarm.onset - least):
+            return self.posterior  # the rows around the onset are sliding away: it was known better before
+        # An alarm before this one does not hide what the flats used: a loss that swings raises several.
+        start = max(history.first, alarm.onset - BEFORE_DAYS * day_rows)
+        stop = min(history.count, max(start, alarm.onset) + AFTER_DAYS * day_rows)
+        rows, missed = history.rows(start, stop), history.missed(start, stop)
+        local_s = rows.ends_s - 1800.0 * self.row_h + self.settings.offset_s
+        boundary = rows.boundary_wh2 + rows.gap_wh2
+        boundary = np.concatenate([boundary[:1], boundary])
+        subs_wh = rows.subs_wh.copy()
+        _align.spread_gaps(subs_wh, missed.view(np.uint8))
+        judged = self._judge(
+            Rows(
+                sub_wh=subs_wh,
+                residual_wh=rows.residual_wh - history.expected(start, stop),
+                boundary_variance_wh2=boundary,
+                day=(local_s // 86_400).astype(np.int64),
+                slot=(local_s % 86_400 // (3600 * self.row_h)).astype(np.int64),
+                slots_per_day=day_rows,
+                estimated=missed.copy(),
+                resolution_wh=None if self.zone.sub_steps_wh is None else np.array(self.zone.sub_steps_wh),
+            ),
+            Onset(alarm.lo - start if alarm.lo > start else 0, max(alarm.onset - start, 0), max(alarm.hi - start, 0)),
+            signs=self._sign_evidence(alarm, history),
+            prior_log_odds=self.scores.prior(),
+            surplus=alarm.sign < 0,
+        )
+        self.suspicion = np.maximum(self.suspicion, judged.probability)
+        return Posterior(judged.probability, judged.nobody, judged.mechanism, judged.statistics)
+
+    def _sign_evidence(self, alarm: Alarm, history: History) -> Floats:
+        """Log-likelihood ratios of the meters' own signs."""
+
+        def ends_s(row: int) -> float:
+            at = min(max(row, history.first), history.count - 1)
+            return float(history.rows(at, at + 1).ends_s[0])
+
+        onset_s = ends_s(min(alarm.lo, alarm.onset)), ends_s(max(alarm.hi, alarm.onset))
+        return sign_log_ratios(self.signs, self.zone.subs, onset_s, ends_s(history.count), alarm.loss_w)
+
+    # -- state --------------------------------------------------------------------------------------------------------
+
+    def pack(self) -> dict[str, Any]:
+        """All that is not in the rows."""
+        found = self.posterior
+        return {
+            "suspicion": self.suspicion,
+            "before": self.scores.features.before,
+            "posterior": None
+            if found is None
+            else [found.probability.tolist(), found.nobody, list(found.mechanism), found.statistics.tolist()],
+            "signs": [[s.meter, s.time_s, s.kind, s.value] for s in self.signs],
+        }
+
+    def restore(self, values: Mapping[str, Any], history: History, latched: Alarm | None) -> None:
+        """Go on where `values` were packed, over the rows that `history` was given again."""
+        self.suspicion[:] = values["suspicion"]
+        self.signs = [MeterSign(meter, time_s, SignKind(kind), value) for meter, time_s, kind, value in values["signs"]]
+        if values["posterior"] is not None:
+            probability, nobody, mechanism, statistics = values["posterior"]
+            self.posterior = Posterior(np.array(probability), nobody, tuple(mechanism), np.array(statistics))
+        self.scores.restore(history, self.signs, None if latched is None else latched.onset, values["before"])

@@ -1,0 +1,1 @@
+"""From registers read one after another to energies between common boundaries."""

@@ -1,0 +1,1 @@
+"""The compact model: features in, a probability for each sub-meter out."""

@@ -1,0 +1,1 @@
+"""DLMS/COSEM: frames, services, sessions and meters."""

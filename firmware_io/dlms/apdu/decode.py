@@ -1,0 +1,272 @@
+"""xDLMS application protocol data units (IEC 62056-53/-5-3, logical names), in both directions.
+
+Octets in, named tuples out; the way back is in `services`, whose names are here too. Which one may come when is the
+association's business; ciphered ones are opened by `security` first. Association requests and their answers are in
+`acse`.
+
+A reply is taken only when its octets are used up exactly: what is left over means that they were not what they
+seem to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from firmware_io.dlms import _codec
+from firmware_io.dlms.apdu import axdr
+from firmware_io.dlms.apdu.axdr import Data
+from firmware_io.dlms.apdu.services import (
+    ActionRequest,
+    ActionResponse,
+    ActionResult,
+    Apdu,
+    Attribute,
+    DataAccessResult,
+    DataNotification,
+    EventNotification,
+    ExceptionResponse,
+    GetBlock,
+    GetListRequest,
+    GetListResponse,
+    GetNext,
+    GetRequest,
+    GetResponse,
+    Selection,
+    ServiceError,
+    SetBlock,
+    SetBlockResponse,
+    SetFirstBlock,
+    SetLastBlockResponse,
+    SetRequest,
+    SetResponse,
+    encode_results,
+)
+from firmware_io.errors import RemoteProtocolError
+from firmware_io.obis import ObisCode
+
+__all__ = [
+    "ActionRequest",
+    "ActionResponse",
+    "ActionResult",
+    "Apdu",
+    "Attribute",
+    "DataAccessResult",
+    "DataNotification",
+    "EventNotification",
+    "ExceptionResponse",
+    "GetBlock",
+    "GetListRequest",
+    "GetListResponse",
+    "GetNext",
+    "GetRequest",
+    "GetResponse",
+    "Reader",
+    "Selection",
+    "ServiceError",
+    "SetBlock",
+    "SetBlockResponse",
+    "SetFirstBlock",
+    "SetLastBlockResponse",
+    "SetRequest",
+    "SetResponse",
+    "decode",
+    "decode_results",
+    "encode_results",
+]
+
+MAX_ITEMS = 255  # of one request or reply with list
+
+
+def decode(octets: bytes) -> Apdu:
+    """The one APDU that `octets` are: all of them.
+
+    Raises:
+        RemoteProtocolError: unknown, malformed, cut short, or octets are left over.
+    """
+    reading = _codec.decode_get_response(octets, GetResponse, Data)
+    if reading is not None:
+        return reading
+    reader = Reader(octets)
+    tag = reader.octet("APDU tag")
+    choice = reader.octet("APDU choice") if tag in _CHOICES else 0
+    read = _READERS.get((tag, choice))
+    if read is None:
+        raise RemoteProtocolError(f"APDU {octets[:2].hex()} is unknown or not supported")
+    apdu = read(reader)
+    reader.finish()
+    return apdu
+
+
+def decode_results(octets: bytes) -> tuple[Data | DataAccessResult, ...]:
+    """The results of a GET with list that came in blocks.
+
+    Raises:
+        RemoteProtocolError: malformed.
+    """
+    reader = Reader(octets)
+    results = tuple(reader.result() for _ in range(reader.count()))
+    reader.finish()
+    return results
+
+
+class Reader:
+    """A cursor over the octets of one APDU; every step checks that the octets are there."""
+
+    __slots__ = ("octets", "offset")
+
+    def __init__(self, octets: bytes) -> None:
+        self.octets = octets
+        self.offset = 0
+
+    def take(self, count: int, what: str) -> bytes:
+        """The next `count` octets."""
+        taken = axdr.take(self.octets, self.offset, count, what)
+        self.offset += count
+        return taken
+
+    def octet(self, what: str) -> int:
+        """The next octet."""
+        return self.take(1, what)[0]
+
+    def number(self, count: int, what: str) -> int:
+        """An unsigned number of `count` octets."""
+        return int.from_bytes(self.take(count, what), "big")
+
+    def flag(self, what: str) -> bool:
+        """An octet that is 0 or not."""
+        return self.octet(what) != 0
+
+    def length(self) -> int:
+        """A length."""
+        length, self.offset = axdr.decode_length(self.octets, self.offset)
+        return length
+
+    def counted(self, what: str) -> bytes:
+        """Octets behind their length."""
+        return self.take(self.length(), what)
+
+    def count(self) -> int:
+        """The number of items in a list, bounded."""
+        count = self.length()
+        if count > min(MAX_ITEMS, len(self.octets) - self.offset):
+            raise RemoteProtocolError(f"a list of {count} items in {len(self.octets) - self.offset} octets")
+        return count
+
+    def value(self) -> Data:
+        """One A-XDR value."""
+        data, self.offset = axdr.decode_at(self.octets, self.offset)
+        return data
+
+    def attribute(self) -> Attribute:
+        """Class, logical name, number (signed, as attribute 0 and negative ones exist)."""
+        class_id = self.number(2, "class")
+        name = ObisCode.from_bytes(self.take(6, "logical name"))
+        return Attribute(class_id, name, int.from_bytes(self.take(1, "attribute"), "big", signed=True))
+
+    def selection(self) -> Selection | None:
+        """Selective access, if there is one."""
+        if not self.flag("access selection"):
+            return None
+        return Selection(self.octet("selector"), self.value())
+
+    def result(self) -> Data | DataAccessResult:
+        """Data, or why there is none."""
+        choice = self.octet("result")
+        if choice == 0:
+            return self.value()
+        if choice == 1:
+            return DataAccessResult(self.octet("data access result"))
+        raise RemoteProtocolError(f"result choice {choice}: expected 0 (data) or 1 (data-access-result)")
+
+    def finish(self) -> None:
+        """Nothing may be left."""
+        if self.offset != len(self.octets):
+            raise RemoteProtocolError(f"{len(self.octets) - self.offset} octets are left over behind the APDU")
+
+
+def _get_list_request(r: Reader) -> GetListRequest:
+    invoke = r.octet("invoke-id")
+    return GetListRequest(invoke, tuple((r.attribute(), r.selection()) for _ in range(r.count())))
+
+
+def _get_block(r: Reader) -> GetBlock:
+    invoke, last, block = r.octet("invoke-id"), r.flag("last block"), r.number(4, "block number")
+    choice = r.octet("result")
+    if choice == 1:
+        return GetBlock(invoke, last, block, DataAccessResult(r.octet("data access result")))
+    if choice:
+        raise RemoteProtocolError(f"block result choice {choice}: expected 0 (octets) or 1 (data-access-result)")
+    return GetBlock(invoke, last, block, r.counted("block"))
+
+
+def _get_list_response(r: Reader) -> GetListResponse:
+    invoke = r.octet("invoke-id")
+    return GetListResponse(invoke, tuple(r.result() for _ in range(r.count())))
+
+
+def _set_first_block(r: Reader) -> SetFirstBlock:
+    invoke, attribute, selection = r.octet("invoke-id"), r.attribute(), r.selection()
+    last, block = r.flag("last block"), r.number(4, "block number")
+    return SetFirstBlock(invoke, attribute, selection, last, block, r.counted("block"))
+
+
+def _set_block(r: Reader) -> SetBlock:
+    invoke, last, block = r.octet("invoke-id"), r.flag("last block"), r.number(4, "block number")
+    return SetBlock(invoke, last, block, r.counted("block"))
+
+
+def _set_last_block_response(r: Reader) -> SetLastBlockResponse:
+    invoke, result = r.octet("invoke-id"), DataAccessResult(r.octet("result"))
+    return SetLastBlockResponse(invoke, result, r.number(4, "block number"))
+
+
+def _action_request(r: Reader) -> ActionRequest:
+    return ActionRequest(r.octet("invoke-id"), r.attribute(), r.value() if r.flag("parameters") else None)
+
+
+def _action_response(r: Reader) -> ActionResponse:
+    invoke, result = r.octet("invoke-id"), ActionResult(r.octet("action result"))
+    return ActionResponse(invoke, result, r.result() if r.flag("return parameters") else None)
+
+
+def _time(octets: bytes) -> bytes:
+    if len(octets) not in (0, 12):
+        raise RemoteProtocolError(f"a date-time of {len(octets)} octets; expected 12 or none")
+    return octets
+
+
+def _data_notification(r: Reader) -> DataNotification:
+    return DataNotification(r.number(4, "long invoke-id"), _time(r.counted("date-time")), r.value())
+
+
+def _event_notification(r: Reader) -> EventNotification:
+    time = _time(r.counted("date-time")) if r.flag("date-time") else b""
+    return EventNotification(time, r.attribute(), r.value())
+
+
+def _exception_response(r: Reader) -> ExceptionResponse:
+    state, service = r.octet("state error"), r.octet("service error")
+    return ExceptionResponse(state, service, r.number(4, "counter") if service == 6 else None)
+
+
+_CHOICES = frozenset((0xC0, 0xC1, 0xC3, 0xC4, 0xC5, 0xC7))
+_READERS: dict[tuple[int, int], Callable[[Reader], Apdu]] = {
+    (0xC0, 1): lambda r: GetRequest(r.octet("invoke-id"), r.attribute(), r.selection()),
+    (0xC0, 2): lambda r: GetNext(r.octet("invoke-id"), r.number(4, "block number")),
+    (0xC0, 3): _get_list_request,
+    (0xC1, 1): lambda r: SetRequest(r.octet("invoke-id"), r.attribute(), r.selection(), r.value()),
+    (0xC1, 2): _set_first_block,
+    (0xC1, 3): _set_block,
+    (0xC2, 0): _event_notification,
+    (0xC3, 1): _action_request,
+    (0xC4, 1): lambda r: GetResponse(r.octet("invoke-id"), r.result()),
+    (0xC4, 2): _get_block,
+    (0xC4, 3): _get_list_response,
+    (0xC5, 1): lambda r: SetResponse(r.octet("invoke-id"), DataAccessResult(r.octet("result"))),
+    (0xC5, 2): lambda r: SetBlockResponse(r.octet("invoke-id"), r.number(4, "block number")),
+    (0xC5, 3): _set_last_block_response,
+    (0xC7, 1): _action_response,
+    (0x0E, 0): lambda r: ServiceError(r.octet("service"), r.octet("group"), r.octet("reason")),
+    (0x0F, 0): _data_notification,
+    (0xD8, 0): _exception_response,
+}

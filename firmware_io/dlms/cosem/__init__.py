@@ -1,0 +1,1 @@
+"""What a meter's objects mean: registers, profiles, clocks."""

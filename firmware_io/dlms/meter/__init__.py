@@ -1,0 +1,1 @@
+"""One DLMS meter: how it is read, and how an unknown one is found."""

@@ -1,0 +1,1 @@
+"""From a channel to one meter to an association and its security."""

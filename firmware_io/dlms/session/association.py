@@ -1,0 +1,322 @@
+"""An application association: opening it, proving each other, exchanging one APDU at a time, releasing it.
+
+What may come instead of the awaited reply: a push (handed to `on_push`, and we go on waiting), an exception or a
+confirmed service error (raised), a reply with another invoke-id (raised). What the services are used for is the
+session's business, and requests are never repeated here: the link repeats frames, the caller decides about the rest.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeAlias, TypeVar
+
+from firmware_io.dlms.apdu import axdr, decode
+from firmware_io.dlms.apdu.acse import (
+    AssociationRequest,
+    AssociationResponse,
+    Conformance,
+    Context,
+    InitiateRequest,
+    InitiateResponse,
+    Mechanism,
+    ReleaseRequest,
+)
+from firmware_io.dlms.apdu.axdr import Data
+from firmware_io.dlms.apdu.decode import ActionResult, Apdu, Attribute, DataAccessResult
+from firmware_io.dlms.session.channel import Channel
+from firmware_io.dlms.session.counters import InvocationCounters, counter_id
+from firmware_io.dlms.session.security import Ciphering
+from firmware_io.errors import (
+    AccessDenied,
+    LocalProtocolError,
+    MeterError,
+    RegisterUnavailable,
+    RemoteProtocolError,
+    ResponseTimeout,
+    SecurityError,
+)
+from firmware_io.obis import CURRENT_ASSOCIATION
+from firmware_io.spec import MeterSpec
+
+CONFORMANCE = (
+    Conformance.GET
+    | Conformance.SET
+    | Conformance.ACTION
+    | Conformance.BLOCK_GET
+    | Conformance.BLOCK_SET
+    | Conformance.SELECTIVE_ACCESS
+    | Conformance.MULTIPLE_REFERENCES
+    | Conformance.PRIORITY
+    | Conformance.DATA_NOTIFICATION
+    | Conformance.EVENT_NOTIFICATION
+)
+INVOKE_FLAGS = 0xC0  # confirmed, high priority
+CHALLENGE_OCTETS = 16
+MAX_UNASKED = 8  # pushes taken in one exchange: bounds how long a meter can keep us listening
+MAX_PDU = 0xFFFF
+REPLY_TO_HLS = Attribute(15, CURRENT_ASSOCIATION, 1)
+
+_AUTHENTICATION_DIAGNOSTICS = {
+    11: "authentication mechanism not recognised",
+    12: "authentication mechanism required",
+    13: "authentication failed",
+    14: "authentication required",
+}
+_ASSOCIATION_DIAGNOSTICS = {2: "application context not supported", 3: "calling title not recognised"}
+_DENIED = (DataAccessResult.READ_WRITE_DENIED, DataAccessResult.SCOPE_OF_ACCESS_VIOLATED)
+
+
+_PUSHES = (b"\x0f", b"\xc2")  # DataNotification, EventNotification
+
+Push: TypeAlias = Callable[[decode.DataNotification | decode.EventNotification], None]
+T = TypeVar("T")
+
+
+class ExceptionResponseError(RemoteProtocolError):
+    """The meter answered exception-response: it takes no such service in this state."""
+
+    def __init__(self, response: decode.ExceptionResponse) -> None:
+        super().__init__(f"exception-response: {response}")
+        self.response = response
+
+
+class ServiceErrorResponse(RemoteProtocolError):
+    """The meter answered confirmed-service-error."""
+
+    def __init__(self, error: decode.ServiceError) -> None:
+        super().__init__(f"confirmed-service-error: {error}")
+        self.error = error
+
+
+class AssociationRefused(RemoteProtocolError):
+    """The meter refused the association for a reason that is no matter of passwords or keys."""
+
+
+class DataAccessError(RegisterUnavailable):
+    """data-access-result: the attribute cannot be read or written; `result` says why."""
+
+    def __init__(self, attribute: Attribute, result: DataAccessResult) -> None:
+        super().__init__(f"{attribute}: {result.name.lower().replace('_', ' ')}")
+        self.result = result
+
+
+class ActionError(RegisterUnavailable):
+    """The method did not succeed; `result` says why."""
+
+    def __init__(self, method: Attribute, result: ActionResult) -> None:
+        super().__init__(f"method {method}: {result.name.lower().replace('_', ' ')}")
+        self.result = result
+
+
+class Association:
+    """A client's association over a channel; `public` opens it without security whatever the meter's own asks for."""
+
+    def __init__(
+        self,
+        spec: MeterSpec,
+        channel: Channel,
+        counters: InvocationCounters,
+        on_push: Push | None = None,
+        *,
+        public: bool = False,
+    ) -> None:
+        self._spec = spec
+        self._channel = channel
+        self._counters = counters
+        self._on_push = on_push
+        self._security = "none" if public else spec.security
+        self._ciphering: Ciphering | None = None
+        self._invoke = 0
+        self.pdu_limit = MAX_PDU  # longest unit that the meter receives
+        self.conformance = Conformance(0)
+
+    def connect(self) -> None:
+        """Open the link and the association; authenticate both sides where the security asks for it.
+
+        Raises:
+            AccessDenied: the meter refuses our password or keys.
+            AssociationRefused: it refuses for another reason.
+            MeterError: it does not answer, or breaks the protocol.
+        """
+        self._channel.open()
+        self._associate()
+
+    def release(self) -> None:
+        """Release the association and the link; a meter that does not answer is left to its time-out."""
+        with suppress(ResponseTimeout, RemoteProtocolError):
+            self._channel.send(ReleaseRequest(0, self._release_information()).encode())
+            self._channel.receive()
+        self.drop()
+
+    def drop(self) -> None:
+        """Release the link only."""
+        with suppress(MeterError):
+            self._channel.close()
+
+    def keep_alive(self) -> None:
+        """Keep the link from its inactivity time-out."""
+        self._channel.poll()
+
+    def action(self, method: Attribute, parameters: Data | None) -> Data | None:
+        """Call a method; what it returns, if anything.
+
+        Raises:
+            ActionError: it did not succeed.
+            AccessDenied: we have no right to it.
+        """
+        invoke = self.next_invoke()
+        reply = expect(decode.ActionResponse, self.request(decode.ActionRequest(invoke, method, parameters), invoke))
+        if reply.result is ActionResult.READ_WRITE_DENIED:
+            raise AccessDenied(f"method {method}: denied")
+        if reply.result is not ActionResult.SUCCESS:
+            raise ActionError(method, reply.result)
+        return None if reply.reply is None else data_or_error(method, reply.reply)
+
+    def next_invoke(self) -> int:
+        """The invoke-id and priority of a new request."""
+        self._invoke = self._invoke % 15 + 1
+        return INVOKE_FLAGS | self._invoke
+
+    def request(self, request: Apdu, invoke: int) -> Apdu:
+        """Send a request and wait for the reply with its invoke-id.
+
+        Raises:
+            ExceptionResponseError: the meter understood no such service.
+            ServiceErrorResponse: it understood, and refused.
+            MeterError: no reply, or none that can be trusted.
+        """
+        octets = request.encode()
+        self._channel.send(self._ciphering.protect(octets) if self._ciphering else octets)
+        for _ in range(MAX_UNASKED):
+            octets = self._channel.receive()
+            if self._ciphering and octets[:1] in _PUSHES:
+                continue  # a plain push in a ciphered association may come from anybody: it is not believed
+            reply = self._reply(octets)
+            if isinstance(reply, decode.DataNotification | decode.EventNotification):
+                if self._on_push:
+                    self._on_push(reply)
+                continue
+            if isinstance(reply, decode.ExceptionResponse):
+                raise ExceptionResponseError(reply)
+            if isinstance(reply, decode.ServiceError):
+                raise ServiceErrorResponse(reply)
+            if reply.invoke & 0x0F != invoke & 0x0F:
+                raise RemoteProtocolError(f"invoke-id {reply.invoke & 0x0F}: expected {invoke & 0x0F}")
+            return reply
+        raise RemoteProtocolError(f"{MAX_UNASKED} units came, none of them the reply")
+
+    def _reply(self, octets: bytes) -> Apdu:
+        if self._ciphering and octets[:1] != b"\xd8":  # an exception is sent plain: the meter could not decipher us
+            octets = self._ciphering.open(octets)
+        return decode.decode(octets)
+
+    def _associate(self) -> None:
+        spec = self._spec
+        gmac = self._security == "hls-gmac"
+        dedicated_key = None
+        self._ciphering = None
+        challenge = password = None
+        mechanism = Mechanism.LOWEST
+        if self._security == "lls":
+            mechanism, password = Mechanism.LLS, spec.password
+        elif gmac:
+            if spec.encryption_key is None or spec.authentication_key is None or spec.system_title is None:
+                raise LocalProtocolError("hls-gmac without keys")  # MeterSpec lets none through
+            counter = counter_id(spec.encryption_key, spec.system_title)
+            self._ciphering = Ciphering(
+                spec.encryption_key,
+                spec.authentication_key,
+                spec.system_title,
+                lambda: self._counters.next(counter),
+                form=spec.ciphering,
+            )
+            mechanism, challenge = Mechanism.HLS_GMAC, secrets.token_bytes(CHALLENGE_OCTETS)
+            if spec.ciphering == "dedicated":
+                dedicated_key = secrets.token_bytes(16)
+        initiate = InitiateRequest(CONFORMANCE, spec.max_pdu, dedicated_key).encode()
+        request = AssociationRequest(
+            Context.LN_CIPHERED if gmac else Context.LN,
+            mechanism,
+            self._ciphering.protect(initiate) if self._ciphering else initiate,
+            spec.system_title if gmac else None,
+            challenge or password,
+        )
+        self._channel.send(request.encode())
+        response = self._association_response(self._channel.receive())
+        if self._ciphering and dedicated_key:
+            self._ciphering.use_dedicated_key(dedicated_key)
+        if challenge is not None:
+            self._prove_each_other(challenge, response)
+
+    def _association_response(self, octets: bytes) -> AssociationResponse:
+        """Check the AARE, and take over what it grants."""
+        for _ in range(MAX_UNASKED):
+            if octets[:1] not in (*_PUSHES, b"\xdb"):
+                break
+            octets = self._channel.receive()  # a push while we associate says nothing that we could check yet
+        if octets[:1] == b"\xd8":
+            raise ExceptionResponseError(expect(decode.ExceptionResponse, decode.decode(octets)))
+        response = AssociationResponse.decode(octets)
+        if self._ciphering:
+            self._ciphering.peer_title = response.system_title
+        information = response.user_information
+        if information[:1] == b"\x0e":
+            raise ServiceErrorResponse(expect(decode.ServiceError, decode.decode(information)))
+        hls = self._ciphering is not None
+        # With HLS the answer "authentication required" is the invitation to the passes that follow.
+        if response.result != 0 or response.diagnostic not in ((0, 14) if hls else (0,)):
+            diagnostic = response.diagnostic
+            if not response.provider and diagnostic in _AUTHENTICATION_DIAGNOSTICS:
+                raise AccessDenied(
+                    f"association refused: {_AUTHENTICATION_DIAGNOSTICS[diagnostic]}; check security, password and "
+                    "keys before trying again, the meter may lock itself"
+                )
+            why = _ASSOCIATION_DIAGNOSTICS.get(diagnostic, f"diagnostic {diagnostic}")
+            raise AssociationRefused(f"association refused (result {response.result}): {why}")
+        if self._ciphering:
+            information = self._ciphering.open(information)
+        if information[:1] == b"\x0e":
+            raise ServiceErrorResponse(expect(decode.ServiceError, decode.decode(information)))
+        initiate = InitiateResponse.decode(information)
+        self.pdu_limit = initiate.max_pdu or MAX_PDU
+        self.conformance = initiate.conformance
+        return response
+
+    def _prove_each_other(self, challenge: bytes, response: AssociationResponse) -> None:
+        """Passes 3 and 4 of HLS: our answer to the meter's challenge, and its answer to ours."""
+        ciphering = self._ciphering
+        if ciphering is None or response.mechanism is not Mechanism.HLS_GMAC or not response.authentication:
+            raise SecurityError("the meter accepts without proving itself: HLS with GMAC was asked for")
+        if response.authentication == challenge:
+            raise SecurityError("the meter sends our own challenge back: a reflection")
+        proof = axdr.octet_string(ciphering.prove(response.authentication))
+        try:
+            reply = self.action(REPLY_TO_HLS, proof)
+        except (ActionError, AccessDenied) as error:
+            raise AccessDenied(f"the meter refuses our proof: {error}; check the keys before trying again") from error
+        if reply is None or not isinstance(reply.value, bytes):
+            raise SecurityError(f"the meter gave no proof of itself: {reply}")
+        ciphering.verify(reply.value, challenge)
+
+    def _release_information(self) -> bytes:
+        if self._ciphering is None:
+            return b""
+        return self._ciphering.protect(InitiateRequest(CONFORMANCE, self._spec.max_pdu).encode(), "global")
+
+
+def expect(kind: type[T], reply: object) -> T:
+    """The reply, if it is of that kind."""
+    if isinstance(reply, kind):
+        return reply
+    raise RemoteProtocolError(f"expected {kind.__name__}, got {type(reply).__name__}")
+
+
+def data_or_error(attribute: Attribute, result: Data | DataAccessResult) -> Data:
+    """The value, or the error that stands in its place."""
+    if isinstance(result, Data):
+        return result
+    if result in _DENIED:
+        raise AccessDenied(f"{attribute}: {result.name.lower().replace('_', ' ')}; our client may not")
+    raise DataAccessError(attribute, result)

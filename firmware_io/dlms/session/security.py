@@ -1,0 +1,214 @@
+"""Ciphering and authentication of suite 0 (AES-GCM-128, IEC 62056-5-3 clause 5): protects and opens APDUs.
+
+Both sides of an association use it. It keeps no keys on disk and knows no services beyond their tags. What comes
+must be encrypted *and* authenticated with an invocation counter above every one seen before; a plain APDU, a
+weaker one and a repeated one are a `SecurityError`.
+
+The initialisation vector is the sender's system title and its invocation counter. The same counter twice under one
+key gives the key away, so counters come from a store (`firmware_io.dlms.session.counters`) that survives a kill.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from typing import Literal, NamedTuple, TypeAlias
+
+from firmware_io.dlms.apdu.axdr import decode_length, encode_length
+from firmware_io.errors import LocalProtocolError, SecurityError
+
+KEY_OCTETS = 16
+TITLE_OCTETS = 8
+TAG_OCTETS = 12
+AUTHENTICATED = 0x10
+ENCRYPTED = 0x20
+PROTECTED = AUTHENTICATED | ENCRYPTED
+COUNTER_MAX = 0xFFFFFFFF
+GENERAL_GLO, GENERAL_DED = 0xDB, 0xDC
+
+Form: TypeAlias = Literal["global", "dedicated", "general"]
+
+# Tag of the plain service -> tag of its ciphered form.
+_GLO = {0x01: 0x21, 0x08: 0x28, 0x0E: 0x2E, 0xC0: 0xC8, 0xC1: 0xC9, 0xC2: 0xCA, 0xC3: 0xCB, 0xC4: 0xCC, 0xC5: 0xCD}
+_GLO |= {0xC7: 0xCF}
+_DED = {0x0E: 0x4E, 0xC0: 0xD0, 0xC1: 0xD1, 0xC2: 0xD2, 0xC3: 0xD3, 0xC4: 0xD4, 0xC5: 0xD5, 0xC7: 0xD7}
+_PLAIN_OF_GLO = {v: k for k, v in _GLO.items()}
+_PLAIN_OF_DED = {v: k for k, v in _DED.items()}
+CIPHERED_TAGS = frozenset(_PLAIN_OF_GLO) | frozenset(_PLAIN_OF_DED) | {GENERAL_GLO, GENERAL_DED}
+
+
+class Sealed(NamedTuple):
+    """A ciphered APDU taken apart, not opened. `plain_tag` is None in the general form; it is inside then."""
+
+    plain_tag: int | None
+    dedicated: bool
+    system_title: bytes | None
+    control: int
+    counter: int
+    body: bytes
+
+    @classmethod
+    def parse(cls, octets: bytes) -> Sealed:
+        """Raises: SecurityError: not a ciphered APDU of suite 0, or malformed."""
+        tag = octets[0] if octets else -1
+        title, offset = None, 1
+        if tag in (GENERAL_GLO, GENERAL_DED):
+            length, offset = decode_length(octets, offset)
+            title, offset = octets[offset : offset + length], offset + length
+        elif tag not in CIPHERED_TAGS:
+            raise SecurityError(f"a plain APDU (tag {tag:#04x}) where only a ciphered one is taken")
+        length, offset = decode_length(octets, offset)
+        content = octets[offset:]
+        if len(content) != length or length < 5:
+            raise SecurityError(f"ciphered APDU: {length} octets announced, {len(content)} there")
+        plain = None if title is not None else _PLAIN_OF_GLO.get(tag, _PLAIN_OF_DED.get(tag))
+        dedicated = tag == GENERAL_DED or tag in _PLAIN_OF_DED
+        return cls(plain, dedicated, title, content[0], int.from_bytes(content[1:5], "big"), content[5:])
+
+
+class _Key:
+    """One encryption key with the authentication key beside it."""
+
+    def __init__(self, encryption: bytes, authentication: bytes) -> None:
+        if len(encryption) != KEY_OCTETS or len(authentication) != KEY_OCTETS:
+            raise LocalProtocolError(f"suite 0 has keys of {KEY_OCTETS} octets")
+        # Here, not above: 8 MB of memory that a building without ciphered meters does not need.
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        self._gcm = AESGCM(encryption)
+        self._authentication = authentication
+
+    def seal(self, title: bytes, counter: int, plain: bytes) -> bytes:
+        aad = bytes((PROTECTED,)) + self._authentication
+        return self._gcm.encrypt(title + counter.to_bytes(4, "big"), plain, aad)[: TAG_OCTETS - 16]
+
+    def open(self, title: bytes, counter: int, body: bytes) -> bytes | None:
+        """The plain octets, None when the tag is wrong.
+
+        The library takes full tags of 16 octets only. GCM encrypts in counter mode, so that encrypting twice is
+        decrypting: recover the plain octets, compute their tag, and let them out when its first 12 octets agree.
+        """
+        vector = title + counter.to_bytes(4, "big")
+        plain = self._gcm.encrypt(vector, body[:-TAG_OCTETS], None)[:-16]
+        aad = bytes((PROTECTED,)) + self._authentication
+        tag = self._gcm.encrypt(vector, plain, aad)[-16 : TAG_OCTETS - 16]
+        return plain if hmac.compare_digest(tag, body[-TAG_OCTETS:]) else None
+
+    def tag(self, title: bytes, counter: int, challenge: bytes) -> bytes:
+        aad = bytes((AUTHENTICATED,)) + self._authentication + challenge
+        return self._gcm.encrypt(title + counter.to_bytes(4, "big"), b"", aad)[:TAG_OCTETS]
+
+
+class Ciphering:
+    """One side's security context of one association.
+
+    `next_counter` yields our next invocation counter under the global key, never the same twice. A dedicated key
+    is new in each association, so that its counter starts at 1 in memory. `peer_title` is set when it is known,
+    and `peer_counter` is the highest one seen from the other side.
+    """
+
+    def __init__(
+        self,
+        encryption_key: bytes,
+        authentication_key: bytes,
+        system_title: bytes,
+        next_counter: Callable[[], int],
+        peer_title: bytes | None = None,
+        form: Form = "global",
+    ) -> None:
+        if len(system_title) != TITLE_OCTETS:
+            raise LocalProtocolError(f"a system title has {TITLE_OCTETS} octets, got {len(system_title)}")
+        self.system_title = system_title
+        self.peer_title = peer_title
+        self.form: Form = form
+        self._authentication_key = authentication_key
+        self._global = _Key(encryption_key, authentication_key)
+        self._dedicated: _Key | None = None
+        self._next_counter = next_counter
+        self._own_dedicated_counter = 0
+        self.peer_counter = -1
+        self._peer_dedicated_counter = -1
+
+    def use_dedicated_key(self, key: bytes) -> None:
+        """The key that the initiate request carried."""
+        self._dedicated = _Key(key, self._authentication_key)
+        self._own_dedicated_counter = 0
+        self._peer_dedicated_counter = -1
+
+    def protect(self, plain: bytes, form: Form | None = None) -> bytes:
+        """The ciphered form of an APDU; the initiate is always under the global key.
+
+        Raises:
+            LocalProtocolError: the service has no such form, or there is no dedicated key.
+            SecurityError: the counters of the key are used up.
+        """
+        form = form or self.form
+        if form == "dedicated" and plain[0] in _DED:
+            if self._dedicated is None:
+                raise LocalProtocolError("dedicated ciphering without a dedicated key")
+            self._own_dedicated_counter += 1
+            return self._sealed(bytes((_DED[plain[0]],)), self._dedicated, self._own_dedicated_counter, plain)
+        if form == "general" and plain[0] not in (0x01, 0x08):
+            head = bytes((GENERAL_GLO, TITLE_OCTETS)) + self.system_title
+        elif plain[0] in _GLO:
+            head = bytes((_GLO[plain[0]],))
+        else:
+            raise LocalProtocolError(f"APDU {plain[0]:#04x} has no ciphered form")
+        return self._sealed(head, self._global, self._next_counter(), plain)
+
+    def _sealed(self, head: bytes, key: _Key, counter: int, plain: bytes) -> bytes:
+        if not 0 <= counter <= COUNTER_MAX:
+            raise SecurityError("the invocation counters of this key are used up: give the meter a new key")
+        content = bytes((PROTECTED,)) + counter.to_bytes(4, "big") + key.seal(self.system_title, counter, plain)
+        return head + encode_length(len(content)) + content
+
+    def open(self, octets: bytes) -> bytes:
+        """The plain APDU.
+
+        Raises:
+            SecurityError: plain, weaker than encrypted and authenticated, replayed, from another system, or forged.
+        """
+        sealed = Sealed.parse(octets)
+        if sealed.control != PROTECTED:
+            raise SecurityError(f"security control {sealed.control:#04x}: expected {PROTECTED:#04x}, suite 0 with both")
+        if sealed.system_title is not None and sealed.system_title != self.peer_title:
+            raise SecurityError(f"system title {sealed.system_title.hex()}: expected {(self.peer_title or b'').hex()}")
+        if self.peer_title is None:
+            raise SecurityError("a ciphered APDU before its sender's system title is known")
+        key = self._dedicated if sealed.dedicated else self._global
+        if key is None:
+            raise SecurityError("a reply under a dedicated key that was never agreed")
+        seen = self._peer_dedicated_counter if sealed.dedicated else self.peer_counter
+        if sealed.counter <= seen:
+            raise SecurityError(f"invocation counter {sealed.counter}: expected more than {seen}; a replay?")
+        plain = key.open(self.peer_title, sealed.counter, sealed.body) if len(sealed.body) > TAG_OCTETS else None
+        if plain is None:
+            raise SecurityError("wrong authentication tag: another key, or somebody changed the message")
+        if sealed.plain_tag is not None and plain[0] != sealed.plain_tag:
+            raise SecurityError(f"APDU {plain[0]:#04x} in the envelope of {sealed.plain_tag:#04x}")
+        if sealed.dedicated:
+            self._peer_dedicated_counter = sealed.counter
+        else:
+            self.peer_counter = sealed.counter
+        return plain
+
+    def prove(self, challenge: bytes) -> bytes:
+        """Our answer to the other side's challenge (HLS with GMAC): control, counter, tag."""
+        counter = self._next_counter()
+        tag = self._global.tag(self.system_title, counter, challenge)
+        return bytes((AUTHENTICATED,)) + counter.to_bytes(4, "big") + tag
+
+    def verify(self, proof: bytes, challenge: bytes) -> None:
+        """Check the other side's answer to our challenge, and take its counter as the lowest from now on.
+
+        As the challenge is fresh, so is the counter: replies recorded in an earlier association are below it.
+
+        Raises:
+            SecurityError: the answer is wrong.
+        """
+        if self.peer_title is None or len(proof) != 5 + TAG_OCTETS or proof[0] != AUTHENTICATED:
+            raise SecurityError(f"{proof.hex()} is no answer to a GMAC challenge")
+        counter = int.from_bytes(proof[1:5], "big")
+        if not hmac.compare_digest(self._global.tag(self.peer_title, counter, challenge), proof[5:]):
+            raise SecurityError("wrong answer to our challenge: it does not have our keys")
+        self.peer_counter = max(self.peer_counter, counter)

@@ -1,0 +1,1 @@
+"""Simulated lines, and the stations on them."""

@@ -1,0 +1,163 @@
+"""scan, read and clock against simulated meters on a real pseudo-terminal, in a process of their own."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from agent.cli.main import cli
+
+SITE = """
+[site]
+site = "lab"
+gateway = "lab"
+[store]
+path = "{folder}/store.sqlite"
+[[bus]]
+id = "line"
+port = "{folder}/tty"
+baud = 115200
+[[meter]]
+id = "main"
+bus = "line"
+address = 16
+[[meter]]
+id = "flat-1"
+bus = "line"
+address = 17
+client = 2
+security = "lls"
+password = "{folder}/password"
+[[meter]]
+id = "flat-2"
+bus = "line"
+address = 18
+client = 1
+security = "hls-gmac"
+authentication_key = "{folder}/ak"
+encryption_key = "{folder}/ek"
+system_title = "43484B0000000001"
+[[meter]]
+id = "nobody"
+bus = "line"
+address = 99
+[[zone]]
+id = "building"
+main = "main"
+subs = ["flat-1", "flat-2", "nobody"]
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("lab")
+    for name, text in (("password", "open sesame"), ("ak", "D0D1D2D3D4D5D6D7D8D9DADBDCDDDEDF"), ("ek", "00" * 16)):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o600)
+    path = folder / "site.toml"
+    path.write_text(SITE.format(folder=folder))
+    simulated = folder / "simulated.toml"
+    without = SITE.replace('[[meter]]\nid = "nobody"\nbus = "line"\naddress = 99\n', "").replace(', "nobody"', "")
+    simulated.write_text(without.format(folder=folder) + "[simulation]\nseed = 3\nhistory_days = 3\npace = false\n")
+    simulator = subprocess.Popen(
+        [sys.executable, "-m", "agent.cli.main", "simulate", str(simulated), "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert simulator.stdout is not None
+    try:
+        assert json.loads(simulator.stdout.readline())["ready"]
+        yield path
+    finally:
+        simulator.send_signal(signal.SIGTERM)
+        simulator.wait(20)
+        simulator.stdout.close()
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+def rows(*arguments: object) -> list[dict[str, object]]:
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+
+
+@pytest.mark.parametrize("meter", ["main", "flat-1", "flat-2"])
+def test_read_shows_the_registers_with_unit_and_time(site: Path, meter: str) -> None:
+    head, *registers = rows("read", site, meter)
+    assert str(head["serial"]).startswith("CHM")
+    assert abs(float(str(head["clock_offset_s"]))) < 2
+    energy = next(row for row in registers if row["obis"] == "1.0.1.8.0.255")
+    assert energy["unit"] == "Wh"
+    assert float(str(energy["value"])) > 0
+
+
+def test_read_finds_the_class_of_any_object(site: Path) -> None:
+    found = rows("read", site, "flat-2", "1-0:1.8.0", "0.0.96.1.0", "1.0.32.7.0.255", "1.0.9.9.9.255")
+    assert [row["unit"] for row in found] == ["Wh", None, "V", "not there, or not for us"]
+    assert str(found[1]["value"]).startswith("CHM")
+    assert 200 < float(str(found[2]["value"])) < 260
+
+
+def test_read_profile_events_and_objects(site: Path) -> None:
+    profile = rows("read", site, "flat-1", "--profile")
+    energies = [float(str(row["value"])) for row in profile if row["obis"] == "1.0.1.8.0.255"]
+    assert len(energies) in (95, 96, 97)
+    assert energies == sorted(energies)
+    assert rows("read", site, "flat-1", "--profile", "--from", "2020-01-01", "--to", "2020-01-02") == []
+    assert {"class": 3, "version": 0, "obis": "1.0.1.8.0.255"} in rows("read", site, "flat-1", "--objects")
+    assert run("read", site, "flat-1", "--events").exit_code == 0
+
+
+def test_trace_shows_frames_and_no_password(site: Path) -> None:
+    result = run("read", site, "flat-1", "1.0.1.8.0.255", "--trace")
+    assert result.exit_code == 0
+    assert "AssociationRequest" in result.stderr
+    assert "GetResponse" in result.stderr
+    assert b"open sesame".hex() not in result.stderr.lower()
+    assert "open sesame" not in result.stderr
+    assert "1.0.1.8.0.255" in result.stdout
+
+
+def test_clock_is_shown_and_set(site: Path) -> None:
+    shown = run("clock", site, "flat-2")
+    assert (shown.exit_code, "s off" in shown.stdout) == (0, True), shown.output
+    done = run("clock", site, "flat-2", "--set")
+    assert (done.exit_code, "set\n" in done.stdout) == (0, True), done.output
+
+
+def test_scan_finds_who_is_there(site: Path) -> None:
+    found = rows("scan", site.with_name("tty"), "--baud", "115200", "--last", "19")
+    assert [(row["address"], row["octets"]) for row in found] == [(16, 2), (17, 2), (18, 2)]
+    assert all(str(row["serial"]).startswith("CHM") for row in found)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["nobody"], 69, "no answer to SNRM"),
+        (["flat-9"], 78, "there is no meter flat-9"),
+        (["flat-1", "7.7"], 2, "is not an OBIS code"),
+        (["flat-1", "--profile", "--events"], 2, "ask one at a time"),
+        (["flat-1", "--profile", "--from", "soon"], 2, "is not a time"),
+    ],
+)
+def test_what_cannot_be_done_is_said_with_the_right_code(
+    site: Path, arguments: list[str], code: int, words: str
+) -> None:
+    result = run("read", site, *arguments)
+    assert (result.exit_code, words in result.output) == (code, True), result.output
+
+
+def test_a_port_that_is_not_there(tmp_path: Path) -> None:
+    result = run("scan", tmp_path / "tty")
+    assert (result.exit_code, "cannot open serial port" in result.output) == (69, True)

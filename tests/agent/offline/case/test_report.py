@@ -1,0 +1,192 @@
+"""The evidence page: its arithmetic finds what was put in, its seal holds, and a real browser shows and prints it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from agent.cli.lab.report import BROWSER_OPTIONS, command
+from agent.offline.case.analysis import Verdict, analyse
+from agent.offline.case.case import CaseError, from_messages
+from agent.offline.case.page import page
+from agent.offline.case.seal import seal, verify
+
+ALERT_ID = "ntl-building-1"
+Building = Any
+
+
+def verdicts(building: Building) -> dict[str, Verdict]:
+    """Verdict of each alternative explanation, by its first words."""
+    analysis = analyse(from_messages(building.lines, ALERT_ID), UTC)
+    return {a.name: a.verdict for a in analysis.alternatives}
+
+
+def test_the_plain_comparison_finds_the_power_that_was_taken(bypassed: Building) -> None:
+    analysis = analyse(from_messages(bypassed.lines, ALERT_ID), UTC)
+    assert analysis.missing_w == pytest.approx(bypassed.missing_w, rel=0.05)
+    assert analysis.suspect == "flat-302"
+    assert analysis.suspect_after_w == pytest.approx(1000 / 30 / 24, rel=0.01)
+    assert analysis.before is not None
+    assert abs(analysis.before.residual_w) < 1
+    assert (analysis.before.days, analysis.after.days) == (24, 14)
+
+
+def test_every_other_explanation_fails_for_a_bypass(bypassed: Building) -> None:
+    assert set(verdicts(bypassed).values()) == {Verdict.EXCLUDED}
+
+
+def test_an_empty_flat_is_not_accused_by_the_arithmetic(make_building: Any) -> None:
+    found = verdicts(make_building(bypass=False, vacant=True))
+    assert found["flat-302 is merely empty or thrifty"] is Verdict.POSSIBLE
+    assert found["Errors of the meters"] is not Verdict.EXCLUDED
+
+
+def test_without_days_before_the_page_says_what_cannot_be_excluded(make_building: Any) -> None:
+    found = verdicts(make_building(days=12, onset_day=0))
+    assert found["A meter that is not read, or unmetered common load"] is Verdict.POSSIBLE
+    assert found["flat-302 is merely empty or thrifty"] is Verdict.POSSIBLE
+
+
+@pytest.mark.parametrize(
+    ("drop", "said"),
+    [
+        ("/info ", "info message is missing"),
+        ("/event/alert ", "no revision of alert"),
+        (f"/evidence/{ALERT_ID}/", "ask the gateway for it"),
+        (f"/evidence/{ALERT_ID}/2-", r"missing: \[2\]"),
+    ],
+)
+def test_missing_messages_are_named(bypassed: Building, drop: str, said: str) -> None:
+    with pytest.raises(CaseError, match=said):
+        from_messages([line for line in bypassed.lines if drop not in line], ALERT_ID)
+
+
+def test_rubbish_between_the_messages_changes_nothing(bypassed: Building) -> None:
+    rubbish = ["", "no topic", "checkmeter/v1/a/b/c/event/alert {", "checkmeter/v1/a/b/c/info []"]
+    clean = from_messages(bypassed.lines, ALERT_ID)
+    assert from_messages([*rubbish, *bypassed.lines, *rubbish], ALERT_ID).revisions == clean.revisions
+
+
+def _page(building: Building, key: Ed25519PrivateKey | None) -> str:
+    case = from_messages(building.lines, ALERT_ID)
+    return page(case, analyse(case, UTC), seal(case, key), UTC, datetime(2026, 2, 9, tzinfo=UTC))
+
+
+def test_the_seal_holds_and_a_changed_figure_breaks_it(bypassed: Building) -> None:
+    key = Ed25519PrivateKey.generate()
+    public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
+    text = _page(bypassed, key)
+    assert verify(text) == []
+    assert verify(text, public) == []
+    (fault,) = verify(text, "00" * 32)
+    assert "another key" in fault
+    start = text.index(";base64,") + 400
+    forged = text[:start] + ("A" if text[start] != "A" else "B") + text[start + 1 :]
+    assert any("readings.csv: its SHA-256" in f for f in verify(forged))
+    digest = text.index('<pre id="manifest">') + len('<pre id="manifest">')
+    other = text[:digest] + ("0" if text[digest] != "0" else "1") + text[digest + 1 :]
+    assert "the signature is not that of the manifest" in verify(other)
+
+
+def test_an_unsigned_page_says_so(bypassed: Building) -> None:
+    text = _page(bypassed, None)
+    assert "not signed" in text
+    assert verify(text) == []
+    assert verify(text, "00" * 32) == ["the page is not signed"]
+    assert verify("<html></html>") == ["this is no evidence page of checkmeter: it has no manifest"]
+
+
+def test_the_page_needs_nothing_from_outside(bypassed: Building) -> None:
+    text = _page(bypassed, None)
+    assert "<script" not in text
+    assert "EMH00000" in text
+    assert "2.1.7" in text
+    assert "http" not in text.replace('xmlns="http://www.w3.org/2000/svg"', "")
+    assert "thief" not in text
+
+
+def test_the_verb_makes_signs_and_checks_a_page(bypassed: Building, tmp_path: Path) -> None:
+    (tmp_path / "messages.txt").write_text("\n".join(bypassed.lines))
+    key = Ed25519PrivateKey.generate()
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    out = tmp_path / "case.html"
+    words = [ALERT_ID, "-o", str(out), "--messages", str(tmp_path / "messages.txt"), "--key", str(tmp_path / "key.pem")]
+    done = CliRunner().invoke(command, words)
+    assert done.exit_code == 0, done.output
+    assert CliRunner().invoke(command, ["--verify", str(out)]).exit_code == 0
+    out.write_text(out.read_text().replace("base64,", "base64,AAAA", 1))
+    assert CliRunner().invoke(command, ["--verify", str(out)]).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "checkmeter alerts"),
+        ([ALERT_ID, "-o", "x.html"], "--site"),
+        ([ALERT_ID, "-o", "x.html", "--messages", __file__, "--timezone", "Mars/Base"], "no time zone"),
+        ([ALERT_ID, "-o", "x.html", "--messages", __file__], "no revision of alert"),
+    ],
+)
+def test_wrong_use_is_one_line_that_says_what_to_do(words: list[str], said: str) -> None:
+    done = CliRunner().invoke(command, words)
+    assert done.exit_code != 0
+    assert said in done.output
+    assert "Traceback" not in done.output
+
+
+def _chromium(*words: Any) -> None:
+    browser = shutil.which("chromium")
+    assert browser is not None
+    done = subprocess.run([browser, *BROWSER_OPTIONS, *map(str, words)], capture_output=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr[-500:]
+
+
+@pytest.mark.chromium
+@pytest.mark.parametrize("width", [390, 1100])
+def test_a_browser_shows_it_without_scrolling_sideways(bypassed: Building, tmp_path: Path, width: int) -> None:
+    text = _page(bypassed, None)
+    # The page reports its own layout in its title, which the dumped document then shows.
+    probe = "<script>addEventListener('load',()=>document.title='W'+document.documentElement.scrollWidth)</script>"
+    (tmp_path / "case.html").write_text(text.replace("</body>", probe + "</body>"))
+    browser = shutil.which("chromium")
+    assert browser is not None
+    # A phone's width is asked of a frame: a headless window is never narrower than 500 px.
+    frame = (
+        f'<iframe id="f" src="case.html" style="width:{width}px;height:900px;border:0"></iframe>'
+        "<script>onload=()=>setTimeout(()=>{let d=document.getElementById('f').contentDocument;"
+        "document.title='W'+d.documentElement.scrollWidth+' S'+d.querySelectorAll('svg').length},300)</script>"
+    )
+    (tmp_path / "frame.html").write_text(f"<!doctype html><title>wait</title>{frame}")
+    words = [
+        browser,
+        *BROWSER_OPTIONS,
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--allow-file-access-from-files",
+        "--virtual-time-budget=5000",
+        "--dump-dom",
+        (tmp_path / "frame.html").as_uri(),
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=False)
+    title = done.stdout.split("<title>")[1].split("</title>")[0]
+    shown, charts = title.split()
+    assert int(shown[1:]) <= width
+    assert charts == "S4"
+
+
+@pytest.mark.chromium
+def test_screenshot_and_print(bypassed: Building, tmp_path: Path) -> None:
+    (tmp_path / "case.html").write_text(_page(bypassed, Ed25519PrivateKey.generate()))
+    uri, profile = (tmp_path / "case.html").as_uri(), f"--user-data-dir={tmp_path / 'profile'}"
+    _chromium(profile, "--window-size=1100,3600", f"--screenshot={tmp_path / 'case.png'}", uri)
+    _chromium(profile, f"--print-to-pdf={tmp_path / 'case.pdf'}", uri)
+    assert (tmp_path / "case.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "case.png").stat().st_size > 50_000
+    assert (tmp_path / "case.pdf").read_bytes()[:5] == b"%PDF-"

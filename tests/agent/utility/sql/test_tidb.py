@@ -1,0 +1,152 @@
+"""What TiDB refuses: the list sees it, and no statement of the package is on it. (No TiDB runs here: see docs.)"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import pytest
+
+from agent.utility.fleet import outcomes, queries, rollout, statement
+from agent.utility.sql import statements
+from agent.utility.sql.batch import Letter
+from agent.utility.sql.schema import BALANCE, TABLES
+from agent.utility.sql.store import open_store
+from agent.utility.sql.tidb import REFUSALS, after_new_partition, refusals, tidb_statements
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE a (b INT, FOREIGN KEY (b) REFERENCES c (d))",
+        "CREATE TRIGGER t BEFORE INSERT ON a FOR EACH ROW SET NEW.b = 1",
+        "CREATE PROCEDURE p() SELECT 1",
+        "CALL p()",
+        "CREATE EVENT e ON SCHEDULE EVERY 1 DAY DO DELETE FROM a",
+        "SAVEPOINT s",
+        "SELECT GET_LOCK('a', 1)",
+        "LOCK TABLES a WRITE",
+        "SELECT * FROM a LOCK IN SHARE MODE",
+        "SELECT * FROM a FOR UPDATE SKIP LOCKED",
+        "INSERT INTO a (b) VALUES (1) AS new ON DUPLICATE KEY UPDATE b = new.b",
+        "INSERT INTO a (b) VALUES (1) AS n ON DUPLICATE KEY UPDATE b = n.b",
+        "INSERT INTO a (b) VALUES (1) RETURNING b",
+        "INSERT INTO a (b) VALUES (1) ON CONFLICT (b) DO NOTHING",
+        "REPLACE INTO a VALUES (1)",
+        "INSERT IGNORE INTO a VALUES (1)",
+        "CREATE TABLE a (b BIGINT AUTO_INCREMENT PRIMARY KEY)",
+        "CREATE TABLE a (b TEXT, FULLTEXT KEY (b))",
+        "CREATE TABLE a (b INT PRIMARY KEY) WITHOUT ROWID",
+        "CREATE TABLE a AS SELECT 1",
+        "XA START 'x'",
+        "SELECT SQL_CALC_FOUND_ROWS 1",
+        "SELECT 1 FROM a WHERE (b, c) IN (VALUES (1, 2))",
+        "UPDATE a SET b = 1 ORDER BY c",
+        "ALTER TABLE a EXCHANGE PARTITION p WITH TABLE b",
+        "CREATE TABLE a (b VARCHAR(9) CHARACTER SET ucs2)",
+        "CREATE TABLE a (b INT) COLLATE utf8mb4_uca1400_ai_ci",
+        "CREATE TABLE a (start_s BIGINT, z BIGINT, PRIMARY KEY (start_s, z))",
+        "CREATE TABLE a (z BIGINT, received_at DATETIME, KEY by_time (received_at))",
+        "CREATE MATERIALIZED VIEW v AS SELECT 1",
+        "SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+        "OPTIMIZE TABLE a",
+    ],
+)
+def test_the_list_sees(statement: str) -> None:
+    assert refusals(statement)
+
+
+def test_every_line_of_the_list_is_seen_by_a_statement_above() -> None:
+    (marker,) = [mark for mark in test_the_list_sees.pytestmark if mark.name == "parametrize"]
+    statements = marker.args[1]
+    for refusal in REFUSALS:
+        assert any(re.search(refusal.pattern, s, re.IGNORECASE | re.DOTALL) for s in statements), refusal
+
+
+def test_words_inside_literals_are_no_statements() -> None:
+    assert refusals("INSERT INTO dead_letter (reason) VALUES ('SAVEPOINT, CREATE TRIGGER, it''s RETURNING')") == []
+    assert refusals("SELECT kind FROM alert_event WHERE kind = 'x'") == []
+
+
+def test_what_is_generated_for_the_mysql_family() -> None:
+    statements = [statements.create_table(table, "mysql", 20_000, 20_003) for table in TABLES]
+    statements += ["(0)".join(statements.insert(table, "mysql")) for table in TABLES]
+    statements += [*statements.create_views(), statements.existing(BALANCE, "mysql", [(1, 2)])]
+    statements += [*tidb_statements(2), *after_new_partition(20_000)]
+    assert {s: r for s in statements if (r := refusals(s))} == {}
+
+
+def test_rows_of_each_table_lie_by_a_hash_or_a_random_id() -> None:
+    for table in TABLES:
+        if table.name not in {"migration", "rollout"}:  # a handful of rows
+            first = dict(table.columns)[table.key[0]]
+            assert table.key[0].endswith(("_key", "_id")), table.name
+            assert first.startswith(("BIGINT", "BINARY(16)"))
+        assert "CLUSTERED" in statements.create_table(table, "mysql", 0, 0)
+
+
+@pytest.mark.mariadb
+@pytest.mark.xdist_group("mariadb")
+def test_every_statement_that_reaches_the_server(mariadb: Any, balances: Any) -> None:
+    """The server's own log of statements, after everything that the package can do was done once."""
+    from agent.utility.ingest.decode import Reader
+    from agent.utility.mqtt.packets import Publish
+
+    now_s = time.time()
+    with open_store(mariadb.database()) as store:
+        log_from = mariadb.log.stat().st_size
+        store.migrate(now_s, keep_days=5)
+        store.check_version()
+        reader = Reader(lambda: now_s)
+        letters = [reader.read(Publish(topic.encode(), 1, body, False)) for topic, body in balances(3, 5)]
+        assert store.apply(letters[:10]) == 10
+        assert store.apply(letters) == 5
+        store.apply([Letter(1, b"", b"", ((table, _row(table)),)) for table in TABLES if table is not BALANCE])
+        store.maintain(now_s + 86_400, keep_days=5)
+        for answer in (
+            queries.losses(store, now_s, 30, 5, 0.3),
+            queries.cases(store, now_s, 5),
+            queries.suspects(store, now_s, 1, 30, 5),
+            queries.gateways(store, now_s, 2.0, 5),
+            queries.trend(store, now_s, 30),
+            queries.precision(store),
+        ):
+            assert all(len(row) == len(answer.columns) for row in answer.rows)
+        outcomes.record(store, "x", None, outcomes.Found("nothing", None, 1, None), now_s)
+        outcomes.training_rows(store)
+        month = time.strftime("%Y-%m", time.gmtime(now_s))
+        assert statement.months(store, *statement.bounds(month, "Asia/Kolkata"))
+        rollout.targets(store, 1, 1.0)
+        rollout.progress(store, 1)
+        rollout.failures(store, 1, 5)
+        rollout.latest(store)
+    with mariadb.log.open(errors="replace") as log:
+        log.seek(log_from)
+        lines = log.read()
+    # "<time> <thread> Query <statement>", a statement's further lines without the head
+    statements = re.split(r"^.*?\d+ (?:Query|Connect|Quit|Init DB)\t", lines, flags=re.MULTILINE)[1:]
+    assert len(statements) > 60
+    assert {s: reasons for s in statements if (reasons := refusals(s))} == {}
+
+
+def _row(table: Any) -> tuple[object, ...]:
+    """Some row that the table takes."""
+    values: list[object] = []
+    for name, kind in table.columns:
+        if kind.startswith(("BIGINT", "INT", "DOUBLE")):
+            values.append(1)
+        elif kind.startswith("BINARY"):
+            values.append(b"\x01" * 16)
+        elif kind.startswith("DATETIME"):
+            values.append("2026-01-01 00:00:00")
+        elif name == "body":
+            values.append('{"specversion": "1.0"}' if table.name != "alert_event" else _EVENT)
+        else:
+            values.append("x")
+    return tuple(values)
+
+
+_EVENT = """{"specversion":"1.0","id":"1","type":"checkmeter.alert.v1","source":"/","subject":"z",
+"time":"2026-01-01T00:00:00Z","data":{"alert_id":"x","revision":1,"state":"raised","kind":"bypass",
+"severity":"info","onset":"2026-01-01T00:00:00Z"}}"""

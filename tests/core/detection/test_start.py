@@ -1,0 +1,50 @@
+"""What was lost before we came: a slow meter, somebody's life behind no meter, and honest buildings that look odd."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from core.balance.losses import BURDEN_W, COMMON, HOURS
+from core.detection.initial_loss import honest_building
+
+DAYS, DAY = 14, 48
+QUIET_W2H = 200.0  # how restless the quarters of an honest building of this size are
+
+
+def test_an_honest_building_is_one_though_its_main_meter_is_read_late_at_times(house):
+    honest = house(DAYS)
+    late = np.zeros(DAYS * DAY)
+    late[np.random.default_rng(3).choice(DAYS * DAY, 7, replace=False)] = 800.0
+    assert honest_building(honest.rows(late), honest.model, QUIET_W2H) is None
+
+
+@pytest.mark.parametrize("boundary_wh", [15.0, 60.0])
+def test_a_slow_meter_is_seen_also_where_reads_are_poor(house, boundary_wh):
+    honest = house(DAYS)
+    shown = honest.subs_wh.copy()
+    shown[:, 4] *= 0.5
+    slow = honest.stolen(shown)
+    reference = honest_building(slow.rows(boundary_wh=boundary_wh), slow.model, QUIET_W2H)
+    assert reference is not None
+    assert reference[1 + COMMON + 4] == 0.0
+    lost_wh = slow.rows(boundary_wh=boundary_wh).residual_wh - slow.model().expected(slow.rows(), 0.0, reference)
+    assert lost_wh.sum() == pytest.approx((honest.subs_wh - shown).sum(), rel=0.2)
+
+
+def test_a_flat_without_a_meter_is_seen_by_how_restless_its_life_is(house):
+    honest = house(DAYS, seed=2)
+    shown = honest.subs_wh.copy()
+    shown[:, 4] = 1.0
+    bypassed = honest.stolen(shown)
+    reference = honest_building(bypassed.rows(), bypassed.model, QUIET_W2H)
+    assert reference is not None
+    np.testing.assert_array_equal(reference[1 : 1 + HOURS], BURDEN_W)
+
+
+def test_a_common_load_that_a_house_may_have_is_left_alone_and_a_larger_one_is_not(house):
+    honest, rows = house(DAYS), DAYS * DAY
+    lit = honest.tapped(np.full(rows, 3.0 * 12))
+    assert honest_building(lit.rows(), lit.model, QUIET_W2H) is None
+    tapped = honest.tapped(np.full(rows, 20.0 * 12))
+    assert honest_building(tapped.rows(), tapped.model, QUIET_W2H) is not None

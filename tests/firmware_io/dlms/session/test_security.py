@@ -1,0 +1,204 @@
+"""Ciphering of suite 0 and invocation counters: the standard's example, what must be refused, kill -9."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import pytest
+
+from firmware_io.dlms.session.counters import FileCounters, MemoryCounters, counter_id
+from firmware_io.dlms.session.security import COUNTER_MAX, Ciphering
+from firmware_io.errors import LocalProtocolError, RemoteProtocolError, SecurityError
+
+# Green Book (DLMS UA 1000-2), example of ciphering with suite 0: keys, title, counter, request, result.
+EK = bytes.fromhex("000102030405060708090a0b0c0d0e0f")
+AK = bytes.fromhex("d0d1d2d3d4d5d6d7d8d9dadbdcdddedf")
+TITLE = bytes.fromhex("4d4d4d0000bc614e")
+COUNTER = 0x01234567
+PLAIN = bytes.fromhex("c0010000080000010000ff0200")
+SEALED = bytes.fromhex("c81e3001234567411312ff935a47566827c467bc7d825c3be4a77c3fcc056b6b")
+METER = b"CHM\x00\x00\x00\x00\x02"
+
+
+def ours(counter: int = COUNTER, **changes: object) -> Ciphering:
+    counters = iter(range(counter, counter + 1000))
+    return Ciphering(EK, AK, TITLE, counters.__next__, METER, **changes)
+
+
+def meters() -> Ciphering:
+    return Ciphering(EK, AK, METER, iter(range(1, 1000)).__next__, TITLE)
+
+
+def test_the_standards_example() -> None:
+    assert ours().protect(PLAIN) == SEALED
+    assert meters().open(SEALED) == PLAIN
+
+
+@pytest.mark.parametrize("form", ["global", "dedicated", "general"])
+def test_every_form_is_opened_by_the_other_side(form: str) -> None:
+    client, meter = ours(form=form), meters()
+    meter.form = client.form
+    for side in (client, meter):
+        side.use_dedicated_key(b"sixteen octets!!")
+    for _ in range(3):
+        assert meter.open(client.protect(PLAIN)) == PLAIN
+        assert client.open(meter.protect(b"\xc4\x01\xc1\x00\x11\x05")) == b"\xc4\x01\xc1\x00\x11\x05"
+
+
+def test_no_octet_may_change() -> None:
+    sealed = meters().protect(b"\xc4\x01\xc1\x00\x06\x00\x12\xd6\x87")
+    for at in range(len(sealed)):
+        for bit in (0x01, 0x80):
+            spoiled = sealed[:at] + bytes((sealed[at] ^ bit,)) + sealed[at + 1 :]
+            with pytest.raises(RemoteProtocolError):
+                ours().open(spoiled)
+
+
+@pytest.mark.parametrize("cut", range(32))
+def test_no_octet_may_be_missing(cut: int) -> None:
+    with pytest.raises(RemoteProtocolError):
+        meters().open(SEALED[:cut])
+
+
+def test_a_replay_is_refused_and_an_older_unit_too() -> None:
+    client, meter = ours(), meters()
+    first, second = (meter.protect(b"\xc4\x01\xc1\x00\x11\x05") for _ in range(2))
+    client.open(second)
+    for old in (second, first):
+        with pytest.raises(SecurityError, match="a replay"):
+            client.open(old)
+
+
+def test_a_plain_unit_is_refused() -> None:
+    with pytest.raises(SecurityError, match="plain APDU"):
+        ours().open(b"\xc4\x01\xc1\x00\x11\x05")
+
+
+@pytest.mark.parametrize("control", [0x00, 0x10, 0x20, 0x70, 0xB0, 0x31])
+def test_anything_weaker_or_other_than_both_is_refused(control: int) -> None:
+    sealed = bytearray(meters().protect(b"\xc4\x01\xc1\x00\x11\x05"))
+    sealed[2] = control
+    with pytest.raises(SecurityError, match="security control"):
+        ours().open(bytes(sealed))
+
+
+def test_another_systems_title_is_refused() -> None:
+    meter = Ciphering(EK, AK, b"CHM\x00\x00\x00\x00\x09", iter(range(1, 9)).__next__, TITLE, "general")
+    with pytest.raises(SecurityError, match="system title"):
+        ours().open(meter.protect(b"\xc4\x01\xc1\x00\x11\x05"))
+    meter.form = "global"  # the title is not sent, and the tag says it
+    with pytest.raises(SecurityError, match="wrong authentication tag"):
+        ours().open(meter.protect(b"\xc4\x01\xc1\x00\x11\x05"))
+
+
+def test_a_proof_holds_for_its_challenge_only_and_sets_the_counter() -> None:
+    client, meter = ours(), meters()
+    proof = meter.prove(b"fresh challenge")
+    with pytest.raises(SecurityError, match="does not have our keys"):
+        client.verify(proof, b"another challenge")
+    client.verify(proof, b"fresh challenge")
+    assert client.peer_counter == 1
+    with pytest.raises(SecurityError, match="no answer"):
+        client.verify(proof[:-1], b"fresh challenge")
+
+
+def test_counters_used_up_are_not_wrapped() -> None:
+    client = ours(COUNTER_MAX)
+    client.protect(PLAIN)
+    with pytest.raises(SecurityError, match="new key"):
+        client.protect(PLAIN)
+
+
+def test_keys_of_another_length_are_our_bug() -> None:
+    with pytest.raises(LocalProtocolError):
+        Ciphering(EK[:8], AK, TITLE, lambda: 1)
+    with pytest.raises(LocalProtocolError):
+        Ciphering(EK, AK, TITLE[:4], lambda: 1)
+
+
+class TestCounters:
+    def test_they_go_on_after_a_restart(self, tmp_path: Path) -> None:
+        seen = []
+        for _ in range(3):
+            counters = FileCounters(tmp_path / "counters.json", block=4)
+            seen += [counters.next("a") for _ in range(6)]
+        assert seen == sorted(set(seen))
+        assert seen[0] == 1
+
+    def test_keys_have_counters_of_their_own(self, tmp_path: Path) -> None:
+        counters = FileCounters(tmp_path / "counters.json")
+        assert [counters.next("a"), counters.next("b"), counters.next("a")] == [1, 1, 2]
+        assert counter_id(EK, TITLE) != counter_id(EK, METER) != counter_id(AK, METER)
+
+    @pytest.mark.parametrize("kind", ["file", "memory"])
+    def test_advance_never_goes_back(self, tmp_path: Path, kind: str) -> None:
+        counters = FileCounters(tmp_path / "counters.json", block=4) if kind == "file" else MemoryCounters()
+        counters.advance("a", 100)
+        assert counters.next("a") == 100
+        counters.advance("a", 50)
+        assert counters.next("a") == 101
+        counters.advance("a", 5000)
+        assert counters.next("a") == 5000
+
+    def test_two_processes_never_share_one(self, tmp_path: Path) -> None:
+        one, two = (FileCounters(tmp_path / "counters.json", block=3) for _ in range(2))
+        seen = [side.next("a") for _ in range(10) for side in (one, two)]
+        assert len(set(seen)) == len(seen)
+
+    def test_threads_never_share_one(self, tmp_path: Path) -> None:
+        counters = FileCounters(tmp_path / "counters.json", block=5)
+        seen: list[int] = []
+        threads = [threading.Thread(target=lambda: seen.extend(counters.next("a") for _ in range(50))) for _ in "abcd"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(seen) == sorted(set(seen))
+        assert len(seen) == 200
+
+    @pytest.mark.parametrize("text", ["", "{", "[1]", '{"a": -1}', '{"a": "7"}', "\x00" * 40])
+    def test_a_damaged_file_is_never_replaced_in_silence(self, tmp_path: Path, text: str) -> None:
+        path = tmp_path / "counters.json"
+        path.write_text(text)
+        with pytest.raises(LocalProtocolError, match="cannot be read"):
+            FileCounters(path)
+        assert path.read_text() == text
+
+    def test_a_full_disk_hands_out_nothing(self, tmp_path: Path) -> None:
+        (tmp_path / "counters.new").mkdir()  # what it would write to
+        counters = FileCounters(tmp_path / "counters.json")
+        with pytest.raises(LocalProtocolError, match="cannot reserve"):
+            counters.next("a")
+
+    def test_they_survive_kill_9(self, tmp_path: Path) -> None:
+        """Processes that print each counter as they take it, killed anywhere: no counter comes twice."""
+        program = textwrap.dedent(
+            """
+            import sys
+            from pathlib import Path
+            from firmware_io.counters import FileCounters
+            counters = FileCounters(Path(sys.argv[1]), block=2)
+            while True:
+                print(counters.next("a"), flush=True)
+            """
+        )
+        seen: list[int] = []
+        for lines in (1, 7, 30, 3, 55):
+            process = subprocess.Popen(
+                [sys.executable, "-c", program, str(tmp_path / "counters.json")], stdout=subprocess.PIPE, text=True
+            )
+            assert process.stdout is not None
+            taken = [process.stdout.readline() for _ in range(lines)]
+            os.kill(process.pid, signal.SIGKILL)
+            taken += process.stdout.read().splitlines()
+            process.wait()
+            process.stdout.close()
+            seen += [int(line) for line in taken if line.strip()]
+        assert seen == sorted(set(seen))
+        assert len(seen) >= 96

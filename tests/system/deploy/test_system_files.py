@@ -1,0 +1,106 @@
+"""The files for a gateway: systemd itself judges them, and the Debian package holds them all."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent.cli.main import main
+from agent.deploy.layout import UNIT, system_files
+
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not on this machine")
+needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg is not on this machine")
+
+
+@pytest.fixture
+def unit(tmp_path: Path) -> Path:
+    """The unit with a command that exists on this machine, so that `verify` has nothing to say of it."""
+    path = tmp_path / UNIT
+    path.write_text(next(f.text for f in system_files("/bin/true", packaged=True) if f.path.endswith(UNIT)))
+    return path
+
+
+@needs_systemd
+def test_systemd_finds_nothing_wrong_with_the_unit(unit: Path) -> None:
+    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, timeout=60, check=False)
+    about_ours = [line for line in (done.stdout + done.stderr).splitlines() if UNIT in line]
+    assert done.returncode == 0
+    assert about_ours == []
+
+
+@needs_systemd
+def test_exposure_is_at_most_one_and_a_half(unit: Path) -> None:
+    words = ["systemd-analyze", "security", "--offline=yes", "--threshold=15", unit]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout[-600:]
+
+
+@needs_systemd
+def test_the_threshold_does_fail_a_soft_unit(tmp_path: Path) -> None:
+    soft = tmp_path / "soft.service"
+    soft.write_text("[Service]\nExecStart=/bin/true\n")
+    words = ["systemd-analyze", "security", "--offline=yes", "--threshold=15", soft]
+    assert subprocess.run(words, capture_output=True, timeout=60, check=False).returncode != 0
+
+
+def test_serial_ports_stay_open_and_the_watchdog_is_on(unit: Path) -> None:
+    lines = unit.read_text().splitlines()
+    assert "DeviceAllow=char-ttyUSB rw" in lines
+    assert "Type=notify" in lines
+    assert "RestartPreventExitStatus=78" in lines
+    assert not any(line.startswith(("PrivateDevices=yes", "ProcSubset")) for line in lines)
+
+
+def test_a_script_in_a_path_with_blanks_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot stand in a systemd unit"):
+        system_files("/opt/my meters/checkmeter", packaged=False)
+    with pytest.raises(ValueError, match="absolute"):
+        system_files("checkmeter", packaged=False)
+
+
+def test_install_writes_every_file_below_the_root_and_remove_takes_them_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/opt/checkmeter/venv/bin/checkmeter"])
+    with pytest.raises(SystemExit) as first:
+        main(["install", "--root", str(tmp_path)])
+    written = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+    expected = system_files("/opt/checkmeter/venv/bin/checkmeter", packaged=False)
+    assert first.value.code == 0
+    assert written == {f.path for f in expected}
+    unit_text = (tmp_path / "etc/systemd/system" / UNIT).read_text()
+    assert "ExecStart=/opt/checkmeter/venv/bin/checkmeter run /etc/checkmeter/site.toml" in unit_text
+    with pytest.raises(SystemExit):
+        main(["install", "--root", str(tmp_path), "--remove"])
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+    capsys.readouterr()
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/checkmeter"])
+    with pytest.raises(SystemExit):
+        main(["install", "--root", str(tmp_path), "--dry-run"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_dpkg
+@pytest.mark.xdist_group("deb")
+@pytest.mark.timeout(300)
+def test_the_debian_package_holds_service_environment_and_kernels(debian_package: Path) -> None:
+    listing = subprocess.run(
+        ["dpkg", "-c", debian_package], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    names = {line.split()[5].removeprefix("./") for line in listing.splitlines()}
+    owners = {line.split()[1] for line in listing.splitlines()}
+    assert owners == {"root/root"}
+    assert {f.path for f in system_files("/usr/bin/checkmeter", packaged=True)} <= names
+    assert {"usr/bin/checkmeter", "opt/checkmeter/pyvenv.cfg", "opt/checkmeter/bin/checkmeter"} <= names
+    site = f"opt/checkmeter/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages/"
+    held = {n.removeprefix(site) for n in names if n.startswith(site)}
+    assert any(n.startswith("core/_balance.") and n.endswith(".so") for n in held)
+    assert any(n.startswith("agent/__pycache__/cli.") for n in held)
+    assert not any(n.startswith(("tests/", "gurux_dlms/", "dlms_cosem/", "sklearn/")) for n in held)

@@ -1,0 +1,106 @@
+"""A dirty line, with the dirt made by the simulated meters at its far end."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from firmware_io import obis
+from firmware_io.errors import MeterError, ResponseTimeout
+from firmware_io.reading import Quality
+from firmware_io.simulator.building.scenario import Fault, Simulation
+
+
+def simulation(*faults: Fault, **more) -> Simulation:
+    return Simulation(seed=4, history_days=3, installed="-10d", turnaround_s=0.002, fault=list(faults), **more)
+
+
+def truth(lab, reading) -> float:
+    return lab.site.meters[reading.meter].energy_wh(reading.sampled_s)[0]
+
+
+def cycles(lab, bus, count: int):
+    return [poll for _ in range(count) for poll in bus.poll_cycle()]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(kind="noise", amount=1e-4),
+        Fault(kind="extra"),
+        Fault(kind="echo"),
+        Fault(kind="fcs_7e"),
+        Fault(kind="shared_flag"),
+        Fault(kind="foreign_frame"),
+        Fault(kind="duplicate", probability=0.5),
+        Fault(kind="bad_fcs", probability=0.2),
+        Fault(kind="dm", probability=0.1),
+        Fault(kind="truncated", probability=0.1),
+    ],
+    ids=lambda fault: fault.kind,
+)
+def test_no_wrong_value_comes_through(fault, make_lab):
+    lab = make_lab(simulation(fault))
+    lab.simulated()
+    bus = lab.bus()
+    polls = cycles(lab, bus, 6)
+    bus.close()
+    readings = [r for p in polls for r in p.readings if r.obis == obis.ENERGY_IMPORT]
+    assert len(readings) > 0.4 * len(polls)
+    for reading in readings:
+        assert reading.quality & Quality.SUSPECT or abs(reading.value - truth(lab, reading)) <= 20
+    assert all(isinstance(p.error, MeterError) for p in polls if p.error)
+
+
+def test_a_silent_meter_leaves_the_line_to_the_others(make_lab):
+    lab = make_lab(simulation(Fault(kind="silence", meter="flat-2")))
+    lab.simulated()
+    bus = lab.bus()
+    cycles(lab, bus, 2)
+    began = time.monotonic()
+    polls = cycles(lab, bus, 3)
+    bus.close()
+    assert time.monotonic() - began < lab.spec.timeout_s
+    assert not [p.error for p in polls if p.error]
+    assert {p.meter for p in polls} == {"main", "flat-1", "flat-3", "flat-4"}
+
+
+def test_a_line_that_falls_silent_and_comes_back(lab):
+    site = lab.simulated()
+    bus = lab.bus()
+    assert bus.poll("flat-1")
+    site.stop()  # on a pseudo-terminal, this is the plug pulled out
+    with pytest.raises(MeterError):
+        bus.poll("flat-1")
+    site.start()
+    time.sleep(1.2)  # the bus waits a second before it opens a failed port again
+    assert bus.poll("flat-1")
+    bus.close()
+
+
+@pytest.mark.parametrize("baud", [2400, 9600])
+def test_octets_arrive_one_at_a_time_on_a_slow_line(baud, make_lab):
+    lab = make_lab(simulation(), baud=baud)
+    lab.simulated()
+    bus = lab.bus()
+    session = bus.session("flat-1")
+    began = time.monotonic()
+    assert session.get_list([r.value for r in bus.identify("flat-1").registers][:2])
+    took = time.monotonic() - began
+    traffic = bus.statistics()["flat-1"].traffic
+    octets = traffic.sent_octets + traffic.received_octets
+    assert took > 0.25 * octets * 10 / lab.spec.baud
+    bus.close()
+
+
+def test_a_late_answer_is_not_taken_for_another_meters(make_lab, timeout_s):
+    lab = make_lab(simulation(Fault(kind="late", meter="flat-1", amount=2.3 * timeout_s)))
+    lab.simulated()
+    bus = lab.bus()
+    with pytest.raises(ResponseTimeout):
+        bus.poll("flat-1")
+    readings = {r.meter: r for p in cycles(lab, bus, 1) for r in p.readings if r.obis == obis.ENERGY_IMPORT}
+    bus.close()
+    assert set(readings) >= {"main", "flat-2", "flat-3", "flat-4"}
+    assert all(abs(r.value - truth(lab, r)) <= 20 for r in readings.values())
