@@ -1,7 +1,7 @@
 """The SQLite file: opened, checked, migrated; put aside and salvaged when it is torn or foreign; its ballast.
 
-It owns the file and its schema; what the tables mean is `agent.store.store`'s. A file that cannot be used never
-keeps the agent from starting: a torn or foreign one is renamed with the time behind its name, what can still be read of the
+It owns the file and its schema; what the tables mean is `agent.store.store`'s. A file that cannot be used never keeps
+the agent from starting: a torn or foreign one is renamed with the time behind its name, what can still be read of the
 outbox and the checkpoints is carried over, and the caller is told. Where no file can be had at all (a full disk, a
 read-only one), the tables live in memory until the next start.
 """

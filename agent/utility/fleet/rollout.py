@@ -1,8 +1,8 @@
 """A new model to a share of the gateways first: who gets it, what they report, and whether it may go further.
 
 It owns the choice and the judgement; the signature is agent.keys.signing's, what a gateway does with a model (check,
-trial, roll back) the gateway's own. A version is a number that only grows; the gateways that have it stay in it when the share
-is widened, because each stands at a fixed place between 0 and 1 that its key and the version give.
+trial, roll back) the gateway's own. A version is a number that only grows; the gateways that have it stay in it when
+the share is widened, because each stands at a fixed place between 0 and 1 that its key and the version give.
 """
 
 from __future__ import annotations
