@@ -10,18 +10,21 @@ docs/hil.md tells how to wire it up.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from agent.process.clock import SystemClock
-from firmware_io.bus import Bus
+from firmware_io.bus import Bus, BusMeter
+from firmware_io.dlms.meter.driver import DlmsDriver
 from firmware_io.dlms.session.counters import FileCounters
+from firmware_io.dlms.session.session import Session
+from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.simulator.building.building import ZonePlan
 from firmware_io.simulator.building.scenario import Simulation
 from firmware_io.simulator.site import SimulatedMeterPlan, SimulatedSite
-from firmware_io.spec import BusSpec, MeterSpec
+from firmware_io.spec import BusSpec
 from firmware_io.transport import open_transport
 
 OPTIONS: dict[str, tuple[str | None, str]] = {
@@ -55,25 +58,47 @@ def option(config: pytest.Config, name: str) -> str | None:
     return None if value is None else str(value)
 
 
+class WoundClock(SystemClock):
+    """The system's time, but back-off and inactivity pass only when a test winds it on: no busy machine changes them.
+
+    The line has a time of its own (`Transport.monotonic`).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elapsed_s = 1000.0
+
+    def monotonic(self) -> float:
+        return self.elapsed_s
+
+
 @dataclass
 class Lab:
     """A line with at least one meter that answers."""
 
     spec: BusSpec
-    meters: list[MeterSpec]
+    meters: list[DlmsSpec]
     site: SimulatedSite | None  # None: the meter is real
     counters: Path
-    _start: Callable[[], None] = lambda: None
+    clock: WoundClock = field(default_factory=lambda: WoundClock())
 
     @property
     def target(self) -> str:
         """The meter that the tests look at."""
         return self.meters[-1].id
 
-    def bus(self, *extra: MeterSpec) -> Bus:
+    def bus(self, *extra: DlmsSpec) -> Bus:
         """A client of all meters, and of `extra` ones."""
         counters = FileCounters(self.counters)
-        return Bus(self.spec, [*self.meters, *extra], open_transport, SystemClock(), counters)
+        drivers = [
+            BusMeter(spec.id, DlmsDriver(spec, self.spec, self.clock, counters), spec.id == "main")
+            for spec in (*self.meters, *extra)
+        ]
+        return Bus(self.spec, drivers, open_transport, self.clock)
+
+    def session(self, bus: Bus) -> Session:
+        """The target's association, opened if it is not."""
+        return bus.use(self.target, lambda driver, line: driver.session(line))
 
     def simulated(self) -> SimulatedSite:
         """The simulator behind the line, or a skip."""
@@ -104,7 +129,7 @@ def make_lab(request: pytest.FixtureRequest, tmp_path: Path, timeout_s: float) -
         near = BusSpec("lab", port or str(tmp_path / "rs485"), baud=rate, parity=parity, timeout_s=timeout_s)
         far = BusSpec("lab", peer or near.port, baud=rate, parity=parity)
         names = [f"flat-{n}" for n in range(1, FLATS + 1)]
-        specs = [MeterSpec("main", 16, main=True), *(MeterSpec(name, 16 + n) for n, name in enumerate(names, 1))]
+        specs = [DlmsSpec("main", 16), *(DlmsSpec(name, 16 + n) for n, name in enumerate(names, 1))]
         site = SimulatedSite(
             simulation or Simulation(seed=4, history_days=3, installed="-10d", turnaround_s=0.005, pace=peer is None),
             [far],
@@ -128,7 +153,7 @@ def lab(make_lab: Callable[..., Lab]) -> Lab:
     return make_lab()
 
 
-def real_meter(config: pytest.Config) -> MeterSpec:
+def real_meter(config: pytest.Config) -> DlmsSpec:
     """The meter that the options describe."""
 
     def secret(name: str, *, key: bool) -> bytes | None:
@@ -139,7 +164,7 @@ def real_meter(config: pytest.Config) -> MeterSpec:
         return bytes.fromhex(text) if key else text.encode()
 
     title = option(config, "--hil-system-title")
-    return MeterSpec(
+    return DlmsSpec(
         "meter",
         int(option(config, "--hil-address") or 17),
         int(option(config, "--hil-logical-address") or 1),
