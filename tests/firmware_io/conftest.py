@@ -376,7 +376,7 @@ def dirt(request: pytest.FixtureRequest) -> tuple[str, Mangle, Mangle]:
 @pytest.fixture(scope="session")
 def oracle() -> ModuleType:
     """The kernel's twins in plain Python."""
-    spec = importlib.util.spec_from_file_location("codec_oracle", Path(__file__).with_name("oracle.py"))
+    spec = importlib.util.spec_from_file_location("codec_oracle", Path(__file__).parent / "dlms" / "oracle.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -139,9 +139,7 @@ class TestBackOff:
         assert site.cycle()["m1"][0].error is None
         assert site.bus.statistics()["m1"].timeouts == 1
 
-    def test_a_refused_password_is_tried_once_and_never_again_until_somebody_has_seen_to_it(
-        self, make_site, make_meter
-    ) -> None:
+    def test_a_refused_password_is_tried_once_until_somebody_has_seen_to_it(self, make_site, make_meter) -> None:
         site = make_site(make_meter(), make_meter(refuses=13), security="lls", password=b"x")
         assert isinstance(site.cycle()["m1"][0].error, AccessDenied)
         for _ in range(5):

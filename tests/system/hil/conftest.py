@@ -25,7 +25,7 @@ from firmware_io.simulator.building.building import ZonePlan
 from firmware_io.simulator.building.scenario import Simulation
 from firmware_io.simulator.site import SimulatedMeterPlan, SimulatedSite
 from firmware_io.spec import BusSpec
-from firmware_io.transport import open_transport
+from firmware_io.transport import Transport, open_transport
 
 OPTIONS: dict[str, tuple[str | None, str]] = {
     "--hil-port": (None, "the port that the tests read; a pseudo-terminal by default"),
@@ -59,9 +59,9 @@ def option(config: pytest.Config, name: str) -> str | None:
 
 
 class WoundClock(SystemClock):
-    """The system's time, but back-off and inactivity pass only when a test winds it on: no busy machine changes them.
+    """The system's time of day, but back-off and inactivity pass only by waits for answers that do not come.
 
-    The line has a time of its own (`Transport.monotonic`).
+    So a busy machine changes neither. The line has a time of its own (`Transport.monotonic`).
     """
 
     def __init__(self) -> None:
@@ -70,6 +70,20 @@ class WoundClock(SystemClock):
 
     def monotonic(self) -> float:
         return self.elapsed_s
+
+
+class Waiting:
+    """A transport that winds a clock on by each wait that was in vain."""
+
+    def __init__(self, transport: Transport, clock: WoundClock) -> None:
+        self._transport, self._clock = transport, clock
+        self.write, self.close, self.monotonic = transport.write, transport.close, transport.monotonic
+
+    def read(self, max_octets: int, deadline: float) -> bytes:
+        wait_s = max(0.0, deadline - self.monotonic())
+        octets = self._transport.read(max_octets, deadline)
+        self._clock.elapsed_s += 0.0 if octets else wait_s
+        return octets
 
 
 @dataclass
@@ -94,7 +108,7 @@ class Lab:
             BusMeter(spec.id, DlmsDriver(spec, self.spec, self.clock, counters), spec.id == "main")
             for spec in (*self.meters, *extra)
         ]
-        return Bus(self.spec, drivers, open_transport, self.clock)
+        return Bus(self.spec, drivers, lambda spec: Waiting(open_transport(spec), self.clock), self.clock)
 
     def session(self, bus: Bus) -> Session:
         """The target's association, opened if it is not."""
