@@ -1,6 +1,6 @@
-"""One bus: its meters, the order of work, back-off, keep-alive and statistics. One thread uses it.
+"""One bus: its meters, the order of work, back-off, budgets and statistics. One thread uses it. It knows no protocol.
 
-    bus = Bus(spec, meters, open_transport, clock, counters)
+    bus = Bus(spec, [BusMeter("flat-302", driver), ...], open_transport, clock)
     for poll in bus.poll_cycle():        # one `Poll` for each sample of a meter, as soon as it is read
         poll.meter, poll.readings, poll.error
     bus.keep_alive()                     # between cycles, every few seconds: it is cheap when nothing is due
@@ -8,20 +8,20 @@
     bus.read_profile("flat-302", first_s, last_s)
     bus.read_events("flat-302", since_s)
     bus.identify("flat-302")             # serial number, firmware, registers, clock offset
-    bus.session("flat-302")              # an open association, for tools
+    bus.use("flat-302", lambda driver, line: ...)  # what only this meter's protocol can do, for tools
     bus.statistics()                     # by meter
     bus.close()
 
 `poll_cycle` never raises because of a meter or of the line: what went wrong is in `Poll.error`. The others raise a
 `MeterError`. Values are as the meter shows them, in secondary units: a transformer ratio is the caller's.
 
-The wire is the limit, so associations stay open, a meter's registers come in one request, and the next request goes
-out when a reply is complete. The main meter is read first, after every `MAIN_EVERY` others, and last, so that its
-samples bracket theirs.
+What a meter is asked, and in which octets, is its `MeterDriver`'s business (firmware_io/driver.py); the bus opens the
+line, hands it to one driver after the other, and closes it when it has failed. The main meter is read first, after
+every `MAIN_EVERY` others, and last, so that its samples bracket theirs.
 
 A meter that is silent in two polls running is probed so rarely that all silent ones together take 1/128 of the time
 of the others; when one of them comes back the rest are tried at once, as it may have been the line. A meter that
-refused our credentials is left alone until `forgive`, because trying again can lock it.
+refused our credentials is left alone until `retry_denied`, because trying again can lock it.
 """
 
 from __future__ import annotations
@@ -32,12 +32,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from firmware_io.clock import Clock
-from firmware_io.dlms.apdu.decode import Attribute
-from firmware_io.dlms.meter.reader import Identity, MeterReader
-from firmware_io.dlms.session.association import ExceptionResponseError, Push
-from firmware_io.dlms.session.channel import HdlcChannel, Trace, Traffic, WrapperChannel, open_channel
-from firmware_io.dlms.session.counters import InvocationCounters, counter_id
-from firmware_io.dlms.session.session import Session
+from firmware_io.driver import Identity, Line, MeterDriver, Trace, Traffic
 from firmware_io.errors import (
     AccessDenied,
     MeterError,
@@ -47,9 +42,8 @@ from firmware_io.errors import (
     SecurityError,
     TransportError,
 )
-from firmware_io.obis import INVOCATION_COUNTER
 from firmware_io.reading import MeterEvent, Reading
-from firmware_io.spec import BusSpec, MeterSpec
+from firmware_io.spec import BusSpec
 from firmware_io.transport import Transport
 
 MAIN_EVERY = 16
@@ -57,13 +51,18 @@ PROBE_SHARE = 128  # silent meters take one part in so many of the time
 PROBE_MAX_S = 3600.0
 ALL_SILENT_BUDGET_S = 30.0  # nobody else needs the line then, but the caller wants it back
 REOPEN_MIN_S, REOPEN_MAX_S = 1.0, 60.0
-KEEP_ALIVE_SHARE = 0.6  # of the inactivity time-out
 PATIENCE = 2  # polls in a row without an answer, and a meter counts as silent
-PUBLIC_CLIENT = 16
-DECIPHERING_ERROR = 5  # of an exception-response
-COUNTER_LIMIT = 0xF0000000  # a meter that asks for a counter beyond it wants our key worn out
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class BusMeter:
+    """A meter as a bus has it: under which name, behind which driver, and whether its samples bracket the others'."""
+
+    id: str
+    driver: MeterDriver
+    main: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,6 @@ class MeterStatistics:
     timeouts: int = 0
     protocol_errors: int = 0
     security_errors: int = 0
-    associations: int = 0
     last_answer_s: float | None = None  # UTC
     silent: bool = False
     denied: bool = False
@@ -92,17 +90,13 @@ class MeterStatistics:
 
 
 class _Meter:
-    """A meter on this bus: how it is doing, and its reader while the line is open."""
+    """A meter on this bus and how it is doing."""
 
-    def __init__(self, spec: MeterSpec) -> None:
-        self.spec = spec
-        self.statistics = MeterStatistics()
-        self.channel: HdlcChannel | WrapperChannel | None = None
-        self.reader: MeterReader | None = None
+    def __init__(self, meter: BusMeter) -> None:
+        self.id, self.driver, self.main = meter.id, meter.driver, meter.main
+        self.statistics = MeterStatistics(traffic=meter.driver.traffic)
         self.failures = 0
         self.probe_at_s = 0.0
-        self.active_s = 0.0
-        self.counter_asked = False  # by the public client, why ours is refused
 
     @property
     def silent(self) -> bool:
@@ -115,22 +109,18 @@ class Bus:
     def __init__(
         self,
         spec: BusSpec,
-        meters: Sequence[MeterSpec],
+        meters: Sequence[BusMeter],
         open_transport: Callable[[BusSpec], Transport],
         clock: Clock,
-        counters: InvocationCounters,
         *,
-        on_push: Callable[[str], Push] | None = None,
         trace: Trace | None = None,
     ) -> None:
         self.spec = spec
         self._meters = {meter.id: _Meter(meter) for meter in meters}
         self._open_transport = open_transport
         self._clock = clock
-        self._counters = counters
-        self._on_push = on_push
         self._trace = trace
-        self._transport: Transport | None = None
+        self._line: Line | None = None
         self._reopen_at_s = 0.0
         self._reopen_after_s = REOPEN_MIN_S
 
@@ -149,32 +139,39 @@ class Bus:
         Raises:
             MeterError: it does not answer, or not as it should.
         """
-        state = self._meters[meter]
-        state.statistics.polls += 1
-        return self._attempt(state, lambda reader: reader.poll())
+        self._meters[meter].statistics.polls += 1
+        return self.use(meter, lambda driver, line: driver.poll(line))
 
     def read_profile(self, meter: str, first_s: float, last_s: float) -> list[Reading]:
         """The load profile between two UTC times, oldest first. Raises: MeterError."""
-        return self._attempt(self._meters[meter], lambda reader: reader.read_profile(first_s, last_s))
+        return self.use(meter, lambda driver, line: driver.read_profile(line, first_s, last_s))
 
     def read_events(self, meter: str, since_s: float) -> list[MeterEvent]:
         """What the event logs hold that is newer than a UTC time, oldest first. Raises: MeterError."""
-        return self._attempt(self._meters[meter], lambda reader: reader.read_events(since_s))
+        return self.use(meter, lambda driver, line: driver.read_events(line, since_s))
 
     def identify(self, meter: str) -> Identity:
         """Who the meter is, asked now. Raises: MeterError."""
-        return self._attempt(self._meters[meter], lambda reader: reader.identify())
+        return self.use(meter, lambda driver, line: driver.identify(line))
 
     def identity(self, meter: str) -> Identity | None:
         """Who the meter was when it was last asked; None if it never was."""
-        reader = self._meters[meter].reader
-        return None if reader is None else reader.identity
+        return self._meters[meter].driver.identity
 
-    def session(self, meter: str) -> Session:
-        """The meter's association, opened if it is not. Raises: MeterError."""
-        return self._attempt(self._meters[meter], lambda reader: reader.session, keep=True)
+    def use(self, meter: str, work: Callable[[MeterDriver, Line], T]) -> T:
+        """What `work` returns, called with the meter's driver and the open line; the books are kept about how it went.
 
-    def forgive(self, meter: str) -> None:
+        Raises:
+            MeterError: what `work` raises, or the line cannot be opened.
+        """
+        state = self._meters[meter]
+        if state.statistics.denied:
+            raise AccessDenied("left alone since it refused our credentials", meter=meter)
+        result = self._attempt(state, lambda line: work(state.driver, line))
+        self._answered(state)
+        return result
+
+    def retry_denied(self, meter: str) -> None:
         """Try a meter again that refused our credentials: somebody has seen to it."""
         self._meters[meter].statistics.denied = False
         self._meters[meter].probe_at_s = 0.0
@@ -184,30 +181,25 @@ class Bus:
         return {name: meter.statistics for name, meter in self._meters.items()}
 
     def keep_alive(self) -> None:
-        """Poll the links that would run into their inactivity time-out; never raises because of a meter."""
-        now = self._clock.monotonic()
+        """Hold open what would run into its inactivity time-out; never raises because of a meter."""
         for meter in self._meters.values():
-            reader = meter.reader
-            idle_s = now - meter.active_s
-            if reader and reader.session.open and idle_s >= KEEP_ALIVE_SHARE * meter.spec.inactivity_s:
+            if self._line is None:
+                return
+            if not meter.statistics.denied:
                 with suppress(MeterError):
-                    self._attempt(meter, lambda r: r.session.keep_alive())
+                    self._attempt(meter, meter.driver.keep_alive)
 
     def close(self) -> None:
-        """Release the associations and let the line go; never raises."""
-        for meter in self._meters.values():
-            if meter.reader and meter.reader.session.open:
-                with suppress(MeterError):
-                    meter.reader.session.release()
-        self._close_line()
+        """Release what is open over the line and let it go; never raises."""
+        self._close_line(orderly=True)
 
     # Order of work
 
     def _order(self) -> list[_Meter]:
         """Meters in the order of one cycle; main meters come back so that their samples bracket the others."""
         live = [m for m in self._meters.values() if not m.silent and not m.statistics.denied]
-        mains = [m for m in live if m.spec.main]
-        subs = [m for m in live if not m.spec.main]
+        mains = [m for m in live if m.main]
+        subs = [m for m in live if not m.main]
         if not mains or not subs:
             return live
         order = list(mains)
@@ -227,24 +219,27 @@ class Bus:
 
     def _polled(self, meter: _Meter) -> Poll:
         try:
-            return Poll(meter.spec.id, tuple(self.poll(meter.spec.id)))
+            return Poll(meter.id, tuple(self.poll(meter.id)))
         except MeterError as error:
-            return Poll(meter.spec.id, (), error)
+            return Poll(meter.id, (), error)
 
     # One meter
 
-    def _attempt(self, meter: _Meter, use: Callable[[MeterReader], T], *, keep: bool = False) -> T:
-        """Do something with a meter over an open association, and keep the books about how it went."""
+    def _attempt(self, meter: _Meter, work: Callable[[Line], T]) -> T:
+        """Do something with a meter over the open line, and keep the books about failures."""
         statistics = meter.statistics
-        if statistics.denied:
-            raise AccessDenied("left alone since it refused our credentials", meter=meter.spec.id)
         started_s = self._clock.monotonic()
         try:
-            result = self._use(meter, use)
+            line = self._opened()
+            line.probing = meter.silent
+            result = work(line)
         except TransportError:
-            if self._transport is not None:
+            if self._line is not None:
                 self._reopen_at_s = self._clock.monotonic() + REOPEN_MIN_S
             self._close_line()
+            raise
+        except AccessDenied:
+            statistics.denied = True
             raise
         except ResponseTimeout:
             statistics.timeouts += 1
@@ -261,97 +256,15 @@ class Bus:
         except RegisterUnavailable:
             self._answered(meter)  # with a refusal, but it did
             raise
-        self._answered(meter)
-        if meter.spec.single_association and meter.reader and not keep:
-            meter.reader.session.release()
-        return result
-
-    def _use(self, meter: _Meter, use: Callable[[MeterReader], T]) -> T:
-        reader = self._reader(meter)
-        was_open = reader.session.open
-        if not was_open:
-            self._connect(meter, reader)
-        try:
-            return use(reader)
-        except SecurityError:
-            raise
-        except RemoteProtocolError:
-            if not was_open:
-                raise
-            self._connect(meter, reader)  # it had dropped the association: once more over a new one
-            return use(reader)
-
-    def _reader(self, meter: _Meter) -> MeterReader:
-        """The meter's reader over the open line."""
-        line = self._line()
-        if meter.channel is None:
-            meter.channel = open_channel(line, self.spec, meter.spec, meter.statistics.traffic, self._trace)
-            push = self._on_push(meter.spec.id) if self._on_push else None
-            session = Session(meter.spec, meter.channel, self._counters, push)
-            if meter.reader is None:
-                meter.reader = MeterReader(meter.spec, session, self._clock)
-            else:
-                session.with_list = meter.reader.session.with_list
-                meter.reader.session = session
-        assert meter.reader is not None
-        if self._clock.monotonic() - meter.active_s >= meter.spec.inactivity_s:
-            meter.reader.session.open = False  # the meter has dropped it by now
-        return meter.reader
-
-    def _connect(self, meter: _Meter, reader: MeterReader) -> None:
-        if isinstance(meter.channel, HdlcChannel):
-            meter.channel.repeats = 0 if meter.silent else 1
-        try:
-            try:
-                reader.session.connect()
-            except (AccessDenied, ExceptionResponseError):
-                if not self._counter_behind(meter):
-                    raise
-                reader.session.connect()
-        except ExceptionResponseError as error:
-            if error.response.service != DECIPHERING_ERROR:
-                raise
-            meter.statistics.denied = True  # a meter that cannot decipher us counts that as an attempt
-            hint = "the meter cannot decipher us: check its keys before trying again, it may lock itself"
-            raise AccessDenied(hint, meter=meter.spec.id) from error
-        except AccessDenied:
-            meter.statistics.denied = True
-            raise
         finally:
-            if isinstance(meter.channel, HdlcChannel):
-                meter.channel.repeats = 1
-        meter.statistics.associations += 1
-
-    def _counter_behind(self, meter: _Meter) -> bool:
-        """Whether the meter knows a higher invocation counter than ours, which is raised then; asked once."""
-        spec = meter.spec
-        if meter.counter_asked or spec.encryption_key is None or spec.system_title is None:
-            return False
-        meter.counter_asked = True
-        channel = open_channel(
-            self._line(), self.spec, spec, meter.statistics.traffic, self._trace, client=PUBLIC_CLIENT
-        )
-        session = Session(spec, channel, self._counters, public=True)
-        try:
-            session.connect()
-            theirs = session.get(Attribute(1, INVOCATION_COUNTER, 2)).value
-            session.release()
-        except TransportError:
-            raise
-        except MeterError:
-            return False
-        counter = counter_id(spec.encryption_key, spec.system_title)
-        if not isinstance(theirs, int) or not self._counters.next(counter) <= theirs < COUNTER_LIMIT:
-            return False
-        self._counters.advance(counter, theirs + 1)
-        return True
+            if self._line is not None and self._line.abandoned:
+                self._close_line()
+        return result
 
     def _answered(self, meter: _Meter) -> None:
         meter.statistics.answered += 1
         meter.statistics.last_answer_s = self._clock.now()
-        meter.active_s = self._clock.monotonic()
         meter.failures = 0
-        meter.counter_asked = False
         if meter.silent:
             meter.statistics.silent = False
             for other in self._meters.values():  # it may have been the line: look at the others now
@@ -364,33 +277,26 @@ class Bus:
         now = self._clock.monotonic()
         silent = sum(m.silent for m in self._meters.values())
         meter.probe_at_s = now + min(PROBE_MAX_S, PROBE_SHARE * silent * (now - started_s))
-        if self.spec.framing == "wrapper":
-            self._close_line()  # a late reply on the same connection would answer the next question
 
     # The line
 
-    def _line(self) -> Transport:
-        if self._transport is None:
+    def _opened(self) -> Line:
+        if self._line is None:
             now = self._clock.monotonic()
             if now < self._reopen_at_s:
                 raise TransportError(
                     f"bus {self.spec.id}: {self.spec.port} failed; next try in {self._reopen_at_s - now:.0f} s"
                 )
             try:
-                self._transport = self._open_transport(self.spec)
+                self._line = Line(self._open_transport(self.spec), self._trace)
             except TransportError:
                 self._reopen_at_s = now + self._reopen_after_s
                 self._reopen_after_s = min(2 * self._reopen_after_s, REOPEN_MAX_S)
                 raise
             self._reopen_after_s = REOPEN_MIN_S
-        return self._transport
+        return self._line
 
-    def _close_line(self) -> None:
-        """Let the line go, and with it all that was open over it."""
-        if self._transport is not None:
-            self._transport.close()
-            self._transport = None
-        for meter in self._meters.values():
-            meter.channel = None
-            if meter.reader:
-                meter.reader.session.open = False
+    def _close_line(self, *, orderly: bool = False) -> None:
+        if self._line is not None:
+            line, self._line = self._line, None
+            line.close(orderly=orderly)

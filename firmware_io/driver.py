@@ -20,6 +20,8 @@ Promised by a driver:
 - It connects by itself when a verb needs it, and raises only `MeterError`s (firmware_io/errors.py); each class says who
   acts next. It never closes or reopens the line: it raises `TransportError`, and the bus does.
 - It returns when the reply is complete or its deadline is over, never later: no wait without one.
+- What a line would still bring must not be taken for the next answer: a driver that cannot tell them apart calls
+  `Line.abandon`, and the bus opens the line anew.
 - A line that is `probing` gets one attempt without repeats: the meter has been silent and others wait.
 - What it opens over a line it hands to `Line.at_close`, so that it is released before the line goes.
 - A reading is of this meter: a late reply, a foreign frame or another meter's answer is never returned as one.
@@ -69,12 +71,17 @@ class Line:
     def __init__(self, transport: Transport, trace: Trace | None = None) -> None:
         self.transport = transport
         self.trace = trace
-        self.probing = False  # set by the bus around each call
+        self.probing = False  # set by the bus before each call
+        self.abandoned = False
         self._at_close: list[Callable[[], None]] = []
 
     def at_close(self, release: Callable[[], None]) -> None:
         """Call `release` before the port is closed in good order (not after the port has failed)."""
         self._at_close.append(release)
+
+    def abandon(self) -> None:
+        """Have the bus close this line after the call: a late reply over it could answer the next question."""
+        self.abandoned = True
 
     def close(self, *, orderly: bool) -> None:
         """Release what is open over the line, if the line still works, then let the port go; never raises."""

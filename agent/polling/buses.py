@@ -8,10 +8,13 @@ from pathlib import Path
 from agent.keys.credentials import read_key, read_secret
 from agent.site.tables import Bus as BusConfig
 from agent.site.tables import Config, Meter
-from firmware_io.bus import Bus
+from firmware_io.bus import Bus, BusMeter
 from firmware_io.clock import Clock
+from firmware_io.dlms.meter.driver import DlmsDriver
 from firmware_io.dlms.session.counters import FileCounters, InvocationCounters, MemoryCounters
-from firmware_io.spec import BusSpec, MeterSpec
+from firmware_io.dlms.session.trace import Tracer
+from firmware_io.dlms.spec import DlmsSpec
+from firmware_io.spec import BusSpec
 from firmware_io.transport import Transport, open_transport
 
 
@@ -20,7 +23,6 @@ def bus_spec(bus: BusConfig) -> BusSpec:
     return BusSpec(
         id=bus.id,
         port=bus.port,
-        framing=bus.framing,
         baud=bus.baud,
         parity=bus.parity,
         timeout_s=bus.timeout_s,
@@ -28,20 +30,20 @@ def bus_spec(bus: BusConfig) -> BusSpec:
     )
 
 
-def meter_spec(meter: Meter, *, main: bool) -> MeterSpec:
-    """What the wire has to know of a meter, with its secrets.
+def dlms_spec(meter: Meter, bus: BusConfig) -> DlmsSpec:
+    """What is to be known of a DLMS meter before it is asked, with its secrets.
 
     Raises:
         ConfigError: a secret cannot be read.
     """
     assert meter.address is not None, meter.id  # config_rules: online needs an address
-    return MeterSpec(
+    return DlmsSpec(
         id=meter.id,
         address=meter.address,
         logical_address=meter.logical_address,
         address_octets=meter.address_octets,
         client=meter.client,
-        main=main,
+        framing=bus.framing,
         serial=meter.serial,
         security=meter.security,
         password=None if meter.password is None else read_secret(meter.password),
@@ -77,8 +79,29 @@ def open_buses(config: Config, clock: Clock, opener: Callable[[BusSpec], Transpo
     """
     mains = {zone.main for zone in config.zone}
     counters = counters_of(config)
-    specs: dict[str, list[MeterSpec]] = {bus.id: [] for bus in config.bus}
-    for meter in config.meter:
-        if meter.bus is not None:
-            specs[meter.bus].append(meter_spec(meter, main=meter.id in mains))
-    return {bus.id: Bus(bus_spec(bus), specs[bus.id], opener, clock, counters) for bus in config.bus if specs[bus.id]}
+    buses: dict[str, Bus] = {}
+    for table in config.bus:
+        spec = bus_spec(table)
+        meters = [
+            BusMeter(meter.id, DlmsDriver(dlms_spec(meter, table), spec, clock, counters), meter.id in mains)
+            for meter in config.meter
+            if meter.bus == table.id
+        ]
+        if meters:
+            buses[table.id] = Bus(spec, meters, opener, clock)
+    return buses
+
+
+def open_bus(config: Config, meter: str, clock: Clock, trace: Callable[[str], None] | None = None) -> Bus:
+    """A `Bus` with that one meter on it; `trace` gets what passes, in lines of text without secrets.
+
+    Raises:
+        ConfigError: a secret cannot be read.
+    """
+    table = next(m for m in config.meter if m.id == meter)
+    bus_table = next(b for b in config.bus if b.id == table.bus)
+    spec, line = dlms_spec(table, bus_table), bus_spec(bus_table)
+    secrets = (spec.password, spec.authentication_key, spec.encryption_key)
+    tracer = Tracer(trace, secrets, spec.framing) if trace else None
+    driver = DlmsDriver(spec, line, clock, counters_of(config))
+    return Bus(line, [BusMeter(meter, driver)], open_transport, clock, trace=tracer)

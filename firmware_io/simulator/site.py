@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from firmware_io.clock import Clock
+from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.errors import TransportError
 from firmware_io.simulator.building.building import Building, Live, MeterPlan, ZonePlan
 from firmware_io.simulator.building.loads import CsvLoads, HouseholdLoads, LoadSource
@@ -23,7 +24,7 @@ from firmware_io.simulator.meter.clockface import MeterClock
 from firmware_io.simulator.meter.events import EventLog
 from firmware_io.simulator.meter.faults import Faults
 from firmware_io.simulator.meter.meter import Identity, SimulatedMeter
-from firmware_io.spec import BusSpec, MeterSpec
+from firmware_io.spec import BusSpec
 
 Floats = npt.NDArray[np.float64]
 
@@ -32,7 +33,7 @@ Floats = npt.NDArray[np.float64]
 class SimulatedMeterPlan:
     """A meter as both sides agree on it, and what physics need to know beyond that."""
 
-    spec: MeterSpec
+    spec: DlmsSpec
     bus: str
     accuracy_class: float = 1.0
     resolution_wh: float = 10.0
@@ -97,17 +98,19 @@ class SimulatedSite:
         exporting = {meter for zone in zones for meter in zone.export}
         self.meters: dict[str, SimulatedMeter] = {}
         self.lines: dict[str, Multidrop] = {}
+        framings: dict[str, str] = {}
         stations: dict[str, list[Station]] = {bus.id: [] for bus in buses}
         for number, plan in enumerate(meters, 1):
             meter = self._meter(plan, number, plan.spec.id in mains, plan.spec.id in exporting, timezone)
             self.meters[plan.spec.id] = meter
             stations[plan.bus].append(Station(meter))
+            framings[plan.bus] = plan.spec.framing
         for bus in buses:
             serial = not bus.port.startswith("tcp://")
             bits = 10 if bus.parity == "N" else 11
             self.lines[bus.id] = Multidrop(
                 stations[bus.id],
-                framing=bus.framing,
+                framing=framings.get(bus.id, "hdlc"),
                 octet_s=bits / bus.baud if serial and simulation.pace else 0.0,
                 turnaround_s=simulation.turnaround_s,
                 faults=Faults([f for f in simulation.fault if f.meter is None], bus.id, start_s, simulation.seed),

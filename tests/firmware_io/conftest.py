@@ -18,17 +18,20 @@ from types import ModuleType
 import pytest
 
 from firmware_io import obis
-from firmware_io.bus import Bus
+from firmware_io.bus import Bus, BusMeter
 from firmware_io.dlms.apdu import acse, axdr, decode
 from firmware_io.dlms.apdu.acse import AssociationResponse, Conformance, InitiateResponse
 from firmware_io.dlms.apdu.decode import Attribute, DataAccessResult
 from firmware_io.dlms.cosem.meter_time import MeterTime
 from firmware_io.dlms.hdlc.framer import Address, Framer
 from firmware_io.dlms.hdlc.link import Parameters, Received, ServerLink
+from firmware_io.dlms.meter.driver import DlmsDriver
 from firmware_io.dlms.session.counters import MemoryCounters
+from firmware_io.dlms.session.session import Session
+from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.errors import TransportError
 from firmware_io.reading import Quality, Unit
-from firmware_io.spec import BusSpec, MeterSpec
+from firmware_io.spec import BusSpec
 
 SERVER = Address.server(1, 17)
 CLIENT = Address.client(16)
@@ -311,14 +314,19 @@ class Site:
         self.clock = clock
         self.meters = meters
         self.line = Line({16 + n: meter for n, meter in enumerate(meters)}, clock)
-        specs = [replace(MeterSpec(f"m{n}", 16 + n, main=n == 0), **changes) for n in range(len(meters))]
-        self.bus = Bus(LINE, specs, self.line.open, clock, MemoryCounters())
+        specs = [replace(DlmsSpec(f"m{n}", 16 + n), **changes) for n in range(len(meters))]
+        counters = MemoryCounters()
+        drivers = [BusMeter(s.id, DlmsDriver(s, LINE, clock, counters), n == 0) for n, s in enumerate(specs)]
+        self.bus = Bus(LINE, drivers, self.line.open, clock)
 
     def cycle(self) -> dict[str, list]:
         polls: dict[str, list] = {}
         for poll in self.bus.poll_cycle():
             polls.setdefault(poll.meter, []).append(poll)
         return polls
+
+    def session(self, meter: str) -> Session:
+        return self.bus.use(meter, lambda driver, line: driver.session(line))
 
     def energy(self, meter: str = "m1") -> tuple[float, Quality] | None:
         readings = [r for r in self.bus.poll(meter) if r.obis == obis.ENERGY_IMPORT]
@@ -368,7 +376,7 @@ def dirt(request: pytest.FixtureRequest) -> tuple[str, Mangle, Mangle]:
 @pytest.fixture(scope="session")
 def oracle() -> ModuleType:
     """The kernel's twins in plain Python."""
-    spec = importlib.util.spec_from_file_location("codec_oracle", Path(__file__).with_name("oracle.py"))
+    spec = importlib.util.spec_from_file_location("codec_oracle", Path(__file__).parent / "dlms" / "oracle.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

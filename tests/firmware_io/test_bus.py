@@ -68,12 +68,12 @@ class TestCycle:
         for _ in range(3):
             assert site.energy("m0") == (1000.0, Quality.GOOD)
         assert site.meters[0].associations == 3
-        assert site.bus.session("m0").open
+        assert site.session("m0").open
 
     def test_close_releases(self, make_site, make_meter) -> None:
         site = make_site(make_meter())
         site.cycle()
-        session = site.bus.session("m0")
+        session = site.session("m0")
         site.bus.close()
         assert not session.open
 
@@ -139,7 +139,7 @@ class TestBackOff:
         assert site.cycle()["m1"][0].error is None
         assert site.bus.statistics()["m1"].timeouts == 1
 
-    def test_a_refused_password_is_tried_once_and_never_again_until_it_is_forgiven(self, make_site, make_meter) -> None:
+    def test_a_refused_password_is_tried_once_until_somebody_has_seen_to_it(self, make_site, make_meter) -> None:
         site = make_site(make_meter(), make_meter(refuses=13), security="lls", password=b"x")
         assert isinstance(site.cycle()["m1"][0].error, AccessDenied)
         for _ in range(5):
@@ -148,7 +148,7 @@ class TestBackOff:
                 site.bus.poll("m1")
         assert site.meters[1].associations == 1
         site.meters[1].refuses = 0
-        site.bus.forgive("m1")
+        site.bus.retry_denied("m1")
         assert site.cycle()["m1"][0].error is None
 
     def test_a_line_that_is_gone_is_opened_again_and_not_at_every_poll(self, make_site, make_meter, clock) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import pty
 import socket
-import time
 import tty
 from collections.abc import Iterator
 
@@ -43,9 +42,7 @@ class TestSerial:
         port.write(bytes(range(256)))
         assert os.read(far, 300) == bytes(range(256))
         os.write(far, b"\x7e\xa0")
-        started = time.monotonic()
-        assert port.read(100, port.monotonic() + 5) == b"\x7e\xa0"
-        assert time.monotonic() - started < 2
+        assert port.read(100, port.monotonic() + 600) == b"\x7e\xa0"  # not at the deadline, but as soon as it is there
         port.close()
         port.close()
 
@@ -53,7 +50,7 @@ class TestSerial:
         port = Serial(terminal[1])
         started = port.monotonic()
         assert port.read(100, started + 0.05) == b""
-        assert 0.05 <= port.monotonic() - started < 2
+        assert port.monotonic() >= started + 0.05
         assert port.read(100, started) == b""  # a deadline that is over
         port.close()
 

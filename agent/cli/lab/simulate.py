@@ -16,7 +16,7 @@ from types import FrameType
 
 import click
 
-from agent.polling.buses import bus_spec, meter_spec
+from agent.polling.buses import bus_spec, dlms_spec
 from agent.process.clock import ScaledClock
 from agent.process.exit_codes import UNAVAILABLE
 from agent.site.errors import ConfigError
@@ -132,13 +132,13 @@ def simulated_site(config: Config, simulation: Simulation, clock: ScaledClock, s
     Raises:
         ConfigError: a secret cannot be read, or zones or loads make no building.
     """
-    mains = {zone.main for zone in config.zone}
+    buses = {bus.id: bus for bus in config.bus}
     zones = [ZonePlan(zone.main, tuple(zone.subs), tuple(zone.export)) for zone in config.zone]
     try:
         plans = [
             SimulatedMeterPlan(
-                meter_spec(meter, main=meter.id in mains),
-                str(meter.bus),  # `load` with online has seen to it that there is one
+                dlms_spec(meter, buses[str(meter.bus)]),  # `load` with online has seen to it that there is one
+                str(meter.bus),
                 meter.accuracy_class,
                 meter.resolution_wh,
                 meter.phase,
@@ -146,7 +146,7 @@ def simulated_site(config: Config, simulation: Simulation, clock: ScaledClock, s
             )
             for meter in config.meter
         ]
-        buses = [bus_spec(bus) for bus in config.bus]
-        return SimulatedSite(simulation, buses, plans, zones, clock, start_s=start_s, timezone=config.site.timezone)
+        specs = [bus_spec(bus) for bus in config.bus]
+        return SimulatedSite(simulation, specs, plans, zones, clock, start_s=start_s, timezone=config.site.timezone)
     except (ValueError, OSError) as error:
         raise ConfigError([f"[{KEY}]: {error}"]) from error

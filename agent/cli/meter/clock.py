@@ -9,14 +9,11 @@ import click
 
 from agent.cli.meter.one_meter import meter_of, utc
 from agent.process.exit_codes import NEGATIVE
-from firmware_io import obis
-from firmware_io.dlms.apdu import axdr
-from firmware_io.dlms.apdu.decode import Attribute
-from firmware_io.dlms.cosem.meter_time import Convention, MeterTime
-from firmware_io.dlms.session.session import Session
+from firmware_io.bus import Bus
+from firmware_io.dlms.meter.driver import DlmsDriver
+from firmware_io.driver import HasClock, Line, MeterDriver
 from firmware_io.errors import RegisterUnavailable
 
-TIME = Attribute(8, obis.CLOCK, 2)
 GOOD_S = 2.0  # a clock that was just set is no further off than the exchange took
 
 
@@ -28,32 +25,45 @@ GOOD_S = 2.0  # a clock that was just set is no further off than the exchange to
 def command(site_file: Path, meter: str, set_it: bool, trace: bool) -> None:
     """Show a meter's clock and, with --set, set it in the meter's own manner (zone, sign of the deviation)."""
     with meter_of(site_file, meter, trace=trace) as bus:
-        session = bus.session(meter)
-        off_s, convention = _show(session)
+        off_s = _show(bus, meter)
         if not set_it:
             return
-        session.set(TIME, axdr.octet_string(convention.meter_time(datetime.now(UTC).timestamp()).encode()))
+        bus.use(meter, _set)
         click.echo("set")
-        off_s, _ = _show(session)
+        off_s = _show(bus, meter)
     if off_s is None or abs(off_s) > GOOD_S:
         click.echo(f"{meter}: the clock did not take the time; does this client have the right to set it?", err=True)
         raise SystemExit(NEGATIVE)
 
 
-def _show(session: Session) -> tuple[float | None, Convention]:
-    """Print the clock; how far it is off and what it means by its time."""
-    octets = session.get(TIME).value
-    now_s = datetime.now(UTC).timestamp()
-    time = MeterTime.decode(octets) if isinstance(octets, bytes) else None
+def _set(driver: MeterDriver, line: Line) -> None:
+    _with_clock(driver).set_clock(line, datetime.now(UTC).timestamp())
+
+
+def _show(bus: Bus, meter: str) -> float | None:
+    """Print the clock; how far it is off, None if it was never set."""
+    offset_s, more = bus.use(meter, _offset)
+    if offset_s is None:
+        click.echo(f"{meter}  not set")
+    else:
+        click.echo(f"{meter}  {utc(datetime.now(UTC).timestamp() + offset_s)}  {offset_s:+.1f} s off{more}")
+    return offset_s
+
+
+def _offset(driver: MeterDriver, line: Line) -> tuple[float | None, str]:
+    """The clock's time minus ours in seconds, and what a DLMS meter says of its zone."""
+    if not isinstance(driver, DlmsDriver):
+        return _with_clock(driver).read_clock(line) - datetime.now(UTC).timestamp(), ""
+    time, convention = driver.read_meter_time(line)
     if time is None:
-        if not isinstance(octets, bytes):
-            raise RegisterUnavailable("it has no time", meter=session.meter, obis=str(obis.CLOCK))
-        click.echo(f"{session.meter}  not set ({octets.hex()})")
-        return None, Convention()
-    convention = Convention.learn(time, now_s)
-    off_s = convention.utc_s(time) - now_s
+        return None, ""
     zone = "not given" if time.deviation_min is None else f"{time.deviation_min:+d} min"
     doubt = "  doubtful by its own account" if time.doubtful else ""
     kind = convention.deviation.name.lower()
-    click.echo(f"{session.meter}  {utc(now_s + off_s)}  {off_s:+.1f} s off  deviation {zone} ({kind}){doubt}")
-    return off_s, convention
+    return convention.utc_s(time) - datetime.now(UTC).timestamp(), f"  deviation {zone} ({kind}){doubt}"
+
+
+def _with_clock(driver: MeterDriver) -> HasClock:
+    if not isinstance(driver, HasClock):
+        raise RegisterUnavailable("meters of this kind have no clock that could be read")
+    return driver

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import click
 
-from agent.polling.buses import bus_spec, counters_of, meter_spec
+from agent.polling.buses import open_bus
 from agent.process.clock import SystemClock
 from agent.site.errors import ConfigError
 from agent.site.load import load
@@ -18,14 +18,16 @@ from firmware_io.bus import Bus
 from firmware_io.dlms.apdu.axdr import Data
 from firmware_io.dlms.apdu.decode import Attribute, DataAccessResult
 from firmware_io.dlms.cosem.registers import REGISTER_CLASSES, Scale, scaler_of
+from firmware_io.dlms.meter.driver import DlmsDriver
 from firmware_io.dlms.session.session import Session
-from firmware_io.dlms.session.trace import Tracer
-from firmware_io.errors import RemoteProtocolError, TransportError
+from firmware_io.driver import Line, MeterDriver
+from firmware_io.errors import RegisterUnavailable, RemoteProtocolError, TransportError
 from firmware_io.obis import ObisCode
-from firmware_io.transport import open_transport
 
 VALUE = 2
 OTHER_CLASSES = (1, 8)  # data, clock
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -41,13 +43,9 @@ def meter_of(site_file: Path, meter: str, *, trace: bool) -> Iterator[Bus]:
     if table is None:
         known = ", ".join(m.id for m in config.meter)
         raise ConfigError([f"{site_file}: there is no meter {meter}; there are {known}"])
-    bus_table = next((b for b in config.bus if b.id == table.bus), None)
-    if bus_table is None or table.address is None:
+    if table.bus is None or table.address is None:
         raise ConfigError([f"{site_file}: meter {meter} has no bus or no address: it cannot be asked"])
-    spec, line = meter_spec(table, main=False), bus_spec(bus_table)
-    secrets = (spec.password, spec.authentication_key, spec.encryption_key)
-    tracer = Tracer(lambda text: click.echo(text, err=True), secrets, line.framing) if trace else None
-    bus = Bus(line, [spec], open_transport, SystemClock(), counters_of(config), trace=tracer)
+    bus = open_bus(config, meter, SystemClock(), (lambda text: click.echo(text, err=True)) if trace else None)
     try:
         yield bus
     except TransportError as error:
@@ -56,6 +54,22 @@ def meter_of(site_file: Path, meter: str, *, trace: bool) -> Iterator[Bus]:
         ) from error
     finally:
         bus.close()
+
+
+def over_session(bus: Bus, meter: str, use: Callable[[Session], T]) -> T:
+    """What `use` returns, called with the meter's open association.
+
+    Raises:
+        RegisterUnavailable: the meter does not speak DLMS.
+        MeterError: it does not answer, or not as it should.
+    """
+
+    def work(driver: MeterDriver, line: Line) -> T:
+        if not isinstance(driver, DlmsDriver):
+            raise RegisterUnavailable("only a DLMS meter can be asked that", meter=meter)
+        return use(driver.session(line))
+
+    return bus.use(meter, work)
 
 
 class Value(NamedTuple):

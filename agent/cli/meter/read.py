@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from agent.cli.meter.one_meter import meter_of, utc, values
+from agent.cli.meter.one_meter import meter_of, over_session, utc, values
 from firmware_io import obis
 from firmware_io.bus import Bus
 from firmware_io.dlms.apdu.decode import Attribute
@@ -103,7 +103,7 @@ def _registers(bus: Bus, meter: str) -> list[dict[str, object]]:
 
 def _named(bus: Bus, meter: str, names: list[ObisCode]) -> list[dict[str, object]]:
     sampled = utc(datetime.now(UTC).timestamp())
-    found = values(bus.session(meter), names)
+    found = over_session(bus, meter, lambda session: values(session, names))
     return [{"obis": str(v.name), "value": v.value, "unit": v.unit or None, "sampled": sampled} for v in found]
 
 
@@ -130,7 +130,8 @@ def _events(bus: Bus, meter: str, since_s: float) -> list[dict[str, object]]:
 def _objects(bus: Bus, meter: str) -> list[dict[str, object]]:
     attribute = Attribute(ASSOCIATION_CLASS, obis.CURRENT_ASSOCIATION, OBJECT_LIST)
     rows: list[dict[str, object]] = []
-    for entry in bus.session(meter).get(attribute).plain() or ():
+    listed = over_session(bus, meter, lambda session: session.get(attribute))
+    for entry in listed.plain() or ():
         match entry:
             case [int(class_id), int(version), bytes(name), *_] if len(name) == 6:
                 rows.append({"class": class_id, "version": version, "obis": str(ObisCode.from_bytes(name))})

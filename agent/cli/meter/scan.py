@@ -9,7 +9,7 @@ from typing import cast
 import click
 
 from agent.process.exit_codes import NEGATIVE
-from firmware_io.dlms.meter.scan import BAUDS, FIRST_ADDRESS, LAST_ADDRESS, Found, Octets, knock
+from firmware_io.dlms.meter.scan import BAUDS, FIRST_ADDRESS, LAST_ADDRESS, Found, Octets, probe
 from firmware_io.dlms.session.trace import Tracer
 from firmware_io.spec import BusSpec
 from firmware_io.transport import open_transport
@@ -36,7 +36,7 @@ def command(
     as_json: bool,
     trace: bool,
 ) -> None:
-    """Find the meters on PORT (/dev/ttyUSB0, or tcp://host:port): knock at every address at every speed."""
+    """Find the meters on PORT (/dev/ttyUSB0, or tcp://host:port): probe every address at every speed."""
     tcp = port.startswith("tcp://")
     speeds = (0,) if tcp else bauds or BAUDS
     tries = [(address, int(form)) for form in octets for address in range(first, last + 1)]
@@ -45,11 +45,11 @@ def command(
     found: list[Found] = []
     with click.progressbar(length=len(tries) * len(speeds), label=port, show_pos=True) as bar:
         for baud in speeds:
-            bus = BusSpec("scan", port, "hdlc", baud or 9600, parity)  # type: ignore[arg-type]  # click.Choice
+            bus = BusSpec("scan", port, baud or 9600, parity)  # type: ignore[arg-type]  # click.Choice
             line = open_transport(bus)
             try:
                 for address, form in tries:
-                    meter = knock(line, bus, address, cast(Octets, form), trace=tracer)
+                    meter = probe(line, bus, address, cast(Octets, form), trace=tracer)
                     if meter is not None:
                         found.append(replace(meter, baud=baud))
                     bar.update(1)

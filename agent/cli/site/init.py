@@ -11,7 +11,7 @@ import click
 from agent.process.exit_codes import NEGATIVE
 from agent.site.load import load
 from agent.site.toml_text import toml_lines
-from firmware_io.dlms.meter.scan import BAUDS, FIRST_ADDRESS, LAST_ADDRESS, Found, knock
+from firmware_io.dlms.meter.scan import BAUDS, FIRST_ADDRESS, LAST_ADDRESS, Found, probe
 from firmware_io.errors import RemoteProtocolError
 from firmware_io.spec import BusSpec
 from firmware_io.transport import open_transport
@@ -45,7 +45,7 @@ def command(
     first: int,
     last: int,
 ) -> None:
-    """Knock at every address on PORT (/dev/ttyUSB0, or tcp://host:port) and write a site file of who answered."""
+    """Probe every address on PORT (/dev/ttyUSB0, or tcp://host:port) and write a site file of who answered."""
     if output.exists():
         raise click.UsageError(f"{output} exists; give another name with --output, or move it away")
     found = _scan(port, (9600,) if port.startswith("tcp://") else bauds or BAUDS, range(first, last + 1))
@@ -66,14 +66,14 @@ def command(
 def _scan(port: str, bauds: Sequence[int], addresses: range) -> list[Found]:
     """Who answers at the first speed at which somebody does."""
     for baud in bauds:
-        bus = BusSpec("line", port, "hdlc", baud)
+        bus = BusSpec("line", port, baud)
         line = open_transport(bus)
         found: list[Found] = []
         try:
             with click.progressbar(addresses, label=f"{port} at {baud} Bd", show_pos=True) as shown:
                 for address in shown:
                     try:
-                        meter = knock(line, bus, address, 2 if address < 128 else 4)
+                        meter = probe(line, bus, address, 2 if address < 128 else 4)
                     except RemoteProtocolError:
                         continue  # noise, or two meters at one address: not one that could be named
                     if meter is not None:

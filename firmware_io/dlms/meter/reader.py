@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from firmware_io import obis
@@ -33,10 +32,11 @@ from firmware_io.dlms.cosem.registers import (
 )
 from firmware_io.dlms.session.association import DataAccessError
 from firmware_io.dlms.session.session import Session
+from firmware_io.dlms.spec import DlmsSpec
+from firmware_io.driver import Identity
 from firmware_io.errors import AccessDenied, RegisterUnavailable, RemoteProtocolError
 from firmware_io.obis import ObisCode
 from firmware_io.reading import MeterEvent, Quality, Reading, Unit
-from firmware_io.spec import MeterSpec
 
 CLOCK_SKEW_S = 60.0  # a meter's clock further off than this is flagged
 CHECK_EVERY_S = 3600.0  # identity, scalers and clock are looked at again
@@ -51,7 +51,7 @@ _STATUS_INCOMPLETE = 0xA5  # critical error, data not valid, clock adjusted, pow
 _SERIAL = Attribute(DATA, obis.SERIAL_NUMBER, VALUE)
 _FIRMWARE = Attribute(DATA, obis.FIRMWARE_VERSION, VALUE)
 _ERRORS = Attribute(DATA, obis.ERROR_REGISTER, VALUE)
-_CLOCK = Attribute(profile.CLOCK_CLASS, obis.CLOCK, 2)
+CLOCK = Attribute(profile.CLOCK_CLASS, obis.CLOCK, 2)
 _MISSING = (
     DataAccessResult.OBJECT_UNDEFINED,
     DataAccessResult.OBJECT_UNAVAILABLE,
@@ -59,17 +59,6 @@ _MISSING = (
     DataAccessResult.READ_WRITE_DENIED,
     DataAccessResult.SCOPE_OF_ACCESS_VIOLATED,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who the meter says it is. `clock_offset_s` is its time minus ours; None where it has no clock."""
-
-    serial: str | None
-    firmware: str | None
-    registers: tuple[Register, ...]
-    clock_offset_s: float | None
-    clock_doubtful: bool
 
 
 class _Profile(NamedTuple):
@@ -95,7 +84,7 @@ class _Sample(NamedTuple):
 class MeterReader:
     """One meter over its session; keeps what it has learned over re-associations."""
 
-    def __init__(self, spec: MeterSpec, session: Session, clock: Clock) -> None:
+    def __init__(self, spec: DlmsSpec, session: Session, clock: Clock) -> None:
         self.spec = spec
         self.session = session
         self._clock = clock
@@ -129,7 +118,7 @@ class MeterReader:
     def identify(self) -> Identity:
         """Serial number, firmware, scalers and clock, read from the meter; scalers and registers hold from now on."""
         self._discover()
-        serial, firmware, time = self._several((_SERIAL, _FIRMWARE, _CLOCK))
+        serial, firmware, time = self._several((_SERIAL, _FIRMWARE, CLOCK))
         now_s = self._clock.now()
         offset_s, doubtful = None, False
         if isinstance(time, Data) and isinstance(time.value, bytes):
@@ -141,7 +130,8 @@ class MeterReader:
                 self._convention = Convention.learn(meter_time, now_s)
                 offset_s = self._convention.utc_s(meter_time) - now_s
                 doubtful = meter_time.doubtful
-        identity = Identity(text_of(serial), text_of(firmware), self._registers, offset_s, doubtful)
+        names = tuple(register.name for register in self._registers)
+        identity = Identity(text_of(serial), text_of(firmware), names, offset_s, doubtful)
         if self.identity is not None and self.identity.serial != identity.serial:
             self._plausibility.forget()  # another meter hangs here now
             self._profiles.clear()

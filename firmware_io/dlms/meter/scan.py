@@ -1,6 +1,6 @@
 """Finds meters on a line that nobody has documented: which address answers at which speed, and who it says it is.
 
-One knock is an SNRM; who answers is asked for its serial number and name by the public client and released again.
+One probe is an SNRM; who answers is asked for its serial number and name by the public client and released again.
 It changes nothing in a meter.
 """
 
@@ -13,17 +13,19 @@ from typing import Literal
 from firmware_io import obis
 from firmware_io.dlms.apdu.decode import Attribute
 from firmware_io.dlms.meter.reader import text_of
-from firmware_io.dlms.session.channel import HdlcChannel, Trace, open_channel
+from firmware_io.dlms.session.channel import HdlcChannel, open_channel
 from firmware_io.dlms.session.counters import MemoryCounters
 from firmware_io.dlms.session.session import Session
+from firmware_io.dlms.spec import DlmsSpec
+from firmware_io.driver import Trace
 from firmware_io.errors import MeterError, RemoteProtocolError, ResponseTimeout, TransportError
-from firmware_io.spec import BusSpec, MeterSpec
+from firmware_io.spec import BusSpec
 from firmware_io.transport import Transport
 
 BAUDS = (9600, 19200, 38400, 57600, 115200, 4800, 2400)
 FIRST_ADDRESS = 16  # below are the reserved ones
 LAST_ADDRESS = 125  # two octets; 126 and 127 call stations that have none, or all
-ANSWER_S = 0.25  # meters answer a knock at once
+ANSWER_S = 0.25  # meters answer a probe at once
 PUBLIC_CLIENT = 16
 
 Octets = Literal[1, 2, 4]
@@ -42,7 +44,7 @@ class Found:
     note: str = ""
 
 
-def knock(
+def probe(
     transport: Transport,
     bus: BusSpec,
     address: int,
@@ -56,8 +58,8 @@ def knock(
     Raises:
         TransportError: the line failed.
     """
-    spec = MeterSpec(f"address {address}", address, address_octets=octets, client=client)
-    quick = BusSpec(bus.id, bus.port, "hdlc", bus.baud, bus.parity, min(bus.timeout_s, ANSWER_S), bus.inter_octet_s)
+    spec = DlmsSpec(f"address {address}", address, address_octets=octets, client=client)
+    quick = BusSpec(bus.id, bus.port, bus.baud, bus.parity, min(bus.timeout_s, ANSWER_S), bus.inter_octet_s)
     channel = open_channel(transport, quick, spec, trace=trace, client=client, repeats=0)
     try:
         channel.open()
@@ -68,10 +70,10 @@ def knock(
         return Found(bus.baud, address, octets, note=str(error)) if heard else None
     with suppress(ResponseTimeout, RemoteProtocolError):
         channel.close()
-    return _introduce(transport, bus, spec, octets, trace)
+    return _identify(transport, bus, spec, octets, trace)
 
 
-def _introduce(transport: Transport, bus: BusSpec, spec: MeterSpec, octets: Octets, trace: Trace | None) -> Found:
+def _identify(transport: Transport, bus: BusSpec, spec: DlmsSpec, octets: Octets, trace: Trace | None) -> Found:
     """Who is there, by what it tells the public client."""
     channel = open_channel(transport, bus, spec, trace=trace, client=spec.client)
     session = Session(spec, channel, MemoryCounters(), public=True)

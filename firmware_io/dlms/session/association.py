@@ -28,6 +28,7 @@ from firmware_io.dlms.apdu.decode import ActionResult, Apdu, Attribute, DataAcce
 from firmware_io.dlms.session.channel import Channel
 from firmware_io.dlms.session.counters import InvocationCounters, counter_id
 from firmware_io.dlms.session.security import Ciphering
+from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.errors import (
     AccessDenied,
     LocalProtocolError,
@@ -38,7 +39,6 @@ from firmware_io.errors import (
     SecurityError,
 )
 from firmware_io.obis import CURRENT_ASSOCIATION
-from firmware_io.spec import MeterSpec
 
 CONFORMANCE = (
     Conformance.GET
@@ -115,7 +115,7 @@ class Association:
 
     def __init__(
         self,
-        spec: MeterSpec,
+        spec: DlmsSpec,
         channel: Channel,
         counters: InvocationCounters,
         on_push: Push | None = None,
@@ -223,7 +223,7 @@ class Association:
             mechanism, password = Mechanism.LLS, spec.password
         elif gmac:
             if spec.encryption_key is None or spec.authentication_key is None or spec.system_title is None:
-                raise LocalProtocolError("hls-gmac without keys")  # MeterSpec lets none through
+                raise LocalProtocolError("hls-gmac without keys")  # DlmsSpec lets none through
             counter = counter_id(spec.encryption_key, spec.system_title)
             self._ciphering = Ciphering(
                 spec.encryption_key,

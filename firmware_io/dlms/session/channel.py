@@ -14,15 +14,15 @@ Its timers:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from firmware_io.dlms.hdlc.framer import MAX_LENGTH, MIN_LENGTH, Address, Framer
 from firmware_io.dlms.hdlc.link import Busy, ClientLink, Disconnected, Event, Parameters, Received, State
 from firmware_io.dlms.session.wrapper import Unit, Unwrapper
+from firmware_io.dlms.spec import DlmsSpec
+from firmware_io.driver import Trace, Traffic
 from firmware_io.errors import RemoteProtocolError, ResponseTimeout
-from firmware_io.spec import BusSpec, MeterSpec
+from firmware_io.spec import BusSpec
 from firmware_io.transport import Transport
 
 READ_OCTETS = 4096
@@ -30,8 +30,6 @@ BUSY_PAUSE_S = 0.05
 STALLED_TIMEOUTS = 2  # so long may answers come that move nothing: bounds how long a broken link can hold us
 READ_BOUND_S = 60.0
 OFFERED_WINDOW = 1  # a window saves an RR per segment, but after one bad frame more is sent again
-
-Trace = Callable[[bool, bytes], None]  # whether we send, octets as they pass
 
 
 class Timing(NamedTuple):
@@ -46,18 +44,6 @@ class Timing(NamedTuple):
         """From the site's figures; over TCP the line's speed is not ours to know."""
         bits = 10 if bus.parity == "N" else 11
         return cls(bus.timeout_s, bus.inter_octet_s, 0.0 if bus.port.startswith("tcp://") else bits / bus.baud)
-
-
-@dataclass(slots=True)
-class Traffic:
-    """What went over a channel, counted up."""
-
-    exchanges: int = 0
-    repeats: int = 0
-    sent_octets: int = 0
-    received_octets: int = 0
-    corrupt_frames: int = 0
-    foreign_frames: int = 0
 
 
 class Channel(Protocol):
@@ -328,7 +314,7 @@ class WrapperChannel:
 def open_channel(
     transport: Transport,
     bus: BusSpec,
-    meter: MeterSpec,
+    meter: DlmsSpec,
     traffic: Traffic | None = None,
     trace: Trace | None = None,
     *,
@@ -338,7 +324,7 @@ def open_channel(
     """The channel that the site file asks for; `client` is another client than the meter's own."""
     number = meter.client if client is None else client
     timing = Timing.of(bus)
-    if bus.framing == "wrapper":
+    if meter.framing == "wrapper":
         return WrapperChannel(transport, number, meter.address, timing, traffic, trace, min_gap_s=meter.min_gap_s)
     offer = Parameters(meter.max_frame, meter.max_frame, OFFERED_WINDOW, OFFERED_WINDOW)
     server = Address.server(meter.logical_address, meter.address, meter.address_octets)

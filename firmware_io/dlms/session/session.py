@@ -26,6 +26,7 @@ from firmware_io.dlms.session.association import (
 )
 from firmware_io.dlms.session.channel import Channel
 from firmware_io.dlms.session.counters import InvocationCounters
+from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.errors import (
     AccessDenied,
     LocalProtocolError,
@@ -36,7 +37,6 @@ from firmware_io.errors import (
     TransportError,
 )
 from firmware_io.obis import ObisCode
-from firmware_io.spec import MeterSpec
 
 MAX_LONG_GET = 1 << 20  # octets of one attribute in blocks: bounds what a meter can make us keep
 LIST_HEAD = 4  # octets of a GET with list in front of its items
@@ -49,7 +49,7 @@ class Session:
 
     def __init__(
         self,
-        spec: MeterSpec,
+        spec: DlmsSpec,
         channel: Channel,
         counters: InvocationCounters,
         on_push: Push | None = None,

@@ -104,7 +104,7 @@ def test_from_the_store_of_the_running_service(site: Path, tmp_path: Path, monke
     store = Store(tmp_path / "store.sqlite", now_s)
     history = [HistoryRow(float(t), wh, np.zeros(7)) for t, wh in zip(found.times_s, found.wh, strict=True)]
     assert store.commit(Commit(meters=found.meters, history=history), now_s)
-    monkeypatch.setattr("agent.clock.time.time", lambda: now_s)
+    monkeypatch.setattr("agent.process.clock.time.time", lambda: now_s)
     try:
         done = CliRunner().invoke(command, [str(site), "--from-store", "--days", "6", "--json"])
     finally:

@@ -7,13 +7,16 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from firmware_io.bus import Bus
+from firmware_io.bus import Bus, BusMeter
+from firmware_io.dlms.meter.driver import DlmsDriver
 from firmware_io.dlms.session.counters import MemoryCounters
+from firmware_io.dlms.session.session import Session
+from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.simulator.building.building import ZonePlan
 from firmware_io.simulator.building.scenario import Simulation
 from firmware_io.simulator.line.bus import LineClock, NullModem
 from firmware_io.simulator.site import SimulatedMeterPlan, SimulatedSite
-from firmware_io.spec import BusSpec, MeterSpec
+from firmware_io.spec import BusSpec
 from firmware_io.transport import Transport
 
 START_S = 1_772_409_600.0  # 2026-03-02 00:00 UTC, a Monday in winter time
@@ -32,17 +35,25 @@ class Bench:
     site: SimulatedSite
     clock: LineClock
     spec: BusSpec
-    meters: list[MeterSpec]
+    meters: list[DlmsSpec]
     bus: Bus = field(init=False)
+    drivers: dict[str, DlmsDriver] = field(init=False)
     modem: NullModem | None = None
 
     def __post_init__(self) -> None:
-        self.bus = Bus(self.spec, self.meters, self.plug, self.clock, MemoryCounters())
+        counters = MemoryCounters()
+        self.drivers = {meter.id: DlmsDriver(meter, self.spec, self.clock, counters) for meter in self.meters}
+        meters = [BusMeter(name, driver, name == "main") for name, driver in self.drivers.items()]
+        self.bus = Bus(self.spec, meters, self.plug, self.clock)
 
     def plug(self, spec: BusSpec) -> Transport:
         """A new connection to the line."""
         self.modem = NullModem(self.site.lines[spec.id], self.clock.move)
         return self.modem
+
+    def session(self, meter: str) -> Session:
+        """The meter's association, opened if it is not."""
+        return self.bus.use(meter, lambda driver, line: driver.session(line))
 
     def rest(self, seconds: float) -> None:
         """Let time pass on the line and on the clock."""
@@ -91,11 +102,13 @@ def make_bench() -> Iterator[MakeBench]:
     ) -> Bench:
         """`meter` changes flat-1's plan on both sides; `client` only what the client believes of it."""
         clock = LineClock(START_S)
-        spec = BusSpec("line", "tcp://null:1" if framing == "wrapper" else "/dev/null-modem", framing=framing)
+        spec = BusSpec("line", "tcp://null:1" if framing == "wrapper" else "/dev/null-modem")
         names = [f"flat-{n}" for n in range(1, flats + 1)]
-        specs = [MeterSpec("main", 16, main=True)]
+        specs = [DlmsSpec("main", 16, framing=framing)]
         for n, name in enumerate(names, 1):
-            specs.append(MeterSpec(**({"id": name, "address": 16 + n} | ((meter or {}) if n == 1 else {}))))
+            specs.append(
+                DlmsSpec(**({"id": name, "address": 16 + n, "framing": framing} | ((meter or {}) if n == 1 else {})))
+            )
         plans = [SimulatedMeterPlan(specs[0], "line", 0.5)] + [SimulatedMeterPlan(s, "line") for s in specs[1:]]
         site = SimulatedSite(
             simulation or Simulation(seed=5, history_days=8, installed="-60d"),

@@ -182,7 +182,7 @@ def test_fault_on_the_wire(case: Case, make_bench, secured):
     assert len(others) > 3 * 10
     if not everywhere and case.kind not in ("late", "late_tail"):  # a late answer may fall into another's question
         assert not [p.error for p in others if p.error]
-    bench.bus.forgive(FAULTY)
+    bench.bus.retry_denied(FAULTY)
     after = until(bench, bench.clock.monotonic() + 1800)  # the probes of a silent meter come rarely
     assert energies(after)
     assert not [p.error for p in after[-8:] if p.error]
@@ -201,7 +201,7 @@ def test_a_meter_that_cannot_prove_itself_is_never_believed(kind, error, make_be
     if error is AccessDenied:  # retries could lock the meter: one attempt, then it waits for a person
         assert len([p for p in mine if p.error]) == 1
     bench.clock.move(CYCLE_S)
-    bench.bus.forgive(FAULTY)
+    bench.bus.retry_denied(FAULTY)
     assert energies(until(bench, bench.clock.monotonic() + 1800))
 
 

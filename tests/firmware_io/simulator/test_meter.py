@@ -41,7 +41,7 @@ def object_list(session) -> list[tuple[int, ObisCode, list[int]]]:
 @pytest.mark.parametrize("kind", ["none", "lls", "hls-gmac"])
 def test_every_attribute_of_the_object_list_can_be_read(kind, make_bench, secured):
     bench = make_bench(meter=secured(kind), simulation=Simulation(seed=5, history_days=2, installed="-10d"))
-    session = bench.bus.session(FLAT)
+    session = bench.session(FLAT)
     listed = object_list(session)
     names = {name for _, name, _ in listed}
     wanted = {obis.CLOCK, obis.SERIAL_NUMBER, obis.FIRMWARE_VERSION, obis.ENERGY_IMPORT, obis.ENERGY_EXPORT}
@@ -58,13 +58,13 @@ def test_every_attribute_of_the_object_list_can_be_read(kind, make_bench, secure
 def test_a_main_meter_has_three_phases_and_a_sub_meter_one(make_bench):
     bench = make_bench()
     for meter, phases in (("main", 3), (FLAT, 1)):
-        names = {name for _, name, _ in object_list(bench.bus.session(meter))}
+        names = {name for _, name, _ in object_list(bench.session(meter))}
         assert len(names & set(obis.VOLTAGE)) == phases
 
 
 def test_rates_add_up_to_the_total(make_bench):
     bench = make_bench()
-    session = bench.bus.session(FLAT)
+    session = bench.session(FLAT)
     total, *rates = (session.get(Attribute(3, ObisCode(1, 0, 1, 8, e), 2)).value for e in (0, 1, 2))
     assert sum(rates) == total
     assert min(rates) > 0
@@ -83,7 +83,7 @@ def test_without_authentication_only_what_identifies_the_meter(make_bench, secur
 
 
 def test_wrong_class_wrong_name_wrong_attribute(make_bench):
-    session = make_bench().bus.session(FLAT)
+    session = make_bench().session(FLAT)
     for attribute, result in (
         (Attribute(1, obis.ENERGY_IMPORT, 2), DataAccessResult.OBJECT_CLASS_INCONSISTENT),
         (Attribute(3, ObisCode(1, 0, 99, 99, 99), 2), DataAccessResult.OBJECT_UNDEFINED),
@@ -100,7 +100,7 @@ def rows(session, selection: Selection | None = None) -> list:
 
 def test_rows_by_range_and_by_entry(make_bench, start_s):
     bench = make_bench()
-    session = bench.bus.session(FLAT)
+    session = bench.session(FLAT)
     columns, period_s = session.capture_objects(obis.LOAD_PROFILE)
     assert period_s == 900
     everything = rows(session)
@@ -138,7 +138,7 @@ def test_rows_by_range_and_by_entry(make_bench, start_s):
     ],
 )
 def test_selections_that_cannot_be_are_refused(selection, make_bench):
-    session = make_bench().bus.session(FLAT)
+    session = make_bench().session(FLAT)
     with pytest.raises((AccessDenied, RegisterUnavailable)):
         session.get(BUFFER, selection)
     assert session.get(CLOCK)
@@ -147,17 +147,17 @@ def test_selections_that_cannot_be_are_refused(selection, make_bench):
 def test_blocks_when_either_side_is_small(make_bench):
     for meter, client in (({"max_pdu": 96}, {}), ({}, {"max_pdu": 96})):
         bench = make_bench(meter=meter, client=client)
-        assert len(rows(bench.bus.session(FLAT))) >= 768
+        assert len(rows(bench.session(FLAT))) >= 768
 
 
 def test_frames_of_the_smallest_size_and_windows(make_bench):
     bench = make_bench(meter={"max_frame": 32})
-    assert len(object_list(bench.bus.session(FLAT))) > 20
+    assert len(object_list(bench.session(FLAT))) > 20
 
 
 def test_clock_is_set_shifted_and_adjusted(make_bench, start_s):
     bench = make_bench(timezone="Europe/Berlin")
-    session = bench.bus.session(FLAT)
+    session = bench.session(FLAT)
     meter = bench.site.meters[FLAT]
 
     def offset() -> float:
@@ -182,7 +182,7 @@ def test_clock_is_set_shifted_and_adjusted(make_bench, start_s):
 
 def test_rows_after_the_clock_was_set_are_stamped_by_it(make_bench, start_s):
     bench = make_bench()
-    bench.bus.session(FLAT)
+    bench.session(FLAT)
     meter = bench.site.meters[FLAT]
     bench.clock.move(450)
     meter.set_clock(meter.clock.shown_s(bench.clock.now()) + 3600)  # an hour is missing from the profile
@@ -198,7 +198,7 @@ def test_rows_after_the_clock_was_set_are_stamped_by_it(make_bench, start_s):
 
 def test_a_reset_profile_starts_anew(make_bench):
     bench = make_bench()
-    session = bench.bus.session(FLAT)
+    session = bench.session(FLAT)
     session.action(Attribute(7, obis.LOAD_PROFILE, 1), axdr.int8(0))
     assert rows(session) == []
     bench.clock.move(1800)
@@ -207,7 +207,7 @@ def test_a_reset_profile_starts_anew(make_bench):
 
 def test_another_capture_period_empties_the_profile(make_bench, start_s):
     bench = make_bench()
-    session = bench.bus.session(FLAT)
+    session = bench.session(FLAT)
     period = Attribute(7, obis.LOAD_PROFILE, 4)
     with pytest.raises(RegisterUnavailable):
         session.set(period, axdr.uint32(7))
@@ -223,7 +223,7 @@ def test_another_capture_period_empties_the_profile(make_bench, start_s):
 
 
 def test_nobody_can_disconnect_a_flat(make_bench):
-    session = make_bench().bus.session(FLAT)
+    session = make_bench().session(FLAT)
     with pytest.raises(AccessDenied):
         session.action(Attribute(70, obis.DISCONNECT_CONTROL, 1), axdr.int8(0))
     assert session.get(Attribute(70, obis.DISCONNECT_CONTROL, 2)).value is True
@@ -243,7 +243,7 @@ def test_a_cover_that_was_opened_for_a_theft_is_in_the_log(make_bench, start_s):
 
 def test_security_setup_and_counter_are_there_with_ciphering(make_bench, secured):
     bench = make_bench(meter=secured("hls-gmac"))
-    session = bench.bus.session(FLAT)
+    session = bench.session(FLAT)
     before = session.get(Attribute(1, obis.INVOCATION_COUNTER, 2)).value
     after = session.get(Attribute(1, obis.INVOCATION_COUNTER, 2)).value
     assert after == before + 1
@@ -269,7 +269,7 @@ def test_a_replayed_association_is_refused(make_bench, secured):
 @pytest.mark.parametrize("form", ["global", "dedicated", "general"])
 def test_every_form_of_ciphering(form, make_bench, secured):
     bench = make_bench(meter=secured("hls-gmac") | {"ciphering": form})
-    session = bench.bus.session(FLAT)
+    session = bench.session(FLAT)
     assert session.get(Attribute(3, obis.ENERGY_IMPORT, 2)).tag == Tag.UINT32
     assert len(rows(session)) >= 768
 
@@ -277,7 +277,7 @@ def test_every_form_of_ciphering(form, make_bench, secured):
 @pytest.mark.parametrize(("octets", "address", "logical"), [(1, 0x11, 1), (2, 0x7E, 1), (4, 1000, 1), (0, 300, 2)])
 def test_addresses_of_every_length(octets, address, logical, make_bench):
     bench = make_bench(meter={"address": address, "address_octets": octets, "logical_address": logical})
-    assert bench.bus.session(FLAT).get(CLOCK)
+    assert bench.session(FLAT).get(CLOCK)
 
 
 def test_resolutions(make_bench):

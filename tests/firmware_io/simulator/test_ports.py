@@ -17,11 +17,13 @@ from click.testing import CliRunner
 
 from agent.cli.main import cli
 from firmware_io import obis
-from firmware_io.bus import Bus
+from firmware_io.bus import Bus, BusMeter
+from firmware_io.dlms.meter.driver import DlmsDriver
 from firmware_io.dlms.session.counters import MemoryCounters
+from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.errors import TransportError
 from firmware_io.simulator.line.ports import open_port
-from firmware_io.spec import BusSpec, MeterSpec
+from firmware_io.spec import BusSpec
 from firmware_io.transport import Serial, open_transport
 
 SITE = """
@@ -107,11 +109,16 @@ class HostClock:
         return event.wait(timeout_s)
 
 
+def bus_of(spec: BusSpec, meters: list[DlmsSpec]) -> Bus:
+    counters = MemoryCounters()
+    drivers = [BusMeter(m.id, DlmsDriver(m, spec, HostClock(), counters), m.id == "main") for m in meters]
+    return Bus(spec, drivers, open_transport, HostClock())
+
+
 def read_all(port: str, framing: str = "hdlc") -> dict[str, dict]:
     """One cycle over the three meters."""
-    spec = BusSpec("line", port, framing=framing, baud=115200)
-    meters = [MeterSpec(n, 16 + k, main=not k) for k, n in enumerate(("main", "flat-1", "flat-2"))]
-    bus = Bus(spec, meters, open_transport, HostClock(), MemoryCounters())
+    meters = [DlmsSpec(n, 16 + k, framing=framing) for k, n in enumerate(("main", "flat-1", "flat-2"))]
+    bus = bus_of(BusSpec("line", port, baud=115200), meters)
     try:
         polls = list(bus.poll_cycle())
     finally:
@@ -308,9 +315,9 @@ def test_meters_with_secrets(simulate, tmp_path):
     process, _ = simulate(str(tmp_path / "site.toml"))
     spec = BusSpec("line", port)
     meters = [
-        MeterSpec("main", 16, main=True),
-        MeterSpec("flat-1", 17, client=2, security="lls", password=b"open sesame"),
-        MeterSpec(
+        DlmsSpec("main", 16),
+        DlmsSpec("flat-1", 17, client=2, security="lls", password=b"open sesame"),
+        DlmsSpec(
             "flat-2",
             18,
             client=1,
@@ -320,7 +327,7 @@ def test_meters_with_secrets(simulate, tmp_path):
             system_title=bytes.fromhex("43484b0000000001"),
         ),
     ]
-    bus = Bus(spec, meters, open_transport, HostClock(), MemoryCounters())
+    bus = bus_of(spec, meters)
     polls = list(bus.poll_cycle())
     bus.close()
     assert not [p.error for p in polls if p.error]

@@ -23,21 +23,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from agent.process.clock import SystemClock
-from firmware_io.bus import Bus
+from firmware_io.bus import Bus, BusMeter
+from firmware_io.clock import Clock
 from firmware_io.dlms.apdu import acse, axdr, decode
 from firmware_io.dlms.apdu.decode import Attribute, GetRequest, GetResponse
 from firmware_io.dlms.hdlc.framer import Address, Frame, Framer, encode_frame, frame_octets
 from firmware_io.dlms.hdlc.link import Parameters, Received, ServerLink
+from firmware_io.dlms.meter.driver import DlmsDriver
 from firmware_io.dlms.session.channel import open_channel
 from firmware_io.dlms.session.counters import MemoryCounters
 from firmware_io.dlms.session.security import Ciphering
 from firmware_io.dlms.session.session import Session
+from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.obis import ENERGY_IMPORT
 from firmware_io.simulator.building.building import ZonePlan
 from firmware_io.simulator.building.scenario import Simulation
 from firmware_io.simulator.line.bus import LineClock, NullModem
 from firmware_io.simulator.site import SimulatedMeterPlan, SimulatedSite
-from firmware_io.spec import BusSpec, MeterSpec
+from firmware_io.spec import BusSpec
 from firmware_io.transport import open_transport
 
 METERS = 32
@@ -77,6 +80,12 @@ def simulated(baud: int, folder: Path) -> Iterator[Path]:
         simulator.wait(10)
 
 
+def driven(spec: BusSpec, meters: list[DlmsSpec], clock: Clock) -> list[BusMeter]:
+    """Meters with their drivers; the first is the main meter."""
+    counters = MemoryCounters()
+    return [BusMeter(m.id, DlmsDriver(m, spec, clock, counters), m is meters[0]) for m in meters]
+
+
 def traffic_of(bus: Bus) -> tuple[int, int]:
     """Octets both ways and exchanges so far."""
     traffic = [s.traffic for s in bus.statistics().values()]
@@ -92,8 +101,8 @@ def poll_cycles(baud: int, cycles: int) -> dict[str, float]:
     """Wire time and turnarounds of some cycles over the time they took; CPU time for each exchange."""
     with tempfile.TemporaryDirectory() as folder, simulated(baud, Path(folder)) as port:
         spec = BusSpec("line", str(port), baud=baud, timeout_s=1.0)
-        meters = [MeterSpec(f"m{n}", FIRST_ADDRESS + n, main=n == 0) for n in range(METERS)]
-        bus = Bus(spec, meters, open_transport, SystemClock(), MemoryCounters())
+        meters = [DlmsSpec(f"m{n}", FIRST_ADDRESS + n) for n in range(METERS)]
+        bus = Bus(spec, driven(spec, meters, SystemClock()), open_transport, SystemClock())
         cycle(bus)  # associates
         octets, exchanges = traffic_of(bus)
         started, cpu = time.monotonic(), time.process_time()
@@ -123,13 +132,14 @@ def dead_meter(baud: int, probes: int = 4) -> dict[str, float]:
     """
     clock = LineClock(START_S)
     spec = BusSpec("line", "/dev/null-modem", baud=baud)
-    meters = [MeterSpec(f"m{n}", FIRST_ADDRESS + n, main=n == 0) for n in range(METERS - 1)]
+    meters = [DlmsSpec(f"m{n}", FIRST_ADDRESS + n) for n in range(METERS - 1)]
     plans = [SimulatedMeterPlan(meter, "line") for meter in meters]
     simulation = Simulation(seed=1, history_days=2, turnaround_s=TURNAROUND_S)
     zones = [ZonePlan("m0", tuple(meter.id for meter in meters[1:]))]
     site = SimulatedSite(simulation, [spec], plans, zones, clock, start_s=START_S)
     line = NullModem(site.lines["line"], clock.move)
-    bus = Bus(spec, [*meters, MeterSpec("dead", FIRST_ADDRESS + METERS)], lambda _: line, clock, MemoryCounters())
+    everybody = [*meters, DlmsSpec("dead", FIRST_ADDRESS + METERS)]
+    bus = Bus(spec, driven(spec, everybody, clock), lambda _: line, clock)
     for _ in range(2):
         cycle(bus)  # associates, and finds the dead one dead
     began_s = before_s = clock.elapsed_s
@@ -252,7 +262,7 @@ def ours() -> dict[str, Callable[[], object]]:
         ours_.peer_counter = -1  # the same reply again and again
         return decode.decode(ours_.open(received.information[3:])).result.value
 
-    spec = MeterSpec("m", 17, security="hls-gmac", authentication_key=AK, encryption_key=EK, system_title=CLIENT_TITLE)
+    spec = DlmsSpec("m", 17, security="hls-gmac", authentication_key=AK, encryption_key=EK, system_title=CLIENT_TITLE)
 
     def association() -> object:
         channel = open_channel(BenchMeter(), BusSpec("line", "/dev/null"), spec)

@@ -23,14 +23,15 @@ from firmware_io.dlms.cosem.meter_time import Convention, MeterTime
 from firmware_io.dlms.cosem.registers import Scale
 from firmware_io.dlms.hdlc.framer import Address, Frame, Framer, encode_frame
 from firmware_io.dlms.hdlc.link import ClientLink, Parameters, ServerLink
-from firmware_io.dlms.session.channel import HdlcChannel, Timing, Traffic
+from firmware_io.dlms.session.channel import HdlcChannel, Timing
 from firmware_io.dlms.session.counters import MemoryCounters
 from firmware_io.dlms.session.security import Ciphering
 from firmware_io.dlms.session.session import Session
 from firmware_io.dlms.session.trace import Tracer
 from firmware_io.dlms.session.wrapper import Unit, Unwrapper
+from firmware_io.dlms.spec import DlmsSpec
+from firmware_io.driver import Traffic
 from firmware_io.errors import LocalProtocolError, MeterError, RemoteProtocolError, SecurityError
-from firmware_io.spec import MeterSpec
 
 SERVER, CLIENT = Address.server(1, 17), Address.client(16)
 KEY, TITLE, METER_TITLE = bytes(range(16)), b"CHK\x00\x00\x00\x00\x01", b"CHM\x00\x00\x00\x00\x02"
@@ -251,9 +252,9 @@ COLUMNS = (
     profile.Column(decode.Attribute(3, obis.ENERGY_IMPORT, 2)),
 )
 SPECS = (
-    MeterSpec("plain", 17),
-    MeterSpec("lls", 17, security="lls", password=b"secret"),
-    MeterSpec("gmac", 17, security="hls-gmac", authentication_key=KEY, encryption_key=KEY, system_title=TITLE),
+    DlmsSpec("plain", 17),
+    DlmsSpec("lls", 17, security="lls", password=b"secret"),
+    DlmsSpec("gmac", 17, security="hls-gmac", authentication_key=KEY, encryption_key=KEY, system_title=TITLE),
 )
 TARGETS: dict[str, Target] = {
     "framer": framer,

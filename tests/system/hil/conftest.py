@@ -10,19 +10,22 @@ docs/hil.md tells how to wire it up.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from agent.process.clock import SystemClock
-from firmware_io.bus import Bus
+from firmware_io.bus import Bus, BusMeter
+from firmware_io.dlms.meter.driver import DlmsDriver
 from firmware_io.dlms.session.counters import FileCounters
+from firmware_io.dlms.session.session import Session
+from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.simulator.building.building import ZonePlan
 from firmware_io.simulator.building.scenario import Simulation
 from firmware_io.simulator.site import SimulatedMeterPlan, SimulatedSite
-from firmware_io.spec import BusSpec, MeterSpec
-from firmware_io.transport import open_transport
+from firmware_io.spec import BusSpec
+from firmware_io.transport import Transport, open_transport
 
 OPTIONS: dict[str, tuple[str | None, str]] = {
     "--hil-port": (None, "the port that the tests read; a pseudo-terminal by default"),
@@ -55,25 +58,61 @@ def option(config: pytest.Config, name: str) -> str | None:
     return None if value is None else str(value)
 
 
+class WoundClock(SystemClock):
+    """The system's time of day, but back-off and inactivity pass only by waits for answers that do not come.
+
+    So a busy machine changes neither. The line has a time of its own (`Transport.monotonic`).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elapsed_s = 1000.0
+
+    def monotonic(self) -> float:
+        return self.elapsed_s
+
+
+class Waiting:
+    """A transport that winds a clock on by each wait that was in vain."""
+
+    def __init__(self, transport: Transport, clock: WoundClock) -> None:
+        self._transport, self._clock = transport, clock
+        self.write, self.close, self.monotonic = transport.write, transport.close, transport.monotonic
+
+    def read(self, max_octets: int, deadline: float) -> bytes:
+        wait_s = max(0.0, deadline - self.monotonic())
+        octets = self._transport.read(max_octets, deadline)
+        self._clock.elapsed_s += 0.0 if octets else wait_s
+        return octets
+
+
 @dataclass
 class Lab:
     """A line with at least one meter that answers."""
 
     spec: BusSpec
-    meters: list[MeterSpec]
+    meters: list[DlmsSpec]
     site: SimulatedSite | None  # None: the meter is real
     counters: Path
-    _start: Callable[[], None] = lambda: None
+    clock: WoundClock = field(default_factory=lambda: WoundClock())
 
     @property
     def target(self) -> str:
         """The meter that the tests look at."""
         return self.meters[-1].id
 
-    def bus(self, *extra: MeterSpec) -> Bus:
+    def bus(self, *extra: DlmsSpec) -> Bus:
         """A client of all meters, and of `extra` ones."""
         counters = FileCounters(self.counters)
-        return Bus(self.spec, [*self.meters, *extra], open_transport, SystemClock(), counters)
+        drivers = [
+            BusMeter(spec.id, DlmsDriver(spec, self.spec, self.clock, counters), spec.id == "main")
+            for spec in (*self.meters, *extra)
+        ]
+        return Bus(self.spec, drivers, lambda spec: Waiting(open_transport(spec), self.clock), self.clock)
+
+    def session(self, bus: Bus) -> Session:
+        """The target's association, opened if it is not."""
+        return bus.use(self.target, lambda driver, line: driver.session(line))
 
     def simulated(self) -> SimulatedSite:
         """The simulator behind the line, or a skip."""
@@ -104,7 +143,7 @@ def make_lab(request: pytest.FixtureRequest, tmp_path: Path, timeout_s: float) -
         near = BusSpec("lab", port or str(tmp_path / "rs485"), baud=rate, parity=parity, timeout_s=timeout_s)
         far = BusSpec("lab", peer or near.port, baud=rate, parity=parity)
         names = [f"flat-{n}" for n in range(1, FLATS + 1)]
-        specs = [MeterSpec("main", 16, main=True), *(MeterSpec(name, 16 + n) for n, name in enumerate(names, 1))]
+        specs = [DlmsSpec("main", 16), *(DlmsSpec(name, 16 + n) for n, name in enumerate(names, 1))]
         site = SimulatedSite(
             simulation or Simulation(seed=4, history_days=3, installed="-10d", turnaround_s=0.005, pace=peer is None),
             [far],
@@ -128,7 +167,7 @@ def lab(make_lab: Callable[..., Lab]) -> Lab:
     return make_lab()
 
 
-def real_meter(config: pytest.Config) -> MeterSpec:
+def real_meter(config: pytest.Config) -> DlmsSpec:
     """The meter that the options describe."""
 
     def secret(name: str, *, key: bool) -> bytes | None:
@@ -139,7 +178,7 @@ def real_meter(config: pytest.Config) -> MeterSpec:
         return bytes.fromhex(text) if key else text.encode()
 
     title = option(config, "--hil-system-title")
-    return MeterSpec(
+    return DlmsSpec(
         "meter",
         int(option(config, "--hil-address") or 17),
         int(option(config, "--hil-logical-address") or 1),

@@ -182,7 +182,7 @@ class TestCounters:
             """
             import sys
             from pathlib import Path
-            from firmware_io.counters import FileCounters
+            from firmware_io.dlms.session.counters import FileCounters
             counters = FileCounters(Path(sys.argv[1]), block=2)
             while True:
                 print(counters.next("a"), flush=True)

@@ -18,10 +18,11 @@ from firmware_io.dlms.session.association import (
     ExceptionResponseError,
     ServiceErrorResponse,
 )
-from firmware_io.dlms.session.channel import Traffic
 from firmware_io.dlms.session.counters import MemoryCounters
 from firmware_io.dlms.session.security import Ciphering
 from firmware_io.dlms.session.session import Session
+from firmware_io.dlms.spec import DlmsSpec
+from firmware_io.driver import Traffic
 from firmware_io.errors import (
     AccessDenied,
     LocalProtocolError,
@@ -30,7 +31,6 @@ from firmware_io.errors import (
     ResponseTimeout,
     SecurityError,
 )
-from firmware_io.spec import MeterSpec
 
 EK, AK = bytes(range(16)), bytes(range(0xD0, 0xE0))
 OURS, THEIRS = b"CHK\x00\x00\x00\x00\x01", b"CHM\x00\x00\x00\x00\x02"
@@ -38,9 +38,9 @@ REGISTER = Attribute(3, obis.ENERGY_IMPORT, 2)
 CLOCK = Attribute(8, obis.CLOCK, 2)
 ALL = Conformance.GET | Conformance.SET | Conformance.ACTION | Conformance.MULTIPLE_REFERENCES
 ACCEPTED = AssociationResponse(0, 0, InitiateResponse(ALL, 512).encode()).encode()
-PLAIN = MeterSpec("flat-1", 17)
-LLS = MeterSpec("flat-1", 17, security="lls", password=b"secret")
-GMAC = MeterSpec("flat-1", 17, security="hls-gmac", authentication_key=AK, encryption_key=EK, system_title=OURS)
+PLAIN = DlmsSpec("flat-1", 17)
+LLS = DlmsSpec("flat-1", 17, security="lls", password=b"secret")
+GMAC = DlmsSpec("flat-1", 17, security="hls-gmac", authentication_key=AK, encryption_key=EK, system_title=OURS)
 
 Answer = bytes | Callable[[bytes], bytes]
 
@@ -73,7 +73,7 @@ class Script:
 
 
 def connected(
-    *answers: Answer, spec: MeterSpec = PLAIN, aare: bytes = ACCEPTED, **options: object
+    *answers: Answer, spec: DlmsSpec = PLAIN, aare: bytes = ACCEPTED, **options: object
 ) -> tuple[Session, Script]:
     script = Script(aare, *answers)
     session = Session(spec, script, MemoryCounters(), **options)
@@ -433,7 +433,7 @@ class TestLists:
 )
 def test_a_specification_without_its_secrets_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="flat-1: security"):
-        MeterSpec("flat-1", 17, **wrong)
+        DlmsSpec("flat-1", 17, **wrong)
 
 
 def test_secrets_are_never_shown() -> None:

@@ -1,0 +1,238 @@
+"""A DLMS meter behind the seam of `firmware_io.driver`: link, association, counters and keep-alive, as they are needed.
+
+It decides when to associate, what to try once more over a new association, and when to leave a meter alone. What is
+asked of the meter is the reader's business; order of work and back-off are the bus's.
+
+Associations stay open between the calls: the wire is the limit. A meter that has dropped its one is associated again
+within the same call, once. One that cannot decipher us is asked by the public client, once, for its invocation
+counter; is ours not behind, the keys are wrong, and it is left alone because it may lock itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from firmware_io import obis
+from firmware_io.clock import Clock
+from firmware_io.dlms.apdu import axdr
+from firmware_io.dlms.apdu.decode import Attribute
+from firmware_io.dlms.cosem.meter_time import Convention, MeterTime
+from firmware_io.dlms.meter.reader import CLOCK, MeterReader
+from firmware_io.dlms.session.association import ExceptionResponseError, Push
+from firmware_io.dlms.session.channel import HdlcChannel, WrapperChannel, open_channel
+from firmware_io.dlms.session.counters import InvocationCounters, counter_id
+from firmware_io.dlms.session.session import Session
+from firmware_io.dlms.spec import DlmsSpec
+from firmware_io.driver import Identity, Line, Traffic
+from firmware_io.errors import (
+    AccessDenied,
+    MeterError,
+    RegisterUnavailable,
+    RemoteProtocolError,
+    ResponseTimeout,
+    SecurityError,
+    TransportError,
+)
+from firmware_io.reading import MeterEvent, Reading
+from firmware_io.spec import BusSpec
+
+KEEP_ALIVE_SHARE = 0.6  # of the inactivity time-out
+PUBLIC_CLIENT = 16
+DECIPHERING_ERROR = 5  # of an exception-response
+COUNTER_LIMIT = 0xF0000000  # a meter that asks for a counter beyond it wants our key worn out
+
+T = TypeVar("T")
+
+
+class DlmsDriver:
+    """A `MeterDriver` that `HasClock`, for one meter that speaks DLMS over HDLC or the wrapper."""
+
+    def __init__(
+        self,
+        spec: DlmsSpec,
+        bus: BusSpec,
+        clock: Clock,
+        counters: InvocationCounters,
+        on_push: Push | None = None,
+    ) -> None:
+        self.spec = spec
+        self.traffic = Traffic()
+        self.associations = 0  # opened since the driver was made
+        self._bus = bus
+        self._clock = clock
+        self._counters = counters
+        self._on_push = on_push
+        self._line: Line | None = None
+        self._channel: HdlcChannel | WrapperChannel | None = None
+        self._reader: MeterReader | None = None
+        self._active_s = 0.0
+        self._counter_asked = False  # by the public client, why ours is refused
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who the meter was when it was last asked."""
+        return None if self._reader is None else self._reader.identity
+
+    def poll(self, line: Line) -> list[Reading]:
+        """All registers, in one request where the meter takes lists. Raises: MeterError."""
+        return self._verb(line, MeterReader.poll)
+
+    def read_profile(self, line: Line, first_s: float, last_s: float) -> list[Reading]:
+        """The load profile between two UTC times, oldest first. Raises: MeterError."""
+        return self._verb(line, lambda reader: reader.read_profile(first_s, last_s))
+
+    def read_events(self, line: Line, since_s: float) -> list[MeterEvent]:
+        """What the event logs hold that is newer than a UTC time, oldest first. Raises: MeterError."""
+        return self._verb(line, lambda reader: reader.read_events(since_s))
+
+    def identify(self, line: Line) -> Identity:
+        """Serial number, firmware, registers and clock, asked now. Raises: MeterError."""
+        return self._verb(line, MeterReader.identify)
+
+    def keep_alive(self, line: Line) -> None:
+        """Poll a link that would run into its inactivity time-out. Raises: MeterError."""
+        if line is not self._line or self._reader is None or not self._reader.session.open:
+            return
+        if self._clock.monotonic() - self._active_s >= KEEP_ALIVE_SHARE * self.spec.inactivity_s:
+            self._verb(line, lambda reader: reader.session.keep_alive())
+
+    def read_clock(self, line: Line) -> float:
+        """The meter's clock, UTC seconds.
+
+        Raises:
+            RegisterUnavailable: it has none, or one that was never set.
+        """
+        time, convention = self.read_meter_time(line)
+        if time is None:
+            raise RegisterUnavailable("its clock is not set", meter=self.spec.id, obis=str(obis.CLOCK))
+        return convention.utc_s(time)
+
+    def read_meter_time(self, line: Line) -> tuple[MeterTime | None, Convention]:
+        """The meter's time as it shows it, None if it was never set, and what it means by it. Raises: MeterError."""
+        value = self._use(line, lambda reader: reader.session.get(CLOCK)).value
+        if not isinstance(value, bytes):
+            raise RegisterUnavailable("it has no time", meter=self.spec.id, obis=str(obis.CLOCK))
+        time = MeterTime.decode(value)
+        return time, Convention() if time is None else Convention.learn(time, self._clock.now())
+
+    def set_clock(self, line: Line, utc_s: float) -> None:
+        """Set the clock in the meter's own manner (zone, sign of the deviation). Raises: MeterError."""
+        _, convention = self.read_meter_time(line)
+        time = axdr.octet_string(convention.meter_time(utc_s).encode())
+        self._use(line, lambda reader: reader.session.set(CLOCK, time))
+
+    def session(self, line: Line) -> Session:
+        """The meter's association, opened if it is not: for tools that ask what no verb does. Raises: MeterError."""
+        return self._use(line, lambda reader: reader.session)
+
+    # One call
+
+    def _verb(self, line: Line, use: Callable[[MeterReader], T]) -> T:
+        """`_use`, and the association is released again where the meter has only one for all its clients."""
+        result = self._use(line, use)
+        if self.spec.single_association and self._reader is not None:
+            self._reader.session.release()
+        return result
+
+    def _use(self, line: Line, use: Callable[[MeterReader], T]) -> T:
+        """Do something over an open association; over a new one, once, if the meter turns out to have dropped it."""
+        reader = self._over(line)
+        was_open = reader.session.open
+        try:
+            if not was_open:
+                self._connect(line, reader)
+            try:
+                result = self._permitted(reader, use)
+            except SecurityError:
+                raise
+            except RemoteProtocolError:
+                if not was_open:
+                    raise
+                self._connect(line, reader)
+                result = self._permitted(reader, use)
+        except RegisterUnavailable:
+            self._answered()  # with a refusal, but it did
+            raise
+        except (ResponseTimeout, RemoteProtocolError):
+            if self.spec.framing == "wrapper":
+                line.abandon()  # a late reply on the same connection would answer the next question
+            raise
+        self._answered()
+        return result
+
+    def _permitted(self, reader: MeterReader, use: Callable[[MeterReader], T]) -> T:
+        """A right that is missing is no matter of credentials: those were accepted."""
+        try:
+            return use(reader)
+        except AccessDenied as error:
+            raise RegisterUnavailable(str(error)) from error
+
+    def _answered(self) -> None:
+        self._active_s = self._clock.monotonic()
+        self._counter_asked = False
+
+    # Link and association
+
+    def _over(self, line: Line) -> MeterReader:
+        """The meter's reader over the open line; what was open over another one is gone."""
+        if self._reader is None or self._line is not line:
+            self._channel = open_channel(line.transport, self._bus, self.spec, self.traffic, line.trace)
+            session = Session(self.spec, self._channel, self._counters, self._on_push)
+            if self._reader is None:
+                self._reader = MeterReader(self.spec, session, self._clock)
+            else:
+                session.with_list = self._reader.session.with_list
+                self._reader.session = session
+            self._line = line
+            line.at_close(self._release)
+        if self._clock.monotonic() - self._active_s >= self.spec.inactivity_s:
+            self._reader.session.open = False  # the meter has dropped it by now
+        return self._reader
+
+    def _release(self) -> None:
+        if self._reader is not None and self._reader.session.open:
+            self._reader.session.release()
+
+    def _connect(self, line: Line, reader: MeterReader) -> None:
+        if isinstance(self._channel, HdlcChannel):
+            self._channel.repeats = 0 if line.probing else 1
+        try:
+            try:
+                reader.session.connect()
+            except (AccessDenied, ExceptionResponseError):
+                if not self._counter_behind(line):
+                    raise
+                reader.session.connect()
+        except ExceptionResponseError as error:
+            if error.response.service != DECIPHERING_ERROR:
+                raise
+            # A meter that cannot decipher us counts that as an attempt.
+            hint = "the meter cannot decipher us: check its keys before trying again, it may lock itself"
+            raise AccessDenied(hint, meter=self.spec.id) from error
+        finally:
+            if isinstance(self._channel, HdlcChannel):
+                self._channel.repeats = 1
+        self.associations += 1
+
+    def _counter_behind(self, line: Line) -> bool:
+        """Whether the meter knows a higher invocation counter than ours, which is raised then; asked once."""
+        spec = self.spec
+        if self._counter_asked or spec.encryption_key is None or spec.system_title is None:
+            return False
+        self._counter_asked = True
+        channel = open_channel(line.transport, self._bus, spec, self.traffic, line.trace, client=PUBLIC_CLIENT)
+        session = Session(spec, channel, self._counters, public=True)
+        try:
+            session.connect()
+            theirs = session.get(Attribute(1, obis.INVOCATION_COUNTER, 2)).value
+            session.release()
+        except TransportError:
+            raise
+        except MeterError:
+            return False
+        counter = counter_id(spec.encryption_key, spec.system_title)
+        if not isinstance(theirs, int) or not self._counters.next(counter) <= theirs < COUNTER_LIMIT:
+            return False
+        self._counters.advance(counter, theirs + 1)
+        return True
