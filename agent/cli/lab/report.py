@@ -142,7 +142,8 @@ def _verify(path: Path, public_key: str | None) -> None:
         click.echo("It is not signed: this says that nobody changed it by accident, not who made it.")
     elif trusted is None:
         click.echo(
-            f"It is signed by key {id_of_hex(sealed.public_key)}; give --public-key to be sure that it is the key you trust."
+            f"It is signed by key {id_of_hex(sealed.public_key)}; "
+            "give --public-key to be sure that it is the key you trust."
         )
     else:
         click.echo(f"It is signed by {public_key} (key {id_of_hex(sealed.public_key)}).")
@@ -158,8 +159,8 @@ def _trusted(text: str) -> Ed25519PublicKey | str:
         return read_public(Path(text))
     except OSError as error:
         raise click.BadParameter(
-            f"{text!r} is neither a readable .pub file ({error.strerror}), nor 64 hexadecimal digits, nor a key id of 16; "
-            "`checkmeter keys show FILE.pub` prints the id"
+            f"{text!r} is neither a readable .pub file ({error.strerror}), nor 64 hexadecimal digits, "
+            "nor a key id of 16; `checkmeter keys show FILE.pub` prints the id"
         ) from None
     except ValueError as error:
         raise click.BadParameter(f"{text}: {error}; expected an Ed25519 public key in PEM form") from None

@@ -136,7 +136,7 @@ def analyse(case: Case, zone: tzinfo) -> Analysis:
         after=balance_after,
         missing_kwh=math.fsum(known.tolist()),
         missing_w=balance_after.residual_w - base_w,
-        missing_sd_w=sd_w / np.sqrt(balance_after.days) if np.isfinite(sd_w) else float("nan"),
+        missing_sd_w=sd_w / math.sqrt(balance_after.days) if np.isfinite(sd_w) else float("nan"),
         suspect=suspect if column is not None else None,
         suspect_before_w=_mean(own, before) * to_w if own is not None else float("nan"),
         suspect_after_w=_mean(own, after) * to_w if own is not None else float("nan"),

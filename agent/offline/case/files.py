@@ -16,6 +16,7 @@ import csv
 import math
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -134,6 +135,6 @@ def _energies(octets: bytes) -> Energies:
     times_s = [datetime.fromisoformat(row[0]).timestamp() for row in body]
     table = np.array([[float(v) if v else math.nan for v in row[1:]] for row in body], dtype=np.float64)
     interval_s = times_s[1] - times_s[0]
-    if interval_s <= 0 or any(abs(b - a - interval_s) > 1e-3 for a, b in zip(times_s, times_s[1:], strict=False)):
+    if interval_s <= 0 or any(abs(b - a - interval_s) > 1e-3 for a, b in pairwise(times_s)):
         raise ValueError("readings.csv: its intervals are not of one length")
     return Energies(times_s[0], interval_s, header[1], tuple(header[2:]), table[:, 0].copy(), table[:, 1:].copy())

@@ -51,7 +51,7 @@ color:#51606f}.tile b{display:block;font-size:1.3rem;color:#1d2733;line-height:1
 table{border-collapse:collapse;width:100%;font-size:.92rem}th,td{text-align:left;padding:.3rem .5rem;vertical-align:top;
 border-bottom:1px solid #e3e8ed}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .scroll{overflow-x:auto}figure{margin:1rem 0}svg{width:100%;height:auto;display:block}
-figcaption{font-size:.82rem;color:#51606f}pre{font-size:.72rem;white-space:pre-wrap;overflow-wrap:anywhere;
+figcaption{font-size:.82rem;color:#51606f}code{overflow-wrap:anywhere}pre{font-size:.72rem;white-space:pre-wrap;overflow-wrap:anywhere;
 background:#f6f8fa;padding:.6rem}.bar{display:inline-block;height:.7rem;background:#2f5d8a;vertical-align:middle;margin-right:.4rem}
 .v{font-family:Helvetica,Arial,sans-serif;font-weight:bold;white-space:nowrap}.fails{color:#2e6b3a}.cannot{color:#b03a2e}
 .note{background:#fbf6e6;border-left:.25rem solid #d6b656;padding:.6rem .9rem}
@@ -132,7 +132,8 @@ def headline(data: AlertData) -> str:
         return f"{'Probably' if nobody >= LIKELY else 'Possibly'} ({_percent(nobody)}): {words[0].lower()}{words[1:]}"
     if data.kind not in ("bypass", "under_registration") or best is None:
         return words
-    return f"{'Probably' if best.probability >= LIKELY else 'Possibly'} {words} ({_percent(best.probability)}): {best.meter}"
+    sure = "Probably" if best.probability >= LIKELY else "Possibly"
+    return f"{sure} {words} ({_percent(best.probability)}): {best.meter}"
 
 
 def _head(case: Case, a: Analysis, zone: tzinfo, made: datetime) -> str:
@@ -380,8 +381,8 @@ def _course(case: Case, zone: tzinfo) -> str:
 def _how_to_verify() -> str:
     return (
         "<p><code>checkmeter report --verify PAGE.html --public-key KEY.pub</code> checks the signature and renders "
-        "this whole page again from the sealed figures: a page that shows anything else is refused. Without checkmeter, "
-        "save the files, compare them with <code>sha256sum -c</code>, and do the arithmetic again with "
+        "this whole page again from the sealed figures: a page that shows anything else is refused. Without "
+        "checkmeter, save the files, compare them with <code>sha256sum -c</code>, and do the arithmetic again with "
         "<code>python3 recompute.py PAGE.html</code>, one file that needs nothing but Python; this page does the same "
         'in your browser: <strong id="recomputed">needs JavaScript, which is off</strong>.</p>'
     )
