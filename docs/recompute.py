@@ -5,7 +5,8 @@
 
 reads the figures that are attached to the page, checks their SHA-256 manifest, computes the loss, its interval, the
 sums and what stands behind the probabilities from the meter readings alone, and compares each number with the sealed
-one. It ends with 0 if all agree to 1e-9, else with 1. It shares no code with checkmeter. It does not check the signature:
+one. It ends with 0 if all agree to 1e-9, else with 1. It shares no code with checkmeter. It does not check the
+signature:
 that needs Ed25519 (`checkmeter report --verify`, or OpenSSL with the key and signature printed on the page).
 
 What it computes, per interval of the readings, in kWh:
