@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import tempfile
@@ -10,13 +11,16 @@ from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from agent.keys.signing import read_public
 from agent.offline.case.analysis import analyse
 from agent.offline.case.case import Case, CaseError, from_messages
-from agent.offline.case.page import page
-from agent.offline.case.seal import seal, verify
+from agent.offline.case.files import PageFacts, read, result, write
+from agent.offline.case.page import RENDERER, page
+from agent.offline.case.seal import id_of_hex, open_page, seal
+from agent.offline.case.verify import PAGE_MAX_OCTETS, verify
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PDF_TIMEOUT_S = 120
@@ -54,9 +58,12 @@ BROWSER_OPTIONS = (
     "--verify",
     "to_verify",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Check a page's figures and signature instead.",
+    help="Check a page instead: its signature, its files, and all that it shows.",
 )
-@click.option("--public-key", help="With --verify: the key that must have signed it, 64 hexadecimal digits.")
+@click.option(
+    "--public-key",
+    help="With --verify: who must have signed it: a .pub file, its 64 hexadecimal digits, or the key's id of 16.",
+)
 def command(
     alert_id: str | None,
     output: Path | None,
@@ -77,16 +84,20 @@ def command(
     if (site is None) == (messages is None):
         raise click.UsageError("give either --site SITE.toml (on the gateway) or --messages FILE (on a workstation)")
     try:
-        zone = ZoneInfo(timezone)
+        ZoneInfo(timezone)
     except (ZoneInfoNotFoundError, ValueError):
         raise click.UsageError(f"{timezone!r} is no time zone; expected a name like Europe/Berlin") from None
     try:
-        case = _load(alert_id, site, messages)
-        analysis = analyse(case, zone)
+        made = datetime.now(UTC).replace(microsecond=0)
+        files = write(_load(alert_id, site, messages), PageFacts(renderer=RENDERER, made=made, timezone=timezone))
+        case, facts = read(files)  # what is shown is what is written, to the last digit
+        analysis = analyse(case, facts.zone)
+        files["result.json"] = result(case, analysis)
+        sealed = seal(files, None if key is None else _private_key(key))
+        text = page(sealed)
     except CaseError as error:
         raise click.ClickException(str(error)) from None
-    sealed = seal(case, None if key is None else _private_key(key))
-    output.write_text(page(case, analysis, sealed, zone, datetime.now(UTC)), encoding="utf-8")
+    output.write_text(text, encoding="utf-8")
     click.echo(
         f"{output}: {analysis.missing_w:,.0f} W missing, {len(sealed.files)} files sealed"
         f"{'' if sealed.signature else ', not signed (no --key)'}"
@@ -116,12 +127,43 @@ def _private_key(path: Path) -> Ed25519PrivateKey:
 
 
 def _verify(path: Path, public_key: str | None) -> None:
-    faults = verify(path.read_text(encoding="utf-8", errors="replace"), public_key)
+    trusted = None if public_key is None else _trusted(public_key)
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        text = file.read(PAGE_MAX_OCTETS + 1)
+    faults = verify(text, trusted)
     for fault in faults:
         click.echo(f"{path}: {fault}", err=True)
     if faults:
         raise SystemExit(1)
-    click.echo(f"{path}: the figures are those that were sealed")
+    sealed = open_page(text)
+    assert sealed is not None
+    click.echo(f"{path}: all that it shows is what was sealed (digest {sealed.digest})")
+    if sealed.public_key is None:
+        click.echo("It is not signed: this says that nobody changed it by accident, not who made it.")
+    elif trusted is None:
+        click.echo(
+            f"It is signed by key {id_of_hex(sealed.public_key)}; "
+            "give --public-key to be sure that it is the key you trust."
+        )
+    else:
+        click.echo(f"It is signed by {public_key} (key {id_of_hex(sealed.public_key)}).")
+
+
+def _trusted(text: str) -> Ed25519PublicKey | str:
+    """The key that --public-key means: a file, 64 hexadecimal digits, or an id of 16."""
+    if re.fullmatch(r"[0-9A-Fa-f]{64}", text):
+        return Ed25519PublicKey.from_public_bytes(bytes.fromhex(text))
+    if re.fullmatch(r"[0-9A-Fa-f]{16}", text):
+        return text.lower()
+    try:
+        return read_public(Path(text))
+    except OSError as error:
+        raise click.BadParameter(
+            f"{text!r} is neither a readable .pub file ({error.strerror}), nor 64 hexadecimal digits, "
+            "nor a key id of 16; `checkmeter keys show FILE.pub` prints the id"
+        ) from None
+    except ValueError as error:
+        raise click.BadParameter(f"{text}: {error}; expected an Ed25519 public key in PEM form") from None
 
 
 def _print_pdf(output: Path) -> None:

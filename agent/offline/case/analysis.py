@@ -4,10 +4,14 @@ On purpose it does not call the detector: it compares whole days before and afte
 fitted on the days before. It knows nothing of pages.
 
     residual = main - sum of sub-meters - (a + c * sum^2)      a, c from the days before (least squares)
+
+Sums are exact (`math.fsum`), so that every machine gets the same figures to the last digit; docs/recompute.py does the
+same arithmetic in plain Python.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 from enum import Enum
@@ -64,6 +68,8 @@ class Analysis:
 
     onset_s: float
     fitted: bool
+    offset_kwh: float  # a of the technical loss, per interval
+    copper_per_kwh: float  # c of the technical loss
     residual_kwh: Floats
     technical_kwh: Floats
     day_s: Floats
@@ -95,9 +101,9 @@ def analyse(case: Case, zone: tzinfo) -> Analysis:
     times_s = energies.times_s
     before = times_s + energies.interval_s <= window[0].timestamp()
     after = times_s >= window[1].timestamp()
-    total_kwh = energies.subs_kwh.sum(axis=1)  # NaN where a sub-meter was not read: such rows judge nothing
+    total_kwh = _row_sums(energies.subs_kwh)  # NaN where a sub-meter was not read: such rows judge nothing
     gap_kwh = energies.main_kwh - total_kwh
-    technical_kwh, fitted = _technical(gap_kwh, total_kwh, before, energies.interval_s)
+    technical_kwh, fitted, offset_kwh, copper_per_kwh = _technical(gap_kwh, total_kwh, before, energies.interval_s)
     residual_kwh = gap_kwh - technical_kwh
     day = np.floor(_local(times_s, zone) / DAY_S).astype(np.int64)
     days, rows_a_day = np.unique(day), round(DAY_S / energies.interval_s)
@@ -119,6 +125,8 @@ def analyse(case: Case, zone: tzinfo) -> Analysis:
     analysis = Analysis(
         onset_s=onset_s,
         fitted=fitted,
+        offset_kwh=offset_kwh,
+        copper_per_kwh=copper_per_kwh,
         residual_kwh=residual_kwh,
         technical_kwh=technical_kwh,
         day_s=np.array([times_s[day == d][0] for d in days]),
@@ -126,9 +134,9 @@ def analyse(case: Case, zone: tzinfo) -> Analysis:
         suspect_day_kwh=None if own is None else _by_day(own, day, days, rows_a_day),
         before=balance_before,
         after=balance_after,
-        missing_kwh=float(known.sum()),
+        missing_kwh=math.fsum(known.tolist()),
         missing_w=balance_after.residual_w - base_w,
-        missing_sd_w=sd_w / np.sqrt(balance_after.days) if np.isfinite(sd_w) else float("nan"),
+        missing_sd_w=sd_w / math.sqrt(balance_after.days) if np.isfinite(sd_w) else float("nan"),
         suspect=suspect if column is not None else None,
         suspect_before_w=_mean(own, before) * to_w if own is not None else float("nan"),
         suspect_after_w=_mean(own, after) * to_w if own is not None else float("nan"),
@@ -146,14 +154,29 @@ def _suspect(case: Case) -> str | None:
     return None if best is None or best.probability <= (alert.upstream_probability or 0.0) else best.meter
 
 
-def _technical(gap_kwh: Floats, total_kwh: Floats, before: NDArray[np.bool_], interval_s: float) -> tuple[Floats, bool]:
+def _technical(
+    gap_kwh: Floats, total_kwh: Floats, before: NDArray[np.bool_], interval_s: float
+) -> tuple[Floats, bool, float, float]:
+    """a + c * sum^2 with a and c by least squares over the rows before, in closed form around the means."""
     usable = before & np.isfinite(gap_kwh)
     if usable.sum() * interval_s < LEAST_DAYS_BEFORE * DAY_S:
-        return np.zeros_like(gap_kwh), False
-    scale = float(np.mean(total_kwh[usable])) or 1.0
-    x = np.column_stack([np.ones(usable.sum()), (total_kwh[usable] / scale) ** 2])
-    (a, c), *_ = np.linalg.lstsq(x, gap_kwh[usable], rcond=None)
-    return np.asarray(a + c * (total_kwh / scale) ** 2), True
+        return np.zeros_like(gap_kwh), False, 0.0, 0.0
+    square = total_kwh[usable] ** 2
+    gap = gap_kwh[usable]
+    mean_square, mean_gap = _mean_of(square), _mean_of(gap)
+    spread = math.fsum(((square - mean_square) ** 2).tolist())
+    shared = math.fsum(((square - mean_square) * (gap - mean_gap)).tolist())
+    c = shared / spread if spread > 0.0 else 0.0
+    a = mean_gap - c * mean_square
+    return np.asarray(a + c * total_kwh**2), True, a, c
+
+
+def _mean_of(values: Floats) -> float:
+    return math.fsum(values.tolist()) / len(values)
+
+
+def _row_sums(table: Floats) -> Floats:
+    return np.array([math.fsum(row) for row in table.tolist()])
 
 
 def _local(times_s: Floats, zone: tzinfo) -> Floats:
@@ -171,7 +194,7 @@ def _by_day(values: Floats, day: NDArray[np.int64], days: NDArray[np.int64], row
     for d in days:
         rows = values[day == d]
         whole = rows_a_day - hour <= len(rows) and np.isfinite(rows).all()
-        sums.append(float(rows.sum()) if whole else np.nan)
+        sums.append(math.fsum(rows.tolist()) if whole else np.nan)
     return np.array(sums)
 
 
@@ -189,19 +212,21 @@ def _balance(
     rows = np.isin(day, days[ok])
     to_w = 1000 * 3600 / energies.interval_s
     a_day_w = residual_day[ok] * 1000 / 24
+    mean_w = _mean_of(a_day_w)
+    variance = math.fsum(((a_day_w - mean_w) ** 2).tolist()) / max(len(a_day_w) - 1, 1)
     return Balance(
         days=int(ok.sum()),
-        main_w=float(energies.main_kwh[rows].mean() * to_w),
-        subs_w=float(energies.subs_kwh[rows].sum(axis=1).mean() * to_w),
-        technical_w=float(technical_kwh[rows].mean() * to_w),
-        residual_w=float(a_day_w.mean()),
-        residual_sd_w=float(a_day_w.std(ddof=1)) if ok.sum() > 1 else float("nan"),
+        main_w=_mean_of(energies.main_kwh[rows]) * to_w,
+        subs_w=_mean_of(_row_sums(energies.subs_kwh[rows])) * to_w,
+        technical_w=_mean_of(technical_kwh[rows]) * to_w,
+        residual_w=mean_w,
+        residual_sd_w=math.sqrt(variance) if ok.sum() > 1 else float("nan"),
     )
 
 
 def _mean(values: Floats, rows: NDArray[np.bool_]) -> float:
     known = values[rows & np.isfinite(values)]
-    return float(known.mean()) if len(known) else float("nan")
+    return _mean_of(known) if len(known) else float("nan")
 
 
 def _hours(values: Floats | None, hours: NDArray[np.int64], rows: NDArray[np.bool_], to_w: float) -> Floats | None:

@@ -6,31 +6,38 @@ energy is missing and how probable the explanations are.
 
 from __future__ import annotations
 
+import importlib.resources
 from collections.abc import Iterable
 from datetime import datetime, tzinfo
 from html import escape
 
 import numpy as np
 
-from agent.offline.case.analysis import Analysis, Balance, Verdict
+from agent.offline.case.analysis import Analysis, Balance, Verdict, analyse
 from agent.offline.case.case import Case
+from agent.offline.case.files import read
 from agent.offline.case.seal import Sealed, as_html
 from agent.offline.svg import Band, Line, Mark, chart
+from agent.wire.events import AlertData
 
+RENDERER = 2  # one more with every change of what a page looks like: `verify` compares a page octet by octet
 SHOWN_SUSPECTS = 8
 RED, BLUE, GREY = "#b03a2e", "#2f5d8a", "#6b7885"
 
+# What the balance makes probable, as a participle: the headline puts its probability beside it, and never convicts.
 KINDS = {
-    "non_technical_loss": "Energy is missing; where it goes is not yet certain",
-    "under_registration": "A meter shows less than flows through it",
-    "bypass": "A meter is bypassed: it shows next to nothing",
-    "upstream_tap": "Energy is taken ahead of all sub-meters",
+    "non_technical_loss": "Energy is missing; where it goes is not known",
+    "under_registration": "registering too little",
+    "bypass": "bypassed",
+    "upstream_tap": "Unmetered load ahead of the meters (a tap, or common load)",
     "balance_surplus": "The sub-meters show more than the main meter",
     "tamper": "A meter reports tampering",
     "reverse_energy": "A meter runs backwards",
     "meter_fault": "A meter is faulty",
     "communication_loss": "A meter does not answer",
+    "capacity": "The building nears its capacity",
 }
+LIKELY = 0.5  # below it "possibly", not "probably"
 
 CSS = """
 :root{color:#1d2733;font:16px/1.5 Georgia,'Times New Roman',serif}
@@ -44,7 +51,7 @@ color:#51606f}.tile b{display:block;font-size:1.3rem;color:#1d2733;line-height:1
 table{border-collapse:collapse;width:100%;font-size:.92rem}th,td{text-align:left;padding:.3rem .5rem;vertical-align:top;
 border-bottom:1px solid #e3e8ed}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .scroll{overflow-x:auto}figure{margin:1rem 0}svg{width:100%;height:auto;display:block}
-figcaption{font-size:.82rem;color:#51606f}pre{font-size:.72rem;white-space:pre-wrap;overflow-wrap:anywhere;
+figcaption{font-size:.82rem;color:#51606f}code{overflow-wrap:anywhere}pre{font-size:.72rem;white-space:pre-wrap;overflow-wrap:anywhere;
 background:#f6f8fa;padding:.6rem}.bar{display:inline-block;height:.7rem;background:#2f5d8a;vertical-align:middle;margin-right:.4rem}
 .v{font-family:Helvetica,Arial,sans-serif;font-weight:bold;white-space:nowrap}.fails{color:#2e6b3a}.cannot{color:#b03a2e}
 .note{background:#fbf6e6;border-left:.25rem solid #d6b656;padding:.6rem .9rem}
@@ -55,8 +62,15 @@ a{color:inherit;text-decoration:none}}
 """
 
 
-def page(case: Case, analysis: Analysis, sealed: Sealed, zone: tzinfo, made: datetime) -> str:
-    """The whole page; `made` stamps it, times are shown in `zone`."""
+def page(sealed: Sealed) -> str:
+    """The whole page. It follows from what is sealed and from nothing else, so that anybody can render it again.
+
+    Raises:
+        CaseError: the files are not those of a case, or no whole day lies after the onset.
+    """
+    case, facts = read(sealed.files)
+    zone, made = facts.zone, facts.made
+    analysis = analyse(case, zone)
     alert = case.alert
     title = f"Case {alert.data.alert_id}"
     body = "".join(
@@ -70,13 +84,13 @@ def page(case: Case, analysis: Analysis, sealed: Sealed, zone: tzinfo, made: dat
             _uncertainty(case, analysis),
             _meters(case),
             _course(case, zone),
-            _section("Raw figures and seal", as_html(sealed) + _how_to_verify()),
+            _section("Raw figures and seal", as_html(sealed), _how_to_verify()),
         ]
     )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{CSS}</style></head><body>{body}</body></html>\n"
+        f"<title>{escape(title)}</title><style>{CSS}</style></head><body>{body}<script>{_recompute_script()}</script></body></html>\n"
     )
 
 
@@ -107,6 +121,19 @@ def _table(head: Iterable[tuple[str, bool]], rows: Iterable[Iterable[str]]) -> s
         for row in rows
     )
     return f'<div class="scroll"><table><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table></div>'
+
+
+def headline(data: AlertData) -> str:
+    """What the page says first: the explanation with its probability, and the meter; never more than is known."""
+    words = KINDS.get(data.kind, data.kind.replace("_", " "))
+    best = max(data.suspects or [], key=lambda s: s.probability, default=None)
+    nobody = data.upstream_probability or 0.0
+    if data.kind == "upstream_tap":
+        return f"{'Probably' if nobody >= LIKELY else 'Possibly'} ({_percent(nobody)}): {words[0].lower()}{words[1:]}"
+    if data.kind not in ("bypass", "under_registration") or best is None:
+        return words
+    sure = "Probably" if best.probability >= LIKELY else "Possibly"
+    return f"{sure} {words} ({_percent(best.probability)}): {best.meter}"
 
 
 def _head(case: Case, a: Analysis, zone: tzinfo, made: datetime) -> str:
@@ -141,7 +168,7 @@ def _head(case: Case, a: Analysis, zone: tzinfo, made: datetime) -> str:
     )
     return (
         f'<p class="meta">checkmeter evidence, made {_time(made, zone)} ({escape(str(zone))})</p>'
-        f"<h1>{escape(KINDS.get(data.kind, data.kind))}</h1>"
+        f"<h1>{escape(headline(data))}</h1>"
         f'<p class="meta">{escape(alert.source)} · zone {escape(data.zone or "-")} · case {escape(data.alert_id)} · '
         f"revision {data.revision}, {escape(data.state)}</p>"
         f'<div class="tiles">{boxes}</div>'
@@ -168,7 +195,6 @@ def _measured(case: Case, a: Analysis, zone: tzinfo) -> str:
         marks=[Mark(a.onset_s, "onset")],
         y_label="kW",
         zone=zone,
-        from_zero=False,
     )
     residual_w = a.residual_day_kwh * 1000 / 24
     spread = a.before.residual_sd_w if a.before else float("nan")
@@ -208,7 +234,10 @@ def _before_and_after(a: Analysis) -> str:
             [("mean power over whole days", False), (days[0], True), (days[1], True)],
             [(name, column(a.before, key), column(a.after, key)) for name, key in rows],
         ),
-        f"<p>By this plain comparison <strong>{a.missing_w:,.0f} W{spread}</strong> are missing since the onset.</p>",
+        f"<p>By this plain comparison <strong>{a.missing_w:,.0f} W{spread}</strong> are missing since the onset. The "
+        "figures at the head of the page are the gateway's own: they weigh every interval by how surely it was read "
+        "and count from the instant of the onset, while this table takes whole days only. The two need not be equal; "
+        "their intervals should overlap.</p>",
     )
 
 
@@ -351,6 +380,13 @@ def _course(case: Case, zone: tzinfo) -> str:
 
 def _how_to_verify() -> str:
     return (
-        "<p>Save the files and compare them with <code>sha256sum -c</code>, or run "
-        "<code>checkmeter report --verify PAGE.html</code>, which checks the signature too.</p>"
+        "<p><code>checkmeter report --verify PAGE.html --public-key KEY.pub</code> checks the signature and renders "
+        "this whole page again from the sealed figures: a page that shows anything else is refused. Without "
+        "checkmeter, save the files, compare them with <code>sha256sum -c</code>, and do the arithmetic again with "
+        "<code>python3 recompute.py PAGE.html</code>, one file that needs nothing but Python; this page does the same "
+        'in your browser: <strong id="recomputed">needs JavaScript, which is off</strong>.</p>'
     )
+
+
+def _recompute_script() -> str:
+    return importlib.resources.files(__package__).joinpath("recompute.js").read_text(encoding="utf-8")

@@ -1,25 +1,23 @@
-"""The raw figures of a case as files, their SHA-256 manifest, and its Ed25519 signature, inside the page itself.
+"""The files of a case inside its page: a SHA-256 manifest of them, and the manifest's Ed25519 signature.
 
-Who gets the page can take the files out with a browser, or check everything with `checkmeter report --verify`.
-It knows nothing of what the figures mean.
+Who gets the page can take the files out with a browser. What the page shows besides them is sealed because it follows
+from them: `agent.offline.case.verify` renders it again. It knows nothing of what the figures mean.
 """
 
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from html import escape, unescape
 
-import msgspec
-import numpy as np
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from agent.offline.case.case import Case
+from agent.keys.signing import key_id
 
 _FILE = re.compile(r'<a class="raw" download="([^"]+)" href="data:[a-z/]+;base64,([A-Za-z0-9+/=]*)"')
 _MANIFEST = re.compile(r'<pre id="manifest">([^<]*)</pre>')
@@ -35,17 +33,14 @@ class Sealed:
     public_key: str | None = None
     signature: str | None = None
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the manifest: one number that stands for all files, and for the page made of them."""
+        return hashlib.sha256(self.manifest.encode()).hexdigest()
 
-def seal(case: Case, key: Ed25519PrivateKey | None) -> Sealed:
-    """Write the raw figures of `case` as files, list their hashes, and sign the list where there is a key."""
-    files = {
-        "readings.csv": _readings(case),
-        "alert.json": b"\n".join(msgspec.json.encode(r) for r in case.revisions) + b"\n",
-    }
-    if case.info is not None:
-        files["info.json"] = msgspec.json.encode(case.info) + b"\n"
-    if case.tampers:
-        files["tamper.json"] = b"\n".join(msgspec.json.encode(t) for t in case.tampers) + b"\n"
+
+def seal(files: dict[str, bytes], key: Ed25519PrivateKey | None) -> Sealed:
+    """List the hashes of `files`, and sign the list where there is a key."""
     manifest = "".join(f"{hashlib.sha256(octets).hexdigest()}  {name}\n" for name, octets in files.items())
     if key is None:
         return Sealed(files, manifest)
@@ -61,58 +56,72 @@ def as_html(sealed: Sealed) -> str:
         f'{base64.b64encode(octets).decode()}">{escape(name)}</a> ({len(octets):,} octets)</li>'
         for name, octets in sealed.files.items()
     )
-    parts = [f'<ul>{links}</ul><p>SHA-256 manifest:</p><pre id="manifest">{escape(sealed.manifest)}</pre>']
-    if sealed.signature is None:
+    parts = [
+        f'<ul>{links}</ul><p>SHA-256 manifest:</p><pre id="manifest">{escape(sealed.manifest)}</pre>',
+        f"<p>Digest of this manifest, which stands for the whole page: <code>{sealed.digest}</code></p>",
+    ]
+    if sealed.signature is None or sealed.public_key is None:
         parts.append("<p>This page is <strong>not signed</strong>: no key was given when it was made.</p>")
     else:
         parts.append(
-            "<p>Ed25519 public key and signature of the manifest (hexadecimal):</p>"
+            f"<p>Signed by key <code>{id_of_hex(sealed.public_key)}</code>. "
+            "Ed25519 public key and signature of the manifest (hexadecimal):</p>"
             f'<pre id="signature">{sealed.public_key} {sealed.signature}</pre>'
         )
     return "".join(parts)
 
 
-def verify(page: str, trusted_key: str | None = None) -> list[str]:
-    """What is wrong with a page: empty when the files are those of the manifest and the signature is right.
-
-    `trusted_key` is the signer's public key in hexadecimal; without it a signature says only that nothing was
-    changed by someone who has not that key, and an unsigned page only that nothing was changed by accident.
-    """
+def open_page(page: str) -> Sealed | None:
+    """What is sealed inside a page; None if it is no evidence page."""
     manifest = _MANIFEST.search(page)
     if manifest is None:
-        return ["this is no evidence page of checkmeter: it has no manifest"]
-    text = unescape(manifest.group(1))
-    files = {name: base64.b64decode(octets) for name, octets in _FILE.findall(page)}
-    listed = {name: digest for digest, _, name in (line.partition("  ") for line in text.splitlines())}
-    faults = [
-        f"{name}: {'not in the manifest' if name in files else 'listed, but missing'}"
-        for name in sorted(files.keys() ^ listed.keys())
-    ]
-    faults += [
-        f"{name}: its SHA-256 is not that of the manifest; the figures were changed"
-        for name in sorted(files.keys() & listed.keys())
-        if hashlib.sha256(files[name]).hexdigest() != listed[name]
-    ]
+        return None
+    files = {}
+    for name, octets in _FILE.findall(page):
+        try:
+            files[name] = base64.b64decode(octets, validate=True)
+        except binascii.Error:
+            files[name] = b""
     signature = _SIGNATURE.search(page)
-    if signature is None:
-        if trusted_key is not None:
-            faults.append("the page is not signed")
-        return faults
-    public, octets = signature.groups()
-    if trusted_key is not None and public != trusted_key.lower():
-        faults.append(f"signed by another key: {public}")
+    public, octets = signature.groups() if signature else (None, None)
+    return Sealed(files, unescape(manifest.group(1)), public, octets)
+
+
+def faults(sealed: Sealed, trusted_key: Ed25519PublicKey | str | None = None) -> list[str]:
+    """What is wrong with files, manifest and signature: empty when they fit each other.
+
+    `trusted_key` is the signer's public key or its id; without it a signature says only that nothing was changed by
+    someone who has not that key, and an unsigned page only that nothing was changed by accident.
+    """
+    listed = {name: digest for digest, _, name in (line.partition("  ") for line in sealed.manifest.splitlines())}
+    found = [
+        f"{name}: {'not in the manifest' if name in sealed.files else 'listed, but missing'}"
+        for name in sorted(sealed.files.keys() ^ listed.keys())
+    ]
+    found += [
+        f"{name}: its SHA-256 is not that of the manifest; the figures were changed"
+        for name in sorted(sealed.files.keys() & listed.keys())
+        if hashlib.sha256(sealed.files[name]).hexdigest() != listed[name]
+    ]
+    if sealed.public_key is None or sealed.signature is None:
+        return found if trusted_key is None else [*found, "the page is not signed"]
+    if isinstance(trusted_key, str):
+        same, wanted = trusted_key == id_of_hex(sealed.public_key), trusted_key
+    elif trusted_key is not None:
+        same = trusted_key.public_bytes(Encoding.Raw, PublicFormat.Raw).hex() == sealed.public_key
+        wanted = key_id(trusted_key)
+    else:
+        same, wanted = True, ""
+    if not same:
+        found.append(f"signed by another key: {id_of_hex(sealed.public_key)}, expected {wanted}")
     try:
-        Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).verify(bytes.fromhex(octets), text.encode())
-    except InvalidSignature:
-        faults.append("the signature is not that of the manifest")
-    return faults
+        public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(sealed.public_key))
+        public.verify(bytes.fromhex(sealed.signature), sealed.manifest.encode())
+    except (InvalidSignature, ValueError):
+        found.append("the signature is not that of the manifest")
+    return found
 
 
-def _readings(case: Case) -> bytes:
-    """`time,<meter>,...`: start of each interval in UTC, kWh per interval, empty where not read."""
-    e = case.energies
-    lines = [",".join(["time", e.main, *e.subs])]
-    for time_s, main, row in zip(e.times_s.tolist(), e.main_kwh.tolist(), e.subs_kwh.tolist(), strict=True):
-        stamp = datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        lines.append(",".join([stamp, *("" if np.isnan(v) else f"{v:.4f}" for v in (main, *row))]))
-    return ("\n".join(lines) + "\n").encode()
+def id_of_hex(public_hex: str) -> str:
+    """The id of the key with these 64 hexadecimal digits, as `checkmeter keys` shows it."""
+    return hashlib.sha256(bytes.fromhex(public_hex)).hexdigest()[:16]

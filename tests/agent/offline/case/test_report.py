@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import random
+import re
 import shutil
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,10 +19,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from agent.cli.lab.report import BROWSER_OPTIONS, command
+from agent.keys.signing import key_id
 from agent.offline.case.analysis import Verdict, analyse
 from agent.offline.case.case import CaseError, from_messages
-from agent.offline.case.page import page
-from agent.offline.case.seal import seal, verify
+from agent.offline.case.files import PageFacts, read, result, write
+from agent.offline.case.page import RENDERER, page
+from agent.offline.case.seal import open_page, seal
+from agent.offline.case.verify import verify
 
 ALERT_ID = "ntl-building-1"
 Building = Any
@@ -76,17 +84,22 @@ def test_rubbish_between_the_messages_changes_nothing(bypassed: Building) -> Non
 
 
 def _page(building: Building, key: Ed25519PrivateKey | None) -> str:
-    case = from_messages(building.lines, ALERT_ID)
-    return page(case, analyse(case, UTC), seal(case, key), UTC, datetime(2026, 2, 9, tzinfo=UTC))
+    facts = PageFacts(renderer=RENDERER, made=datetime(2026, 2, 9, tzinfo=UTC), timezone="Europe/Berlin")
+    files = write(from_messages(building.lines, ALERT_ID), facts)
+    case, _ = read(files)
+    files["result.json"] = result(case, analyse(case, facts.zone))
+    return page(seal(files, key))
 
 
 def test_the_seal_holds_and_a_changed_figure_breaks_it(bypassed: Building) -> None:
     key = Ed25519PrivateKey.generate()
-    public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
     text = _page(bypassed, key)
     assert verify(text) == []
-    assert verify(text, public) == []
-    (fault,) = verify(text, "00" * 32)
+    assert verify(text, key.public_key()) == []
+    assert verify(text, key_id(key.public_key())) == []
+    (fault,) = verify(text, Ed25519PrivateKey.generate().public_key())
+    assert "another key" in fault
+    (fault,) = verify(text, "00" * 8)
     assert "another key" in fault
     start = text.index(";base64,") + 400
     forged = text[:start] + ("A" if text[start] != "A" else "B") + text[start + 1 :]
@@ -100,13 +113,13 @@ def test_an_unsigned_page_says_so(bypassed: Building) -> None:
     text = _page(bypassed, None)
     assert "not signed" in text
     assert verify(text) == []
-    assert verify(text, "00" * 32) == ["the page is not signed"]
+    assert verify(text, "00" * 8) == ["the page is not signed"]
     assert verify("<html></html>") == ["this is no evidence page of checkmeter: it has no manifest"]
 
 
 def test_the_page_needs_nothing_from_outside(bypassed: Building) -> None:
     text = _page(bypassed, None)
-    assert "<script" not in text
+    assert text.count("<script") == 1  # the arithmetic again; the page says all it has to say without it
     assert "EMH00000" in text
     assert "2.1.7" in text
     assert "http" not in text.replace('xmlns="http://www.w3.org/2000/svg"', "")
@@ -122,8 +135,98 @@ def test_the_verb_makes_signs_and_checks_a_page(bypassed: Building, tmp_path: Pa
     done = CliRunner().invoke(command, words)
     assert done.exit_code == 0, done.output
     assert CliRunner().invoke(command, ["--verify", str(out)]).exit_code == 0
+    (tmp_path / "key.pub").write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    digits = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
+    for trusted in (str(tmp_path / "key.pub"), digits, key_id(key.public_key())):
+        done = CliRunner().invoke(command, ["--verify", str(out), "--public-key", trusted])
+        assert (done.exit_code, key_id(key.public_key()) in done.output) == (0, True), done.output
+    done = CliRunner().invoke(command, ["--verify", str(out), "--public-key", "5f15"])
+    assert done.exit_code == 2
+    assert "keys show" in done.output
     out.write_text(out.read_text().replace("base64,", "base64,AAAA", 1))
     assert CliRunner().invoke(command, ["--verify", str(out)]).exit_code == 1
+
+
+RECOMPUTE = Path(__file__).resolve().parents[4] / "docs" / "recompute.py"
+
+
+def _visible_characters(text: str) -> list[int]:
+    """Where the page's visible text stands: outside of markup, style and script."""
+    hidden = [m.span() for m in re.finditer(r"<style>.*?</style>|<script>.*?</script>|<[^>]*>", text, re.DOTALL)]
+    at, places = 0, []
+    for start, end in hidden:
+        places += [k for k in range(at, start) if text[k].isalnum()]
+        at = end
+    return places
+
+
+def test_no_single_edit_of_what_a_reader_sees_goes_unnoticed(bypassed: Building) -> None:
+    text = _page(bypassed, Ed25519PrivateKey.generate())
+    edits = int(os.environ.get("CHECKMETER_EDITS", "60"))  # 1000 is the long form
+    rng = random.Random(302)
+    places = _visible_characters(text)
+    assert len(places) > 3000
+    refused = 0
+    for place in rng.sample(places, edits):
+        other = rng.choice([c for c in "0123456789abcdefxyz" if c != text[place]])
+        refused += bool(verify(text[:place] + other + text[place + 1 :]))
+    assert refused == edits
+
+
+def test_another_flat_cannot_be_put_into_a_sealed_page(bypassed: Building) -> None:
+    text = _page(bypassed, Ed25519PrivateKey.generate())
+    found = verify(text.replace("flat-302", "flat-301"))
+    assert any("flat-301" in fault and "flat-302" in fault for fault in found)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "<h1>flat-301</h1></body>",
+        "<style>.tile{display:none}</style></body>",
+        "<script>document.title=1</script></body>",
+    ],
+)
+def test_nothing_can_be_added_to_a_sealed_page(bypassed: Building, extra: str) -> None:
+    text = _page(bypassed, None)
+    assert verify(text.replace("</body>", extra)) != []
+
+
+def test_a_page_of_another_renderer_is_not_called_right(bypassed: Building) -> None:
+    facts = PageFacts(renderer=RENDERER + 1, made=datetime(2026, 2, 9, tzinfo=UTC), timezone="UTC")
+    files = write(from_messages(bypassed.lines, ALERT_ID), facts)
+    (fault,) = verify(page(seal(files, None)))
+    assert "the release that made it" in fault
+
+
+def test_anyone_can_recompute_the_page_with_one_file_of_plain_python(bypassed: Building, tmp_path: Path) -> None:
+    (tmp_path / "case.html").write_text(_page(bypassed, None), newline="")
+    assert len(RECOMPUTE.read_text().splitlines()) <= 250
+    words = [sys.executable, "-I", "-S", str(RECOMPUTE), str(tmp_path / "case.html")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\b(\d+) figures compared, 0 differ", done.stdout)
+    # A sealed result that the readings do not bear out is found, whoever sealed it.
+    sealed = open_page(_page(bypassed, None))
+    assert sealed is not None
+    wrong = json.loads(sealed.files["result.json"])
+    wrong["missing_w"] += 1e-5
+    files = sealed.files | {"result.json": json.dumps(wrong).encode()}
+    (tmp_path / "case.html").write_text(page(seal(files, None)), newline="")
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "missing_w: sealed" in done.stdout
+    assert any("result.json" in fault for fault in verify((tmp_path / "case.html").read_text()))
+
+
+@pytest.mark.chromium
+def test_the_page_recomputes_itself_in_a_browser(bypassed: Building, tmp_path: Path) -> None:
+    (tmp_path / "case.html").write_text(_page(bypassed, None))
+    browser = shutil.which("chromium")
+    assert browser is not None
+    words = [browser, *BROWSER_OPTIONS, f"--user-data-dir={tmp_path}/profile", "--dump-dom"]
+    done = subprocess.run([*words, (tmp_path / "case.html").as_uri()], capture_output=True, text=True, timeout=100)
+    assert re.search(r'id="recomputed">all \d+ figures agree', done.stdout), done.stdout[-1500:][:600]
 
 
 @pytest.mark.parametrize(
