@@ -30,7 +30,7 @@ NEEDLESS = ("numpy/**/tests", "numpy/core/include", "numpy/core/lib", "numpy/f2p
 SCRIPT = f"""#!/{HOME}/bin/python3 -I
 import sys
 
-from agent.cli import main
+from agent.cli.main import main
 
 sys.exit(main())
 """
