@@ -6,26 +6,56 @@ The only place that opens a secret. Messages name the file, never what is in it.
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from pathlib import Path
 
 from agent.site.errors import ConfigError
+
+FOLDER = Path("/etc/checkmeter/credentials")
+PREFIX = "key_"  # LoadCredential=key:FOLDER gives the service every FILE of it as key_FILE (systemd.exec(5))
 
 
 def path_of(reference: str) -> Path:
     """The file behind a reference of the site file.
 
+    systemd hands credentials to the service alone. In a shell the folder that the unit loads them from is read itself,
+    where this user may.
+
     Raises:
-        ConfigError: a credential, but the process was given none.
+        ConfigError: a credential that this process neither was given nor may read.
     """
     if not reference.startswith("credential:"):
         return Path(reference)
-    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    given = os.environ.get("CREDENTIALS_DIRECTORY")
     name = reference.removeprefix("credential:")
-    if folder is None:
+    if given is not None:
+        return Path(given) / name
+    if not name.startswith(PREFIX):
         raise ConfigError(
-            [f"{reference}: no credentials were given; add LoadCredential={name}:/path to checkmeter.service"]
+            [
+                f"{reference}: the service is given every FILE of {FOLDER} as credential:{PREFIX}FILE; "
+                f'write "credential:{PREFIX}{name}" for {FOLDER / name}'
+            ]
         )
-    return Path(folder) / name
+    path = FOLDER / name.removeprefix(PREFIX)
+    try:
+        path.open("rb").close()
+    except FileNotFoundError:
+        raise ConfigError([f"{reference}: there is no {path}; write the secret into it, as root, mode 0600"]) from None
+    except OSError:
+        raise ConfigError([f"{reference}: {path} may be read by root only; run {_as_root()}"]) from None
+    return path
+
+
+def _as_root() -> str:
+    """This very command with the service's credentials."""
+    return shlex.join(
+        [
+            *("sudo", "systemd-run", "--pty", "--quiet", "--working-directory", os.getcwd()),
+            *("-p", f"LoadCredential={PREFIX.rstrip('_')}:{FOLDER}", str(Path(sys.argv[0]).absolute()), *sys.argv[1:]),
+        ]
+    )
 
 
 def read_secret(reference: str) -> bytes:

@@ -47,12 +47,21 @@ def load(path: str | Path, *, online: bool = False) -> Config:
     Raises:
         ConfigError: with all the errors.
     """
+    return load_and_doubt(path, online=online)[0]
+
+
+def load_and_doubt(path: str | Path, *, online: bool = False) -> tuple[Config, list[str]]:
+    """As `load`, and what is allowed and most likely not meant, one line each.
+
+    Raises:
+        ConfigError: with all the errors.
+    """
     path = Path(path)
     source = read_site(path)
     config = parse_table(source, (), source.tree, Config)
     rules.check(config, source, online=online)
     source.check()
-    return _from_folder(config, path.resolve().parent)
+    return _from_folder(config, path.resolve().parent), source.warnings()
 
 
 def _from_folder(config: Config, folder: Path) -> Config:

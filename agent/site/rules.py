@@ -34,6 +34,7 @@ def check(config: Config, source: Source, *, online: bool) -> None:
         source.error((), "no zone: add a [[zone]] table that names the main meter and its subs")
     _buses(config.bus, source)
     _meters(config, source, online=online or bool(config.bus))
+    _interval(config.detection.interval_s, source)
     _zones(config, source)
     if config.mqtt is not None:
         _broker(config.mqtt, source)
@@ -88,7 +89,25 @@ def _meters(config: Config, source: Source, *, online: bool) -> None:
                     "each meter of a bus needs its own",
                 )
             taken.setdefault(place, meter.id)
+        if meter.accuracy_class not in CLASSES:
+            source.error(
+                ("meter", n, "accuracy_class"),
+                f"accuracy_class = {meter.accuracy_class:g}: no meter has it; expected the one on its face plate: "
+                f"{', '.join(f'{c:g}' for c in CLASSES)} (A is 2, B is 1, C is 0.5)",
+            )
         _keys(meter, ("meter", n), source)
+
+
+CLASSES = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0)  # IEC 62053-21/-22/-24, EN 50470-3
+
+
+def _interval(interval_s: float, source: Source) -> None:
+    """Boundaries stand at whole multiples since midnight, so that days and load profiles meet them."""
+    if 86_400 % interval_s:
+        source.error(
+            ("detection", "interval_s"),
+            f"interval_s = {interval_s:g} does not divide a day: take 10, 30, 60, 300, 900 or 1800",
+        )
 
 
 NEEDED = {"none": (), "lls": ("password",), "hls-gmac": ("authentication_key", "encryption_key", "system_title")}
@@ -135,6 +154,18 @@ def _zones(config: Config, source: Source) -> None:
                 if meter not in zone.subs and meter in meters:
                     source.error((*here, key), f"{meter} is not among the zone's subs; {key} names some of them")
     _circles(config.zone, source)
+    _in_no_zone(config, source)
+
+
+def _in_no_zone(config: Config, source: Source) -> None:
+    """A meter that no zone counts is energy that is missing for ever: the cheapest false accusation there is."""
+    counted = {name for zone in config.zone for name in (zone.main, *zone.subs)}
+    for n, meter in enumerate(config.meter):
+        if meter.id and config.zone and meter.id not in counted:
+            source.doubt(
+                ("meter", n),
+                "it is in no zone: what flows through it is missing in every balance; add it to the subs of its zone",
+            )
 
 
 def _names(zone: Zone, key: str, meters: set[str], here: Key, source: Source) -> None:

@@ -20,6 +20,7 @@ class Source:
     tree: dict[str, Any]
     places: dict[Key, tuple[str, int]] = field(default_factory=dict)
     errors: list[tuple[tuple[str, int], str]] = field(default_factory=list)
+    doubts: list[tuple[tuple[str, int], str]] = field(default_factory=list)
 
     def place(self, key: Key) -> tuple[str, int]:
         """File and line of `key`, or of the nearest table above it."""
@@ -31,6 +32,14 @@ class Source:
     def error(self, key: Key, message: str) -> None:
         """Note that what stands at `key` is wrong; `message` says what was expected and what to do."""
         self.errors.append((self.place(key), f"{self.title(key)}: {message}"))
+
+    def doubt(self, key: Key, message: str) -> None:
+        """Note that what stands at `key` is allowed and most likely not meant; `message` says why and what to do."""
+        self.doubts.append((self.place(key), f"{self.title(key)}: {message}"))
+
+    def warnings(self) -> list[str]:
+        """The doubts, in the order of the lines."""
+        return [f"{file}:{line}: {message}" for (file, line), message in sorted(self.doubts)]
 
     def title(self, key: Key) -> str:
         """How a person names the table of `key`: `[[meter]] flat-302`, `[mqtt]`."""

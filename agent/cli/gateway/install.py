@@ -16,6 +16,9 @@ from agent.deploy.layout import ACTIVATION, UNIT, SystemFile, system_files
 ACTIVATION_TIMEOUT_S = 30
 
 
+HIDDEN = (Path("/home"), Path("/root"), Path("/run/user"), Path("/tmp"), Path("/var/tmp"))
+
+
 @click.command("install")
 @click.option(
     "--root",
@@ -29,6 +32,12 @@ ACTIVATION_TIMEOUT_S = 30
 def command(root: Path, remove: bool, dry_run: bool) -> None:
     """Install the systemd unit, udev rules, user and folders of this checkmeter."""
     script = Path(sys.argv[0]).absolute()
+    if not remove and root == Path("/") and (hidden := _hidden(script)) is not None:
+        raise click.ClickException(
+            f"{script} lies below {hidden}, which the service cannot see (ProtectHome, PrivateTmp). Build the Debian "
+            "package (make deb) and install that, or put checkmeter into a virtual environment in /opt/checkmeter: "
+            "python3 -m venv /opt/checkmeter, /opt/checkmeter/bin/pip install ., /opt/checkmeter/bin/checkmeter install"
+        )
     try:
         wanted = system_files(str(script), packaged=False)
     except ValueError as error:
@@ -43,6 +52,12 @@ def command(root: Path, remove: bool, dry_run: bool) -> None:
     if not remove:
         click.echo("Put the site file into /etc/checkmeter/site.toml, try it with `checkmeter check`, then:")
         click.echo(f"    systemctl enable --now {UNIT.removesuffix('.service')}")
+
+
+def _hidden(script: Path) -> Path | None:
+    """The folder that keeps the service from its own command, as checkmeter.service is hardened."""
+    resolved = script.resolve()
+    return next((folder for folder in HIDDEN if folder in script.parents or folder in resolved.parents), None)
 
 
 def _write(root: Path, file: SystemFile, dry_run: bool) -> None:

@@ -13,6 +13,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import click
 
@@ -111,7 +112,7 @@ def read_simulation(
     Raises:
         ConfigError: with all the errors.
     """
-    raw = dict(config.simulation or {})
+    raw = _times_as_text(dict(config.simulation or {}))
     raw |= {name: value for name, value in (("start", start), ("speed", speed)) if value is not None}
     simulation = parse_table(source, (KEY,), raw, Simulation)
     mains = [zone.main for zone in config.zone]
@@ -124,6 +125,17 @@ def read_simulation(
     if simulation.loads is None:
         return simulation
     return dataclasses.replace(simulation, loads=str(site_file.resolve().parent / simulation.loads))
+
+
+def _times_as_text(value: Any) -> Any:
+    """TOML's own date-times as the text that [simulation] takes: `start = 2026-03-02T00:00:00Z` is the natural form."""
+    if isinstance(value, dict):
+        return {key: _times_as_text(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_times_as_text(inner) for inner in value]
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return value
 
 
 def simulated_site(config: Config, simulation: Simulation, clock: ScaledClock, start_s: float) -> SimulatedSite:

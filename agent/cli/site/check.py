@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from agent.process.exit_codes import UNAVAILABLE
-from agent.site.load import load
+from agent.site.load import load_and_doubt
 
 
 @click.command()
@@ -18,7 +18,14 @@ def command(site_file: Path, online: bool) -> None:
 
     Exit code 78 if the file is wrong, 69 if something does not answer as it should.
     """
-    config = load(site_file, online=online)
+    config, doubts = load_and_doubt(site_file, online=online)
+    if config.simulation is not None:
+        from agent.cli.lab.simulate import read_simulation  # NumPy is worth importing only where there is such a table
+        from agent.site.load import read_site
+
+        read_simulation(config, read_site(site_file), site_file)
+    for doubt in doubts:
+        click.echo(f"warning: {doubt}", err=True)
     read = f"{len(config.bus)} bus(es)" if config.bus else "no bus: for replay only"
     click.echo(f"{site_file}: ok: {len(config.meter)} meters, {len(config.zone)} zone(s), {read}")
     if not online:

@@ -11,7 +11,7 @@ import pytest
 
 from agent.keys.credentials import read_key, read_secret
 from agent.site.errors import ConfigError
-from agent.site.load import digest, load
+from agent.site.load import digest, load, load_and_doubt
 
 GOOD = """\
 [site]
@@ -190,7 +190,7 @@ def test_secrets_are_read_by_reference(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "key").write_text("00112233445566778899aabbccddeeff\n")
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     assert read_secret(str(tmp_path / "pw")) == b"geheim"
-    with pytest.raises(ConfigError, match="LoadCredential=pw"):
+    with pytest.raises(ConfigError, match="credential:key_pw"):
         read_secret("credential:pw")
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     assert read_secret("credential:pw") == b"geheim"
@@ -243,3 +243,24 @@ def test_zones_may_lie_within_each_other_but_not_overlap(site) -> None:
     for subs in ('["flat-1", "flat-2"]', '["flat-1", "main"]'):
         with pytest.raises(ConfigError, match="flat-1 is already a sub of zone building"):
             load(site(GOOD + more.format(subs)))
+
+
+def test_a_meter_in_no_zone_is_doubted_not_refused(site) -> None:
+    path = site(GOOD.replace('  "flat-2",\n', ""))
+    config, (doubt,) = load_and_doubt(path)
+    assert len(config.meter) == 3
+    assert f"site.toml:{line_of(GOOD, 'flat-2') - 1}" in doubt or "[[meter]] flat-2" in doubt
+    assert "in no zone" in doubt
+    assert load_and_doubt(site(GOOD))[1] == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("address = 17", "address = 17\naccuracy_class = 7", "accuracy_class = 7: no meter has it"),
+        ("[mqtt]", "[detection]\ninterval_s = 7\n[mqtt]", "interval_s = 7 does not divide a day"),
+    ],
+)
+def test_a_number_that_no_meter_or_day_has_is_refused(site, old: str, new: str, said: str) -> None:
+    (line,) = errors(site(GOOD.replace(old, new)))
+    assert said in line
