@@ -3,16 +3,17 @@
 #
 # Two roots for each architecture, in $CHECKMETER_ROOTS (default ~/.cache/checkmeter/roots) and kept between runs:
 # ARCH-gateway is what a gateway has (systemd, python3, a broker), ARCH adds the compiler and Python's headers.
-# A root that was cut short is made again; a finished one is a matter of milliseconds. It knows nothing of checkmeter.
+# A root that was cut short is made again; a finished one is a matter of milliseconds. `--register` only makes sure
+# that the kernel hands programs of ARCHITECTURE to qemu. It knows nothing of checkmeter.
 set -euo pipefail
 
-arch="${1:?usage: root.sh amd64|arm64|armhf}"
+arch="${1:?usage: root.sh amd64|arm64|armhf [--register]}"
 roots="${CHECKMETER_ROOTS:-${XDG_CACHE_HOME:-$HOME/.cache}/checkmeter/roots}"
 mirror="${CHECKMETER_MIRROR:-http://deb.debian.org/debian}"
 suite=bookworm
 gateway="systemd,systemd-sysv,dbus,udev,ca-certificates,tzdata,procps,python3,mosquitto"
 # armhf: PyPI has no wheels of numpy and cffi for it, Debian has both.
-builder=(python3-dev python3-venv python3-pip gcc g++ make git binutils socat python3-numpy python3-cffi-backend)
+builder=(python3-dev python3-venv python3-pip gcc g++ make git binutils socat python3-numpy python3-cffi)
 
 case "$arch" in
 amd64) emulator="" ;;
