@@ -3,11 +3,12 @@
 It owns which alerts are open and what was last said of each. It refuses to know clocks, disks and brokers: all time
 comes with what it is told, so service, replay and tests get the same alerts from the same input.
 
-Identity. `alert_id` comes from site, zone (or meter), kind, episode and onset *as first raised*; it stays while the
-onset estimate is refined and while a loss turns from "not attributed" into a named bypass. The `id` of a transition
-comes from alert_id, revision and content. A random one would do while the process lives, but a replay of the same
-readings, or a step repeated after a crash, must send what a backend can recognise as the same: the same content has
-the same id, and two different contents never share one.
+Identity. The `alert_id` of a loss comes from site, zone, sign, episode and the interval in which it was raised, that
+of a condition from site, meter (or bus), kind and when it began; it stays while the onset estimate is refined and
+while a loss turns from "not attributed" into a named bypass. The `id` of a transition comes from source, alert_id,
+revision, state and time. A random one would do while the process lives, but a replay of the same readings, or a step
+repeated after a crash, must send what a backend can recognise as the same. No estimate goes into an id: the last digit
+of a logarithm depends on the processor, and the same readings must give the same ids on every machine.
 
 Restraint. An alert is cleared only after it was quiet for a hold time, within which a return continues it. Each
 return within a day doubles the hold, so a flapping meter makes a logarithmic number of transitions, not one a minute;
@@ -25,7 +26,6 @@ from agent.alerts.cim import CimCodes
 from agent.alerts.condition import Condition
 from agent.alerts.loss import first_suspect, loss_data
 from agent.site.tables import Config
-from agent.wire.codec import encode
 from agent.wire.events import (
     AcknowledgedData,
     AlertData,
@@ -133,6 +133,7 @@ class AlertBook:
                 f"{family}/{item.episode}",
                 active=item.active,
                 time_s=item.time_s,
+                began_s=item.time_s,
                 said=loss_data(item, self.policy.confidence, self.policy.critical_percent, self._model),
                 subject=f"zone/{item.zone}",
                 hold_s=self.policy.hold_s,
@@ -153,6 +154,7 @@ class AlertBook:
                 family,
                 active=item.active,
                 time_s=item.time_s,
+                began_s=item.since_s,
                 said=AlertData(
                     alert_id="unset",
                     revision=1,
@@ -272,9 +274,21 @@ class AlertBook:
     # -- how it is judged -------------------------------------------------------------------------------------------
 
     def _judge(
-        self, family: str, key: str, *, active: bool, time_s: float, said: AlertData, subject: str, hold_s: float
+        self,
+        family: str,
+        key: str,
+        *,
+        active: bool,
+        time_s: float,
+        began_s: float,
+        said: AlertData,
+        subject: str,
+        hold_s: float,
     ) -> list[AlertEvent]:
-        """One life, one observation; `said` is what would be said now, without id and revision."""
+        """One life, one observation; `said` is what would be said now, without id and revision.
+
+        `began_s` (UTC seconds) tells this life from others of the same key; it must be observed, never estimated.
+        """
         opened = self._state.open
         life = opened.get(key)
         if not active:
@@ -290,9 +304,7 @@ class AlertBook:
             recent = self._recent(family, time_s)
             self._state.ended[family] = recent
             hold_s = min(hold_s * 2.0 ** len(recent), max(self.policy.hold_limit_s, hold_s))
-            alert_id = derived_uuid(
-                "alert", self.address.tenant, self.address.site, key, said.kind, said.onset.isoformat()
-            )
+            alert_id = derived_uuid("alert", self.address.tenant, self.address.site, key, utc(began_s).isoformat())
             born = msgspec.structs.replace(said, alert_id=alert_id, revision=0)
             life = opened[key] = _Life(subject=subject, data=born, sent_s=time_s, hold_s=hold_s)
             return [self._transition(life, "raised", born, time_s)]
@@ -326,7 +338,9 @@ class AlertBook:
         life.data, life.sent_s = data, time_s
         time = utc(time_s)
         return AlertEvent(
-            id=derived_uuid("transition", self.address.source, life.subject, time.isoformat(), encode(data).decode()),
+            id=derived_uuid(
+                "transition", self.address.source, data.alert_id, str(data.revision), state, time.isoformat()
+            ),
             source=self.address.source,
             subject=life.subject,
             time=time,

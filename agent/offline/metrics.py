@@ -102,7 +102,7 @@ def auc_interval(
     levels, level = np.unique(score, return_inverse=True)
     drawn = []
     for _ in range(draws):
-        weight = np.bincount(rng.integers(0, units, units), minlength=units)[unit].astype(float)
+        weight = np.bincount(rng.integers(0, units, units).astype(np.intp), minlength=units)[unit].astype(float)
         hits = np.cumsum(np.bincount(level, weight * truth, len(levels))[::-1])
         misses = np.cumsum(np.bincount(level, weight * (1 - truth), len(levels))[::-1])
         drawn.append(_area(hits, misses))

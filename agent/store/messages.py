@@ -92,7 +92,7 @@ def evidence_messages(
     if len(boundaries_s) < 2:
         return
     kwh = np.diff(wh, axis=0) / 1000.0
-    slots = np.rint((boundaries_s - boundaries_s[0]) / interval_s).astype(np.int64)
+    slots = np.rint((boundaries_s - boundaries_s[0]) / interval_s).astype(np.intp)
     grid = np.full((int(slots[-1]), len(meters)), np.nan)
     whole = np.diff(slots) == 1
     grid[slots[1:][whole] - 1] = kwh[whole]

@@ -186,9 +186,9 @@ def explain(scene: Scene, days: float, surplus: bool) -> Case:
 
 def by_flat(flats: Weighed, count: int, nobody: float) -> tuple[Floats, Floats]:
     """Log evidence against nobody of each flat [N], and of each flat and mechanism [N, len(NAMES)]."""
-    column = np.array([NAMES.index(name) for name in flats.what.name], dtype=np.int64)
+    column = np.array([NAMES.index(name) for name in flats.what.name], dtype=np.intp)
     table = np.full((count, len(NAMES)), -np.inf)
-    np.logaddexp.at(table, (np.array(flats.what.flat, dtype=np.int64), column), flats.weight - nobody)
+    np.logaddexp.at(table, (np.array(flats.what.flat, dtype=np.intp), column), flats.weight - nobody)
     table = np.maximum(table, FLOOR)
     return np.asarray(np.logaddexp.reduce(table, axis=1)), table
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+Ints = NDArray[np.intp]
 
 PROFILE_DAYS = 56  # older days say little about a season's shape
 HALF_LIFE_DAYS = 14.0
@@ -37,7 +37,7 @@ class Usage:
 
     def expected_wh(self, day: Ints, slot: Ints) -> Floats:
         """Expected energy [T, N] of the rows at (day, slot)."""
-        return np.asarray(self.profile_wh[weekend(day).astype(np.int64), slot])
+        return np.asarray(self.profile_wh[weekend(day).astype(np.intp), slot])
 
     def level_sd(self, days: float) -> Floats:
         """Relative standard deviation [N] of the mean over the next `days` about the level."""
@@ -75,12 +75,12 @@ def learn(sub_wh: Floats, day: Ints, slot: Ints, slots: int, before_onset: bool 
     energy = np.where(known, sub_wh, 0.0)
     weight = known * np.exp2((day - day[-1]) / HALF_LIFE_DAYS)[:, None]
     ends = weekend(day)
-    kind = ends.astype(np.int64) * slots + slot
+    kind = ends.astype(np.intp) * slots + slot
     total = smooth(sum_by(kind, energy * weight, 2 * slots).reshape(2, slots, count))
     mass = smooth(sum_by(kind, weight, 2 * slots).reshape(2, slots, count))
     pooled = total.sum(0) / np.maximum(mass.sum(0), 1e-9)
     profile = (total + 3.0 * pooled) / (mass + 3.0)
-    deviation = np.where(known, sub_wh - profile[ends.astype(np.int64), slot], 0.0)
+    deviation = np.where(known, sub_wh - profile[ends.astype(np.intp), slot], 0.0)
     square, seen = smooth(sum_by(slot, deviation**2 * weight, slots)), smooth(sum_by(slot, weight, slots))
     overall = square.sum(0) / np.maximum(seen.sum(0), 1e-9)
     spread = np.sqrt((square + 2.0 * overall) / (seen + 2.0))

@@ -6,6 +6,7 @@ told in `core.registers.align`, `core.balance.losses` and `core.detection.glr`; 
 """
 
 from libc.math cimport fabs, fmax, fmin, isnan, sqrt
+from libc.stdint cimport int32_t, uint8_t
 
 cdef enum:  # flags of one register at one boundary, as in core.registers.align.Flag
     MISSED = 1
@@ -23,7 +24,7 @@ def residual_rows(
     const double[:, ::1] energy,     # IN [T, M] Wh
     const double[:, ::1] error,      # IN [T, M] standard error of the register at the row's end; negative: not read
     const double[:, ::1] lost,       # IN [T, M] Wh^2
-    const int[::1] columns,          # IN [N + 1] of the main meter, then of the sub-meters
+    const int32_t[::1] columns,      # IN [N + 1] of the main meter, then of the sub-meters
     const double[::1] sign,          # IN [N + 1] +1, -1; the main meter's is +1
     double[:, ::1] subs,             # OUT [T, N] signed sub-meter energies, Wh
     double[:, ::1] sums,             # OUT [T, 7] main, sum, residual, boundary variance, lost variance, share read,
@@ -45,11 +46,11 @@ def residual_rows(
 
 
 cdef void _residual_row(
-    const double* energy, const double* error, const double* lost, const int* columns, const double* sign,
+    const double* energy, const double* error, const double* lost, const int32_t* columns, const double* sign,
     double* subs, double* sums, Py_ssize_t count,
 ) noexcept nogil:
     cdef Py_ssize_t k
-    cdef int column
+    cdef int32_t column
     cdef double total = 0.0, var = 0.0, gap = 0.0, gone = 0.0, read = 0.0, e
     for k in range(count):
         column = columns[k]

@@ -95,7 +95,7 @@ class LossModel:
         """Regressors [T, P] of rows, Wh per unit of coefficient; the delay acts elsewhere and is 0 here."""
         phi = np.zeros((len(rows), COMMON + self.count))
         day_s = (rows.ends_s - 1800.0 * self.hours) % 86_400.0
-        phi[np.arange(len(rows)), (day_s // 3600).astype(np.int64)] = self.count * self.hours
+        phi[np.arange(len(rows)), (day_s // 3600).astype(np.intp)] = self.count * self.hours
         main = rows.main_wh
         phi[:, COPPER] = main * main / (self.load_w * self.hours)
         phi[:, OWN] = self.own_wh(rows).sum(axis=1)

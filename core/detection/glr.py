@@ -154,7 +154,7 @@ def weigh_all_day(
     if len(ages) < 4:
         return None
     ages_h = (0.0, *map(float, ages))
-    at = last - np.rint(np.asarray(ages_h) / row_h).astype(np.int64)
+    at = last - np.rint(np.asarray(ages_h) / row_h).astype(np.intp)
     length = np.diff(ages_h)
     power = -np.diff(booked_wh[at]) / length
     corr, since = _weather(ages_h, 0.0)

@@ -90,7 +90,7 @@ def balance(history: History, model: LossModel, noise: Noise, rate: float, first
 
 def stirs(history: History, noise: Noise, row_h: float, first: int) -> bool:
     """Whether the last hours look so unlike the days before that a search between two marks is worth its cost."""
-    rows = np.array([round(age / row_h) for age in AGES_H if age <= CONFIRM_H and age % row_h == 0], np.int64)
+    rows = np.array([round(age / row_h) for age in AGES_H if age <= CONFIRM_H and age % row_h == 0], np.intp)
     rows = rows[rows <= history.count - first]
     if not len(rows):
         return False

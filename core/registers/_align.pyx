@@ -6,6 +6,7 @@ told in `core.registers.align`, `core.balance.losses` and `core.detection.glr`; 
 """
 
 from libc.math cimport fabs, fmax, fmin, isnan, sqrt
+from libc.stdint cimport int32_t, uint8_t
 
 cdef enum:  # flags of one register at one boundary, as in core.registers.align.Flag
     MISSED = 1
@@ -23,8 +24,8 @@ def align_rows(
     const double[:, ::1] wh,         # IN  [T, M] registers, NaN where not read
     const double[:, ::1] sd_wh,      # IN  [T, M] standard error of each register at the boundary
     const double[::1] hours,         # IN  [T] length of the row that ends here, h
-    const int[::1] bins,             # IN  [T] hour of day of the row
-    const unsigned char[::1] signed_net,  # IN  [M] 1 where the register may fall (export)
+    const int32_t[::1] bins,         # IN  [T] hour of day of the row
+    const uint8_t[::1] signed_net,   # IN  [M] 1 where the register may fall (export)
     const double[::1] limit_w,       # IN  [M] more than this is no load
     double[::1] last_wh,             # STATE [M] last register that was read, NaN before the first
     double[::1] offset_wh,           # STATE [M] booked energy minus register, since replacements
@@ -39,7 +40,7 @@ def align_rows(
     double[:, ::1] error,            # OUT [T, M] standard error of `booked`, Wh (single precision); negative: not
                                      # read; beyond -LONG_WH: in a gap of three rows or more
     double[:, ::1] lost,             # OUT [T, M] variance of energy that is lost for good in the row, Wh^2
-    unsigned char[:, ::1] flags,     # OUT [T, M]
+    uint8_t[:, ::1] flags,           # OUT [T, M]
     double memory,                   # rows per bin that the profile remembers
 ):
     """Turn registers into energies that add up whatever is missing; NumPy oracle in tests/core."""
@@ -66,10 +67,10 @@ def align_rows(
 
 
 cdef void _align_row(
-    const double* wh, const double* sd_wh, double hours, int hour, const unsigned char* signed_net,
+    const double* wh, const double* sd_wh, double hours, int32_t hour, const uint8_t* signed_net,
     const double* limit_w, double* last_wh, double* offset_wh, double* booked_wh, double* gap_var, double* gap_h,
     double* profile_w, double* seen, double* spread, double* booked, double* energy, double* error, double* lost,
-    unsigned char* flags, double memory, Py_ssize_t meters,
+    uint8_t* flags, double memory, Py_ssize_t meters,
 ) noexcept nogil:
     cdef Py_ssize_t j
     cdef double expected, gained, before, power, miss, most, wrap, fresh, around
@@ -143,7 +144,7 @@ cdef double _wrap(double wh) noexcept nogil:
     return limit
 
 
-def spread_gaps(double[:, ::1] subs, const unsigned char[:, ::1] missed):
+def spread_gaps(double[:, ::1] subs, const uint8_t[:, ::1] missed):
     """Spread each gap's total over it, the row that answers included, as the estimates were; in place.
 
     A gap that no row answers is left as it is.

@@ -235,7 +235,7 @@ class Aligner:
     def _rows(self, times: Floats, wh: Floats) -> AlignedRows | None:
         """Rows that stand on the grid; absent times become rows in which nobody answered."""
         start = times[0] if self.next_s is None else self.next_s
-        place = np.rint((times - start) / self.interval_s).astype(np.int64)
+        place = np.rint((times - start) / self.interval_s).astype(np.intp)
         fresh = place >= 0
         self.counters.late += int((~fresh).sum())
         if not fresh.any():

@@ -4,12 +4,18 @@ It owns the TFLite runtime and takes octets; where they come from, and what is d
 know. `load` lets the runtime see a file only after core/scoring/model_file.py has read the whole of it, and gives a
 model back only after the runtime has repeated the golden vectors that the trained model left in the file. Whoever holds
 a model in use replaces it by what `load` returns, so that a refusal changes nothing.
+
+The runtime's wheels for ARM are linked with -ffast-math: merely loading one puts the thread, and every thread it
+starts later, into flush-to-zero, where the smallest numbers of the whole agent are lost. So the floating-point
+environment (ISO C 7.6) is kept and put back around whatever the runtime does.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,6 +25,7 @@ from core.scoring.model_file import F32, ModelFile, ModelRefused, parse
 __all__ = ["GOLDEN_TOLERANCE", "CompactModel", "ModelRefused", "load"]
 
 GOLDEN_TOLERANCE = 1e-4
+FENV_BYTES = 256  # fenv_t has 32 octets on x86-64, 16 on arm64, 4 on armhf
 RUNTIMES = ("tflite_runtime.interpreter", "ai_edge_litert.interpreter")  # tflite_runtime ends with Python 3.11
 
 
@@ -46,15 +53,17 @@ class CompactModel:
             raise ValueError(f"features of shape {rows.shape}, expected [n, {len(self.features)}]")
         if not len(rows):
             return np.empty(0, np.float32)
-        if len(rows) != self._rows:  # a zone's size does not change: once, in practice
-            self._interpreter.resize_tensor_input(self._input, rows.shape)
-            self._interpreter.allocate_tensors()
-            self._rows = len(rows)
         known = np.isfinite(rows)
         whole = bool(known.all())
-        self._interpreter.set_tensor(self._input, np.asarray(rows if whole else np.where(known, rows, 0), np.float32))
-        self._interpreter.invoke()
-        scores: F32 = self._interpreter.get_tensor(self._output)[:, 0]
+        filled = np.asarray(rows if whole else np.where(known, rows, 0), np.float32)
+        with _same_arithmetic():
+            if len(rows) != self._rows:  # a zone's size does not change: once, in practice
+                self._interpreter.resize_tensor_input(self._input, rows.shape)
+                self._interpreter.allocate_tensors()
+                self._rows = len(rows)
+            self._interpreter.set_tensor(self._input, filled)
+            self._interpreter.invoke()
+            scores: F32 = self._interpreter.get_tensor(self._output)[:, 0]
         if not whole:
             scores[~known.all(axis=1)] = np.nan
         return scores
@@ -76,8 +85,9 @@ def load(content: bytes, available: Collection[str] | None = None) -> CompactMod
     try:
         # Without the default delegate: XNNPACK gains nothing on a few KiB, costs memory and writes to stderr.
         plain = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        interpreter = module.Interpreter(model_content=content, num_threads=1, experimental_op_resolver_type=plain)
-        interpreter.allocate_tensors()
+        with _same_arithmetic():
+            interpreter = module.Interpreter(model_content=content, num_threads=1, experimental_op_resolver_type=plain)
+            interpreter.allocate_tensors()
         model = CompactModel(file, interpreter, runtime)
         error = golden_error(model)
     except (RuntimeError, ValueError) as failure:
@@ -99,7 +109,20 @@ def golden_error(model: CompactModel) -> float:
 def _runtime() -> tuple[str, Any]:
     for name in RUNTIMES:
         try:
-            return name.partition(".")[0], importlib.import_module(name)
+            with _same_arithmetic():
+                return name.partition(".")[0], importlib.import_module(name)
         except ModuleNotFoundError:
             continue
     raise ModelRefused("no TFLite runtime is installed: pip install tflite-runtime (or ai-edge-litert)")
+
+
+@contextmanager
+def _same_arithmetic() -> Iterator[None]:
+    """Leave rounding, flush-to-zero and exception flags of this thread as they were before."""
+    libm = ctypes.CDLL(None)  # the interpreter itself is linked with libm
+    before = ctypes.create_string_buffer(FENV_BYTES)
+    libm.fegetenv(before)
+    try:
+        yield
+    finally:
+        libm.fesetenv(before)

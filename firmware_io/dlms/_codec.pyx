@@ -3,6 +3,9 @@
 
 Only what is measured to matter is here (`make bench-dlms`); every function has its plain Python twin in the tests.
 The types of values and APDUs are handed in, so that this module imports none of those that import it.
+
+What a meter says of itself (lengths, counts, numbers) is held in integers of fixed width that can hold every value the
+wire can carry, and is compared with the octets at hand before it is used: a Py_ssize_t has 32 bits on armhf.
 """
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
@@ -41,7 +44,7 @@ cdef inline object _named(kind, tuple values):
 
 
 cdef void _fill_table() noexcept:
-    cdef int octet, _bit
+    cdef int32_t octet, _bit
     cdef uint16_t crc
     for octet in range(256):
         crc = <uint16_t>octet
@@ -73,7 +76,7 @@ def fcs16(const uint8_t[::1] octets):
     return _fcs(&octets[0], octets.shape[0])
 
 
-def encode_frame(bytes destination not None, bytes source not None, int control, bytes information not None,
+def encode_frame(bytes destination not None, bytes source not None, int32_t control, bytes information not None,
                  bint segmented):
     """A whole frame with its flags.
 
@@ -184,7 +187,7 @@ cdef class Framer:
     """Finds frames in a stream. `corrupt` counts those whose check sequence was wrong, `skipped` other octets."""
     cdef bytearray _buffer
     cdef Py_ssize_t _max_length
-    cdef readonly Py_ssize_t corrupt, skipped
+    cdef readonly int64_t corrupt, skipped  # of a line that never falls silent: 2^31 octets of noise are weeks
 
     def __init__(self, Py_ssize_t max_length=MAX_LENGTH):
         self._buffer = bytearray()
@@ -279,7 +282,7 @@ cdef class _Cursor:
     cdef Py_ssize_t at
     cdef object data_type
 
-    cdef int need(self, Py_ssize_t count) except -1:
+    cdef int need(self, int64_t count) except -1:
         if count > self.size - self.at:
             raise RemoteProtocolError(
                 f"a value is cut short: expected {count} octets at offset {self.at}, got {self.size - self.at}"
@@ -295,18 +298,19 @@ cdef class _Cursor:
         self.at += count
         return value
 
-    cdef Py_ssize_t length(self) except -1:
-        cdef Py_ssize_t first = <Py_ssize_t>self.number(1)
+    cdef int64_t length(self) except -1:
+        """A length as the meter states it, up to 2^32 - 1; it is believed only after `need` or its like."""
+        cdef int64_t first = <int64_t>self.number(1)
         if first < 0x80:
             return first
         first &= 0x7F
         if not 1 <= first <= 4:
             raise RemoteProtocolError(f"a length of {first} octets at offset {self.at - 1}: expected 1 to 4")
-        return <Py_ssize_t>self.number(first)
+        return <int64_t>self.number(<Py_ssize_t>first)
 
-    cdef object value(self, int depth):
-        cdef int tag
-        cdef Py_ssize_t count, i, _i
+    cdef object value(self, int32_t depth):
+        cdef uint8_t tag
+        cdef int64_t count, i, _i
         cdef uint32_t bits32
         cdef uint64_t bits64
         cdef float single
@@ -345,8 +349,8 @@ cdef class _Cursor:
         elif tag == 9 or 25 <= tag <= 27:
             count = self.length() if tag == 9 else 12 if tag == 25 else 5 if tag == 26 else 4
             self.need(count)
-            value = PyBytes_FromStringAndSize(<char*>self.octets + self.at, count)
-            self.at += count
+            value = PyBytes_FromStringAndSize(<char*>self.octets + self.at, <Py_ssize_t>count)
+            self.at += <Py_ssize_t>count
         elif tag == 1 or tag == 2:
             if depth >= MAX_DEPTH:
                 raise RemoteProtocolError(f"data nested deeper than {MAX_DEPTH}")
@@ -358,8 +362,8 @@ cdef class _Cursor:
         elif tag == 10 or tag == 12:
             count = self.length()
             self.need(count)
-            raw = PyBytes_FromStringAndSize(<char*>self.octets + self.at, count)
-            self.at += count
+            raw = PyBytes_FromStringAndSize(<char*>self.octets + self.at, <Py_ssize_t>count)
+            self.at += <Py_ssize_t>count
             if tag == 10:  # meters put what they like here; Latin-1 keeps every octet
                 value = raw.decode("latin-1")
             else:
@@ -371,9 +375,9 @@ cdef class _Cursor:
             count = self.length()
             self.need((count + 7) // 8)
             value = "".join(
-                ["1" if self.octets[self.at + i // 8] >> (7 - i % 8) & 1 else "0" for i in range(count)]
+                ["1" if self.octets[self.at + <Py_ssize_t>(i // 8)] >> (7 - i % 8) & 1 else "0" for i in range(count)]
             )
-            self.at += (count + 7) // 8
+            self.at += <Py_ssize_t>((count + 7) // 8)
         else:
             raise RemoteProtocolError(f"data type {tag} at offset {self.at - 1} is unknown or not supported")
         return _named(self.data_type, (tag, value))
@@ -418,14 +422,14 @@ def decode_get_response(bytes octets not None, response_type, data_type):
     return _named(response_type, (at[2], value))
 
 
-def encode_get(int invoke, attribute):
+def encode_get(int32_t invoke, attribute):
     """A GET.request normal without selective access; `attribute` is class, logical name, number.
 
     Raises:
         LocalProtocolError: no attribute, or a number does not fit.
     """
     cdef uint8_t* out
-    cdef int i, group, class_id, number
+    cdef int32_t i, group, class_id, number
     if not (PyTuple_Check(attribute) and PyTuple_GET_SIZE(attribute) == 3 and 0 <= invoke <= 0xFF):
         raise LocalProtocolError(f"GET of {attribute}, invoke-id {invoke}: no such attribute")
     class_id = <object>PyTuple_GET_ITEM(attribute, 0)

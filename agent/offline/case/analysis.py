@@ -105,7 +105,7 @@ def analyse(case: Case, zone: tzinfo) -> Analysis:
     gap_kwh = energies.main_kwh - total_kwh
     technical_kwh, fitted, offset_kwh, copper_per_kwh = _technical(gap_kwh, total_kwh, before, energies.interval_s)
     residual_kwh = gap_kwh - technical_kwh
-    day = np.floor(_local(times_s, zone) / DAY_S).astype(np.int64)
+    day = np.floor(_local(times_s, zone) / DAY_S).astype(np.intp)
     days, rows_a_day = np.unique(day), round(DAY_S / energies.interval_s)
     residual_day = _by_day(residual_kwh, day, days, rows_a_day)
     day_before = np.array([before[day == d].all() for d in days])
@@ -121,7 +121,7 @@ def analyse(case: Case, zone: tzinfo) -> Analysis:
     column = energies.subs.index(suspect) if suspect in energies.subs else None
     own = energies.subs_kwh[:, column] if column is not None else None
     to_w = 1000 * 3600 / energies.interval_s
-    hours = (_local(times_s, zone) % DAY_S / 3600).astype(np.int64)
+    hours = (_local(times_s, zone) % DAY_S / 3600).astype(np.intp)
     analysis = Analysis(
         onset_s=onset_s,
         fitted=fitted,
@@ -187,7 +187,7 @@ def _local(times_s: Floats, zone: tzinfo) -> Floats:
     return np.asarray(times_s + shift)
 
 
-def _by_day(values: Floats, day: NDArray[np.int64], days: NDArray[np.int64], rows_a_day: int) -> Floats:
+def _by_day(values: Floats, day: NDArray[np.intp], days: NDArray[np.intp], rows_a_day: int) -> Floats:
     """Sums of whole days; NaN where a row is missing (but for the two days a year that are an hour short or long)."""
     hour = rows_a_day // 24
     sums = []
@@ -203,8 +203,8 @@ def _balance(
     technical_kwh: Floats,
     residual_day: Floats,
     chosen: NDArray[np.bool_],
-    day: NDArray[np.int64],
-    days: NDArray[np.int64],
+    day: NDArray[np.intp],
+    days: NDArray[np.intp],
 ) -> Balance | None:
     ok = chosen & np.isfinite(residual_day)
     if not ok.any():
@@ -229,14 +229,14 @@ def _mean(values: Floats, rows: NDArray[np.bool_]) -> float:
     return _mean_of(known) if len(known) else float("nan")
 
 
-def _hours(values: Floats | None, hours: NDArray[np.int64], rows: NDArray[np.bool_], to_w: float) -> Floats | None:
+def _hours(values: Floats | None, hours: NDArray[np.intp], rows: NDArray[np.bool_], to_w: float) -> Floats | None:
     if values is None or not rows.any():
         return None
     return np.array([_mean(values, rows & (hours == h)) * to_w for h in range(24)])
 
 
 def _neighbours(
-    energies: Energies, column: int | None, hours: NDArray[np.int64], rows: NDArray[np.bool_], to_w: float
+    energies: Energies, column: int | None, hours: NDArray[np.intp], rows: NDArray[np.bool_], to_w: float
 ) -> Floats | None:
     if column is None or energies.subs_kwh.shape[1] < 2:
         return None

@@ -53,7 +53,7 @@ def from_store(site: Path, alert_id: str) -> Case:
 
 def _energies(times_s: Floats, registers_wh: Floats, interval_s: float, main: str, subs: tuple[str, ...]) -> Energies:
     start_s = float(times_s[0])
-    place = np.rint((times_s - start_s) / interval_s).astype(np.int64)
+    place = np.rint((times_s - start_s) / interval_s).astype(np.intp)
     if place[-1] > MAX_ROWS:
         raise CaseError(f"the history spans {place[-1]} intervals; at most {MAX_ROWS} can be shown")
     grid = np.full((place[-1] + 1, registers_wh.shape[1]), np.nan)

@@ -27,7 +27,7 @@ from agent.offline.training.table import FeatureTable, TableError
 from agent.offline.training.tflite_writer import write
 from core.scoring.model_file import FORMAT, GOLDEN_VECTORS, Network
 
-Rows = NDArray[np.int64]
+Rows = NDArray[np.intp]
 Kind = Literal["logistic", "mlp"]
 
 FOLDS = 5

@@ -187,7 +187,7 @@ class Household:
         rates = tenants.rates[:, None] * (mood * ~away)[None, :] * (1 - 0.16 * season)[None, :]
         rates *= 1 - _HEAT[:, None] + _HEAT[:, None] * cold[None, :]
         rates *= 1 - _COOL[:, None] + _COOL[:, None] * np.clip((mean_c - 19.0) / 6.0, 0.0, 1.5)[None, :]
-        counts = rng.poisson(rates).ravel()
+        counts = rng.poisson(rates).ravel().astype(np.intp)  # numpy repeats by that type only
         which = np.repeat(np.arange(counts.size), counts)
         kind, day = which // 7, which % 7
 
@@ -303,8 +303,8 @@ def _rectangles(start: Floats, stop: Floats, power_w: Floats) -> Floats:
 
     Coming round keeps weeks independent of each other and loses no energy.
     """
-    first = np.floor(start).astype(np.int64)
-    last = np.maximum(np.floor(stop).astype(np.int64), first + 1)
+    first = np.floor(start).astype(np.intp)
+    last = np.maximum(np.floor(stop).astype(np.intp), first + 1)
     keep = (stop > start) & (power_w > 0)
     first, last, power_w = first[keep], last[keep], power_w[keep]
     last = np.minimum(last, first + MINUTES - 1)

@@ -114,6 +114,28 @@ def test_lengths_that_lie_are_refused_before_anything_is_allocated(octets: str) 
         axdr.decode(bytes.fromhex(octets))
 
 
+# A length of four octets that is negative where a Py_ssize_t has 32 bits: it passed every check on armhf.
+LENGTHS_OF_32_BITS = ("7FFFFFF0", "7FFFFFFF", "80000000", "80000011", "FFFFFFF8", "FFFFFFFE", "FFFFFFFF")
+
+
+@pytest.mark.parametrize("length", LENGTHS_OF_32_BITS)
+@pytest.mark.parametrize("tag", ["01", "02", "04", "09", "0A", "0C"])
+def test_a_length_beyond_31_bits_is_refused_on_every_word_size(tag: str, length: str) -> None:
+    value = bytes.fromhex(f"{tag}84{length}AA")
+    for octets in (value, b"\x02\x02" + value + b"\x11\xaa", b"\x02\x01" + value):
+        with pytest.raises(RemoteProtocolError, match=r"cut short|elements promised"):
+            axdr.decode(octets)
+        with pytest.raises(RemoteProtocolError, match=r"cut short|elements promised"):
+            _codec.decode_get_response(b"\xc4\x01\xc1\x00" + octets, GetResponse, Data)
+
+
+def test_the_refusal_of_a_long_bit_string_says_how_long_it_claims_to_be() -> None:
+    with pytest.raises(RemoteProtocolError, match="expected 268435459 octets at offset 8, got 2"):
+        axdr.decode(bytes.fromhex("020204848000001111AA"))
+    with pytest.raises(RemoteProtocolError, match="4294967295 elements promised, 1 octets left"):
+        axdr.decode(bytes.fromhex("0184FFFFFFFF00"))
+
+
 def test_nesting_has_a_floor() -> None:
     assert axdr.decode(b"\x01\x01" * 16 + b"\x00")
     with pytest.raises(RemoteProtocolError, match="nested deeper than 16"):

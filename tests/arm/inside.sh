@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Runs a command in this source tree's copy inside the root of an architecture: `inside.sh ARCHITECTURE COMMAND...`.
+#
+# It makes the root where there is none (root.sh), copies what git knows or would add, installs what pyproject.toml
+# asks for into a virtual environment that sees Debian's numpy, and builds the kernels. Mounts and processes end with
+# the command; the network is the host's. What the command writes to /out is in $CHECKMETER_ROOTS/ARCH.out.
+set -euo pipefail
+here="$(cd "$(dirname "$0")" && pwd)"
+tree="$(cd "$here/../.." && pwd)"
+
+arch="${1:?usage: inside.sh amd64|arm64|armhf COMMAND...}"
+shift
+root="$("$here/root.sh" "$arch")"
+"$here/root.sh" "$arch" --register
+[ "$(id -u)" -eq 0 ] || { echo "inside.sh: a change of root needs root: sudo make test-$arch" >&2; exit 77; }
+out="$root.out"
+mkdir -p "$root/srv/checkmeter" "$root/out" "$out"
+
+# Sources that were changed or removed; the kernels that were built from the others stay.
+(cd "$tree" && git ls-files -co --exclude-standard --deduplicate | while read -r f; do [ ! -e "$f" ] || echo "$f"; done) >"$out/sources"
+(cd "$tree" && rsync -a --delete --exclude='*.so' --exclude='*.c' --exclude=build --exclude='*.egg-info' \
+    --exclude=__pycache__ --files-from="$out/sources" ./ "$root/srv/checkmeter/")
+
+# Where the host has Debian's cross compiler for it, that one stands in for the root's own: the same compiler at the
+# host's speed, for emulated it takes a quarter of an hour. Only its own files and libraries are lent.
+case "$arch" in
+arm64) triplet=aarch64-linux-gnu ;;
+armhf) triplet=arm-linux-gnueabihf ;;
+*) triplet="" ;;
+esac
+lent=()
+if [ -n "$triplet" ] && [ "$(dpkg --print-architecture)" = amd64 ] && [ -x "/usr/bin/$triplet-gcc-12" ]; then
+    for path in "/usr/bin/$triplet-gcc-12" "/usr/bin/$triplet-as" "/usr/bin/$triplet-ld.bfd" \
+        /usr/lib/gcc-cross "/usr/$triplet" /usr/lib/x86_64-linux-gnu /lib64; do
+        [ ! -d "$path" ] || mkdir -p "$root$path"
+        lent+=("$path")
+    done
+fi
+
+enter() {
+    # shellcheck disable=SC2016
+    unshare --mount --pid --fork --kill-child sh -ec '
+        root="$1"; out="$2"; lent="$3"; shift 3
+        mount -t proc proc "$root/proc"
+        mount --rbind /dev "$root/dev"
+        mount -t tmpfs tmpfs "$root/tmp"
+        mount --bind "$out" "$root/out"
+        for path in $lent; do mount --bind "$path" "$root$path"; done
+        exec chroot "$root" /usr/bin/env -i PATH=/srv/venv/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
+            PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore "$@"' sh "$root" "$out" "${lent[*]}" "$@"
+}
+
+enter sh -c "cd /srv/checkmeter && sh tests/arm/environment.sh && exec \"\$@\"" sh "$@"
