@@ -82,6 +82,7 @@ ARROWS: dict[str, set[str]] = {
         "agent.wire",
     },
     "agent.cli.lab": {
+        "agent.keys",
         "agent.models",
         "agent.offline.case",
         "agent.offline.demo",
@@ -109,6 +110,7 @@ ARROWS: dict[str, set[str]] = {
         "firmware_io.dlms.session",
     },
     "agent.cli.site": {
+        "agent.cli.lab",
         "agent.polling",
         "agent.process",
         "agent.site",
@@ -133,7 +135,7 @@ ARROWS: dict[str, set[str]] = {
     "agent.keys": {"agent.site", "agent.wire"},
     "agent.models": {"core.scoring"},
     "agent.offline": {"agent.polling", "agent.site", "agent.store", "core", "firmware_io"},
-    "agent.offline.case": {"agent.offline", "agent.site", "agent.store", "agent.wire"},
+    "agent.offline.case": {"agent.keys", "agent.offline", "agent.site", "agent.store", "agent.wire"},
     "agent.offline.demo": {"agent.site", "agent.status", "agent.wire"},
     "agent.offline.evaluation": {
         "agent.models",
