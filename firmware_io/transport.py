@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import time
+from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -21,6 +22,9 @@ from firmware_io.spec import BusSpec
 
 CONNECT_TIMEOUT_S = 5.0
 WRITE_TIMEOUT_S = 5.0
+PORT_FOLDERS = ("/dev/checkmeter", "/dev/serial/by-id")
+# USB adapters and the on-board UARTs of ARM gateways; ttyS is left out: most of them are ports that nobody soldered.
+PORT_PATTERNS = ("ttyUSB*", "ttyACM*", "ttyAMA*", "ttymxc*", "ttySTM*", "ttySC*", "ttyO*", "ttyLP*")
 
 
 class Transport(Protocol):
@@ -61,7 +65,9 @@ class Serial:
                 port, baud, parity=parity, timeout=0, write_timeout=WRITE_TIMEOUT_S, exclusive=True
             )
         except (OSError, ValueError) as error:
-            raise TransportError(f"cannot open serial port {port} at {baud} Bd: {error}") from error
+            raise TransportError(
+                f"cannot open serial port {port} at {baud} Bd: {_why(error)}{_others(port)}"
+            ) from error
         with contextlib.suppress(OSError, ValueError, NotImplementedError):
             self._port.set_low_latency_mode(True)  # USB adapters otherwise hold octets back for 16 ms
 
@@ -83,6 +89,19 @@ class Serial:
 
     def monotonic(self) -> float:
         return time.monotonic()
+
+
+def _why(error: OSError | ValueError) -> str:
+    """The cause once: pyserial says it twice."""
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+
+
+def _others(port: str) -> str:
+    """The ports that there are, where the one asked for is not."""
+    if os.path.exists(port):
+        return ""
+    there = [str(p) for p in serial_ports()]
+    return f"; the ports here: {', '.join(there[:8])}" if there else "; there is no serial port here: is it plugged in?"
 
 
 class Tcp:
@@ -120,6 +139,14 @@ class Tcp:
 
     def monotonic(self) -> float:
         return time.monotonic()
+
+
+def serial_ports() -> list[Path]:
+    """The serial ports of this machine by their most lasting names: ours, then udev's, then the kernel's."""
+    named = [p for folder in PORT_FOLDERS for p in sorted(Path(folder).glob("*"))]
+    seen = {p.resolve() for p in named}
+    plain = [p for pattern in PORT_PATTERNS for p in sorted(Path("/dev").glob(pattern)) if p.resolve() not in seen]
+    return named + plain
 
 
 def open_transport(spec: BusSpec) -> Transport:

@@ -72,6 +72,7 @@ ARROWS: dict[str, set[str]] = {
         "firmware_io",
     },
     "agent.cli.gateway": {
+        "agent.cli.site",
         "agent.deploy",
         "agent.keys",
         "agent.process",
@@ -80,6 +81,7 @@ ARROWS: dict[str, set[str]] = {
         "agent.status",
         "agent.store",
         "agent.wire",
+        "firmware_io",
     },
     "agent.cli.lab": {
         "agent.keys",

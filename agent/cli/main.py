@@ -22,6 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "init": ("agent.cli.site.init:command", "Write a first site file from the meters that answer on a port"),
     "config": ("agent.cli.site.config:command", "Show the configuration in effect, or its JSON Schema"),
     "status": ("agent.cli.gateway.status:command", "Show what the running agent says of itself"),
+    "doctor": ("agent.cli.gateway.doctor:command", "Look at all that a support call asks for, on one page"),
     "watch": ("agent.cli.gateway.watch:command", "Watch the running agent live in a terminal"),
     "install": ("agent.cli.gateway.install:command", "Install the systemd unit and what goes with it on this gateway"),
     "scan": ("agent.cli.meter.scan:command", "Find the meters on a line: speeds, addresses, serial numbers"),

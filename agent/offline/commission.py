@@ -6,15 +6,17 @@ to the technician. It judges nothing itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.offline.svg import Line, chart
 from agent.polling.buses import open_buses
+from agent.site.edit import Change
 from agent.site.tables import Config, Zone
 from agent.store.history import open_archive, read_history
 from core.commissioning import MAIN, Finding, Mistake, Verdict, examine
@@ -155,6 +157,28 @@ def words(report: ZoneReport) -> list[str]:
     else:
         lines.append("  The sub-meters show more than the main meter, and no single mistake explains it.")
     return lines
+
+
+def mending(config: Config, reports: Sequence[ZoneReport]) -> list[Change]:
+    """The findings as changes of the site file, as far as they follow: what must be moved by hand does not."""
+    ratios = {meter.id: meter.ct_ratio for meter in config.meter}
+    minus = {zone.id: zone.minus for zone in config.zone}
+    changes: list[Change] = []
+    for report in reports:
+        for f in report.verdict.findings if report.verdict is not None else ():
+            if f.column is None:
+                continue
+            name = report.main if f.column == MAIN else report.subs[f.column]
+            if f.mistake in (Mistake.CT_RATIO, Mistake.UNIT):
+                ratios[name] = round(ratios[name] * f.amount, 9)
+                changes.append(Change("meter", name, "ct_ratio", ratios[name]))
+            elif f.mistake is Mistake.WRONG_SIGN and f.column != MAIN:
+                how: Literal["add", "remove"] = "remove" if name in minus[report.zone] else "add"
+                changes.append(Change("zone", report.zone, "minus", name, how))
+            elif f.mistake is Mistake.NOT_IN_ZONE:
+                lists = ("subs", "export", "minus")
+                changes += [Change("zone", report.zone, key, name, "remove") for key in lists]
+    return changes
 
 
 def plot(report: ZoneReport) -> str:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from pathlib import Path
 
 import click
 
-from agent.offline.commission import ZoneReport, clocks_apart, from_meters, from_store, judge, plot, stamp, words
+from agent.offline.commission import (
+    ZoneReport,
+    clocks_apart,
+    from_meters,
+    from_store,
+    judge,
+    mending,
+    plot,
+    stamp,
+    words,
+)
 from agent.process.clock import SystemClock
+from agent.site.edit import Change, edited
+from agent.site.errors import ConfigError
 from agent.site.load import load
 from agent.store.history import ArchiveError
 
@@ -24,8 +37,12 @@ from agent.store.history import ArchiveError
 @click.option(
     "--plot", "plot_to", type=click.Path(file_okay=False, path_type=Path), help="Folder for a plot of each zone (SVG)."
 )
+@click.option("--fix", is_flag=True, help="Show what was found as a patch of the site file, and ask.")
+@click.option("--yes", is_flag=True, help="With --fix: write it without asking.")
 @click.option("--json", "as_json", is_flag=True, help="The verdicts as JSON.")
-def command(site_file: Path, days: float, stored: bool, plot_to: Path | None, as_json: bool) -> None:
+def command(
+    site_file: Path, days: float, stored: bool, plot_to: Path | None, fix: bool, yes: bool, as_json: bool
+) -> None:
     """Say whether the building adds up, and if not what is most likely wrong. Exit code 1 if it does not."""
     config = load(site_file, online=not stored)
     clock = SystemClock()
@@ -53,8 +70,37 @@ def command(site_file: Path, days: float, stored: bool, plot_to: Path | None, as
         for report in reports:
             if report.verdict is not None:
                 (plot_to / f"{report.zone}.svg").write_text(plot(report), encoding="utf-8")
+    if fix:
+        _fix(site_file, mending(config, reports), yes=yes)
     good = all(r.verdict is not None and r.verdict.adds_up for r in reports) and not registers.problems
     raise SystemExit(0 if good else 1)
+
+
+def _fix(site_file: Path, changes: list[Change], *, yes: bool) -> None:
+    """Show the changes as a diff, and write them where the technician agrees and the result is a right site file."""
+    texts = edited(site_file, changes)
+    if not texts:
+        click.echo("Nothing of it is mended in the site file.")
+        return
+    for path, (before, after) in texts.items():
+        lines = difflib.unified_diff(before.splitlines(True), after.splitlines(True), str(path), f"{path} (mended)")
+        click.echo("".join(lines), nl=False)
+    if not yes and not click.confirm("Write this?"):
+        click.echo("Nothing was written.")
+        return
+    for path, (_, after) in texts.items():
+        part = path.with_name(path.name + ".new")  # a power cut leaves the old file or the new one, never half of one
+        part.write_text(after, encoding="utf-8")
+        part.chmod(path.stat().st_mode & 0o777)
+        part.replace(path)
+    try:
+        load(site_file)
+    except ConfigError:
+        for path, (before, _) in texts.items():
+            path.write_text(before, encoding="utf-8")
+        click.echo("The mended file would not pass `checkmeter check`; the old one is back.", err=True)
+        raise
+    click.echo("Written. Read the meters again with `checkmeter commission` to see that it adds up now.")
 
 
 def _plain(report: ZoneReport) -> dict[str, object]:

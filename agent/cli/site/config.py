@@ -9,9 +9,9 @@ from typing import Any
 import click
 import msgspec
 
+from agent.site.edit import text_of
 from agent.site.load import load
 from agent.site.tables import Config
-from agent.site.toml_text import toml_lines
 
 SECRETS = ("password", "authentication_key", "encryption_key", "key")
 
@@ -31,7 +31,7 @@ def show(site_file: Path, effective: bool, as_json: bool) -> None:
     if not effective:
         tree = _given(tree, msgspec.to_builtins(_defaults()))
     tree = _redacted(tree)
-    click.echo(json.dumps(tree, indent=2) if as_json else "\n".join(toml_lines(tree)))
+    click.echo(json.dumps(tree, indent=2) if as_json else text_of(tree).rstrip("\n"))
 
 
 @command.command()

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from agent.process.exit_codes import NEGATIVE
+from agent.site.edit import text_of
 from agent.site.load import load
-from agent.site.toml_text import toml_lines
 from firmware_io.dlms.meter.scan import BAUDS, FIRST_ADDRESS, LAST_ADDRESS, Found, probe
 from firmware_io.errors import RemoteProtocolError
 from firmware_io.spec import BusSpec
@@ -58,7 +58,7 @@ def command(
     if main is None:
         raise click.UsageError(f"no meter answered at address {main_address}; answered: {_addresses(found)}")
     text = HEAD.format(port=port, file=output, main=main.address)
-    output.write_text(text + "\n".join(toml_lines(_tree(port, site_name, gateway, broker, main, found))) + "\n")
+    output.write_text(text + text_of(_tree(port, site_name, gateway, broker, main, found)))
     load(output, online=True)
     click.echo(f"{output}: {len(found)} meters at {main.baud} Bd: {_addresses(found)}")
 

@@ -24,9 +24,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from agent.offline.demo.brokers import LocalBroker, end, local_broker
 from agent.offline.demo.view import Scene, Screen, alert_lines
+from agent.site.edit import text_of
 from agent.site.errors import ConfigError
 from agent.site.load import load, read_site
-from agent.site.toml_text import toml_lines
 from agent.status.local_socket import ask
 from agent.status.snapshot import Snapshot
 from agent.status.text import when
@@ -82,7 +82,7 @@ def demo_site(site_file: Path, folder: Path, broker: LocalBroker) -> Path:
     # Octets at a serial line's pace would need minutes for weeks of stored profiles; the protocol is the same.
     tree["simulation"] |= {"pace": False, "turnaround_s": 0.0}
     copied = folder / "site.toml"
-    copied.write_text("\n".join(toml_lines(tree)) + "\n")
+    copied.write_text(text_of(tree))
     load(copied, online=True)
     return copied
 
@@ -189,7 +189,7 @@ class Demo:
         text = site.read_text()
         tree = copy.deepcopy(read_site(site).tree)
         tree["simulation"]["theft"][0]["onset"] = _rfc3339(self._plan.onset_s)
-        site.write_text("\n".join(toml_lines(tree)) + "\n")
+        site.write_text(text_of(tree))
         assert site.read_text() != text
 
     # -- processes ----------------------------------------------------------------------------------------------------

@@ -149,3 +149,13 @@ def test_over_the_real_protocol(simulated: Path, tmp_path: Path) -> None:
     bad = CliRunner().invoke(command, [str(wrong)])
     assert bad.exit_code == 1
     assert "flat-2 should count 1/30 of what it does" in bad.output
+
+    # What was found as a patch: shown first, not written unless agreed to, and then the building adds up.
+    shown = CliRunner().invoke(command, [str(wrong), "--fix"], input="n\n")
+    assert "-ct_ratio = 30" in shown.output
+    assert "Nothing was written" in shown.output
+    assert "ct_ratio = 30" in wrong.read_text()
+    mended = CliRunner().invoke(command, [str(wrong), "--fix", "--yes"])
+    assert "Written" in mended.output
+    assert load(wrong).meter[2].ct_ratio == pytest.approx(1.0)
+    assert CliRunner().invoke(command, [str(wrong)]).exit_code == 0
