@@ -28,7 +28,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from core.arrays import Floats
+from core.arrays import UNKNOWN_WH2, Floats
 from core.balance import _balance
 from core.balance.rows import ZoneRows, jumps_wh2
 
@@ -170,7 +170,7 @@ class LossModel:
         self.p *= fade[:, None] * fade[None, :]
         gained = np.where(self._keep < 1, self.sd**2 * (1 - keep**2), self._walk * hours)
         self.p[np.arange(1, size), np.arange(1, size)] += gained
-        self.p[0, 0] = _UNKNOWN_WH2
+        self.p[0, 0] = UNKNOWN_WH2
 
     def expected(self, rows: ZoneRows, before_wh: float, x: Floats | None = None) -> Floats:
         """Technical loss and meter errors of rows, Wh; `before_wh`: main energy of the row before the first."""
@@ -195,13 +195,3 @@ class LossModel:
         values, vectors = np.linalg.eigh(self.p[1:, 1:])
         errors: Floats = phi @ (vectors * np.sqrt(np.maximum(values, 0.0)))
         return errors
-
-    def freed(self, index: int) -> Floats:
-        """Coefficients as they would be had coefficient `index` no prior: what the rows alone say of it."""
-        i = 1 + index
-        prior, posterior = self.sd[index] ** 2, self.p[i, i]
-        freed: Floats = self.x + self.p[:, i] * ((self.x[i] - self.mean[index]) / max(prior - posterior, 1e-3 * prior))
-        return freed
-
-
-_UNKNOWN_WH2 = 1e12

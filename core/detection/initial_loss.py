@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from core.arrays import Floats
+from core.arrays import HOUR_S, Floats
 from core.balance.losses import BURDEN_W, COMMON, HOURS, OWN_SD, LossModel
 from core.balance.rows import ZoneRows
 from core.detection.bins import BLOCK_H
@@ -32,16 +32,18 @@ Z2_MOST = 16.0  # a row counts for no more
 RESTLESS = 2.0  # mean z^2 of rows; honest buildings stay below 1.6, most bypasses of one per cent are beyond 3
 UNMETERED_FREE = 10.0  # times the prior's width
 COMMON_DAY_W, COMMON_MEAN_W = 5.0, 9.0  # unmetered load per sub-meter that a house may have: by day, over 24 h
+LIT_FROM_H, LIT_UNTIL_H = 18, 8  # local hours: stairs are lit between them in any season
 LEVEL_Z = 3.0
 LIFE_LEAST = 2e-3  # of the load: a restless residual without unmetered energy is a gap that was badly bridged
 RESTLESS_SHARE = 2.5e-3  # of the load, by the quarter of the day; honest buildings stay below 7e-4
 RESTLESS_LEAST = 4e-3  # of the load, unmetered, with it
 
 
-def honest_building(rows: ZoneRows, fresh: Callable[[], LossModel], rough_w2h: float) -> Floats | None:
+def honest_building(rows: ZoneRows, fresh: Callable[[], LossModel], rough_w2h: float, offset_s: float) -> Floats | None:
     """Coefficients of the building as it would be without the loss; None where nothing is lost.
 
-    `fresh` makes a loss model that has learned nothing; `rough_w2h`: how restless the residual is (detect.Noise).
+    `fresh` makes a loss model that has learned nothing; `rough_w2h`: how restless the residual is (noise.Noise);
+    `offset_s`: local standard time minus UTC, by which the day's hours are told from the night's.
     """
     fit, scatter, restless = _fit(rows, fresh())
     sd = fit.sd[COMMON:]
@@ -57,7 +59,7 @@ def honest_building(rows: ZoneRows, fresh: Callable[[], LossModel], rough_w2h: f
         if left < LEFT * restless and gain > GAIN_LEAST and worth_w > least_w:
             reference = slow.x.copy()
             # What a house may have in common stays explained: else it would look like a tap beside the slow meter.
-            most = COMMON_DAY_W if _unhouselike(slow) else math.inf
+            most = COMMON_DAY_W if _implausible_unmetered_load(slow, offset_s) else math.inf
             reference[1 : 1 + HOURS] = np.clip(reference[1 : 1 + HOURS], 0.0, most)
             reference[1 + COMMON + suspect] = 0.0
             return reference
@@ -66,7 +68,7 @@ def honest_building(rows: ZoneRows, fresh: Callable[[], LossModel], rough_w2h: f
     copper_w2 = float(np.square(OWN_SD * fit.own_wh(rows).mean(axis=0) / fit.hours).sum())
     rough = rough_w2h / BLOCK_H > (RESTLESS_SHARE * fit.load_w) ** 2 + copper_w2
     lived = (restless > RESTLESS and unmetered > LIFE_LEAST) or (rough and unmetered > RESTLESS_LEAST)
-    if not lived and not _unhouselike(fit):
+    if not lived and not _implausible_unmetered_load(fit, offset_s):
         return None
     reference = fit.x.copy()
     reference[1 : 1 + HOURS] = BURDEN_W
@@ -91,10 +93,11 @@ def _fit(
     return model, excess, float(np.mean(np.minimum(innovation**2 / variance, Z2_MOST)))
 
 
-def _unhouselike(fit: LossModel) -> bool:
+def _implausible_unmetered_load(fit: LossModel, offset_s: float) -> bool:
     """Whether the unmetered load is more than a house may have: over 24 h, or by day when no stairs are lit."""
     hours, cov = fit.x[1 : 1 + HOURS], fit.p[1 : 1 + HOURS, 1 : 1 + HOURS]
-    by_day = (np.arange(HOURS) >= 8) & (np.arange(HOURS) < 18)
+    local_hour = (np.arange(HOURS) + 0.5 + offset_s / HOUR_S) % HOURS  # the coefficients are those of UTC hours
+    by_day = (local_hour >= LIT_UNTIL_H) & (local_hour < LIT_FROM_H)
     for weight, limit in ((np.full(HOURS, 1 / HOURS), COMMON_MEAN_W), (by_day / by_day.sum(), COMMON_DAY_W)):
         if float(weight @ hours) - limit > LEVEL_Z * math.sqrt(float(weight @ cov @ weight)):
             return True

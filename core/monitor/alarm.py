@@ -9,11 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from core.arrays import Floats
 from core.evidence import Suspect
-
-Floats = NDArray[np.float64]
 
 SUSPECT_MIN = 0.005  # probability below which a sub-meter is not listed
 

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from core.arrays import Z95, Floats
 from core.attribution.attribute import Attribution, Onset, Rows
 from core.attribution.tamper_signs import sign_log_ratios
 from core.balance.history import History
-from core.detection.search import Balance
+from core.detection.search import SearchWindow
 from core.evidence import Evidence, LossKind, Residual, Suspect
 from core.monitor.alarm import Alarm, Posterior
 from core.monitor.spec import Settings, ZoneSpec
@@ -24,8 +24,6 @@ from core.scoring.features import FEATURES, Loss
 from core.scoring.zone_scores import Scorer, ZoneScores
 from core.signs import MeterSign, SignKind
 
-Floats = NDArray[np.float64]
-
 BEFORE_DAYS, AFTER_DAYS = 56, 28  # rows around an onset that attribution sees
 BEFORE_LEAST_DAYS = 21  # with fewer left before the onset, it is not asked again
 FEATURES_OF = 3  # so many suspects' features go with the evidence
@@ -33,7 +31,7 @@ SIGNS_MAX = 256  # per zone: bounds what a meter that floods its event log can m
 BYPASS_W = 4.0  # a meter that shows less is bypassed, not just slow
 
 
-class Teller:
+class SuspectList:
     """One zone's suspects."""
 
     def __init__(
@@ -65,7 +63,7 @@ class Teller:
 
     # -- evidence -----------------------------------------------------------------------------------------------------
 
-    def evidence(self, alarm: Alarm, at_s: float, history: History, since: Balance, active: bool) -> Evidence:
+    def evidence(self, alarm: Alarm, at_s: float, history: History, since: SearchWindow, active: bool) -> Evidence:
         """A revision of `alarm`; `since`: the balance from the onset on. While it is `active` it is asked who it is."""
         alarm.revisions += 1
         start, stop = since.first, history.count
@@ -98,14 +96,14 @@ class Teller:
             onset_s=when(alarm.onset),
             onset_window_s=(when(alarm.lo), when(alarm.hi)),
             loss_w=w,
-            loss_w_interval=(w - 1.96 * sd, w + 1.96 * sd),
+            loss_w_interval=(w - Z95 * sd, w + Z95 * sd),
             loss_kwh=alarm.sign * kwh,
             suspects=suspects,
             upstream_probability=upstream,
             residual=Residual(
                 energy_kwh=kwh,
                 percent=100_000.0 * kwh / main if main > 0 else 0.0,
-                uncertainty_kwh=1.96 * sd * hours / 1000.0,
+                uncertainty_kwh=Z95 * sd * hours / 1000.0,
                 technical_loss_kwh=float(history.expected(start, stop).sum()) / 1000.0,
             ),
             coverage=float(history.read(start, stop).mean()),

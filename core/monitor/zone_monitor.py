@@ -16,8 +16,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from core.arrays import Bools, Floats
 from core.attribution.attribute import Attribution, attribute
 from core.balance.history import History
 from core.balance.losses import WEATHER, LossModel
@@ -26,15 +26,13 @@ from core.balance.tracker import CUSUM, Follower
 from core.detection.bins import AGES_H, BLOCKS
 from core.detection.initial_loss import honest_building
 from core.detection.noise import Noise, learn_noise
-from core.detection.search import Balance, balance, confirmed, rows_of, shown, stirs
+from core.detection.search import SearchWindow, balance, confirmed, exceeds_uncertainty, rows_of, search_is_due
 from core.evidence import Evidence
 from core.monitor.alarm import Alarm
 from core.monitor.spec import Settings, ZoneSpec
-from core.monitor.suspects import Teller
+from core.monitor.suspects import SuspectList
 from core.scoring.zone_scores import Scorer
 from core.signs import MeterSign
-
-Floats = NDArray[np.float64]
 
 HISTORY_DAYS = 70
 MARK_H = 1  # hours between two looks at the last day
@@ -75,13 +73,13 @@ class ZoneMonitor:
         self.noise = learn_noise(np.zeros(1), np.zeros(1), NOMINAL_W * count, 0.0, 0.0)
         self.alarms: dict[float, Alarm] = {}
         self.episodes = {1.0: 0, -1.0: 0}
-        self.teller = Teller(zone, row_h, self.settings, judge, scorer)
+        self.suspects = SuspectList(zone, row_h, self.settings, judge, scorer)
         self._reference: Floats | None = None  # coefficients of the honest building while an alarm from the start is on
         self._follower = Follower()
 
     # -- rows in ------------------------------------------------------------------------------------------------------
 
-    def step(self, rows: ZoneRows, missed: NDArray[np.bool_], read: Floats) -> list[Evidence]:
+    def step(self, rows: ZoneRows, missed: Bools, read: Floats) -> list[Evidence]:
         """Judge rows that follow the last ones; evidence in order of time."""
         evidence: list[Evidence] = []
         start = 0
@@ -101,18 +99,18 @@ class ZoneMonitor:
                 self._follower.state[CUSUM] = 0.0
             at_s = float(rows.ends_s[stop - 1])
             mark = at_s % (SEARCH_H * 3600) == 0 or self.row_h > SEARCH_H
-            if mark or fast is not None or (at_s % (MARK_H * 3600) == 0 and self._stirs()):
+            if mark or fast is not None or (at_s % (MARK_H * 3600) == 0 and self._search_is_due()):
                 evidence += self._look(at_s, mark)
             if at_s % 86_400 == 0:
                 evidence += self._daily(at_s)
             if mark or fast is not None:
-                self.teller.follow(self.history, self.alarms.get(1.0), SUSPICION_KEPT)
+                self.suspects.follow(self.history, self.alarms.get(1.0), SUSPICION_KEPT)
             start = stop
         return evidence
 
     def sign(self, sign: MeterSign) -> None:
         """Keep a tamper sign of one of the zone's meters; others are ignored."""
-        self.teller.sign(sign)
+        self.suspects.sign(sign)
 
     def _mark(self, ends_s: Floats, start: int) -> int:
         """The row after the next mark."""
@@ -168,8 +166,7 @@ class ZoneMonitor:
         """Explain all kept rows under the model of now; measure the noise of the absorbed days."""
         history = self.history
         history.trim(HISTORY_DAYS * self.day_rows)
-        booked, variance = history.booked(history.first, history.count)
-        booked[0], variance[0] = 0.0, 1e12
+        history.forget_booked()
         self._follower.forget()
         self._predict(history.first)
         if self.alarms:
@@ -189,14 +186,14 @@ class ZoneMonitor:
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
-    def _balance(self, mark: bool = False, first: int | None = None) -> Balance:
+    def _balance(self, mark: bool = False, first: int | None = None) -> SearchWindow:
         if first is None:
             first = max(self.history.first, self.quiet_from, self.history.count - round(AGES_H[-1] / self.row_h))
         return balance(self.history, self.model, self.noise, self.settings.false_alarms_per_year, first, mark)
 
-    def _stirs(self) -> bool:
+    def _search_is_due(self) -> bool:
         first = max(self.history.first, self.quiet_from)
-        return not self.alarms and stirs(self.history, self.noise, self.row_h, first)
+        return not self.alarms and search_is_due(self.history, self.noise, self.row_h, first)
 
     def _look(self, at_s: float, mark: bool) -> list[Evidence]:
         """Search both signs; raise, revise or clear."""
@@ -210,7 +207,7 @@ class ZoneMonitor:
             if found is None or found.excess < 1.0 or found.power_w * found.share < found.floor_share * self._load_w():
                 continue
             lo, onset, hi = rows_of(found, sign, now, self.history.count)
-            if shown(onset, sign, now, self.history.count) and confirmed(
+            if exceeds_uncertainty(onset, sign, now, self.history.count) and confirmed(
                 sign, now, self.history, self.model, self._follower
             ):
                 self.episodes[sign] += 1
@@ -223,7 +220,7 @@ class ZoneMonitor:
         """Look for a loss that was there before us; while it is on, look again what the building would be without."""
         history = self.history
         rows = history.rows(history.first, history.count)
-        reference = honest_building(rows, self._fresh_model, self.noise.rough_w2h)
+        reference = honest_building(rows, self._fresh_model, self.noise.rough_w2h, self.settings.offset_s)
         if reference is None:
             return []
         if self.alarms:
@@ -316,11 +313,11 @@ class ZoneMonitor:
         """A revision of the alarm, as it is told."""
         # The first row of all starts the count: its boundary is not known.
         start = min(self.history.count - 1, max(alarm.onset, self.history.first + START_ROWS))
-        return self.teller.evidence(alarm, at_s, self.history, self._balance(first=start), active)
+        return self.suspects.evidence(alarm, at_s, self.history, self._balance(first=start), active)
 
     def standing(self) -> tuple[Floats, Floats]:
         """Features of all sub-meters [N, len(FEATURES)], and how likely each steals [N]."""
-        return self.teller.standing(self.alarms.get(1.0))
+        return self.suspects.standing(self.alarms.get(1.0))
 
     # -- state --------------------------------------------------------------------------------------------------------
 
@@ -343,10 +340,10 @@ class ZoneMonitor:
             "episodes": [self.episodes[1.0], self.episodes[-1.0]],
             "track": self._follower.state,
             "reference": None if self._reference is None else self._reference.tolist(),
-            **self.teller.pack(),
+            **self.suspects.pack(),
         }
 
-    def restore(self, values: Mapping[str, Any], rows: ZoneRows, missed: NDArray[np.bool_], read: Floats) -> None:
+    def restore(self, values: Mapping[str, Any], rows: ZoneRows, missed: Bools, read: Floats) -> None:
         """Go on where `values` were packed; `rows` are those from `first` to `count`, their losses apart.
 
         Raises:
@@ -373,7 +370,7 @@ class ZoneMonitor:
         self._follower.forget()
         self._predict(self.history.first)
         self._follower.state[:] = values["track"]
-        self.teller.restore(values, self.history, self.alarms.get(1.0))
+        self.suspects.restore(values, self.history, self.alarms.get(1.0))
 
 
 def _quarters(rows: ZoneRows) -> list[ZoneRows]:

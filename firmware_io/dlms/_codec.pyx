@@ -13,7 +13,7 @@ from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, u
 from libc.string cimport memchr, memcpy
 
 from firmware_io.errors import LocalProtocolError, RemoteProtocolError
-from firmware_io.frame import Frame
+from firmware_io.dlms.frame import Frame
 
 cdef extern from "Python.h":
     ctypedef struct PyTypeObject:

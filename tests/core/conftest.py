@@ -84,8 +84,7 @@ def followed():
             shape = (len(part), FLATS)
             history.append(part, np.zeros(shape, np.bool_), np.ones(len(part)))
         model.absorb(rows[: learned * DAY])
-        booked, variance = history.booked(0, history.count)
-        booked[0], variance[0] = 0.0, 1e12
+        history.forget_booked()
         follower = Follower()
         follower.advance(history, model, model.x, 0)
         return history, model, follower

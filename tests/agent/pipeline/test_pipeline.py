@@ -196,8 +196,8 @@ def test_service_row_by_row_and_replay_by_the_week_say_the_same():
 
 def stored(rows: list[HistoryRow]) -> StoredHistory:
     """Rows as the store gives them back."""
-    times_s, wh, sd_wh = zip(*((row.time_s, row.wh, row.sd_wh) for row in rows), strict=True)
-    return StoredHistory(np.array(times_s), np.array(wh), np.array(sd_wh, np.float32))
+    times_s, wh, sd_wh, flags = zip(*((row.time_s, row.wh, row.sd_wh, row.flags) for row in rows), strict=True)
+    return StoredHistory(np.array(times_s), np.array(wh), np.array(sd_wh, np.float32), np.array(flags))
 
 
 def test_a_restart_changes_nothing_bit_for_bit():

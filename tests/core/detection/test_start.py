@@ -16,7 +16,7 @@ def test_an_honest_building_is_one_though_its_main_meter_is_read_late_at_times(h
     honest = house(DAYS)
     late = np.zeros(DAYS * DAY)
     late[np.random.default_rng(3).choice(DAYS * DAY, 7, replace=False)] = 800.0
-    assert honest_building(honest.rows(late), honest.model, QUIET_W2H) is None
+    assert honest_building(honest.rows(late), honest.model, QUIET_W2H, 0.0) is None
 
 
 @pytest.mark.parametrize("boundary_wh", [15.0, 60.0])
@@ -25,7 +25,7 @@ def test_a_slow_meter_is_seen_also_where_reads_are_poor(house, boundary_wh):
     shown = honest.subs_wh.copy()
     shown[:, 4] *= 0.5
     slow = honest.stolen(shown)
-    reference = honest_building(slow.rows(boundary_wh=boundary_wh), slow.model, QUIET_W2H)
+    reference = honest_building(slow.rows(boundary_wh=boundary_wh), slow.model, QUIET_W2H, 0.0)
     assert reference is not None
     assert reference[1 + COMMON + 4] == 0.0
     lost_wh = slow.rows(boundary_wh=boundary_wh).residual_wh - slow.model().expected(slow.rows(), 0.0, reference)
@@ -37,7 +37,7 @@ def test_a_flat_without_a_meter_is_seen_by_how_restless_its_life_is(house):
     shown = honest.subs_wh.copy()
     shown[:, 4] = 1.0
     bypassed = honest.stolen(shown)
-    reference = honest_building(bypassed.rows(), bypassed.model, QUIET_W2H)
+    reference = honest_building(bypassed.rows(), bypassed.model, QUIET_W2H, 0.0)
     assert reference is not None
     np.testing.assert_array_equal(reference[1 : 1 + HOURS], BURDEN_W)
 
@@ -45,6 +45,17 @@ def test_a_flat_without_a_meter_is_seen_by_how_restless_its_life_is(house):
 def test_a_common_load_that_a_house_may_have_is_left_alone_and_a_larger_one_is_not(house):
     honest, rows = house(DAYS), DAYS * DAY
     lit = honest.tapped(np.full(rows, 3.0 * 12))
-    assert honest_building(lit.rows(), lit.model, QUIET_W2H) is None
+    assert honest_building(lit.rows(), lit.model, QUIET_W2H, 0.0) is None
     tapped = honest.tapped(np.full(rows, 20.0 * 12))
-    assert honest_building(tapped.rows(), tapped.model, QUIET_W2H) is not None
+    assert honest_building(tapped.rows(), tapped.model, QUIET_W2H, 0.0) is not None
+
+
+@pytest.mark.parametrize("offset_h", [0.0, 8.0, -8.0, 5.5, -3.0, 10.0])
+def test_lights_of_the_stairs_are_judged_by_the_hours_of_the_people_who_live_there(house, offset_h):
+    """9 W a flat from 20 to 6 o'clock local time, 3.75 W in the mean: an ordinary lit house, wherever it stands."""
+    honest, rows = house(DAYS), DAYS * DAY
+    local_hour = (np.arange(rows) % DAY / 2 + offset_h) % 24
+    lit = honest.tapped(np.where((local_hour >= 20) | (local_hour < 6), 9.0 * 12, 0.0))
+    assert honest_building(lit.rows(), lit.model, QUIET_W2H, offset_h * 3600) is None
+    by_day = honest.tapped(np.where((local_hour >= 8) & (local_hour < 18), 12.0 * 12, 0.0))
+    assert honest_building(by_day.rows(), by_day.model, QUIET_W2H, offset_h * 3600) is not None
