@@ -10,6 +10,8 @@ import numpy as np
 from core.arrays import UNKNOWN_WH2, Bools, Floats
 from core.balance.rows import ZoneRows
 
+APPEND_MAX = 64  # rows at once: bounds the spare room
+
 
 class History:
     """Rows `first` .. `count` - 1 of all time. `booked_wh`, `booked_wh2` [rows + 1] belong to boundaries."""
@@ -19,7 +21,7 @@ class History:
         self.first = 0  # row of all time that is kept longest
         self.count = 0  # rows of all time
         self._at = 0  # place of `first` in memory
-        size = self._size = capacity + capacity // 4 + 64
+        size = self._size = capacity + capacity // 4 + APPEND_MAX
         self._column = {
             name: np.zeros(size) for name in ("ends_s", "main", "residual", "boundary", "lost", "gap", "read")
         }
@@ -30,7 +32,7 @@ class History:
         self._booked_var = np.zeros(size + 1)
 
     def append(self, rows: ZoneRows, missed: Bools, read: Floats) -> None:
-        """Take rows that follow the last ones; at most 64 at a time."""
+        """Take rows that follow the last ones; at most APPEND_MAX at a time."""
         n = len(rows)
         if self._at + (self.count - self.first) + n > self._size:
             self._shift()
@@ -54,23 +56,20 @@ class History:
             self.first += drop
             self._at += drop
 
-    def begin(self, row: int) -> None:
-        """Start anew: the next row that is appended is number `row` of all time."""
-        self.first = self.count = row
+    def fill(self, first: int, rows: ZoneRows, missed: Bools, read: Floats) -> None:
+        """Start again with `rows`, the first of which is number `first` of all time."""
+        self.first = self.count = first
         self._at = 0
-        self._booked[0], self._booked_var[0] = 0.0, UNKNOWN_WH2
+        self.forget_booked()
+        for start in range(0, len(rows), APPEND_MAX):
+            part = slice(start, start + APPEND_MAX)
+            self.append(rows[part], missed[part], read[part])
 
     def trim(self, rows: int) -> None:
         """Forget all but the last `rows`."""
         drop = max(0, self.count - self.first - rows)
         self.first += drop
         self._at += drop
-
-    def truncate(self, count: int) -> None:
-        """Take back the last rows: `count` rows of all time remain."""
-        if not self.first <= count <= self.count:
-            raise IndexError(f"row {count} is not in {self.first}..{self.count}")
-        self.count = count
 
     def _shift(self) -> None:
         """Move what is kept to the front, so that appending never allocates."""

@@ -73,7 +73,7 @@ class SearchWindow:
         return float(self.booked_wh[b] - self.booked_wh[a]) / hours, math.sqrt(around**2 + float(own @ own) + lost)
 
 
-def balance(
+def search_window(
     history: History, model: LossModel, noise: Noise, rate: float, first: int, mark: bool = False
 ) -> SearchWindow:
     """The rows from `first` on as the searches want them. `mark`: quarters of the day may end there."""

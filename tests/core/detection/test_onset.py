@@ -7,7 +7,7 @@ import pytest
 
 from core.balance.rows import ZoneRows
 from core.detection.noise import learn_noise
-from core.detection.search import balance, confirmed, exceeds_uncertainty, rows_of, search_is_due
+from core.detection.search import confirmed, exceeds_uncertainty, rows_of, search_is_due, search_window
 
 DAYS, DAY, LEARNED = 40, 48, 26
 FLATS = 12
@@ -19,7 +19,7 @@ def now(history, model, stop=None):
     booked, variance = history.booked(DAY, LEARNED * DAY)
     level_w = model.level_sd_w(history.rows(history.count - 3 * DAY, history.count))
     noise = learn_noise(booked[::QUARTER], variance[::QUARTER], model.load_w, level_w, level_w)
-    return balance(history, model, noise, 0.1, 0)
+    return search_window(history, model, noise, 0.1, 0)
 
 
 def test_a_reading_left_out_is_as_one_that_never_came(house, followed):
@@ -31,7 +31,7 @@ def test_a_reading_left_out_is_as_one_that_never_came(house, followed):
     never = ZoneRows(*(getattr(rows, name) if name != "boundary_wh2" else boundary for name in rows.__slots__))
     oracle, _, _ = followed(never, house(DAYS).model(), 0)
     oracle_follower = type(follower)()
-    oracle_follower.advance(oracle, model, model.x, 0)
+    oracle_follower.explain(oracle, model, model.x)
     booked, variance = follower.without(history, model, row, last)
     expected, expected_variance = oracle.booked(row, oracle.count)
     np.testing.assert_allclose(np.diff(booked), np.diff(expected[1:]), atol=0.5)
@@ -59,13 +59,11 @@ def test_late_reads_of_the_main_meter_are_no_loss(house, followed):
 def test_what_rests_on_two_readings_alone_is_not_confirmed(house, followed):
     honest = house(DAYS)
     rows = honest.rows()
+    rows.boundary_wh2[-4:] += 1e10
     history, model, follower = followed(rows, honest.model(), LEARNED)
     booked, variance = history.booked(history.count - 5, history.count)
     # As if the follower had believed one reading five rows ago, and nobody was read since.
     history.write_booked(history.count - 5, booked[1:] + 4000.0, variance[1:])
-    rows.boundary_wh2[-4:] += 1e10
-    history.truncate(history.count - 4)
-    history.append(rows[-4:], np.zeros((4, FLATS), np.bool_), np.ones(4))
     current = now(history, model)
     assert current.search(1.0).excess > 1.0
     assert not confirmed(1.0, current, history, model, follower)
