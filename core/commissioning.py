@@ -19,9 +19,8 @@ import enum
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from core.arrays import Floats
 
 MAIN = -1  # stands for the main meter where a column is named
 MAX_FINDINGS = 5

@@ -64,5 +64,6 @@ class Evidence:
     upstream_probability: float
     residual: Residual
     coverage: float
+    question: bool = False  # a common load that nobody meters would explain it: to be asked for before anyone is named
     features: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     model_score: float | None = None

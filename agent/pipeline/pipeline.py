@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from agent.site.local_time import offset_s
 from agent.site.tables import Config
-from core.arrays import Floats
+from core.arrays import Z95, Floats
 from core.balance import _balance
 from core.balance.rows import ZoneRows
 from core.checkpoint import pack, unpack
@@ -32,12 +32,12 @@ from core.monitor.spec import Settings, ZoneSpec
 from core.monitor.zone_monitor import ZoneMonitor
 from core.registers.align import AlignedRows, Aligner, Flag
 from core.registers.booked import HistoryRow, StoredHistory
-from core.registers.samples import MeterSpec, RegisterSample
+from core.registers.samples import RegisterSample, RegisterSpec
 from core.scoring.features import FEATURES
 from core.scoring.zone_scores import Scorer
 from core.signs import MeterSign, SignKind
 
-VERSION = 2  # of the checkpoint
+VERSION = 3  # of the checkpoint
 REBUILD_ROWS = 1024  # of the stored history at once: bounds what a start takes in memory
 LIMIT_W = 50_000.0  # no flat draws more; the main meter may draw so much for each
 
@@ -85,14 +85,12 @@ class _Zone:
 
     def rows(self, aligned: AlignedRows) -> tuple[ZoneRows, NDArray[np.bool_], Floats]:
         """The zone's rows, which sub-meters were missed, and the share of meters read."""
-        count = len(aligned)
-        subs, sums = np.empty((count, len(self.columns) - 1)), np.empty((count, 7))
+        rows, read = ZoneRows.empty(aligned.ends_s, len(self.columns) - 1), np.empty(len(aligned))
         _balance.residual_rows(
-            aligned.energy_wh, aligned.error_wh, aligned.lost_wh2, self.columns, self.sign, subs, sums
+            aligned.energy_wh, aligned.sd_wh, aligned.lost_wh2, aligned.flags, self.columns, self.sign, rows, read
         )
-        main, residual, boundary, lost, read, gap = (np.ascontiguousarray(sums[:, k]) for k in (0, 2, 3, 4, 5, 6))
-        missed = aligned.error_wh[:, self.columns[1:]] < 0
-        return ZoneRows(aligned.ends_s, main, subs, residual, boundary, lost, gap), missed, read
+        missed = (aligned.flags[:, self.columns[1:]] & np.uint8(Flag.MISSED)) > 0
+        return rows, missed, read
 
 
 class Pipeline:
@@ -123,7 +121,8 @@ class Pipeline:
             most[zone.main] = max(most[zone.main], LIMIT_W * len(zone.subs))
         exporting = {m for zone in config.zone for m in zone.export}
         self._specs = [
-            MeterSpec(m, known[m].resolution_wh, known[m].accuracy_class, most[m], m in exporting) for m in self.meters
+            RegisterSpec(m, known[m].resolution_wh, known[m].accuracy_class, most[m], m in exporting)
+            for m in self.meters
         ]
         self._scorer = scorer
         self._aligner = Aligner(self._specs, self.interval_s)
@@ -207,8 +206,10 @@ class Pipeline:
             result.evidence.extend(found)
             if self._keep:
                 result.history.extend(
-                    HistoryRow(float(t), wh.copy(), sd.copy())
-                    for t, wh, sd in zip(aligned.ends_s, aligned.booked_wh, aligned.error_wh, strict=True)
+                    HistoryRow(float(t), wh.copy(), sd.copy(), flags.copy())
+                    for t, wh, sd, flags in zip(
+                        aligned.ends_s, aligned.booked_wh, aligned.sd_wh, aligned.flags, strict=True
+                    )
                 )
         result.alerts.extend(self._book.apply(result.evidence))
         if result.history:
@@ -217,7 +218,7 @@ class Pipeline:
 
     def _note(self, aligned: AlignedRows) -> None:
         """Count what happened to registers; a replaced meter is a sign of its own."""
-        special = aligned.flags & ~np.uint8(Flag.MISSED | Flag.FIRST)
+        special = aligned.flags & np.uint8(Flag.REPLACED | Flag.ROLLOVER | Flag.JUMP)
         for t, j in np.argwhere(special):
             flag = Flag(int(special[t, j]))
             self.counted[flag.name or ""] += 1
@@ -243,7 +244,7 @@ class Pipeline:
                 float(rows.main_wh[k] - rows.residual_wh[k]) / 1000,
                 float(loss[k]) / 1000,
                 float(rows.residual_wh[k] - loss[k]) / 1000,
-                1.96 * float(variance[k]) ** 0.5 / 1000,
+                Z95 * float(variance[k]) ** 0.5 / 1000,
                 float(read[k]),
             )
             for k in range(len(rows))
@@ -329,13 +330,13 @@ class Pipeline:
         for at in range(start, kept, REBUILD_ROWS):
             stop = min(at + REBUILD_ROWS, kept)
             lead = at - 1 if first or at > start else at
-            ends, booked = history.times_s[lead:stop], history.wh[lead:stop]
-            error = history.sd_wh[lead:stop].astype(np.float64)
+            ends, booked, flags = history.times_s[lead:stop], history.wh[lead:stop], history.flags[lead:stop]
+            sd = history.sd_wh[lead:stop].astype(np.float64)
             if lead == at:
                 ends = np.concatenate([ends[:1] - self.interval_s, ends])
                 booked = np.concatenate([np.zeros((1, booked.shape[1])), booked])
-                error = np.concatenate([error[:1], error])
-            parts.append(zone.rows(aligner.rebuild(ends, booked, error)))
+                sd, flags = np.concatenate([sd[:1], sd]), np.concatenate([flags[:1], flags])
+            parts.append(zone.rows(aligner.rebuild(ends, booked, sd, flags)))
         rows = [part for part, _, _ in parts]
         columns = [field.name for field in fields(ZoneRows)]
         whole = ZoneRows(*(np.concatenate([getattr(part, name) for part in rows]) for name in columns))

@@ -18,6 +18,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from core.registers.align import Flag
+
 log = logging.getLogger(__name__)
 
 APPLICATION_ID = 0x434D5452  # "CMTR", in the file's header: tells our file from any other SQLite file
@@ -51,7 +56,13 @@ MIGRATIONS = (
         WITHOUT ROWID;
     CREATE TABLE command (id TEXT PRIMARY KEY, expires_s REAL NOT NULL, answer BLOB NOT NULL) WITHOUT ROWID;
     """,
+    # Before, one number carried whether a meter was read (its sign) and how long it was not (an offset).
+    """
+    ALTER TABLE history ADD COLUMN flags BLOB NOT NULL DEFAULT x'';
+    UPDATE history SET flags = flags_of_packed(sd_wh), sd_wh = sd_of_packed(sd_wh);
+    """,
 )
+_PACKED_LONG_GAP_WH, _PACKED_NEVER_READ_WH = 1e5, 1e6  # offsets of the packed standard errors of schema version 1
 
 
 class StoreError(Exception):
@@ -290,11 +301,31 @@ def _corrupt(reason: str) -> sqlite3.DatabaseError:
 
 def _migrate(connection: sqlite3.Connection) -> None:
     """Bring the schema to the newest version, each step in a transaction of its own."""
+    connection.create_function("flags_of_packed", 1, _flags_of_packed, deterministic=True)
+    connection.create_function("sd_of_packed", 1, _sd_of_packed, deterministic=True)
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
         connection.executescript(
             f"BEGIN IMMEDIATE; PRAGMA application_id={APPLICATION_ID}; {script} PRAGMA user_version={number}; COMMIT;"
         )
+
+
+def _packed(sd_wh: bytes) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+    """Standard errors [meters] of schema version 1 as they are now: NaN where never read, with the flags beside."""
+    error = np.frombuffer(sd_wh[: len(sd_wh) // 4 * 4], "<f4").astype(np.float64)
+    missed, never = error < 0, (error <= -0.5 * _PACKED_NEVER_READ_WH) | np.isnan(error)
+    long_gap = missed & ~never & (error < -0.5 * _PACKED_LONG_GAP_WH)
+    sd = np.abs(error) - np.where(long_gap, _PACKED_LONG_GAP_WH, 0.0)
+    flags = np.where(missed | never, Flag.MISSED, 0) | np.where(long_gap, Flag.LONG_GAP, 0)
+    return np.where(never, np.nan, sd), (flags | np.where(never, Flag.NEVER_READ, 0)).astype(np.uint8)
+
+
+def _sd_of_packed(sd_wh: bytes) -> bytes:
+    return _packed(sd_wh)[0].astype("<f4").tobytes()
+
+
+def _flags_of_packed(sd_wh: bytes) -> bytes:
+    return _packed(sd_wh)[1].tobytes()
 
 
 def _salvage(aside: Path, into: sqlite3.Connection) -> int:

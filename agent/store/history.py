@@ -15,11 +15,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from core.registers.align import Flag
 from core.registers.booked import StoredHistory
 
 log = logging.getLogger(__name__)
 
 BUSY_S = 5.0
+NOT_THERE = np.uint8(Flag.MISSED | Flag.NEVER_READ)
 
 
 class ArchiveError(Exception):
@@ -56,7 +58,7 @@ def read_events(db: sqlite3.Connection, suffix: str, since_s: float, until_s: fl
 
 
 def read_history(db: sqlite3.Connection, since_s: float, until_s: float, meters: Sequence[str]) -> StoredHistory:
-    """The rows of [since_s, until_s], oldest first, in the order of `meters`; NaN for a meter not in a row.
+    """The rows of [since_s, until_s], oldest first, in the order of `meters`; a meter not in a row was never read.
 
     Rows go straight into one block each for energies and errors: months of them as objects would be three times that.
     A row that is damaged is left out.
@@ -66,12 +68,14 @@ def read_history(db: sqlite3.Connection, since_s: float, until_s: float, meters:
         for key, text in db.execute("SELECT id, meters FROM history_meters")
     }
     wanted = list(meters)
-    times_s, booked, errors = array("d"), bytearray(), bytearray()
-    for time_s, key, wh, sd_wh in db.execute(
-        "SELECT time_s, meters, wh, sd_wh FROM history WHERE time_s BETWEEN ? AND ? ORDER BY time_s", (since_s, until_s)
+    times_s, booked, errors, states = array("d"), bytearray(), bytearray(), bytearray()
+    for time_s, key, wh, sd_wh, flags in db.execute(
+        "SELECT time_s, meters, wh, sd_wh, flags FROM history WHERE time_s BETWEEN ? AND ? ORDER BY time_s",
+        (since_s, until_s),
     ):
         there = columns.get(key)
-        if there is None or len(wh) != 8 * len(there) or len(sd_wh) != 4 * len(there):
+        sizes = len(wh), len(sd_wh), len(flags)
+        if there is None or sizes != (8 * len(there), 4 * len(there), len(there)):
             log.warning("history: the row of %.0f is damaged and left out", time_s)
             continue
         if there != wanted:
@@ -79,12 +83,15 @@ def read_history(db: sqlite3.Connection, since_s: float, until_s: float, meters:
             take = [place.get(meter, -1) for meter in wanted]  # the last: not there
             wh = np.append(np.frombuffer(wh, "<f8"), np.nan)[take].tobytes()
             sd_wh = np.append(np.frombuffer(sd_wh, "<f4"), np.float32(np.nan))[take].tobytes()
+            flags = np.append(np.frombuffer(flags, np.uint8), NOT_THERE)[take].tobytes()
         times_s.append(time_s)
         booked += wh
         errors += sd_wh
+        states += flags
     shape = (len(times_s), len(wanted))
     return StoredHistory(
         np.array(times_s),
         np.frombuffer(booked, "<f8").astype(np.float64, copy=False).reshape(shape),
         np.frombuffer(errors, "<f4").astype(np.float32, copy=False).reshape(shape),
+        np.frombuffer(states, np.uint8).reshape(shape),
     )

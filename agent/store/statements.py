@@ -60,8 +60,11 @@ def add_history(db: sqlite3.Connection, meters: Sequence[str], rows: Sequence[Hi
     db.execute("INSERT OR IGNORE INTO history_meters (meters) VALUES (?)", (columns,))
     (key,) = db.execute("SELECT id FROM history_meters WHERE meters = ?", (columns,)).fetchone()
     db.executemany(
-        "REPLACE INTO history VALUES (?, ?, ?, ?)",
-        [(row.time_s, key, row.wh.astype("<f8").tobytes(), row.sd_wh.astype("<f4").tobytes()) for row in rows],
+        "REPLACE INTO history VALUES (?, ?, ?, ?, ?)",
+        [
+            (row.time_s, key, row.wh.astype("<f8").tobytes(), row.sd_wh.astype("<f4").tobytes(), row.flags.tobytes())
+            for row in rows
+        ],
     )
     oldest_s = max(row.time_s for row in rows) - keep_s
     for table, name in (("history", "time_s"), ("event", "key")):

@@ -12,6 +12,7 @@ from math import exp, log
 
 import numpy as np
 
+from core.arrays import Floats
 from core.attribution import mechanisms
 from core.attribution.earlier_onset import earlier
 from core.attribution.hypotheses import Explanations, temper, weigh
@@ -19,9 +20,8 @@ from core.attribution.rows import Onset, Rows
 from core.attribution.scene import Scene, coarse, head, later, log_nothing, stage
 from core.attribution.second_loss import NO_PAIR, Weighed, beside
 from core.attribution.signatures import Signatures, conserved, read
-from core.attribution.usage import Floats
 
-__all__ = ["STATISTICS", "Attribution", "Onset", "Rows", "Settings", "attribute"]
+__all__ = ["STATISTICS", "Attribution", "Onset", "Priors", "Rows", "attribute"]
 
 STATISTICS = (
     "log_evidence",  # of the flat's mechanisms together against nobody, nat; so are the next nine, by mechanism
@@ -60,7 +60,7 @@ AFTER_DAYS = 45  # rows later than this after the onset add cost, not knowledge
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class Priors:
     """Priors of the hypotheses: facts about the world, not about one building."""
 
     nobody_prior: float = 0.15
@@ -91,7 +91,7 @@ def attribute(
     *,
     signs: Floats | None = None,
     prior_log_odds: Floats | None = None,
-    settings: Settings | None = None,
+    priors: Priors | None = None,
     surplus: bool = False,
 ) -> Attribution:
     """Weigh every flat and nobody.
@@ -102,13 +102,13 @@ def attribute(
     `signs` [N]: log-likelihood ratios from meter events and currents (0 says nothing). `prior_log_odds` [N]: from the
     compact model, against an average flat (0 says nothing).
     """
-    settings = settings or Settings()
+    priors = priors or Priors()
     rows, onset = coarse(rows, onset)
     rows = head(rows, onset.hi + AFTER_DAYS * rows.slots_per_day)
     count = rows.sub_wh.shape[1]
     if np.isnan(rows.residual_wh[onset.best :]).all():
-        prior = np.full(count, (1 - settings.nobody_prior) / max(count, 1))
-        return Attribution(prior, settings.nobody_prior, ("",) * count, np.zeros((count, len(STATISTICS))))
+        prior = np.full(count, (1 - priors.nobody_prior) / max(count, 1))
+        return Attribution(prior, priors.nobody_prior, ("",) * count, np.zeros((count, len(STATISTICS))))
     case = choose(rows, onset, surplus)
     scene = case.scene
     nobody = log_sum(case.taps.weight)
@@ -116,15 +116,15 @@ def attribute(
     outside = np.zeros(count) + (0.0 if signs is None else signs) + (0.0 if prior_log_odds is None else prior_log_odds)
     first = int(np.argmax(total))
     days = (len(rows.residual_wh) - onset.best) / rows.slots_per_day
-    lapse = max(settings.lapse, settings.lapse_at_once * exp(-days / LAPSE_DAYS))
-    posterior = normalise(total + outside, settings.nobody_prior, lapse)
+    lapse = max(priors.lapse, priors.lapse_at_once * exp(-days / LAPSE_DAYS))
+    posterior = normalise(total + outside, priors.nobody_prior, lapse)
     pair = NO_PAIR
     if max(posterior[first], case.unmetered) > 0.5:
-        pair = beside(scene, case.taps, case.flats, first, settings.second_prior)
+        pair = beside(scene, case.taps, case.flats, first, priors.second_prior)
     if case.unmetered > 0.5:
         # A household that nobody meters is the explanation of last resort: two thieves are weighed against it.
         total[first] = np.logaddexp(total[first], pair.weight - nobody)
-    posterior = normalise(total + outside, settings.nobody_prior, lapse)
+    posterior = normalise(total + outside, priors.nobody_prior, lapse)
     best = tuple(NAMES[int(k)] for k in np.argmax(table, axis=1))
     statistics = np.column_stack([total, table, *own_statistics(scene, case.own)])
     second = pair.flat if posterior[first] > 0.5 and pair.probability > 0.5 else None

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from core.arrays import Floats
 from core.attribution.rows import Onset, Rows
-from core.attribution.usage import Floats
 
 LOOK_BACK_DAYS = 60
 QUIET_DAYS = 7  # at least so many before

@@ -11,8 +11,8 @@ from math import erfc, log, sqrt
 
 import numpy as np
 
-from core.attribution.residual_noise import Noise, evidence
-from core.attribution.usage import Floats
+from core.arrays import Floats
+from core.attribution.residual_noise import BalanceNoise, evidence
 
 NOBODY = -1
 WILDNESS = (0.25, 0.5, 0.75, 1.1, 1.6)  # how far a hidden load's spread is from what its history says
@@ -100,7 +100,9 @@ class Explanations:
         return replace(self, scale=[np.hypot(own, scale) for own in self.scale])
 
 
-def weigh(what: Explanations, residual_wh: Floats, noise: Noise, slots: int, days: float) -> tuple[Floats, Floats]:
+def weigh(
+    what: Explanations, residual_wh: Floats, noise: BalanceNoise, slots: int, days: float
+) -> tuple[Floats, Floats]:
     """Log posterior weight [H] of each explanation (not normalised), and theta's mean [H].
 
     `days` after the onset set how far the evidence is tempered: the same for all that is compared.

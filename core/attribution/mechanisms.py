@@ -10,10 +10,10 @@ from math import log
 
 import numpy as np
 
+from core.arrays import Floats, Ints
 from core.attribution.hypotheses import NOBODY, Explanations
 from core.attribution.scene import Scene, within
 from core.attribution.signatures import Signatures, circuit, moved, zeroed
-from core.attribution.usage import Floats, Ints
 
 WINDOW_HOURS = (4, 6, 8, 12, 16)
 WINDOWS = 24 * len(WINDOW_HOURS)

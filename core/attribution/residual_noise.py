@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from core.arrays import Floats
 from core.attribution._attribution import log_evidence
 from core.attribution.rows import SLOTS_MAX, Rows
-from core.attribution.usage import Floats
 
 NOISE_DAYS = 28  # how far back the noise of the balance is measured
 
@@ -30,7 +30,7 @@ SLOW_UNLEARNED = 0.005  # no row from before the onset: copper and class are as 
 
 
 @dataclass(frozen=True, slots=True)
-class Noise:
+class BalanceNoise:
     """Errors of the balance: boundary variance [T + 1], and the slow error's sd as a share of `slow` [T]."""
 
     variance: Floats
@@ -51,14 +51,14 @@ def spoilt(residual_wh: Floats, variance: Floats) -> Floats:
     return out
 
 
-def measure(rows: Rows, lo: int, variance: Floats, total_wh: Floats) -> Noise:
+def measure(rows: Rows, lo: int, variance: Floats, total_wh: Floats) -> BalanceNoise:
     """The noise that fits the rows before `lo` best: a factor on the boundary variance, and the slow share."""
     count = min(lo, NOISE_DAYS * rows.slots_per_day)
     if lo < rows.slots_per_day:
         # Copper grows with the square of the load: the largest part of what an unlearned balance lacks.
-        return Noise(variance, total_wh**2 / max(float(np.mean(total_wh)), 1e-9), SLOW_UNLEARNED, 60.0)
+        return BalanceNoise(variance, total_wh**2 / max(float(np.mean(total_wh)), 1e-9), SLOW_UNLEARNED, 60.0)
     if count < 4 * rows.slots_per_day:
-        return Noise(variance, total_wh, SLOW_DEFAULT, SLOW_DAYS)
+        return BalanceNoise(variance, total_wh, SLOW_DEFAULT, SLOW_DAYS)
     residual = np.ascontiguousarray(rows.residual_wh[lo - count : lo])
     before = spoilt(residual, rows.boundary_variance_wh2[lo - count : lo + 1])
     load = np.nan_to_num(rows.sub_wh[lo - count : lo]).sum(1)
@@ -66,15 +66,15 @@ def measure(rows: Rows, lo: int, variance: Floats, total_wh: Floats) -> Noise:
     best = (-np.inf, 1.0, SLOW_DEFAULT)
     for factor in NOISE_FACTORS:
         for share in SLOW_SHARES:
-            noise = Noise(factor * before, load, share, SLOW_DAYS)
+            noise = BalanceNoise(factor * before, load, share, SLOW_DAYS)
             fit, _, _ = evidence(residual, noise, rows.slots_per_day, nothing, nothing, nothing, [0.0], [1e-6], [0.0])
             best = max(best, (float(fit[0]), factor, share))
-    return Noise(best[1] * variance, total_wh, best[2], SLOW_DAYS)
+    return BalanceNoise(best[1] * variance, total_wh, best[2], SLOW_DAYS)
 
 
 def evidence(
     residual_wh: Floats,
-    noise: Noise,
+    noise: BalanceNoise,
     slots: int,
     mean: list[Floats],
     scale: list[Floats],

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core.arrays import Bools
-from core.attribution.usage import Floats, Ints
+from core.arrays import Bools, Floats, Ints
 
 SLOTS_MAX = 48  # finer rows are added up: a household's life has no finer grain, and reads have errors
 

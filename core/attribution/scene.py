@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.arrays import Bools
-from core.attribution.residual_noise import Noise, evidence, measure, spoilt
+from core.arrays import Bools, Floats, Ints
+from core.attribution.residual_noise import BalanceNoise, evidence, measure, spoilt
 from core.attribution.rows import SLOTS_MAX, Onset, Rows
-from core.attribution.usage import Floats, Ints, Usage, learn, sum_by
+from core.attribution.usage import Usage, learn, sum_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Scene:
     sub_by_slot: Floats
     expected_by_slot: Floats
     rows_by_slot: Floats
-    noise: Noise
+    noise: BalanceNoise
 
     @property
     def days(self) -> float:

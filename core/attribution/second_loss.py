@@ -10,9 +10,9 @@ from math import log
 
 import numpy as np
 
+from core.arrays import Floats
 from core.attribution.hypotheses import Explanations, weigh
 from core.attribution.scene import Scene
-from core.attribution.usage import Floats
 
 TRIED, ROUNDS = 3, 3
 

@@ -11,9 +11,8 @@ from math import log
 
 import numpy as np
 
-from core.arrays import Bools
+from core.arrays import Bools, Floats
 from core.attribution.scene import Scene, within
-from core.attribution.usage import Floats
 
 CHANGE_PER_DAY = 0.3 / 365  # moving in or out, holidays: what changes a flat's level and is no theft
 EMPTY_SHARE = 0.05  # of flats stand empty, and may show nothing at all

@@ -14,10 +14,9 @@ from math import exp, log
 
 import numpy as np
 
-from core.attribution.usage import Floats
+from core.arrays import DAY_S, Floats
 from core.signs import MeterSign, SignKind
 
-DAY_S = 86_400.0
 MARGIN_S = 3 * DAY_S  # meters are opened some days before the tampering shows, or after
 CAP = 6.0  # nat: no sign is proof by itself
 BESIDE_ANOTHER = 0.5  # what a second kind of sign adds: one visit leaves several

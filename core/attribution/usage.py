@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
+from core.arrays import Floats, Ints
 
 PROFILE_DAYS = 56  # older days say little about a season's shape
 HALF_LIFE_DAYS = 14.0

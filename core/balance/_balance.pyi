@@ -1,14 +1,35 @@
-import numpy as np
-from numpy.typing import NDArray
-
-Floats = NDArray[np.float64]
-Bytes = NDArray[np.uint8]
-Ints = NDArray[np.int32]
+from core.arrays import Bytes, Floats, Ints32
+from core.balance.rows import ZoneRows
 
 def residual_rows(
-    energy: Floats, error: Floats, lost: Floats, columns: Ints, sign: Floats, subs: Floats, sums: Floats
-) -> None: ...
-def predict_rows(phi: Floats, coefficients: Floats, out: Floats) -> None: ...
+    energy: Floats,
+    sd: Floats,
+    lost: Floats,
+    flags: Bytes,
+    columns: Ints32,
+    sign: Floats,
+    rows_out: ZoneRows,
+    read: Floats,
+) -> None:
+    """Residual of one zone: main minus the signed sum of its sub-meters, with its variances.
+
+    Args:
+        energy: [T, M], Wh; energy of every meter in each row.
+        sd: [T, M], Wh; standard error of the register at the row's end, NaN where never read.
+        lost: [T, M], Wh^2; variance of energy that is lost for good.
+        flags: [T, M] uint8, `core.registers.align.Flag`.
+        columns: [N + 1] int32; the main meter's column, then the sub-meters'.
+        sign: [N + 1], +1 or -1; what each counts, the main meter's is +1.
+        rows_out: T rows of N sub-meters, filled in place but for `ends_s`.
+        read: [T], filled in place; share of the N + 1 meters that were read.
+
+    Raises:
+        ValueError: shapes do not agree, or a column is out of range.
+    """
+
+def predict_rows(phi: Floats, coefficients: Floats, out: Floats) -> None:
+    """phi [T, P] @ coefficients [P] into out [T]; each row summed in the same order however many rows there are."""
+
 def absorb_rows(
     x: Floats,
     p: Floats,
@@ -24,7 +45,43 @@ def absorb_rows(
     clip: float,
     work: Floats,
     out: Floats,
-) -> None: ...
+) -> None:
+    """Kalman rows: predict the balance's offset, then observe that it is zero but for the boundary's error.
+
+    Args:
+        x: [1 + P], Wh and the coefficients' units; offset of the balance, then the coefficients; updated in place.
+        p: [1 + P, 1 + P]; covariance of `x`, updated in place.
+        phi: [T, P], Wh per unit of coefficient.
+        y: [T], Wh; residual.
+        boundary: [T], Wh^2; variance of the error at the row's end.
+        drift: [T], Wh^2; variance of energy that nothing explains.
+        hours: [T], h.
+        walk: [P], variance that each coefficient gains in an hour.
+        keep: [P], what remains of each coefficient after an hour; 1 for a random walk.
+        late: [T], Wh/s; power at the boundary.
+        skew: index in `x` of the mean read delay, 0 where there is none.
+        clip: standard deviations beyond which an innovation is clipped (Huber 1964).
+        work: [1 + P], scratch.
+        out: [T, 2]; innovation (Wh) and its variance (Wh^2), filled in place.
+
+    Raises:
+        ValueError: shapes do not agree.
+    """
+
 def track_rows(
     state: Floats, r: Floats, boundary: Floats, drift: Floats, allowed: Floats, clip: float, out: Floats
-) -> None: ...
+) -> None:
+    """Follow the cumulative unexplained energy through the boundaries' errors.
+
+    Args:
+        state: [5]; offset (Wh), its variance (Wh^2), outliers in a row (signed), CUSUM (Wh), booked energy (Wh).
+        r: [T], Wh; unexplained energy.
+        boundary: [T], Wh^2; variance of the error at the row's end.
+        drift: [T], Wh^2; variance of true unexplained energy.
+        allowed: [T], Wh; energy that the CUSUM lets pass.
+        clip: standard deviations beyond which an innovation is an outlier.
+        out: [T, 3], filled in place; booked energy (Wh), its variance (Wh^2), CUSUM (Wh).
+
+    Raises:
+        ValueError: shapes do not agree.
+    """

@@ -1,39 +1,42 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""The balance kernel: registers -> aligned energies -> residual -> Kalman row, streaming and without allocation.
+"""The balance kernel: aligned energies -> residual -> Kalman row, streaming and without allocation.
 
 Every `def` validates shapes, then runs one `nogil` block over caller-owned arrays, in place. What each step means is
-told in `core.registers.align`, `core.balance.losses` and `core.detection.glr`; this file only knows how.
+told in `core.balance.rows`, `core.balance.losses` and `core.balance.tracker`; this file only knows how.
 """
 
-from libc.math cimport fabs, fmax, fmin, isnan, sqrt
+from libc.math cimport fabs, fmax
 from libc.stdint cimport int32_t, uint8_t
 
-cdef enum:  # flags of one register at one boundary, as in core.registers.align.Flag
+cdef enum:  # of the flags of one register at one boundary, core.registers.align.Flag
     MISSED = 1
-    REPLACED = 2
-    ROLLOVER = 4
-    JUMP = 8
-    FIRST = 16
+    LONG_GAP = 32
+    NEVER_READ = 64
 
-cdef double LONG_WH = 1e5  # added to the standard error in a long gap, whose error lasts from row to row
-cdef double FRESH_SHARE = 0.1  # of the limit: what a meter may use, one standard deviation, before any row is known
-cdef double UNKNOWN_WH = 1e6  # standard error of what was never read: the balance starts anew behind it
+cdef double UNKNOWN_WH2 = 1e12  # variance of what was never read: the balance starts again behind it
 
 
 def residual_rows(
-    const double[:, ::1] energy,     # IN [T, M] Wh
-    const double[:, ::1] error,      # IN [T, M] standard error of the register at the row's end; negative: not read
-    const double[:, ::1] lost,       # IN [T, M] Wh^2
-    const int32_t[::1] columns,      # IN [N + 1] of the main meter, then of the sub-meters
-    const double[::1] sign,          # IN [N + 1] +1, -1; the main meter's is +1
-    double[:, ::1] subs,             # OUT [T, N] signed sub-meter energies, Wh
-    double[:, ::1] sums,             # OUT [T, 7] main, sum, residual, boundary variance, lost variance, share read,
-                                     # variance of long gaps
+    const double[:, ::1] energy,          # IN [T, M] Wh
+    const double[:, ::1] sd,              # IN [T, M] standard error of the register at the row's end, Wh
+    const double[:, ::1] lost,            # IN [T, M] Wh^2
+    const uint8_t[:, ::1] flags,    # IN [T, M]
+    const int32_t[::1] columns,               # IN [N + 1] of the main meter, then of the sub-meters
+    const double[::1] sign,               # IN [N + 1] +1, -1; the main meter's is +1
+    rows_out,                             # OUT core.balance.rows.ZoneRows of T rows, filled but for `ends_s`
+    double[::1] read,                     # OUT [T] share of the meters that were read
 ):
-    """Residual of one zone: main minus the signed sum of its sub-meters, with both variances."""
+    """Residual of one zone: main minus the signed sum of its sub-meters, with its variances."""
+    cdef double[:, ::1] subs = rows_out.subs_wh
+    cdef double[::1] main = rows_out.main_wh, residual = rows_out.residual_wh, boundary = rows_out.boundary_wh2
+    cdef double[::1] lost_out = rows_out.lost_wh2, gap_out = rows_out.gap_wh2
     cdef Py_ssize_t rows = energy.shape[0], count = columns.shape[0], meters = energy.shape[1], t, k
-    if (sign.shape[0] != count or subs.shape[0] != rows or subs.shape[1] != count - 1 or sums.shape[0] != rows
-            or sums.shape[1] != 7 or error.shape[0] != rows or error.shape[1] != meters
+    cdef double total, variance, gap, lost_here, answered, error
+    cdef int32_t column
+    if (sign.shape[0] != count or subs.shape[0] != rows or subs.shape[1] != count - 1 or main.shape[0] != rows
+            or residual.shape[0] != rows or boundary.shape[0] != rows or lost_out.shape[0] != rows
+            or gap_out.shape[0] != rows or read.shape[0] != rows or sd.shape[0] != rows or sd.shape[1] != meters
+            or flags.shape[0] != rows or flags.shape[1] != meters
             or lost.shape[0] != rows or lost.shape[1] != meters):
         raise ValueError("residual_rows: shapes do not agree")
     for k in range(count):
@@ -41,37 +44,28 @@ def residual_rows(
             raise ValueError("residual_rows: a column is out of range")
     with nogil:
         for t in range(rows):
-            _residual_row(&energy[t, 0], &error[t, 0], &lost[t, 0], &columns[0], &sign[0], &subs[t, 0], &sums[t, 0],
-                          count)
-
-
-cdef void _residual_row(
-    const double* energy, const double* error, const double* lost, const int32_t* columns, const double* sign,
-    double* subs, double* sums, Py_ssize_t count,
-) noexcept nogil:
-    cdef Py_ssize_t k
-    cdef int32_t column
-    cdef double total = 0.0, var = 0.0, gap = 0.0, gone = 0.0, read = 0.0, e
-    for k in range(count):
-        column = columns[k]
-        if k > 0:
-            subs[k - 1] = sign[k] * energy[column]
-            total += subs[k - 1]
-        e = error[column]
-        if e < -0.5 * UNKNOWN_WH or e > -0.5 * LONG_WH:
-            var += e * e
-        else:
-            gap += (e + LONG_WH) * (e + LONG_WH)
-        gone += lost[column]
-        if e >= 0:
-            read += 1.0
-    sums[0] = energy[columns[0]]
-    sums[1] = total
-    sums[2] = sums[0] - total
-    sums[3] = var
-    sums[4] = gone
-    sums[5] = read / count
-    sums[6] = gap
+            total = variance = gap = lost_here = answered = 0.0
+            for k in range(count):
+                column = columns[k]
+                if k > 0:
+                    subs[t, k - 1] = sign[k] * energy[t, column]
+                    total += subs[t, k - 1]
+                error = sd[t, column]
+                if flags[t, column] & NEVER_READ:
+                    variance += UNKNOWN_WH2
+                elif flags[t, column] & LONG_GAP:
+                    gap += error * error
+                else:
+                    variance += error * error
+                lost_here += lost[t, column]
+                if not flags[t, column] & MISSED:
+                    answered += 1.0
+            main[t] = energy[t, columns[0]]
+            residual[t] = main[t] - total
+            boundary[t] = variance
+            lost_out[t] = lost_here
+            gap_out[t] = gap
+            read[t] = answered / count
 
 
 def predict_rows(const double[:, ::1] phi, const double[::1] coefficients, double[::1] out):

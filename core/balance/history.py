@@ -6,11 +6,11 @@ It owns where row k of all time lies in memory; it knows nothing of what is done
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from core.arrays import UNKNOWN_WH2, Bools, Floats
 from core.balance.rows import ZoneRows
 
-Floats = NDArray[np.float64]
+APPEND_MAX = 64  # rows at once: bounds the spare room
 
 
 class History:
@@ -21,7 +21,7 @@ class History:
         self.first = 0  # row of all time that is kept longest
         self.count = 0  # rows of all time
         self._at = 0  # place of `first` in memory
-        size = self._size = capacity + capacity // 4 + 64
+        size = self._size = capacity + capacity // 4 + APPEND_MAX
         self._column = {
             name: np.zeros(size) for name in ("ends_s", "main", "residual", "boundary", "lost", "gap", "read")
         }
@@ -31,8 +31,8 @@ class History:
         self._booked = np.zeros(size + 1)  # cumulative unexplained energy at the row's end, its variance
         self._booked_var = np.zeros(size + 1)
 
-    def append(self, rows: ZoneRows, missed: NDArray[np.bool_], read: Floats) -> None:
-        """Take rows that follow the last ones; at most 64 at a time."""
+    def append(self, rows: ZoneRows, missed: Bools, read: Floats) -> None:
+        """Take rows that follow the last ones; at most APPEND_MAX at a time."""
         n = len(rows)
         if self._at + (self.count - self.first) + n > self._size:
             self._shift()
@@ -56,23 +56,20 @@ class History:
             self.first += drop
             self._at += drop
 
-    def begin(self, row: int) -> None:
-        """Start anew: the next row that is appended is number `row` of all time."""
-        self.first = self.count = row
+    def fill(self, first: int, rows: ZoneRows, missed: Bools, read: Floats) -> None:
+        """Start again with `rows`, the first of which is number `first` of all time."""
+        self.first = self.count = first
         self._at = 0
-        self._booked[0], self._booked_var[0] = 0.0, 1e12
+        self.forget_booked()
+        for start in range(0, len(rows), APPEND_MAX):
+            part = slice(start, start + APPEND_MAX)
+            self.append(rows[part], missed[part], read[part])
 
     def trim(self, rows: int) -> None:
         """Forget all but the last `rows`."""
         drop = max(0, self.count - self.first - rows)
         self.first += drop
         self._at += drop
-
-    def truncate(self, count: int) -> None:
-        """Take back the last rows: `count` rows of all time remain."""
-        if not self.first <= count <= self.count:
-            raise IndexError(f"row {count} is not in {self.first}..{self.count}")
-        self.count = count
 
     def _shift(self) -> None:
         """Move what is kept to the front, so that appending never allocates."""
@@ -90,29 +87,52 @@ class History:
         return slice(start - self.first + self._at, stop - self.first + self._at)
 
     def rows(self, start: int, stop: int) -> ZoneRows:
-        """Views of rows start .. stop - 1 of all time."""
+        """Read-only views of rows start .. stop - 1 of all time."""
         s = self._slice(start, stop)
-        c = self._column
+        c, view = self._column, _read_only
         return ZoneRows(
-            c["ends_s"][s], c["main"][s], self._subs[s], c["residual"][s], c["boundary"][s], c["lost"][s], c["gap"][s]
+            view(c["ends_s"], s),
+            view(c["main"], s),
+            view(self._subs, s),
+            view(c["residual"], s),
+            view(c["boundary"], s),
+            view(c["lost"], s),
+            view(c["gap"], s),
         )
 
     def read(self, start: int, stop: int) -> Floats:
         """Share of meters that answered, per row."""
-        return self._column["read"][self._slice(start, stop)]
+        return _read_only(self._column["read"], self._slice(start, stop))
 
-    def missed(self, start: int, stop: int) -> NDArray[np.bool_]:
+    def missed(self, start: int, stop: int) -> Bools:
         """Which sub-meters did not answer, [rows, subs]."""
-        return self._missed[self._slice(start, stop)]
+        missed: Bools = self._missed[self._slice(start, stop)].view()
+        missed.flags.writeable = False
+        return missed
 
     def expected(self, start: int, stop: int) -> Floats:
-        """Expected technical loss per row, Wh: a view to be written to by the monitor."""
-        return self._expected[self._slice(start, stop)]
+        """Expected technical loss per row, Wh."""
+        return _read_only(self._expected, self._slice(start, stop))
 
     def booked(self, start: int, stop: int) -> tuple[Floats, Floats]:
-        """Unexplained energy and its variance at the boundaries of rows start .. stop - 1, [rows + 1] views."""
+        """Unexplained energy and its variance at the boundaries of rows start .. stop - 1, [rows + 1]."""
         s = self._slice(start, stop)
-        return self._booked[s.start : s.stop + 1], self._booked_var[s.start : s.stop + 1]
+        edges = slice(s.start, s.stop + 1)
+        return _read_only(self._booked, edges), _read_only(self._booked_var, edges)
+
+    def write_expected(self, start: int, values_wh: Floats) -> None:
+        """Set the expected technical loss of the rows from `start` on."""
+        self._expected[self._slice(start, start + len(values_wh))] = values_wh
+
+    def write_booked(self, start: int, booked_wh: Floats, variance_wh2: Floats) -> None:
+        """Set the unexplained energy and its variance at the ends of the rows from `start` on."""
+        s = self._slice(start, start + len(booked_wh))
+        edges = slice(s.start + 1, s.stop + 1)
+        self._booked[edges], self._booked_var[edges] = booked_wh, variance_wh2
+
+    def forget_booked(self) -> None:
+        """Count the unexplained energy from the first kept row on: nothing is known of the balance before it."""
+        self._booked[self._at], self._booked_var[self._at] = 0.0, UNKNOWN_WH2
 
     def gap_before(self, row: int) -> float:
         """Variance of long gaps at the start of `row`; 0 where nothing is before it."""
@@ -123,3 +143,10 @@ class History:
         """Main energy of the row before `row`; that of `row` itself where nothing is before it."""
         before = max(row - 1, self.first)
         return float(self._column["main"][before - self.first + self._at])
+
+
+def _read_only(array: Floats, rows: slice) -> Floats:
+    """A view that cannot be written to: whoever reads history must not change it."""
+    view: Floats = array[rows].view()
+    view.flags.writeable = False
+    return view

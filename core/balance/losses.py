@@ -52,16 +52,23 @@ SEASON_H = 90 * 24.0  # over a season ...
 MAIN_WALK, COPPER_WALK, GAIN_WALK, HOUR_WALK_W = 4e-4, 5e-4, 3e-4, 0.1  # ... coefficients walk so far
 MISFIT = 5e-4  # energy per row that no regressor explains, as a share of the load
 OUTLIER = 4.0  # standard deviations
+TOLD_WALK = 0.01**2 / 24.0  # variance that a told loss's level gains in an hour, in units of its prior's
 
 
 class LossModel:
-    """Posterior of a zone's technical loss and meter errors; `x` [1 + P] and covariance `p` [1 + P, 1 + P]."""
+    """Posterior of a zone's technical loss and meter errors; `x` [1 + P] and covariance `p` [1 + P, 1 + P].
 
-    def __init__(self, hours: float, main_class: float, sub_classes: Sequence[float], load_w: float) -> None:
+    Behind the P = `size` coefficients stand the states of the losses that were told, see `carry`.
+    """
+
+    def __init__(
+        self, hours: float, main_class: float, sub_classes: Sequence[float], load_w: float, unmetered_w: float = 0.0
+    ) -> None:
         count = len(sub_classes)
         self.hours, self.count = hours, count
         self.load_w = load_w  # nominal: fixes the scale of copper and of misfit
-        size = COMMON + count
+        size = self.size = COMMON + count
+        self.told: tuple[int, ...] = ()  # states of each told loss, behind the coefficients
         self.sd = np.zeros(size)
         self.sd[:HOURS] = math.hypot(UNMETERED_SD_W, UNMETERED_HOUR_SD_W)
         self.sd[COPPER] = COPPER_SD
@@ -72,7 +79,7 @@ class LossModel:
         self.sd[DELAY] = DELAY_SD_S
         self.sd[COMMON:] = CLASS_TO_SD * np.asarray(sub_classes)
         self.mean = np.zeros(size)
-        self.mean[:HOURS] = BURDEN_W
+        self.mean[:HOURS] = BURDEN_W + unmetered_w / max(count, 1)
         self.mean[COPPER] = COPPER_MEAN
         self.mean[OWN] = OWN_MEAN
         self.mean[DELAY] = DELAY_S
@@ -120,6 +127,12 @@ class LossModel:
         return own
 
     @property
+    def cov(self) -> Floats:
+        """Covariance of the coefficients [P, P], whatever the told losses are."""
+        cov: Floats = self.p[1 : 1 + self.size, 1 : 1 + self.size]
+        return cov
+
+    @property
     def own_sd(self) -> float:
         """Standard deviation of a flat's own copper coefficient around the common one.
 
@@ -138,20 +151,52 @@ class LossModel:
         """What a second of read delay leaves out at each row's end, Wh."""
         return rows.main_wh / (3600.0 * self.hours)
 
-    def absorb(self, rows: ZoneRows, gap_before_wh2: float = 0.0, clip: float = OUTLIER) -> Floats:
-        """Learn from rows, oldest first; the innovations and their variances [T, 2]."""
+    def carry(self, told: Sequence[int]) -> None:
+        """Carry a state of unit variance for each column of every told loss: `told` numbers the losses' columns.
+
+        A loss keeps its states while it is named again, in the same order; those of the others are dropped. Their
+        regressors, one prior standard deviation each, are given with the rows that are absorbed.
+        """
+        keep = list(range(1 + self.size))
+        at = 1 + self.size
+        for key in self.told:
+            if key in told:
+                keep.append(at)
+            at += 1
+        kept = tuple(key for key in self.told if key in told)
+        fresh = [key for key in told if key not in kept]
+        if kept + tuple(fresh) == self.told:
+            return
+        size = len(keep)
+        x, p = np.zeros(size + len(fresh)), np.zeros((size + len(fresh), size + len(fresh)))
+        x[:size], p[:size, :size] = self.x[keep], self.p[np.ix_(keep, keep)]
+        p[range(size, len(x)), range(size, len(x))] = 1.0
+        self.x, self.p, self.told = x, p, kept + tuple(fresh)
+        self._work = np.empty(len(x))
+
+    def absorb(
+        self, rows: ZoneRows, gap_before_wh2: float = 0.0, clip: float = OUTLIER, told_wh: Floats | None = None
+    ) -> Floats:
+        """Learn from rows, oldest first; the innovations and their variances [T, 2].
+
+        told_wh [T, len(told)]: the regressors of the told losses' states.
+        """
         out = np.empty((len(rows), 2))
         hours = np.full(len(rows), self.hours)
+        extra = len(self.told)
+        design = self.design(rows)
+        if extra:
+            design = np.hstack([design, np.zeros((len(rows), extra)) if told_wh is None else told_wh])
         _balance.absorb_rows(
             self.x,
             self.p,
-            self.design(rows),
+            np.ascontiguousarray(design),
             np.ascontiguousarray(rows.residual_wh),
             np.ascontiguousarray(rows.boundary_wh2),
             (MISFIT * rows.main_wh) ** 2 + self.scatter_wh2(rows) + jumps_wh2(rows, gap_before_wh2),
             hours,
-            self._walk,
-            self._keep,
+            np.append(self._walk, np.full(extra, TOLD_WALK)),
+            np.append(self._keep, np.ones(extra)),
             self.late(rows),
             1 + DELAY,
             clip,
@@ -160,23 +205,28 @@ class LossModel:
         )
         return out
 
-    def skip(self, hours: float) -> None:
-        """Let time pass over rows that must not be learned: coefficients walk, the offset is forgotten."""
-        size = len(self.x)
-        keep = np.exp(-(1 - self._keep) * hours)
-        fade = np.concatenate([[0.0], keep])
-        self.x[1:] *= keep
-        self.x[0] = 0.0
-        self.p *= fade[:, None] * fade[None, :]
-        gained = np.where(self._keep < 1, self.sd**2 * (1 - keep**2), self._walk * hours)
-        self.p[np.arange(1, size), np.arange(1, size)] += gained
-        self.p[0, 0] = _UNKNOWN_WH2
+    def adopt(self, fit: LossModel, x: Floats, unmetered_sd_w: float) -> None:
+        """Take over coefficients `x` [1 + P] and their covariance from `fit`; the unmetered load is `x`'s.
+
+        It may be off by `unmetered_sd_w` per sub-meter: what more goes unmetered is a loss.
+        """
+        self.carry(())
+        self.x, self.p = x[: 1 + self.size].copy(), fit.p[: 1 + self.size, : 1 + self.size].copy()
+        hours = slice(1, 1 + HOURS)
+        self.p[hours, :] = self.p[:, hours] = 0.0
+        self.p[hours, hours] = unmetered_sd_w**2 * np.eye(HOURS)
+
+    def free_unmetered(self) -> None:
+        """Know nothing of the unmetered load but its prior, around what it is taken for now."""
+        hours = slice(1, 1 + HOURS)
+        self.p[hours, :] = self.p[:, hours] = 0.0
+        self.p[hours, hours] = UNMETERED_SD_W**2 + UNMETERED_HOUR_SD_W**2 * np.eye(HOURS)
 
     def expected(self, rows: ZoneRows, before_wh: float, x: Floats | None = None) -> Floats:
         """Technical loss and meter errors of rows, Wh; `before_wh`: main energy of the row before the first."""
         x = self.x if x is None else x
         out = np.empty(len(rows))
-        _balance.predict_rows(self.design(rows), np.ascontiguousarray(x[1:]), out)
+        _balance.predict_rows(self.design(rows), np.ascontiguousarray(x[1 : 1 + self.size]), out)
         late = self.late(rows)
         before = before_wh / (3600.0 * self.hours)
         out -= x[1 + DELAY] * np.diff(late, prepend=before)
@@ -186,22 +236,12 @@ class LossModel:
         """Standard deviation of the expected mean power over rows, from the coefficients alone (without weather)."""
         mean = self.design(rows).mean(axis=0) / self.hours
         mean[WEATHER] = 0.0
-        return math.sqrt(max(0.0, float(mean @ self.p[1:, 1:] @ mean)))
+        return math.sqrt(max(0.0, float(mean @ self.cov @ mean)))
 
     def errors_wh(self, rows: ZoneRows) -> Floats:
         """What each of P independent errors of the coefficients, one standard deviation, adds to rows [T, P], Wh."""
         phi = self.design(rows)
         phi[:, WEATHER] = 0.0
-        values, vectors = np.linalg.eigh(self.p[1:, 1:])
+        values, vectors = np.linalg.eigh(self.cov)
         errors: Floats = phi @ (vectors * np.sqrt(np.maximum(values, 0.0)))
         return errors
-
-    def freed(self, index: int) -> Floats:
-        """Coefficients as they would be had coefficient `index` no prior: what the rows alone say of it."""
-        i = 1 + index
-        prior, posterior = self.sd[index] ** 2, self.p[i, i]
-        freed: Floats = self.x + self.p[:, i] * ((self.x[i] - self.mean[index]) / max(prior - posterior, 1e-3 * prior))
-        return freed
-
-
-_UNKNOWN_WH2 = 1e12

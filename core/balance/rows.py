@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from core.arrays import Floats
+from core.arrays import Bools, Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +25,24 @@ class ZoneRows:
     lost_wh2: Floats
     gap_wh2: Floats
 
+    @classmethod
+    def empty(cls, ends_s: Floats, subs: int) -> ZoneRows:
+        """Rows that end at `ends_s` [T], to be filled by the kernel."""
+        count = len(ends_s)
+        return cls(
+            ends_s,
+            np.empty(count),
+            np.empty((count, subs)),
+            np.empty(count),
+            np.empty(count),
+            np.empty(count),
+            np.empty(count),
+        )
+
     def __len__(self) -> int:
         return len(self.ends_s)
 
-    def where(self, mask: NDArray[np.bool_]) -> ZoneRows:
+    def where(self, mask: Bools) -> ZoneRows:
         """The rows at which `mask` [T] is true."""
         return ZoneRows(
             self.ends_s[mask],

@@ -9,65 +9,80 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from core.arrays import UNKNOWN_WH2, Bools, Floats
 from core.balance import _balance
 from core.balance.history import History
 from core.balance.losses import LossModel
 from core.balance.rows import ZoneRows, jumps_wh2
 
-Floats = NDArray[np.float64]
-
 DRIFT_SHARE = 3e-3  # scatter of true unexplained energy in a row, as a share of its load
 OUTLIER = 4.0
-ANEW = (0.0, 1e12, 0.0, 0.0, 0.0)  # offset unknown, no outlier, no CUSUM, nothing booked
+INITIAL_STATE = (0.0, UNKNOWN_WH2, 0.0, 0.0, 0.0)  # offset unknown, no outlier, no CUSUM, nothing booked
 OFFSET, VARIANCE, OUTLIERS, CUSUM, BOOKED = range(5)  # places in the state
 GAP_TAIL = 3.0  # what a flat used while it was not heard of is heavy-tailed: an oven is a rare, large miss
 LATE_S = 60.0  # a read that had to be repeated comes so late
+FAST_Z = 6.0  # and by how many standard deviations of the boundary it has to stand out
 FAST_SHARE = 0.02  # loss that the CUSUM between two searches looks for, as a share of load
-NOT_READ_WH2 = 1e12
 
 
 class Follower:
     """State of the cumulative unexplained energy; `state` [5] is packed with the monitor's."""
 
     def __init__(self) -> None:
-        self.state = np.array(ANEW)
-        self._cusum = np.empty(0)  # of the rows followed last
+        self.state = np.array(INITIAL_STATE)
 
-    def forget(self) -> None:
-        """Start anew: nothing is known of the balance before the next row."""
-        self.state[:] = ANEW
-
-    def advance(self, history: History, model: LossModel, coefficients: Floats, first: int) -> None:
-        """Explain rows from `first` on by `coefficients` and follow what they leave; both go into the history."""
-        stop = history.count
-        rows = history.rows(first, stop)
+    def explain(self, history: History, model: LossModel, coefficients: Floats) -> None:
+        """Explain all kept rows by `coefficients` and follow what they leave, knowing nothing before them."""
+        self.state[:] = INITIAL_STATE
+        rows = history.rows(history.first, history.count)
         if not len(rows):
             return
-        expected = history.expected(first, stop)
-        expected[:] = model.expected(rows, history.main_before(first), coefficients)
-        out = _track(self.state, rows, rows.residual_wh - expected, model, history.gap_before(first))
-        booked, variance = history.booked(first, stop)
-        booked[1:] = out[:, 0]
-        variance[1:] = out[:, 1] + GAP_TAIL**2 * rows.gap_wh2
-        self._cusum = out[:, 2]
+        expected = model.expected(rows, history.main_before(history.first), coefficients)
+        out = _track(self.state, rows, rows.residual_wh - expected, model, history.gap_before(history.first))
+        history.write_expected(history.first, expected)
+        history.write_booked(history.first, out[:, 0], out[:, 1] + GAP_TAIL**2 * rows.gap_wh2)
 
-    def first_large(self, history: History, model: LossModel, count: int) -> int | None:
-        """The row after the first of the last `count` at which a large loss shows; None if none does."""
-        start = history.count - count
-        variance = history.booked(start, history.count)[1][1:]
-        limit = FAST_SHARE * model.load_w + 6.0 * np.sqrt(variance + 1.0)
-        over = np.flatnonzero(self._cusum[-count:] > limit)
-        return start + int(over[0]) + 1 if len(over) else None
+    def append(
+        self,
+        history: History,
+        model: LossModel,
+        coefficients: Floats,
+        rows: ZoneRows,
+        missed: Bools,
+        read: Floats,
+        until_large: bool,
+    ) -> tuple[int, bool]:
+        """Explain rows that follow the last ones and append them: how many, and whether a large loss shows.
+
+        With `until_large`, rows behind the first at which a large loss shows are left: it is judged without them.
+        """
+        first = history.count
+        before_wh = history.main_before(first) if first > history.first else float(rows.main_wh[0])
+        expected = model.expected(rows, before_wh, coefficients)
+        unexplained, gap_wh2 = rows.residual_wh - expected, history.gap_before(first)
+        state = self.state.copy()
+        out = _track(state, rows, unexplained, model, gap_wh2)
+        variance = out[:, 1] + GAP_TAIL**2 * rows.gap_wh2
+        limit = FAST_SHARE * model.load_w + FAST_Z * np.sqrt(variance + 1.0)
+        over = np.flatnonzero(out[:, 2] > limit) if until_large else np.empty(0, np.intp)
+        count = int(over[0]) + 1 if len(over) else len(rows)
+        if count < len(rows):
+            _track(self.state, rows[:count], unexplained[:count], model, gap_wh2)
+        else:
+            self.state[:] = state
+        history.append(rows[:count], missed[:count], read[:count])
+        history.write_expected(first, expected[:count])
+        history.write_booked(first, out[:count, 0], variance[:count])
+        return count, bool(len(over))
 
     def without(self, history: History, model: LossModel, *unread: int) -> tuple[Floats, Floats]:
-        """Booked energy and its variance behind the first of rows `unread` and on, had none of them been read."""
+        """Booked energy and its variance behind the first of rows `unread` on, as if these rows were missing."""
         row, stop = min(unread), history.count
         rows = history.rows(row, stop)
         unexplained = rows.residual_wh - history.expected(row, stop)
         booked, variance = history.booked(row, stop)
-        state = np.array(ANEW)
+        state = np.array(INITIAL_STATE)
         # What was booked apart from what was seen, then: from the difference now.
         state[OFFSET] = self.state[OFFSET] - (booked[-1] - booked[0]) + float(unexplained.sum())
         state[VARIANCE] = max(1.0, variance[0] - GAP_TAIL**2 * history.gap_before(row))
@@ -88,7 +103,7 @@ def _track(
     jumps = jumps_wh2(rows, gap_before_wh2)
     # Where the energy may jump, only the next boundary can tell a jump from a read that came late.
     boundary = rows.boundary_wh2 + np.where(jumps > rows.boundary_wh2, (LATE_S * model.late(rows)) ** 2, 0.0)
-    boundary[list(unread)] += NOT_READ_WH2
+    boundary[list(unread)] += UNKNOWN_WH2
     out = np.empty((len(rows), 3))
     _balance.track_rows(
         state,

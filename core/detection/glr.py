@@ -87,7 +87,7 @@ def _weather(ages_h: tuple[float, ...], width_h: float) -> tuple[Floats, Floats]
 
 
 @dataclass(frozen=True, slots=True)
-class Weighed:
+class OnsetScores:
     """Onsets at the far end of bins 0..k, k = 0..n-1, weighed under one covariance; `finding` asks for a sign.
 
     top, bottom [n]: f' C^-1 d and f' C^-1 f of each; ages_h [n + 1]: edges of the bins; share: of the day they cover.
@@ -127,11 +127,13 @@ class Weighed:
         )
 
 
-def _weigh(power_w: Floats, cov: Floats, ages_h: tuple[float, ...], share: float, rate: float, days: int) -> Weighed:
+def _weigh(
+    power_w: Floats, cov: Floats, ages_h: tuple[float, ...], share: float, rate: float, days: int
+) -> OnsetScores:
     weight = np.linalg.inv(cov)
     bottom = np.cumsum(np.cumsum(weight, axis=0), axis=1).diagonal()
     limit = _thresholds(ages_h[1:], share, rate, min(days, 60))
-    return Weighed(np.cumsum(weight @ power_w), np.maximum(bottom, 1e-300), ages_h, share, limit)
+    return OnsetScores(np.cumsum(weight @ power_w), np.maximum(bottom, 1e-300), ages_h, share, limit)
 
 
 def weigh_all_day(
@@ -142,7 +144,7 @@ def weigh_all_day(
     row_h: float,
     noise: Noise,
     rate: float,
-) -> Weighed | None:
+) -> OnsetScores | None:
     """Weigh onsets in the last 56 days of all-day power; None where there are too few rows.
 
     booked_wh [T + 1]: cumulative unexplained energy at boundaries, boundary_wh2 [T + 1] its variance; lost_wh2 [T + 1]:
@@ -179,7 +181,7 @@ def weigh_block(
     row_h: float,
     noise: Noise,
     rate: float,
-) -> Weighed | None:
+) -> OnsetScores | None:
     """Weigh onsets in one quarter of the last 28 days, the one that ends at the last boundary; None: too few days."""
     rows, day = round(BLOCK_H / row_h), round(24 / row_h)
     days = min(BLOCK_DAYS, (len(booked_wh) - 1 - rows) // day + 1)

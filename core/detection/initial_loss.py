@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from core.arrays import Floats
+from core.arrays import HOUR_S, Floats
 from core.balance.losses import BURDEN_W, COMMON, HOURS, OWN_SD, LossModel
 from core.balance.rows import ZoneRows
 from core.detection.bins import BLOCK_H
@@ -32,16 +32,42 @@ Z2_MOST = 16.0  # a row counts for no more
 RESTLESS = 2.0  # mean z^2 of rows; honest buildings stay below 1.6, most bypasses of one per cent are beyond 3
 UNMETERED_FREE = 10.0  # times the prior's width
 COMMON_DAY_W, COMMON_MEAN_W = 5.0, 9.0  # unmetered load per sub-meter that a house may have: by day, over 24 h
+LIT_FROM_H, LIT_UNTIL_H = 18, 8  # local hours: stairs are lit between them in any season
 LEVEL_Z = 3.0
 LIFE_LEAST = 2e-3  # of the load: a restless residual without unmetered energy is a gap that was badly bridged
 RESTLESS_SHARE = 2.5e-3  # of the load, by the quarter of the day; honest buildings stay below 7e-4
 RESTLESS_LEAST = 4e-3  # of the load, unmetered, with it
+# Unmetered common load of a house, W per sub-meter: lit stairs with a lift take 35-105 kWh a flat and year (4-12 W).
+COMMON_MEDIAN_W, COMMON_SPREAD = 4.0, 0.8
+THEFT_PRIOR, THEFT_MOST_W = 0.03, 50.0  # that a house has a theft from the start, and how much it may be, per sub-meter
+LIFE_RATIO = 10.0  # how much likelier a theft has a household's restless life in it than a lift has
+COMMON_ASKED = 0.1  # the house is asked for its common load from this probability on
 
 
-def honest_building(rows: ZoneRows, fresh: Callable[[], LossModel], rough_w2h: float) -> Floats | None:
-    """Coefficients of the building as it would be without the loss; None where nothing is lost.
+@dataclass(frozen=True, slots=True)
+class InitialLoss:
+    """A loss that was there before the first row.
 
-    `fresh` makes a loss model that has learned nothing; `rough_w2h`: how restless the residual is (detect.Noise).
+    fit: the loss model after all rows; reference [1 + P]: its coefficients as they would be without the loss. power_w:
+    of the loss in the mean. suspect: the sub-meter that is far beyond its class, if one is. question: a common load
+    that nobody meters could explain it, with probability `common`.
+    """
+
+    fit: LossModel
+    reference: Floats
+    power_w: float
+    suspect: int | None = None
+    question: bool = False
+    common: float = 0.0
+
+
+def initial_loss(
+    rows: ZoneRows, fresh: Callable[[], LossModel], rough_w2h: float, offset_s: float
+) -> InitialLoss | None:
+    """The loss that no honest building explains; None where nothing is lost.
+
+    `fresh` makes a loss model that has learned nothing; `rough_w2h`: how restless the residual is (noise.Noise);
+    `offset_s`: local standard time minus UTC, by which the day's hours are told from the night's.
     """
     fit, scatter, restless = _fit(rows, fresh())
     sd = fit.sd[COMMON:]
@@ -57,20 +83,37 @@ def honest_building(rows: ZoneRows, fresh: Callable[[], LossModel], rough_w2h: f
         if left < LEFT * restless and gain > GAIN_LEAST and worth_w > least_w:
             reference = slow.x.copy()
             # What a house may have in common stays explained: else it would look like a tap beside the slow meter.
-            most = COMMON_DAY_W if _unhouselike(slow) else math.inf
+            known_w = slow.mean[0] - BURDEN_W
+            most = COMMON_DAY_W + known_w if _implausible_unmetered_load(slow, offset_s) else math.inf
             reference[1 : 1 + HOURS] = np.clip(reference[1 : 1 + HOURS], 0.0, most)
             reference[1 + COMMON + suspect] = 0.0
-            return reference
+            return InitialLoss(slow, reference, worth_w, suspect)
     fit, *_ = _fit(rows, fresh(), noise_wh2=scatter)
-    unmetered = float(fit.x[1 : 1 + HOURS].mean() - BURDEN_W) * fit.count / fit.load_w
+    spare_w = float(fit.x[1 : 1 + HOURS].mean() - fit.mean[0])  # per sub-meter
+    unmetered = spare_w * fit.count / fit.load_w
     copper_w2 = float(np.square(OWN_SD * fit.own_wh(rows).mean(axis=0) / fit.hours).sum())
     rough = rough_w2h / BLOCK_H > (RESTLESS_SHARE * fit.load_w) ** 2 + copper_w2
     lived = (restless > RESTLESS and unmetered > LIFE_LEAST) or (rough and unmetered > RESTLESS_LEAST)
-    if not lived and not _unhouselike(fit):
+    if not lived and not _implausible_unmetered_load(fit, offset_s):
         return None
     reference = fit.x.copy()
-    reference[1 : 1 + HOURS] = BURDEN_W
-    return reference
+    reference[1 : 1 + HOURS] = fit.mean[:HOURS]
+    common = common_probability(spare_w, lived)
+    return InitialLoss(fit, reference, spare_w * fit.count, question=common > COMMON_ASKED, common=common)
+
+
+def common_probability(spare_w: float, lived: bool) -> float:
+    """Probability that stairs, lift and pumps are what goes unmetered, `spare_w` per sub-meter in the mean.
+
+    Common loads are taken for lognormal (COMMON_MEDIAN_W, COMMON_SPREAD), thefts from the start for even up to
+    THEFT_MOST_W per sub-meter; somebody's life in the residual speaks for a theft, but lifts are used by people, too.
+    """
+    if spare_w <= 0:
+        return 1.0
+    z = math.log(spare_w / COMMON_MEDIAN_W) / COMMON_SPREAD
+    common = math.exp(-0.5 * z * z) / (spare_w * COMMON_SPREAD * math.sqrt(2 * math.pi))
+    theft = THEFT_PRIOR / THEFT_MOST_W * (LIFE_RATIO if lived else 1.0)
+    return common / (common + theft)
 
 
 def _fit(
@@ -91,11 +134,13 @@ def _fit(
     return model, excess, float(np.mean(np.minimum(innovation**2 / variance, Z2_MOST)))
 
 
-def _unhouselike(fit: LossModel) -> bool:
+def _implausible_unmetered_load(fit: LossModel, offset_s: float) -> bool:
     """Whether the unmetered load is more than a house may have: over 24 h, or by day when no stairs are lit."""
     hours, cov = fit.x[1 : 1 + HOURS], fit.p[1 : 1 + HOURS, 1 : 1 + HOURS]
-    by_day = (np.arange(HOURS) >= 8) & (np.arange(HOURS) < 18)
+    known_w = fit.mean[0] - BURDEN_W  # common load that is known to be there
+    local_hour = (np.arange(HOURS) + 0.5 + offset_s / HOUR_S) % HOURS  # the coefficients are those of UTC hours
+    by_day = (local_hour >= LIT_UNTIL_H) & (local_hour < LIT_FROM_H)
     for weight, limit in ((np.full(HOURS, 1 / HOURS), COMMON_MEAN_W), (by_day / by_day.sum(), COMMON_DAY_W)):
-        if float(weight @ hours) - limit > LEVEL_Z * math.sqrt(float(weight @ cov @ weight)):
+        if float(weight @ hours) - known_w - limit > LEVEL_Z * math.sqrt(float(weight @ cov @ weight)):
             return True
     return False

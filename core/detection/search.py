@@ -11,16 +11,14 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from core.arrays import Z95, Floats
 from core.balance.history import History
 from core.balance.losses import LossModel
 from core.balance.tracker import Follower
 from core.detection.bins import AGES_H, BLOCK_H
-from core.detection.glr import Finding, Weighed, weigh_all_day, weigh_block
+from core.detection.glr import Finding, OnsetScores, weigh_all_day, weigh_block
 from core.detection.noise import Noise
-
-Floats = NDArray[np.float64]
 
 SESSION_H = 3.0  # a car, an oven or a boiler runs so long
 LEAST_H = 12.0  # before it nothing is searched
@@ -31,7 +29,7 @@ LEFT_OVER = 0.5  # of the threshold has to stand then
 
 
 @dataclass(slots=True)
-class Balance:
+class SearchWindow:
     """What the searches of one moment share: boundaries [T + 1] and rows [T] from row `first` on, as detect.py has."""
 
     first: int
@@ -43,7 +41,7 @@ class Balance:
     noise: Noise
     rate: float
     block: bool
-    weighed: tuple[Weighed, ...] | None = None  # once they are asked for: both signs need the same
+    weighed: tuple[OnsetScores, ...] | None = None  # once they are asked for: both signs need the same
 
     def search(self, sign: float, least_h: float = 0.0) -> Finding | None:
         """The most significant onset at least `least_h` ago: all day, or in the quarter of the day that ends now."""
@@ -52,14 +50,14 @@ class Balance:
         found = [finding for part in self.weighed if (finding := part.finding(sign, least_h)) is not None]
         return max(found, key=lambda finding: finding.excess, default=None)
 
-    def _weigh(self) -> tuple[Weighed, ...]:
+    def _weigh(self) -> tuple[OnsetScores, ...]:
         if len(self.errors_wh) * self.row_h < LEAST_H:
             return ()
         given = self.booked_wh, self.variance_wh2, self.lost_wh2, self.errors_wh, self.row_h, self.noise, self.rate
         parts = weigh_all_day(*given), weigh_block(*given) if self.block else None
         return tuple(part for part in parts if part is not None)
 
-    def exactly(self, history: History, model: LossModel) -> Balance:
+    def exactly(self, history: History, model: LossModel) -> SearchWindow:
         """The same with the errors of the loss model row by row instead of the level's and the quarter's scatter."""
         errors = model.errors_wh(history.rows(self.first, history.count))
         noise = replace(self.noise, level_w2=0.0, quarter_w2=0.0)
@@ -75,7 +73,9 @@ class Balance:
         return float(self.booked_wh[b] - self.booked_wh[a]) / hours, math.sqrt(around**2 + float(own @ own) + lost)
 
 
-def balance(history: History, model: LossModel, noise: Noise, rate: float, first: int, mark: bool = False) -> Balance:
+def search_window(
+    history: History, model: LossModel, noise: Noise, rate: float, first: int, mark: bool = False
+) -> SearchWindow:
     """The rows from `first` on as the searches want them. `mark`: quarters of the day may end there."""
     stop = history.count
     booked, variance = history.booked(first, stop)
@@ -85,10 +85,10 @@ def balance(history: History, model: LossModel, noise: Noise, rate: float, first
     session = max(1.0, SESSION_H / model.hours) * np.square(copper).sum(axis=1)
     lost = np.concatenate([[0.0], np.cumsum(rows.lost_wh2 + session)])
     block = mark and float(rows.ends_s[-1]) % (BLOCK_H * 3600) == 0
-    return Balance(first, booked, variance, lost, copper, model.hours, noise, rate, block)
+    return SearchWindow(first, booked, variance, lost, copper, model.hours, noise, rate, block)
 
 
-def stirs(history: History, noise: Noise, row_h: float, first: int) -> bool:
+def search_is_due(history: History, noise: Noise, row_h: float, first: int) -> bool:
     """Whether the last hours look so unlike the days before that a search between two marks is worth its cost."""
     rows = np.array([round(age / row_h) for age in AGES_H if age <= CONFIRM_H and age % row_h == 0], np.intp)
     rows = rows[rows <= history.count - first]
@@ -101,7 +101,7 @@ def stirs(history: History, noise: Noise, row_h: float, first: int) -> bool:
     return bool((power**2 > STIR_Z**2 * (around + (variance[-1] + variance[-1 - rows]) / hours**2)).any())
 
 
-def confirmed(sign: float, now: Balance, history: History, model: LossModel, by: Follower) -> bool:
+def confirmed(sign: float, now: SearchWindow, history: History, model: LossModel, by: Follower) -> bool:
     """Whether a finding stands under the exact errors of the loss model, and half of it without any two readings.
 
     Coefficients that are little known err by what the flats just do: when one moves out, the balance steps. And a late
@@ -127,13 +127,13 @@ def confirmed(sign: float, now: Balance, history: History, model: LossModel, by:
     return True
 
 
-def shown(onset: int, sign: float, now: Balance, stop: int) -> bool:
+def exceeds_uncertainty(onset: int, sign: float, now: SearchWindow, stop: int) -> bool:
     """Whether what was lost since the onset is more than its own uncertainty, as the alarm will tell it."""
     power_w, sd_w = now.power_w(onset, stop)
-    return sign * power_w > 1.96 * sd_w
+    return sign * power_w > Z95 * sd_w
 
 
-def rows_of(found: Finding, sign: float, now: Balance, stop: int) -> tuple[int, int, int]:
+def rows_of(found: Finding, sign: float, now: SearchWindow, stop: int) -> tuple[int, int, int]:
     """First credible, likeliest and last credible row of the onset; `stop`: rows of all time.
 
     All day it lies where a loss of that power would have begun to lose what was lost in the bins beside the edge; in a

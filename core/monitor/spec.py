@@ -7,13 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ZoneSpec:
-    """What the monitor must know of a zone: its sub-meters in order, the accuracy classes, the sub-registers' steps."""
+    """What the monitor must know of a zone: its sub-meters in order, the accuracy classes, the sub-registers' steps.
+
+    unmetered_w: load behind the main meter that is known to have no meter (stairs, lift, pumps), W in the mean.
+    """
 
     id: str
     subs: tuple[str, ...]
     sub_classes: tuple[float, ...]
     main_class: float = 0.5
     sub_steps_wh: tuple[float, ...] | None = None
+    unmetered_w: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

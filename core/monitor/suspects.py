@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from core.arrays import Z95, Floats
 from core.attribution.attribute import Attribution, Onset, Rows
 from core.attribution.tamper_signs import sign_log_ratios
 from core.balance.history import History
-from core.detection.search import Balance
+from core.detection.search import SearchWindow
 from core.evidence import Evidence, LossKind, Residual, Suspect
 from core.monitor.alarm import Alarm, Posterior
 from core.monitor.spec import Settings, ZoneSpec
@@ -24,16 +24,17 @@ from core.scoring.features import FEATURES, Loss
 from core.scoring.zone_scores import Scorer, ZoneScores
 from core.signs import MeterSign, SignKind
 
-Floats = NDArray[np.float64]
-
 BEFORE_DAYS, AFTER_DAYS = 56, 28  # rows around an onset that attribution sees
 BEFORE_LEAST_DAYS = 21  # with fewer left before the onset, it is not asked again
 FEATURES_OF = 3  # so many suspects' features go with the evidence
 SIGNS_MAX = 256  # per zone: bounds what a meter that floods its event log can make us keep
+RETURN_LIMIT = 3.0  # nat: what a flat's part in a loss before its break may add
+HELD_MAX = 8  # losses of which it is remembered who they were
+COMMON_MOST = 0.45  # of the probability: where a common load would explain it, it takes no more from the first flat
 BYPASS_W = 4.0  # a meter that shows less is bypassed, not just slow
 
 
-class Teller:
+class SuspectList:
     """One zone's suspects."""
 
     def __init__(
@@ -41,7 +42,7 @@ class Teller:
     ) -> None:
         self.zone, self.row_h, self.settings = zone, row_h, settings
         self._judge = judge
-        self.posterior: Posterior | None = None  # of the last loss, not of a surplus
+        self.held: dict[int, Posterior] = {}  # by loss; not of a surplus
         self.signs: list[MeterSign] = []
         self.scores = ZoneScores(zone.subs, row_h, settings.offset_s, scorer)
         self.suspicion = np.zeros(len(zone.subs))  # highest probability of each sub-meter in an alarm; fades
@@ -65,50 +66,59 @@ class Teller:
 
     # -- evidence -----------------------------------------------------------------------------------------------------
 
-    def evidence(self, alarm: Alarm, at_s: float, history: History, since: Balance, active: bool) -> Evidence:
-        """A revision of `alarm`; `since`: the balance from the onset on. While it is `active` it is asked who it is."""
+    def evidence(
+        self,
+        alarm: Alarm,
+        at_s: float,
+        history: History,
+        since: SearchWindow,
+        active: bool,
+        others_wh: Callable[[int, int], Floats],
+    ) -> Evidence:
+        """A revision of `alarm`. While it is `active` it is asked who it is.
+
+        `since`: the balance from the onset on, and `others_wh`: what rows start .. stop - 1 lose by other losses.
+        """
         alarm.revisions += 1
         start, stop = since.first, history.count
         hours = (stop - start) * self.row_h
         w, sd = since.power_w(start, stop)
         kwh = w * hours / 1000.0
         w *= alarm.sign
-        posterior = self.posterior if alarm.sign > 0 else None
+        posterior = self.held.get(alarm.whose) if alarm.sign > 0 else None
         if active:
             alarm.loss_w = max(w, 1.0)
-            posterior = self._attribute(alarm, history)
+            posterior = self._attribute(alarm, history, others_wh)
             if alarm.sign > 0:
-                self.posterior = posterior
+                self.held.pop(alarm.whose, None)
+                self.held[alarm.whose] = posterior
+                while len(self.held) > HELD_MAX:
+                    del self.held[next(iter(self.held))]
         rows = history.rows(start, stop)
         main = float(rows.main_wh.sum())
         suspects = () if posterior is None else posterior.suspects(self.zone.subs)
         upstream = 0.0 if posterior is None else posterior.nobody
-        first = history.first
-
-        def when(row: int) -> float:
-            at = min(max(row, first), stop - 1)
-            return float(history.rows(at, at + 1).ends_s[0]) - self.row_h * 3600.0
-
         return Evidence(
             zone=self.zone.id,
             time_s=at_s,
             active=active,
             episode=alarm.episode,
             kind=self._kind(alarm, history, suspects, upstream),
-            onset_s=when(alarm.onset),
-            onset_window_s=(when(alarm.lo), when(alarm.hi)),
+            onset_s=alarm.onset_s,
+            onset_window_s=(alarm.lo_s, alarm.hi_s),
             loss_w=w,
-            loss_w_interval=(w - 1.96 * sd, w + 1.96 * sd),
-            loss_kwh=alarm.sign * kwh,
+            loss_w_interval=(w - Z95 * sd, w + Z95 * sd),
+            loss_kwh=alarm.sign * (kwh + alarm.past_wh / 1000.0),
             suspects=suspects,
             upstream_probability=upstream,
             residual=Residual(
                 energy_kwh=kwh,
                 percent=100_000.0 * kwh / main if main > 0 else 0.0,
-                uncertainty_kwh=1.96 * sd * hours / 1000.0,
+                uncertainty_kwh=Z95 * sd * hours / 1000.0,
                 technical_loss_kwh=float(history.expected(start, stop).sum()) / 1000.0,
             ),
             coverage=float(history.read(start, stop).mean()),
+            question=alarm.question,
             **self._scored(alarm, suspects),
         )
 
@@ -127,9 +137,9 @@ class Teller:
 
     def _loss(self, latched: Alarm | None) -> Loss | None:
         """The latched loss as the compact model's features see it."""
-        found = self.posterior
         if latched is None:
             return None
+        found = self.held.get(latched.whose)
         if found is None:
             return Loss(latched.loss_w)
         return Loss(latched.loss_w, found.probability, found.nobody, found.statistics)
@@ -137,6 +147,8 @@ class Teller:
     def _kind(self, alarm: Alarm, history: History, suspects: Sequence[Suspect], upstream: float) -> LossKind:
         if alarm.sign < 0:
             return LossKind.BALANCE_SURPLUS
+        if alarm.question:
+            return LossKind.NON_TECHNICAL_LOSS
         if upstream >= self.settings.confidence:
             return LossKind.UPSTREAM_TAP
         if suspects and suspects[0].probability >= self.settings.confidence:
@@ -146,12 +158,13 @@ class Teller:
             return LossKind.BYPASS if shown < BYPASS_W else LossKind.UNDER_REGISTRATION
         return LossKind.NON_TECHNICAL_LOSS
 
-    def _attribute(self, alarm: Alarm, history: History) -> Posterior:
+    def _attribute(self, alarm: Alarm, history: History, others_wh: Callable[[int, int], Floats]) -> Posterior:
         """Ask who it is, with the rows around the onset; energy of a gap is spread over it."""
         day_rows = round(24 / self.row_h)
         least = 0 if alarm.from_start else BEFORE_LEAST_DAYS * day_rows
-        if alarm.sign > 0 and self.posterior is not None and history.first > max(0, alarm.onset - least):
-            return self.posterior  # the rows around the onset are sliding away: it was known better before
+        held = self.held.get(alarm.whose) if alarm.sign > 0 else None
+        if held is not None and history.first > max(0, alarm.onset - least):
+            return held  # the rows around the onset are sliding away: it was known better before
         # An alarm before this one does not hide what the flats used: a loss that swings raises several.
         start = max(history.first, alarm.onset - BEFORE_DAYS * day_rows)
         stop = min(history.count, max(start, alarm.onset) + AFTER_DAYS * day_rows)
@@ -161,10 +174,14 @@ class Teller:
         boundary = np.concatenate([boundary[:1], boundary])
         subs_wh = rows.subs_wh.copy()
         _align.spread_gaps(subs_wh, missed.view(np.uint8))
+        prior = self.scores.prior()
+        if held is not None and alarm.returned:  # it is back: who it was before is more than anyone
+            usual = np.log(np.maximum(held.probability, 1e-6) * len(self.zone.subs))
+            prior = np.clip(usual, -RETURN_LIMIT, RETURN_LIMIT) + (0.0 if prior is None else prior)
         judged = self._judge(
             Rows(
                 sub_wh=subs_wh,
-                residual_wh=rows.residual_wh - history.expected(start, stop),
+                residual_wh=rows.residual_wh - history.expected(start, stop) - others_wh(start, stop),
                 boundary_variance_wh2=boundary,
                 day=(local_s // 86_400).astype(np.intp),
                 slot=(local_s % 86_400 // (3600 * self.row_h)).astype(np.intp),
@@ -174,11 +191,15 @@ class Teller:
             ),
             Onset(alarm.lo - start if alarm.lo > start else 0, max(alarm.onset - start, 0), max(alarm.hi - start, 0)),
             signs=self._sign_evidence(alarm, history),
-            prior_log_odds=self.scores.prior(),
+            prior_log_odds=prior,
             surplus=alarm.sign < 0,
         )
-        self.suspicion = np.maximum(self.suspicion, judged.probability)
-        return Posterior(judged.probability, judged.nobody, judged.mechanism, judged.statistics)
+        named, nobody = judged.probability, judged.nobody
+        if alarm.question:  # a common load is nobody's theft, and no flat is named where one would do
+            share = 1.0 - min(alarm.common, COMMON_MOST)
+            named, nobody = share * named, 1.0 - share * (1.0 - nobody)
+        self.suspicion = np.maximum(self.suspicion, named)
+        return Posterior(named, nobody, judged.mechanism, judged.statistics)
 
     def _sign_evidence(self, alarm: Alarm, history: History) -> Floats:
         """Log-likelihood ratios of the meters' own signs."""
@@ -194,13 +215,13 @@ class Teller:
 
     def pack(self) -> dict[str, Any]:
         """All that is not in the rows."""
-        found = self.posterior
         return {
             "suspicion": self.suspicion,
             "before": self.scores.features.before,
-            "posterior": None
-            if found is None
-            else [found.probability.tolist(), found.nobody, list(found.mechanism), found.statistics.tolist()],
+            "held": [
+                [key, found.probability.tolist(), found.nobody, list(found.mechanism), found.statistics.tolist()]
+                for key, found in self.held.items()
+            ],
             "signs": [[s.meter, s.time_s, s.kind, s.value] for s in self.signs],
         }
 
@@ -208,7 +229,8 @@ class Teller:
         """Go on where `values` were packed, over the rows that `history` was given again."""
         self.suspicion[:] = values["suspicion"]
         self.signs = [MeterSign(meter, time_s, SignKind(kind), value) for meter, time_s, kind, value in values["signs"]]
-        if values["posterior"] is not None:
-            probability, nobody, mechanism, statistics = values["posterior"]
-            self.posterior = Posterior(np.array(probability), nobody, tuple(mechanism), np.array(statistics))
+        self.held = {
+            key: Posterior(np.array(probability), nobody, tuple(mechanism), np.array(statistics))
+            for key, probability, nobody, mechanism, statistics in values["held"]
+        }
         self.scores.restore(history, self.signs, None if latched is None else latched.onset, values["before"])

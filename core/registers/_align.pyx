@@ -1,12 +1,14 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""The balance kernel: registers -> aligned energies -> residual -> Kalman row, streaming and without allocation.
+"""The alignment kernel: registers -> energies between common boundaries, streaming and without allocation.
 
 Every `def` validates shapes, then runs one `nogil` block over caller-owned arrays, in place. What each step means is
-told in `core.registers.align`, `core.balance.losses` and `core.detection.glr`; this file only knows how.
+told in `core.registers.align`; this file only knows how.
 """
 
-from libc.math cimport fabs, fmax, fmin, isnan, sqrt
+from libc.math cimport NAN, fabs, fmax, fmin, isnan, sqrt
 from libc.stdint cimport int32_t, uint8_t
+
+import numpy as np
 
 cdef enum:  # flags of one register at one boundary, as in core.registers.align.Flag
     MISSED = 1
@@ -14,127 +16,159 @@ cdef enum:  # flags of one register at one boundary, as in core.registers.align.
     ROLLOVER = 4
     JUMP = 8
     FIRST = 16
+    LONG_GAP = 32
+    NEVER_READ = 64
 
-cdef double LONG_WH = 1e5  # added to the standard error in a long gap, whose error lasts from row to row
+cdef double LONG_GAP_ROWS = 2.5  # a gap of more rows than this is long: its error lasts from row to row
 cdef double FRESH_SHARE = 0.1  # of the limit: what a meter may use, one standard deviation, before any row is known
-cdef double UNKNOWN_WH = 1e6  # standard error of what was never read: the balance starts anew behind it
+cdef double UNKNOWN_WH2 = 1e12  # variance of a register that is read for the first time: the count starts behind it
+
+
+cdef class AlignState:
+    """What is remembered of M meters from row to row.
+
+    last_wh: last register that was read, NaN before the first; offset_wh: booked energy minus register, since
+    replacements; booked_wh: energy booked so far, a register that never breaks; gap_wh2: variance of what was booked
+    without a reading; gap_h: hours without a reading; profile_w, profile_rows [M, 24]: mean power by hour of the UTC
+    day, and how many rows stand behind it; spread_w2: variance of a row's power around the profile.
+
+    Args:
+        limit_w: [M] more than this is no load.
+        signed_net: [M] uint8, 1 where the register may fall (import minus export).
+        row_h: length of a row.
+        memory_rows: rows per hour of day that the profile remembers.
+    """
+
+    cdef readonly dict arrays  # name -> NumPy array, for a checkpoint; the views below look at the same memory
+    cdef readonly double row_h, memory_rows
+    cdef readonly Py_ssize_t meters
+    cdef double[::1] last_wh, offset_wh, booked_wh, gap_wh2, gap_h, spread_w2
+    cdef double[:, ::1] profile_w, profile_rows
+    cdef double[::1] limit_w
+    cdef uint8_t[::1] signed_net
+
+    def __init__(self, limit_w, signed_net, double row_h, double memory_rows):
+        meters = len(limit_w)
+        if len(signed_net) != meters:
+            raise ValueError("AlignState: limits and signs do not agree")
+        self.limit_w = np.array(limit_w, np.float64)
+        self.signed_net = np.array(signed_net, np.uint8)
+        self.row_h, self.memory_rows, self.meters = row_h, memory_rows, meters
+        self.arrays = {
+            "last_wh": np.full(meters, np.nan),
+            "offset_wh": np.zeros(meters),
+            "booked_wh": np.zeros(meters),
+            "gap_wh2": np.zeros(meters),
+            "gap_h": np.zeros(meters),
+            "spread_w2": np.zeros(meters),
+            "profile_w": np.zeros((meters, 24)),
+            "profile_rows": np.zeros((meters, 24)),
+        }
+        self.last_wh = self.arrays["last_wh"]
+        self.offset_wh = self.arrays["offset_wh"]
+        self.booked_wh = self.arrays["booked_wh"]
+        self.gap_wh2 = self.arrays["gap_wh2"]
+        self.gap_h = self.arrays["gap_h"]
+        self.spread_w2 = self.arrays["spread_w2"]
+        self.profile_w = self.arrays["profile_w"]
+        self.profile_rows = self.arrays["profile_rows"]
 
 
 def align_rows(
-    const double[:, ::1] wh,         # IN  [T, M] registers, NaN where not read
-    const double[:, ::1] sd_wh,      # IN  [T, M] standard error of each register at the boundary
-    const double[::1] hours,         # IN  [T] length of the row that ends here, h
-    const int32_t[::1] bins,         # IN  [T] hour of day of the row
-    const uint8_t[::1] signed_net,   # IN  [M] 1 where the register may fall (export)
-    const double[::1] limit_w,       # IN  [M] more than this is no load
-    double[::1] last_wh,             # STATE [M] last register that was read, NaN before the first
-    double[::1] offset_wh,           # STATE [M] booked energy minus register, since replacements
-    double[::1] booked_wh,           # STATE [M] energy booked so far: a register that never breaks
-    double[::1] gap_var,             # STATE [M] variance of what was booked without a reading
-    double[::1] gap_h,               # STATE [M] hours without a reading
-    double[:, ::1] profile_w,        # STATE [M, 24] mean power by hour of day
-    double[:, ::1] seen,             # STATE [M, 24] how many rows stand behind it
-    double[::1] spread,              # STATE [M] variance of a row's power around the profile, W^2
-    double[:, ::1] booked,           # OUT [T, M] booked energy at the row's end, Wh
-    double[:, ::1] energy,           # OUT [T, M] its growth over the row, Wh
-    double[:, ::1] error,            # OUT [T, M] standard error of `booked`, Wh (single precision); negative: not
-                                     # read; beyond -LONG_WH: in a gap of three rows or more
-    double[:, ::1] lost,             # OUT [T, M] variance of energy that is lost for good in the row, Wh^2
-    uint8_t[:, ::1] flags,           # OUT [T, M]
-    double memory,                   # rows per bin that the profile remembers
+    AlignState state not None,
+    const double[:, ::1] wh,         # IN [T, M] registers, NaN where not read
+    const double[:, ::1] read_sd_wh,  # IN [T, M] standard error of each register at the boundary, where read
+    const int32_t[::1] utc_hour,         # IN [T] hour of day of the row
+    out,                             # OUT core.registers.align.AlignedRows of T rows, filled
 ):
     """Turn registers into energies that add up whatever is missing; NumPy oracle in tests/core."""
+    cdef double[:, ::1] booked = out.booked_wh, energy = out.energy_wh, sd = out.sd_wh, lost = out.lost_wh2
+    cdef uint8_t[:, ::1] flags = out.flags
     cdef Py_ssize_t rows = wh.shape[0], meters = wh.shape[1], t
-    if (sd_wh.shape[0] != rows or booked.shape[0] != rows or energy.shape[0] != rows or error.shape[0] != rows
-            or lost.shape[0] != rows or flags.shape[0] != rows or hours.shape[0] != rows or bins.shape[0] != rows):
+    if (read_sd_wh.shape[0] != rows or booked.shape[0] != rows or energy.shape[0] != rows or sd.shape[0] != rows
+            or lost.shape[0] != rows or flags.shape[0] != rows or utc_hour.shape[0] != rows):
         raise ValueError("align_rows: rows do not agree")
-    if (sd_wh.shape[1] != meters or booked.shape[1] != meters or energy.shape[1] != meters
-            or error.shape[1] != meters or lost.shape[1] != meters or flags.shape[1] != meters
-            or signed_net.shape[0] != meters or limit_w.shape[0] != meters or last_wh.shape[0] != meters
-            or offset_wh.shape[0] != meters or booked_wh.shape[0] != meters or gap_var.shape[0] != meters
-            or gap_h.shape[0] != meters
-            or spread.shape[0] != meters or profile_w.shape[0] != meters or seen.shape[0] != meters
-            or profile_w.shape[1] != 24 or seen.shape[1] != 24):
+    if (read_sd_wh.shape[1] != meters or booked.shape[1] != meters or energy.shape[1] != meters
+            or sd.shape[1] != meters or lost.shape[1] != meters or flags.shape[1] != meters or state.meters != meters):
         raise ValueError("align_rows: meters do not agree")
     for t in range(rows):
-        if bins[t] < 0 or bins[t] > 23:
+        if utc_hour[t] < 0 or utc_hour[t] > 23:
             raise ValueError("align_rows: an hour of day is out of range")
     with nogil:
         for t in range(rows):
-            _align_row(&wh[t, 0], &sd_wh[t, 0], hours[t], bins[t], &signed_net[0], &limit_w[0], &last_wh[0],
-                       &offset_wh[0], &booked_wh[0], &gap_var[0], &gap_h[0], &profile_w[0, 0], &seen[0, 0], &spread[0],
-                       &booked[t, 0], &energy[t, 0], &error[t, 0], &lost[t, 0], &flags[t, 0], memory, meters)
+            _align_row(state, &wh[t, 0], &read_sd_wh[t, 0], utc_hour[t], &booked[t, 0], &energy[t, 0], &sd[t, 0],
+                       &lost[t, 0], &flags[t, 0])
 
 
 cdef void _align_row(
-    const double* wh, const double* sd_wh, double hours, int32_t hour, const uint8_t* signed_net,
-    const double* limit_w, double* last_wh, double* offset_wh, double* booked_wh, double* gap_var, double* gap_h,
-    double* profile_w, double* seen, double* spread, double* booked, double* energy, double* error, double* lost,
-    uint8_t* flags, double memory, Py_ssize_t meters,
+    AlignState s, const double* wh, const double* read_sd_wh, int hour, double* booked, double* energy, double* sd,
+    double* lost, uint8_t* flags,
 ) noexcept nogil:
     cdef Py_ssize_t j
-    cdef double expected, gained, before, power, miss, most, wrap, fresh, around
-    cdef double* mean
-    cdef double* count
-    for j in range(meters):
-        mean = profile_w + 24 * j + hour
-        count = seen + 24 * j + hour
-        expected = mean[0] * hours
-        before = booked_wh[j]
+    cdef double hours = s.row_h, expected, gained, before, power, deviation, limit, wrap, ahead, scatter
+    for j in range(s.meters):
+        expected = s.profile_w[j, hour] * hours
+        before = s.booked_wh[j]
         lost[j] = 0.0
         flags[j] = 0
         if isnan(wh[j]):
             flags[j] = MISSED
-            if not isnan(last_wh[j]):
-                booked_wh[j] = before + expected
+            if not isnan(s.last_wh[j]):
+                s.booked_wh[j] = before + expected
                 # Deviations from the profile last for an hour, and most of them for as long as the gap.
-                around = spread[j] if spread[j] > 0.0 else (FRESH_SHARE * limit_w[j]) * (FRESH_SHARE * limit_w[j])
-                gap_var[j] += around * hours * (1.0 + 0.8 * (2.0 * gap_h[j] + hours))
-                gap_h[j] += hours
-                error[j] = -<double> <float> (sqrt(gap_var[j]) + (LONG_WH if gap_h[j] > 2.5 * hours else 1e-3))
+                scatter = s.spread_w2[j]
+                if scatter <= 0.0:
+                    scatter = (FRESH_SHARE * s.limit_w[j]) * (FRESH_SHARE * s.limit_w[j])
+                s.gap_wh2[j] += scatter * hours * (1.0 + 0.8 * (2.0 * s.gap_h[j] + hours))
+                s.gap_h[j] += hours
+                if s.gap_h[j] > LONG_GAP_ROWS * hours:
+                    flags[j] |= LONG_GAP
+                sd[j] = <double> <float> sqrt(s.gap_wh2[j])
             else:
-                error[j] = -UNKNOWN_WH
-        elif isnan(last_wh[j]):  # the first reading starts the count
+                flags[j] |= NEVER_READ
+                sd[j] = NAN
+        elif isnan(s.last_wh[j]):  # the first reading starts the count
             flags[j] = FIRST
-            offset_wh[j] = before - wh[j]
-            last_wh[j] = wh[j]
-            error[j] = <double> <float> sd_wh[j]
-            lost[j] = UNKNOWN_WH * UNKNOWN_WH
+            s.offset_wh[j] = before - wh[j]
+            s.last_wh[j] = wh[j]
+            sd[j] = <double> <float> read_sd_wh[j]
+            lost[j] = UNKNOWN_WH2
         else:
-            gained = wh[j] - last_wh[j]
-            fresh = before - (last_wh[j] + offset_wh[j])  # booked ahead of the last reading
-            most = 4.0 * fabs(fresh + expected) + limit_w[j] * (gap_h[j] + hours)
-            if gained < 0 and not signed_net[j]:
-                wrap = _wrap(last_wh[j])
-                if last_wh[j] >= 0.999 * wrap and gained + wrap <= most:
+            gained = wh[j] - s.last_wh[j]
+            ahead = before - (s.last_wh[j] + s.offset_wh[j])  # booked by estimate, beyond the last reading
+            limit = 4.0 * fabs(ahead + expected) + s.limit_w[j] * (s.gap_h[j] + hours)
+            if gained < 0 and not s.signed_net[j]:
+                wrap = _wrap(s.last_wh[j])
+                if s.last_wh[j] >= 0.999 * wrap and gained + wrap <= limit:
                     gained += wrap
-                    offset_wh[j] += wrap
+                    s.offset_wh[j] += wrap
                     flags[j] = ROLLOVER
                 else:
                     flags[j] = REPLACED
-            elif fabs(gained) > most:
+            elif fabs(gained) > limit:
                 flags[j] = JUMP
             if flags[j] & (REPLACED | JUMP):
-                booked_wh[j] = before + expected
-                offset_wh[j] = booked_wh[j] - wh[j]
+                s.booked_wh[j] = before + expected
+                s.offset_wh[j] = s.booked_wh[j] - wh[j]
                 # What flowed before the new meter was read may have been a shower: three times the usual scatter.
-                lost[j] = gap_var[j] + 9.0 * spread[j] * hours * hours + sd_wh[j] * sd_wh[j]
+                lost[j] = s.gap_wh2[j] + 9.0 * s.spread_w2[j] * hours * hours + read_sd_wh[j] * read_sd_wh[j]
             else:
-                booked_wh[j] = wh[j] + offset_wh[j]
-                if gap_var[j] == 0.0:  # no gap: the profile learns from whole rows only
+                s.booked_wh[j] = wh[j] + s.offset_wh[j]
+                if s.gap_wh2[j] == 0.0:  # no gap: the profile learns from whole rows only
                     power = gained / hours
-                    miss = power - mean[0]
-                    if count[0] == 0.0:
-                        spread[j] = fmax(spread[j], power * power)
+                    deviation = power - s.profile_w[j, hour]
+                    if s.profile_rows[j, hour] == 0.0:
+                        s.spread_w2[j] = fmax(s.spread_w2[j], power * power)
                     else:
-                        spread[j] += (miss * miss - spread[j]) / (24.0 * fmin(memory, 1.0 + count[0]))
-                    count[0] = fmin(memory, count[0] + 1.0)
-                    mean[0] += miss / count[0]
-            error[j] = <double> <float> sd_wh[j]
-            last_wh[j] = wh[j]
-            gap_var[j] = gap_h[j] = 0.0
-        booked[j] = booked_wh[j]
-        energy[j] = booked_wh[j] - before
+                        s.spread_w2[j] += (deviation * deviation - s.spread_w2[j]) / (
+                            24.0 * fmin(s.memory_rows, 1.0 + s.profile_rows[j, hour]))
+                    s.profile_rows[j, hour] = fmin(s.memory_rows, s.profile_rows[j, hour] + 1.0)
+                    s.profile_w[j, hour] += deviation / s.profile_rows[j, hour]
+            sd[j] = <double> <float> read_sd_wh[j]
+            s.last_wh[j] = wh[j]
+            s.gap_wh2[j] = s.gap_h[j] = 0.0
+        booked[j] = s.booked_wh[j]
+        energy[j] = s.booked_wh[j] - before
 
 
 cdef double _wrap(double wh) noexcept nogil:

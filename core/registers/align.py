@@ -19,13 +19,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from core.arrays import DAY_S, HOUR_S, Bytes, Floats
 from core.registers import _align
-from core.registers.samples import MeterSpec, RegisterSample
-
-Floats = NDArray[np.float64]
-Flags = NDArray[np.uint8]
+from core.registers.samples import RegisterSample, RegisterSpec
 
 PROFILE_DAYS = 20.0  # what a meter's daily profile remembers
 SAMPLES_MAX = 4096  # per meter: bounds what a clock far ahead of ours can make us keep
@@ -33,8 +30,6 @@ READ_JITTER_S = 2.0  # a sample's time is known no better, whatever the bus says
 REPLAY_JITTER_S = 4.0  # the same where no read times are given
 ROUGHNESS = 0.6  # relative scatter of power within an interval (measured on household loads)
 GRACE_S = 300.0  # how long a boundary waits for the last meter
-DAY_S = 86_400.0
-UNKNOWN_WH = 1e6  # as in the kernel: the standard error of what was never read
 
 
 class Flag(enum.IntFlag):
@@ -45,23 +40,25 @@ class Flag(enum.IntFlag):
     ROLLOVER = 4
     JUMP = 8
     FIRST = 16
+    LONG_GAP = 32  # not read for three rows or more: the error lasts from row to row
+    NEVER_READ = 64
 
 
 @dataclass(frozen=True, slots=True)
 class AlignedRows:
     """Rows of equal length that end at `ends_s` [T] (UTC seconds); the arrays are [T, meters].
 
-    booked_wh: energy booked until the row's end; energy_wh: its growth; error_wh: standard error of booked_wh,
-    negative where the meter was not read; lost_wh2: variance of energy lost for good; flags: `Flag`.
+    booked_wh: energy booked until the row's end; energy_wh: its growth; sd_wh: standard error of booked_wh (single
+    precision), NaN where the meter was never read; lost_wh2: variance of energy lost for good; flags: `Flag`.
     """
 
     ends_s: Floats
     hours: float
     booked_wh: Floats
     energy_wh: Floats
-    error_wh: Floats
+    sd_wh: Floats
     lost_wh2: Floats
-    flags: Flags
+    flags: Bytes
 
     def __len__(self) -> int:
         return len(self.ends_s)
@@ -89,7 +86,7 @@ class _Samples:
 class Aligner:
     """Samples in, rows out. Feed in any order; `close` gives the rows that are complete or out of patience."""
 
-    def __init__(self, meters: Sequence[MeterSpec], interval_s: float) -> None:
+    def __init__(self, meters: Sequence[RegisterSpec], interval_s: float) -> None:
         if DAY_S % interval_s:
             raise ValueError(f"the interval must divide the day, got {interval_s} s")
         self.meters = tuple(meters)
@@ -102,18 +99,14 @@ class Aligner:
         self._resolution_sd = np.array([m.resolution_wh for m in meters]) / math.sqrt(12.0)
         self._signed = np.array([m.exports for m in meters], np.uint8)
         self._limit_w = np.array([m.limit_w for m in meters], np.float64)
-        count = len(meters)
-        self.state: dict[str, Floats] = {
-            "last_wh": np.full(count, np.nan),
-            "offset_wh": np.zeros(count),
-            "booked_wh": np.zeros(count),
-            "gap_var": np.zeros(count),
-            "gap_h": np.zeros(count),
-            "profile_w": np.zeros((count, 24)),
-            "seen": np.zeros((count, 24)),
-            "spread": np.zeros(count),
-            "row_wh": np.full(count, np.nan),  # the last whole row, as it was fed
-        }
+        row_h = self.interval_s / HOUR_S
+        self._state = _align.AlignState(self._limit_w, self._signed, row_h, PROFILE_DAYS * HOUR_S / self.interval_s)
+        self._row_wh = np.full(len(meters), np.nan)  # the last whole row, as it was fed
+
+    @property
+    def state(self) -> dict[str, Floats]:
+        """All that is remembered of the meters, by name, in arrays to be read and written in place."""
+        return {**self._state.arrays, "row_wh": self._row_wh}
 
     def feed(self, samples: Iterable[RegisterSample]) -> None:
         """Take samples; those of unknown meters, without a value or older than the last closed row are counted."""
@@ -170,7 +163,7 @@ class Aligner:
         self._forget()
         return self._align(np.array(ends), np.array(registers), np.array(errors))
 
-    def rebuild(self, ends_s: Floats, booked_wh: Floats, error_wh: Floats) -> AlignedRows:
+    def rebuild(self, ends_s: Floats, booked_wh: Floats, sd_wh: Floats, flags: Bytes) -> AlignedRows:
         """Rows of the past from stored booked energies; the first row only serves as the start of the second.
 
         The differences are those of the kernel bit for bit; lost energies are told by the caller.
@@ -178,12 +171,12 @@ class Aligner:
         zeros = np.zeros_like(booked_wh[1:])
         return AlignedRows(
             ends_s[1:],
-            self.interval_s / 3600,
+            self.interval_s / HOUR_S,
             booked_wh[1:],
             np.diff(booked_wh, axis=0),
-            error_wh[1:],
+            sd_wh[1:],
             zeros,
-            np.where(error_wh[1:] < 0, np.uint8(Flag.MISSED), np.uint8(0)),
+            flags[1:],
         )
 
     def _complete(self, end_s: float, now_s: float) -> bool:
@@ -249,40 +242,17 @@ class Aligner:
         ends = start + self.interval_s * np.arange(count)
         self.next_s = float(ends[-1] + self.interval_s)
         # Without read times every read may be late; the mean delay is the loss model's.
-        power = np.abs(np.diff(wh, axis=0, prepend=self.state["row_wh"][None, :])) / self.interval_s
-        self.state["row_wh"][:] = wh[-1]
+        power = np.abs(np.diff(wh, axis=0, prepend=self._row_wh[None, :])) / self.interval_s
+        self._row_wh[:] = wh[-1]
         sd = np.sqrt(
-            self._resolution_sd**2 + (REPLAY_JITTER_S * np.nan_to_num(np.minimum(power, self._limit_w / 3600))) ** 2
+            self._resolution_sd**2 + (REPLAY_JITTER_S * np.nan_to_num(np.minimum(power, self._limit_w / HOUR_S))) ** 2
         )
         return self._align(ends, wh, sd)
 
     def _align(self, ends: Floats, wh: Floats, sd: Floats) -> AlignedRows:
         shape = wh.shape
-        hours = np.full(len(ends), self.interval_s / 3600)
-        bins = ((ends - 0.5 * self.interval_s) % DAY_S // 3600).astype(np.int32)
         booked, energy, error, lost = (np.empty(shape) for _ in range(4))
-        flags = np.empty(shape, np.uint8)
-        s = self.state
-        _align.align_rows(
-            np.ascontiguousarray(wh),
-            np.ascontiguousarray(sd),
-            hours,
-            bins,
-            self._signed,
-            self._limit_w,
-            s["last_wh"],
-            s["offset_wh"],
-            s["booked_wh"],
-            s["gap_var"],
-            s["gap_h"],
-            s["profile_w"],
-            s["seen"],
-            s["spread"],
-            booked,
-            energy,
-            error,
-            lost,
-            flags,
-            PROFILE_DAYS * 3600 / self.interval_s,
-        )
-        return AlignedRows(ends, self.interval_s / 3600, booked, energy, error, lost, flags)
+        rows = AlignedRows(ends, self._state.row_h, booked, energy, error, lost, np.empty(shape, np.uint8))
+        utc_hour = ((ends - 0.5 * self.interval_s) % DAY_S // HOUR_S).astype(np.int32)
+        _align.align_rows(self._state, np.ascontiguousarray(wh), np.ascontiguousarray(sd), utc_hour, rows)
+        return rows

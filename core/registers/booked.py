@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from core.arrays import Floats
+from core.arrays import Bytes, Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,21 +16,23 @@ class HistoryRow:
     """All meters at one boundary, in the order of `Pipeline.meters`: what the store keeps for `history_days`.
 
     `wh`: energy booked until then: a register that goes on over replacements, and over gaps by estimate. `sd_wh`:
-    its standard error, negative where the meter was not read at this boundary (beyond -100 kWh: not for three rows).
+    its standard error, NaN where the meter was never read. `flags`: `core.registers.align.Flag` of each meter.
     """
 
     time_s: float
     wh: Floats
     sd_wh: Floats
+    flags: Bytes
 
 
 @dataclass(frozen=True, slots=True)
 class StoredHistory:
-    """Rows of the store, oldest first: `HistoryRow`s as whole arrays, times [T], energies and errors [T, meters]."""
+    """Rows of the store, oldest first: `HistoryRow`s as whole arrays, times [T], the others [T, meters]."""
 
     times_s: Floats
     wh: Floats
     sd_wh: NDArray[np.float32]
+    flags: Bytes
 
     def __len__(self) -> int:
         return len(self.times_s)
@@ -38,4 +40,5 @@ class StoredHistory:
     @classmethod
     def of_nothing(cls, meters: int) -> Self:
         """No row at all."""
-        return cls(np.empty(0), np.empty((0, meters)), np.empty((0, meters), np.float32))
+        shape = (0, meters)
+        return cls(np.empty(0), np.empty(shape), np.empty(shape, np.float32), np.empty(shape, np.uint8))

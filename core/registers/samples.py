@@ -23,7 +23,7 @@ class RegisterSample:
 
 
 @dataclass(frozen=True, slots=True)
-class MeterSpec:
+class RegisterSpec:
     """What alignment must know of a meter; `exports`: its export register is taken off its import."""
 
     id: str

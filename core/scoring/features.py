@@ -17,10 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from core.arrays import Floats
 from core.attribution.attribute import STATISTICS
 from core.signs import SignKind
-
-F64 = NDArray[np.float64]
 
 CLASSICAL = ("power_usage_decline_level", "line_loss_rate", "warning_num")
 HABIT = (
@@ -81,13 +80,13 @@ class Day:
     the zone, not in what is said of the flat. signs [N]: number of theft-related signs (THEFT_SIGNS).
     """
 
-    sub_wh: F64
-    main_wh: F64
+    sub_wh: Floats
+    main_wh: Floats
     missed: NDArray[np.bool_]
-    signs: F64
+    signs: Floats
 
     @property
-    def residual_wh(self) -> F64:
+    def residual_wh(self) -> Floats:
         """What the main meter shows more than all sub-meters [S]; the technical loss hardly moves within a day."""
         return np.asarray(self.main_wh - self.sub_wh.sum(axis=1))
 
@@ -100,9 +99,9 @@ class Loss:
     """
 
     loss_w: float
-    probability: F64 | None = None
+    probability: Floats | None = None
     nobody: float = 0.0
-    statistics: F64 | None = None
+    statistics: Floats | None = None
     columns: tuple[str, ...] = STATISTICS
 
 
@@ -111,7 +110,7 @@ class ZoneFeatures:
 
     def __init__(self, flats: int) -> None:
         self.flats = flats
-        self.before: F64 | None = None  # summaries of the time before the latched loss [N, 8]; for a checkpoint
+        self.before: Floats | None = None  # summaries of the time before the latched loss [N, 8]; for a checkpoint
         self._days = 0  # added so far
         self._ring = np.full((RING_DAYS, flats, 8), np.nan)  # daily summaries, day d in place d % RING_DAYS
         self._zone = np.full((RING_DAYS, 3), np.nan)  # line-loss rate, variance of the residual, mean main power
@@ -145,7 +144,7 @@ class ZoneFeatures:
             self.before = _mean(self._last(RING_DAYS)[: max(0, min(self._days, RING_DAYS) - age)][-PAST_DAYS:])
         self._recent_days = min(RECENT_DAYS, age)
 
-    def rows(self, loss: Loss | None = None, suspicion: F64 | None = None) -> F64:
+    def rows(self, loss: Loss | None = None, suspicion: Floats | None = None) -> Floats:
         """Features [N, len(FEATURES)] as of the last day added, all of them finite.
 
         `suspicion` [N]: the highest probability that attribution ever gave each flat, faded.
@@ -168,16 +167,16 @@ class ZoneFeatures:
             out[:, place] = columns[name]
         return np.nan_to_num(out, nan=0.0, posinf=0.0, neginf=0.0)
 
-    def _last(self, count: int) -> F64:
+    def _last(self, count: int) -> Floats:
         """Summaries of the last `count` days, oldest first [days, N, 8]."""
         have = min(self._days, count, RING_DAYS)
         return np.asarray(self._ring[np.arange(self._days - have, self._days) % RING_DAYS])
 
-    def _last_zone(self, count: int) -> F64:
+    def _last_zone(self, count: int) -> Floats:
         have = min(self._days, count, RING_DAYS)
         return np.asarray(self._zone[np.arange(self._days - have, self._days) % RING_DAYS])
 
-    def _decline(self) -> F64:
+    def _decline(self) -> Floats:
         """Of the last 10 days, how many had a steeper fall than the day before: slopes over 11 days each."""
         energy = self._last(SLOPE_DAYS + DECLINE_DAYS)[:, :, _ENERGY]
         if len(energy) < SLOPE_DAYS + 1:
@@ -203,7 +202,7 @@ class ZoneFeatures:
         level = float(np.nanmean(before))
         return float(np.nanmean(now) > level + LOSS_GROWTH * abs(level))
 
-    def _habits(self, days: F64, recent: F64, before: F64) -> dict[str, F64]:
+    def _habits(self, days: Floats, recent: Floats, before: Floats) -> dict[str, Floats]:
         # A hundredth of the zone's median flat: what keeps a ratio of two small energies from meaning much.
         least = 0.01 * float(_median(recent[:, _ENERGY])) + 1e-9
         change = _log_ratio(recent[:, _ENERGY] + least, before[:, _ENERGY] + least)
@@ -222,7 +221,7 @@ class ZoneFeatures:
             "loss_likeness": np.arctanh(np.clip(likeness, -0.99, 0.99)),
         }
 
-    def _evidence(self, loss: Loss | None, flat_w: F64) -> dict[str, F64]:
+    def _evidence(self, loss: Loss | None, flat_w: Floats) -> dict[str, Floats]:
         out = {name: np.full(self.flats, neutral) for name, neutral in NO_EVIDENCE.items()}
         if loss is None:
             return out
@@ -245,7 +244,7 @@ class ZoneFeatures:
         return out
 
 
-def _summary(day: Day, week_ago: NDArray[np.float32]) -> F64:
+def _summary(day: Day, week_ago: NDArray[np.float32]) -> Floats:
     """One day of every flat [N, 8]; NaN where less than half of it is known."""
     rows = np.where(day.missed, np.nan, day.sub_wh)
     known = np.isfinite(rows)
@@ -272,7 +271,7 @@ def _summary(day: Day, week_ago: NDArray[np.float32]) -> F64:
     return out
 
 
-def _zone_summary(day: Day) -> F64:
+def _zone_summary(day: Day) -> Floats:
     """(line-loss rate, variance of the residual, mean power at the main meter in W) of one day."""
     slots = len(day.main_wh)
     whole = np.isfinite(day.main_wh) & np.isfinite(day.sub_wh).all(axis=1)
@@ -284,7 +283,7 @@ def _zone_summary(day: Day) -> F64:
     return np.array([rate, known.var() if len(known) else np.nan, main / whole.sum() * slots / 24])
 
 
-def _likeness(rows: F64, others: NDArray[np.float32]) -> F64:
+def _likeness(rows: Floats, others: NDArray[np.float32]) -> Floats:
     """Fisher z of the correlation of two days, flat by flat; 0 where one of them is constant."""
     both = np.isfinite(rows) & np.isfinite(others)
     count = np.maximum(both.sum(axis=0), 1)
@@ -296,28 +295,28 @@ def _likeness(rows: F64, others: NDArray[np.float32]) -> F64:
     return np.asarray(np.arctanh(np.clip(correlation, -0.995, 0.995)))
 
 
-def _mean(days: F64) -> F64:
+def _mean(days: Floats) -> Floats:
     """Mean over days [days, N, 8] -> [N, 8]; NaN where no day is known."""
     known = np.isfinite(days)
     count = known.sum(axis=0)
     return np.where(count > 0, np.where(known, days, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
 
 
-def _median(values: F64) -> float:
+def _median(values: Floats) -> float:
     known = values[np.isfinite(values)]
     return float(np.median(known)) if len(known) else 0.0
 
 
-def _log_ratio(above: F64, below: F64) -> F64:
+def _log_ratio(above: Floats, below: Floats) -> Floats:
     return np.asarray(np.log(np.maximum(above, 1e-12)) - np.log(np.maximum(below, 1e-12)))
 
 
-def _log_odds(probability: F64) -> F64:
+def _log_odds(probability: Floats) -> Floats:
     inside = np.clip(probability, 1e-9, 1 - 1e-9)
     return np.clip(np.log(inside / (1 - inside)), NO_LOG_ODDS, -NO_LOG_ODDS)
 
 
-def _best_other(values: F64) -> F64:
+def _best_other(values: Floats) -> Floats:
     """For every flat the greatest value among the others."""
     if len(values) < 2:
         return np.zeros(len(values))

@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from core.arrays import Floats
+
 MAX_BYTES = 1 << 20  # a compact model has a few KiB: bounds what a hostile sender can make us read
 MAX_ITEMS = 64  # tensors, operators, buffers
 MAX_FEATURES = 512
@@ -35,7 +37,6 @@ NO_OPTIONS, FULLY_CONNECTED_OPTIONS, SUB_OPTIONS = 0, 8, 28  # BuiltinOptions
 NO_ACTIVATION, RELU = 0, 1  # ActivationFunctionType
 GOLDEN_VECTORS = 16  # at least so many
 
-F64 = NDArray[np.float64]
 F32 = NDArray[np.float32]
 
 
@@ -51,10 +52,10 @@ class Network:
     division by the features' scale is in the first layer's weights.
     """
 
-    mean: F64
-    layers: tuple[tuple[F64, F64], ...]
+    mean: Floats
+    layers: tuple[tuple[Floats, Floats], ...]
 
-    def logit(self, rows: F64) -> F64:
+    def logit(self, rows: Floats) -> Floats:
         """Log-odds of theft for rows of shape [n, features], in float64: the reference for every runtime."""
         signal = rows - self.mean
         for index, (weights, bias) in enumerate(self.layers):
@@ -63,7 +64,7 @@ class Network:
                 signal = np.maximum(signal, 0.0)
         return np.asarray(signal[:, 0])
 
-    def predict(self, rows: F64) -> F64:
+    def predict(self, rows: Floats) -> Floats:
         """Probability of theft for rows of shape [n, features]."""
         return np.asarray(1.0 / (1.0 + np.exp(-np.clip(self.logit(rows), -700.0, 700.0))))
 
@@ -73,7 +74,7 @@ class Golden:
     """Inputs [n, features] and the trained model's outputs [n], for the runtime to repeat."""
 
     inputs: F32
-    outputs: F64
+    outputs: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +175,7 @@ class _Tensor:
     free_batch: bool
     octets: bytes
 
-    def constant(self, shape: tuple[int, ...], what: str) -> F64:
+    def constant(self, shape: tuple[int, ...], what: str) -> Floats:
         if self.shape != shape or self.free_batch or len(self.octets) != 4 * math.prod(shape):
             raise ModelRefused(f"{what} has shape {self.shape} and {len(self.octets)} octets, expected {shape}")
         values = np.frombuffer(self.octets, "<f4").reshape(shape)
@@ -263,7 +264,7 @@ def _network(graph: _Table, operators: list[int], buffers: list[bytes]) -> Netwo
     current = ends[0][0]
     features = width = take(current).signal("the input")
     mean = np.zeros(0)
-    layers: list[tuple[F64, F64]] = []
+    layers: list[tuple[Floats, Floats]] = []
     for place, step in enumerate(steps):
         code, what = step.scalar(0, "<I"), f"operator {place}"
         expected = SUB if place == 0 else LOGISTIC if place == len(steps) - 1 else FULLY_CONNECTED

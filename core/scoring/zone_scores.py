@@ -13,13 +13,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from core.arrays import DAY_S, Floats
 from core.balance.history import History
 from core.scoring.features import FEATURES, NO_EVIDENCE, RING_DAYS, THEFT_SIGNS, WEEK, Day, Loss, ZoneFeatures
 from core.signs import MeterSign
 
-F64 = NDArray[np.float64]
-
-DAY_S = 86_400.0
 PRIOR_LIMIT = 3.0  # nat: habits may make a flat twenty times more or less likely, the balance decides
 EDGE = 1e-6
 
@@ -33,13 +31,13 @@ class Scorer(Protocol):
         """Probability of theft [n] for [n, len(features)]; NaN where a row is not finite."""
 
 
-def probability(scorer: Scorer, rows: F64) -> F64:
+def probability(scorer: Scorer, rows: Floats) -> Floats:
     """Calibrated probability of theft [N] of the flats with features `rows` [N, len(FEATURES)]."""
     places = [FEATURES.index(name) for name in scorer.features]
     return scorer.score(rows[:, places].astype(np.float32)).astype(np.float64)
 
 
-def prior_log_odds(scorer: Scorer, rows: F64) -> F64:
+def prior_log_odds(scorer: Scorer, rows: Floats) -> Floats:
     """Log-odds of each flat [N] relative to an average flat, from what the balance has not said."""
     blind = rows.copy()
     for name, neutral in NO_EVIDENCE.items():
@@ -70,22 +68,22 @@ class ZoneScores:
             self._taken = stop
         self.features.latch(None if onset is None else (self._taken - onset) / self._day_rows)
 
-    def restore(self, history: History, signs: Iterable[MeterSign], onset: int | None, before: F64 | None) -> None:
+    def restore(self, history: History, signs: Iterable[MeterSign], onset: int | None, before: Floats | None) -> None:
         """Make anew from `history` what was known when `before` (`features.before`) was put into a checkpoint."""
         self.features = ZoneFeatures(len(self._place))
         self.features.before = before
         self._taken = max(history.first, history.count - (RING_DAYS + WEEK + 1) * self._day_rows)
         self.follow(history, signs, onset)
 
-    def rows(self, loss: Loss | None, suspicion: F64 | None = None) -> F64:
+    def rows(self, loss: Loss | None, suspicion: Floats | None = None) -> Floats:
         """Features [N, len(FEATURES)]; see ZoneFeatures.rows."""
         return self.features.rows(loss, suspicion)
 
-    def prior(self) -> F64 | None:
+    def prior(self) -> Floats | None:
         """The model's word before attribution [N]; None without a model."""
         return None if self.scorer is None else prior_log_odds(self.scorer, self.features.rows())
 
-    def probability(self, rows: F64) -> F64 | None:
+    def probability(self, rows: Floats) -> Floats | None:
         """Calibrated probability of theft [N] of `rows()`; None without a model."""
         return None if self.scorer is None else probability(self.scorer, rows)
 

@@ -79,15 +79,10 @@ def followed():
 
     def follow(rows, model, learned):
         history = History(len(rows) + 64, FLATS)
-        for start in range(0, len(rows), 64):
-            part = rows[start : start + 64]
-            shape = (len(part), FLATS)
-            history.append(part, np.zeros(shape, np.bool_), np.ones(len(part)))
+        history.fill(0, rows, np.zeros((len(rows), FLATS), np.bool_), np.ones(len(rows)))
         model.absorb(rows[: learned * DAY])
-        booked, variance = history.booked(0, history.count)
-        booked[0], variance[0] = 0.0, 1e12
         follower = Follower()
-        follower.advance(history, model, model.x, 0)
+        follower.explain(history, model, model.x)
         return history, model, follower
 
     return follow

@@ -102,7 +102,8 @@ def test_from_the_store_of_the_running_service(site: Path, tmp_path: Path, monke
     found = registers()
     now_s = float(found.times_s[-1]) + 60
     store = Store(tmp_path / "store.sqlite", now_s)
-    history = [HistoryRow(float(t), wh, np.zeros(7)) for t, wh in zip(found.times_s, found.wh, strict=True)]
+    read = np.zeros(7), np.zeros(7, np.uint8)
+    history = [HistoryRow(float(t), wh, *read) for t, wh in zip(found.times_s, found.wh, strict=True)]
     assert store.commit(Commit(meters=found.meters, history=history), now_s)
     monkeypatch.setattr("agent.process.clock.time.time", lambda: now_s)
     try:

@@ -144,7 +144,7 @@ def test_more_than_the_main_meter_shows_is_a_surplus():
     assert evidence[-1].loss_w == pytest.approx(150, abs=40)
 
 
-def test_when_the_loss_is_gone_the_alarm_is_cleared_and_a_new_one_is_another_episode():
+def test_when_the_loss_is_gone_the_alarm_is_cleared_and_its_return_is_the_same_loss_with_a_new_onset():
     power = loads(75)
     rows = len(power)
     tap = after(25, 200.0, rows) - after(32, 200.0, rows) + after(65, 200.0, rows)
@@ -152,8 +152,24 @@ def test_when_the_loss_is_gone_the_alarm_is_cleared_and_a_new_one_is_another_epi
     ends = [e for e in evidence if not e.active]
     assert len(ends) == 1
     assert 32 + 5.6 <= (ends[0].time_s - START_S) / 86_400 <= 32 + 9
-    assert [e.episode for e in evidence if e.active][-1] == 2
+    assert {e.episode for e in evidence} == {1}
     assert evidence[-1].active
+    assert evidence[-1].onset_s == pytest.approx(START_S + 65 * 86_400, abs=6 * 3600)
+    assert evidence[-1].loss_w == pytest.approx(200, abs=30)
+
+
+def test_a_second_tap_is_found_while_the_first_is_on_and_told_as_a_loss_of_its_own():
+    power = loads(60)
+    rows = len(power)
+    evidence, _ = run(registers(power, after(25, 200.0, rows) + after(45, 150.0, rows)))
+    second = [e for e in evidence if e.episode == 2]
+    assert all(e.active and e.kind is not LossKind.BALANCE_SURPLUS for e in evidence)
+    assert START_S + 45 * 86_400 < second[0].time_s <= START_S + 47 * 86_400
+    assert second[0].onset_s == pytest.approx(START_S + 45 * 86_400, abs=12 * 3600)
+    assert second[-1].loss_w == pytest.approx(150, abs=30)
+    first = [e for e in evidence if e.episode == 1]
+    assert first[-1].time_s > START_S + 48 * 86_400
+    assert first[-1].loss_w == pytest.approx(200, abs=30), "the second is not counted with the first"
 
 
 def test_a_meter_that_shows_one_value_is_one_alarm_whose_onset_stays_before_it():
@@ -196,8 +212,8 @@ def test_service_row_by_row_and_replay_by_the_week_say_the_same():
 
 def stored(rows: list[HistoryRow]) -> StoredHistory:
     """Rows as the store gives them back."""
-    times_s, wh, sd_wh = zip(*((row.time_s, row.wh, row.sd_wh) for row in rows), strict=True)
-    return StoredHistory(np.array(times_s), np.array(wh), np.array(sd_wh, np.float32))
+    times_s, wh, sd_wh, flags = zip(*((row.time_s, row.wh, row.sd_wh, row.flags) for row in rows), strict=True)
+    return StoredHistory(np.array(times_s), np.array(wh), np.array(sd_wh, np.float32), np.array(flags))
 
 
 def test_a_restart_changes_nothing_bit_for_bit():

@@ -45,7 +45,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def row(time_s: float, *wh: float) -> HistoryRow:
-    return HistoryRow(time_s, np.array(wh), np.full(len(wh), 0.5))
+    return HistoryRow(time_s, np.array(wh), np.full(len(wh), 0.5), np.zeros(len(wh), np.uint8))
 
 
 # -- one transaction ------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from core.attribution.attribute import STATISTICS, Attribution, Onset, Settings, attribute
+from core.attribution.attribute import STATISTICS, Attribution, Onset, Priors, attribute
 from core.attribution.rows import Rows
 
 THIEF, SLOTS = 3, 48
@@ -130,13 +130,13 @@ def test_what_was_there_from_the_start_has_no_before(house: Maker, steal, name: 
 def test_signs_and_the_models_odds_are_log_likelihood_ratios(house: Maker) -> None:
     h = house(8, after_days=1)
     h.tap[h.after] = 40
-    sure = Settings(lapse=0.0, lapse_at_once=0.0)
-    plain = attribute(h.rows(), h.when, settings=sure)
+    sure = Priors(lapse=0.0, lapse_at_once=0.0)
+    plain = attribute(h.rows(), h.when, priors=sure)
     told = np.zeros(10)
     told[2] = 2.0
     for found in (
-        attribute(h.rows(), h.when, signs=told, settings=sure),
-        attribute(h.rows(), h.when, prior_log_odds=told, settings=sure),
+        attribute(h.rows(), h.when, signs=told, priors=sure),
+        attribute(h.rows(), h.when, prior_log_odds=told, priors=sure),
     ):
         gain = np.log(found.probability[2] / found.nobody) - np.log(plain.probability[2] / plain.nobody)
         assert gain == pytest.approx(2.0)
@@ -207,7 +207,7 @@ def test_without_any_known_row_the_prior_is_returned(house: Maker) -> None:
     h = house(1)
     rows = h.rows()
     found = attribute(replace(rows, residual_wh=np.full(len(rows.day), np.nan)), h.when)
-    assert found.nobody == Settings().nobody_prior
+    assert found.nobody == Priors().nobody_prior
     assert found.probability == pytest.approx(np.full(10, (1 - found.nobody) / 10))
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from core.balance import _balance
+from core.balance.rows import ZoneRows
 from core.registers import _align
+from core.registers.align import AlignedRows, Flag
 
 DAY = 48
 HOURS = 0.5
@@ -18,20 +20,21 @@ class Aligned:
     """State and output of `align_rows` over a whole recording, in blocks of any size."""
 
     def __init__(self, wh, *, signed=None, block=None):
-        rows, meters = wh.shape
-        self.state = [np.full(meters, np.nan), *(np.zeros(meters) for _ in range(4))]
-        self.profile, self.seen, self.spread = np.zeros((meters, 24)), np.zeros((meters, 24)), np.zeros(meters)
-        self.booked, self.energy, self.error, self.lost = (np.empty((rows, meters)) for _ in range(4))
-        self.flags = np.empty((rows, meters), np.uint8)
+        count, meters = wh.shape
         signed = np.zeros(meters, np.uint8) if signed is None else np.asarray(signed, np.uint8)
-        hours, bins = np.full(rows, HOURS), (np.arange(rows) % DAY // 2).astype(np.int32)
-        for start in range(0, rows, block or rows):
-            part = slice(start, min(rows, start + (block or rows)))
-            _align.align_rows(
-                np.ascontiguousarray(wh[part]), np.full(wh[part].shape, 3.0), hours[part], bins[part], signed,
-                np.full(meters, 50_000.0), *self.state, self.profile, self.seen, self.spread, self.booked[part],
-                self.energy[part], self.error[part], self.lost[part], self.flags[part], 40.0,
+        self.state = _align.AlignState(np.full(meters, 50_000.0), signed, HOURS, 40.0)
+        self.profile, self.spread = self.state.arrays["profile_w"], self.state.arrays["spread_w2"]
+        self.booked, self.energy, self.sd, self.lost = (np.empty((count, meters)) for _ in range(4))
+        self.flags = np.empty((count, meters), np.uint8)
+        utc_hour = (np.arange(count) % DAY // 2).astype(np.int32)
+        for start in range(0, count, block or count):
+            part = slice(start, min(count, start + (block or count)))
+            out = AlignedRows(
+                np.zeros(len(wh[part])), HOURS, self.booked[part], self.energy[part], self.sd[part], self.lost[part],
+                self.flags[part],
             )  # fmt: skip
+            _align.align_rows(self.state, np.ascontiguousarray(wh[part]), np.full(wh[part].shape, 3.0), utc_hour[part],
+                              out)  # fmt: skip
 
 
 def registers(rng, rows=4 * DAY, meters=5):
@@ -59,8 +62,8 @@ def test_blocks_of_any_size_give_the_same_bits():
     wh = registers(np.random.default_rng(3))
     wh[np.random.default_rng(4).random(wh.shape) < 0.1] = np.nan
     whole, single = Aligned(wh), Aligned(wh, block=1)
-    for name in ("booked", "energy", "error", "lost", "flags", "profile", "spread"):
-        assert np.array_equal(getattr(whole, name), getattr(single, name)), name
+    for name in ("booked", "energy", "sd", "lost", "flags", "profile", "spread"):
+        assert np.array_equal(getattr(whole, name), getattr(single, name), equal_nan=name == "sd"), name
 
 
 def test_before_anything_is_known_of_a_meter_its_gap_may_hold_any_load():
@@ -68,10 +71,10 @@ def test_before_anything_is_known_of_a_meter_its_gap_may_hold_any_load():
     wh[1:6, 1] = np.nan
     aligned = Aligned(wh)
     wide = 0.1 * 50_000.0 * HOURS  # a tenth of what a flat can draw, over the row
-    error = np.abs(aligned.error[1:6, 1]) % 1e5
-    assert np.all(error >= wide * (1 - 1e-6))
-    assert np.all(np.diff(error) > 0)
-    assert np.all(np.abs(aligned.error[6:, 1]) == np.abs(aligned.error[6:, 0]))
+    sd = aligned.sd[1:6, 1]
+    assert np.all(sd >= wide * (1 - 1e-6))
+    assert np.all(np.diff(sd) > 0)
+    assert np.array_equal(aligned.sd[6:, 1], aligned.sd[6:, 0])
 
 
 def test_a_gap_is_bridged_by_the_profile_and_set_right_when_the_meter_answers():
@@ -84,11 +87,36 @@ def test_a_gap_is_bridged_by_the_profile_and_set_right_when_the_meter_answers():
     hour = np.arange(200, 206) % DAY // 2
     np.testing.assert_allclose(aligned.energy[gap, 0], before.profile[0, hour] * HOURS, rtol=1e-12)
     assert aligned.energy[200:207].sum() == pytest.approx(wh[206, 0] - wh[199, 0], abs=1e-6)
-    assert np.all(aligned.error[gap] < 0)
-    assert np.all(np.diff(aligned.error[gap, 0]) < 0), "the longer the gap, the less is known"
-    assert aligned.error[206, 0] == 3.0
-    assert (aligned.error[200:202] > -1e5).all()
-    assert (aligned.error[202:206] < -1e5).all(), "from the third row on it is a long gap"
+    assert np.all(np.diff(aligned.sd[gap, 0]) > 0), "the longer the gap, the less is known"
+    assert aligned.sd[206, 0] == 3.0
+    assert np.all(aligned.flags[200:202, 0] == Flag.MISSED)
+    assert np.all(aligned.flags[202:206, 0] == Flag.MISSED | Flag.LONG_GAP), "from the third row on it is a long gap"
+
+
+def test_what_was_never_read_has_no_error_and_says_so():
+    wh = registers(np.random.default_rng(15), 6, 2)
+    wh[:3, 1] = np.nan
+    aligned = Aligned(wh)
+    assert np.isnan(aligned.sd[:3, 1]).all()
+    assert np.all(aligned.flags[:3, 1] == Flag.MISSED | Flag.NEVER_READ)
+    assert aligned.flags[3, 1] == Flag.FIRST
+    assert np.isfinite(aligned.sd[3:]).all()
+
+
+def test_a_large_error_of_a_short_gap_keeps_its_meaning():
+    """A main meter of 40 flats that misses its second reading errs by more than 1e5 Wh, and is in no long gap."""
+    state = _align.AlignState(np.full(1, 40 * 50_000.0), np.zeros(1, np.uint8), 0.25, 40.0)
+    out = AlignedRows(np.zeros(2), 0.25, *(np.empty((2, 1)) for _ in range(4)), np.empty((2, 1), np.uint8))
+    _align.align_rows(state, np.array([[1000.0], [np.nan]]), np.full((2, 1), 3.0), np.zeros(2, np.int32), out)
+    assert out.sd_wh[1, 0] == pytest.approx(0.1 * 40 * 50_000 * np.sqrt(0.25 * (1 + 0.8 * 0.25)))
+    assert out.sd_wh[1, 0] > 1e5
+    assert out.flags[1, 0] == Flag.MISSED
+    rows = ZoneRows.empty(np.zeros(2), 0)
+    _balance.residual_rows(
+        out.energy_wh, out.sd_wh, out.lost_wh2, out.flags, np.zeros(1, np.int32), np.ones(1), rows, np.empty(2)
+    )
+    assert rows.boundary_wh2[1] == pytest.approx(out.sd_wh[1, 0] ** 2)
+    assert rows.gap_wh2[1] == 0.0
 
 
 @pytest.mark.parametrize(
@@ -118,23 +146,25 @@ def test_a_register_that_may_fall_is_not_replaced():
 
 def test_residual_of_a_zone_with_signs_gaps_and_losses():
     rng = np.random.default_rng(6)
-    energy, error = rng.normal(100, 30, (20, 6)), rng.uniform(1, 5, (20, 6))
-    error[3, 2], error[4, 2], error[5, 4] = -200.0, -(1e5 + 700.0), -1e6
+    energy, sd = rng.normal(100, 30, (20, 6)), rng.uniform(1, 5, (20, 6))
+    flags = np.zeros((20, 6), np.uint8)
+    sd[3, 2], sd[4, 2], sd[5, 4] = 200.0, 70_000.0, np.nan
+    flags[3, 2], flags[4, 2], flags[5, 4] = Flag.MISSED, Flag.MISSED | Flag.LONG_GAP, Flag.MISSED | Flag.NEVER_READ
     lost = np.zeros((20, 6))
     lost[7, 4] = 9e4
     columns, sign = np.array([1, 4, 2, 0], np.int32), np.array([1.0, 1.0, -1.0, 1.0])
-    subs, sums = np.empty((20, 3)), np.empty((20, 7))
-    _balance.residual_rows(energy, error, lost, columns, sign, subs, sums)
+    rows, read = ZoneRows.empty(np.arange(20.0), 3), np.empty(20)
+    _balance.residual_rows(energy, sd, lost, flags, columns, sign, rows, read)
     signed = energy[:, [4, 2, 0]] * sign[1:]
-    of_zone = error[:, columns]
-    long_gap = (of_zone < -5e4) & (of_zone > -5e5)
-    np.testing.assert_allclose(subs, signed)
-    np.testing.assert_allclose(sums[:, 0], energy[:, 1])
-    np.testing.assert_allclose(sums[:, 2], energy[:, 1] - signed.sum(axis=1))
-    np.testing.assert_allclose(sums[:, 3], np.where(long_gap, 0, of_zone**2).sum(axis=1))
-    np.testing.assert_allclose(sums[:, 4], lost[:, columns].sum(axis=1))
-    np.testing.assert_allclose(sums[:, 5], (of_zone >= 0).mean(axis=1))
-    np.testing.assert_allclose(sums[:, 6], np.where(long_gap, (of_zone + 1e5) ** 2, 0).sum(axis=1))
+    of_zone = np.where(np.isnan(sd), 1e6, sd)[:, columns] ** 2
+    long_gap = (flags[:, columns] & Flag.LONG_GAP) > 0
+    np.testing.assert_allclose(rows.subs_wh, signed)
+    np.testing.assert_allclose(rows.main_wh, energy[:, 1])
+    np.testing.assert_allclose(rows.residual_wh, energy[:, 1] - signed.sum(axis=1))
+    np.testing.assert_allclose(rows.boundary_wh2, np.where(long_gap, 0, of_zone).sum(axis=1))
+    np.testing.assert_allclose(rows.lost_wh2, lost[:, columns].sum(axis=1))
+    np.testing.assert_allclose(read, ((flags[:, columns] & Flag.MISSED) == 0).mean(axis=1))
+    np.testing.assert_allclose(rows.gap_wh2, np.where(long_gap, of_zone, 0).sum(axis=1))
 
 
 def kalman_oracle(x, p, phi, y, boundary, drift, walk, keep, late, skew, clip):
@@ -235,8 +265,8 @@ def test_wrong_shapes_are_refused():
         _balance.predict_rows(np.zeros((2, 3)), np.zeros(4), np.zeros(2))
     with pytest.raises(ValueError, match="out of range"):
         _balance.residual_rows(
-            np.zeros((1, 2)), np.zeros((1, 2)), np.zeros((1, 2)), np.array([0, 5], np.int32), np.ones(2),
-            np.zeros((1, 1)), np.zeros((1, 7)),
+            *(np.zeros((1, 2)) for _ in range(3)), np.zeros((1, 2), np.uint8), np.array([0, 5], np.int32), np.ones(2),
+            ZoneRows.empty(np.zeros(1), 1), np.zeros(1),
         )  # fmt: skip
     assert math.isfinite(follow([0.0])[0, 0])
 

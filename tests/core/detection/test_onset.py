@@ -7,9 +7,10 @@ import pytest
 
 from core.balance.rows import ZoneRows
 from core.detection.noise import learn_noise
-from core.detection.search import balance, confirmed, rows_of, shown, stirs
+from core.detection.search import confirmed, exceeds_uncertainty, rows_of, search_is_due, search_window
 
 DAYS, DAY, LEARNED = 40, 48, 26
+FLATS = 12
 QUARTER = DAY // 4
 
 
@@ -18,7 +19,7 @@ def now(history, model, stop=None):
     booked, variance = history.booked(DAY, LEARNED * DAY)
     level_w = model.level_sd_w(history.rows(history.count - 3 * DAY, history.count))
     noise = learn_noise(booked[::QUARTER], variance[::QUARTER], model.load_w, level_w, level_w)
-    return balance(history, model, noise, 0.1, 0)
+    return search_window(history, model, noise, 0.1, 0)
 
 
 def test_a_reading_left_out_is_as_one_that_never_came(house, followed):
@@ -30,7 +31,7 @@ def test_a_reading_left_out_is_as_one_that_never_came(house, followed):
     never = ZoneRows(*(getattr(rows, name) if name != "boundary_wh2" else boundary for name in rows.__slots__))
     oracle, _, _ = followed(never, house(DAYS).model(), 0)
     oracle_follower = type(follower)()
-    oracle_follower.advance(oracle, model, model.x, 0)
+    oracle_follower.explain(oracle, model, model.x)
     booked, variance = follower.without(history, model, row, last)
     expected, expected_variance = oracle.booked(row, oracle.count)
     np.testing.assert_allclose(np.diff(booked), np.diff(expected[1:]), atol=0.5)
@@ -57,12 +58,12 @@ def test_late_reads_of_the_main_meter_are_no_loss(house, followed):
 
 def test_what_rests_on_two_readings_alone_is_not_confirmed(house, followed):
     honest = house(DAYS)
-    history, model, follower = followed(honest.rows(), honest.model(), LEARNED)
-    current = now(history, model)
-    spoilt = history.booked(0, history.count)[0]
-    spoilt[-5:] += 4000.0  # as if the follower had believed one reading five rows ago, and nobody was read since
-    variance = history.rows(history.count - 4, history.count).boundary_wh2
-    variance += 1e10
+    rows = honest.rows()
+    rows.boundary_wh2[-4:] += 1e10
+    history, model, follower = followed(rows, honest.model(), LEARNED)
+    booked, variance = history.booked(history.count - 5, history.count)
+    # As if the follower had believed one reading five rows ago, and nobody was read since.
+    history.write_booked(history.count - 5, booked[1:] + 4000.0, variance[1:])
     current = now(history, model)
     assert current.search(1.0).excess > 1.0
     assert not confirmed(1.0, current, history, model, follower)
@@ -80,8 +81,8 @@ def test_a_steady_loss_or_surplus_is_confirmed_with_its_onset(house, followed, p
     lo, best, hi = rows_of(found, sign, current, history.count)
     assert lo <= onset <= hi + 2
     assert best == pytest.approx(onset, abs=DAY // 2)
-    assert shown(onset, sign, current, history.count)
-    assert not shown(onset, -sign, current, history.count)
+    assert exceeds_uncertainty(onset, sign, current, history.count)
+    assert not exceeds_uncertainty(onset, -sign, current, history.count)
 
 
 def test_a_revised_onset_lies_before_the_alarm(house, followed):
@@ -101,4 +102,4 @@ def test_a_look_between_two_searches_is_worth_it_only_when_the_balance_stirs(hou
     for power_w, expected in ((0.0, False), (800.0, True)):
         tap = np.where(np.arange(DAYS * DAY) >= DAYS * DAY - 6, power_w, 0.0)
         history, model, _ = followed(honest.tapped(tap).rows(), honest.model(), LEARNED)
-        assert stirs(history, now(history, model).noise, model.hours, 0) is expected
+        assert search_is_due(history, now(history, model).noise, model.hours, 0) is expected

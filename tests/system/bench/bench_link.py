@@ -136,7 +136,7 @@ def latency(store: Store, port: int) -> float:
     times_ms = []
     for n in range(ALERTS):
         time_s = T0 + 900.0 * n
-        history = [HistoryRow(time_s, np.full(60, float(n)), np.zeros(60))]
+        history = [HistoryRow(time_s, np.full(60, float(n)), np.zeros(60), np.zeros(60, np.uint8))]
         began_s = time.monotonic()
         events = book.observe([Condition("meter_fault", True, time_s, time_s, meter=f"meter-{n}")])
         checkpoints = {"alerts": book.state(), "pipeline": bytes(50_000)}

@@ -38,7 +38,7 @@ def test_a_full_disk_stops_nothing_but_history(
     except OSError:
         pass
     for n in range(60):
-        history = [HistoryRow(T0 + 900 * n, np.arange(500.0), np.zeros(500))]
+        history = [HistoryRow(T0 + 900 * n, np.arange(500.0), np.zeros(500), np.zeros(500, np.uint8))]
         gateway.store.commit(Commit(meters=[f"m{i}" for i in range(500)], history=history), T0)
         gateway.alerts(2)
     everything_arrived(gateway, listener)  # on a disk that is still full

@@ -117,7 +117,7 @@ def live(path: str, port: int, steps: int, noise: random.Random, probe: Callable
         events: list[AlertEvent] = book.apply(world(step, noise))
         probe("agent.judged")
         messages = [*map(alert_message, events), balance_message(balance(step))]
-        history = [HistoryRow(T0 + INTERVAL_S * step, np.full(40, 1.0 * step), np.zeros(40))]
+        history = [HistoryRow(T0 + INTERVAL_S * step, np.full(40, 1.0 * step), np.zeros(40), np.zeros(40, np.uint8))]
         checkpoints = {"alerts": book.state(), "step": str(step + 1).encode()}
         store.commit(Commit(messages, checkpoints, [f"m{i}" for i in range(40)], history), T0)
         step += 1

@@ -1,0 +1,219 @@
+"""The search for an onset in one zone, beside the losses that were told already.
+
+It owns what a search is given and whether what it finds is a loss of its own: a told loss never ends the search, its
+level is a column that the search leaves free, and only what cannot be that loss's own swing is news. It refuses to
+know how a loss is told and who is suspected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from core.arrays import Floats
+from core.detection.bins import AGES_H, BLOCK_H, BLOCKS
+from core.detection.glr import Finding
+from core.detection.search import (
+    SearchWindow,
+    confirmed,
+    exceeds_uncertainty,
+    rows_of,
+    search_is_due,
+    search_window,
+)
+from core.monitor.alarm import Alarm
+from core.monitor.learning import START_DAYS, Learning
+
+LEVEL_BEFORE_DAYS = 7  # rows before a told loss from which its level is estimated
+SWING_DAYS = 14.0  # for so long a change within a told loss's size is taken for its own
+SWING_SHARE = 1.3  # of a told loss: it may go away whole, and its size is not exact
+BACK_BELOW, BACK_WITHIN, BACK_DAYS = 0.5, 1.5, 3  # a return: little was lost in the days before, no more than it was
+
+
+@dataclass(frozen=True, slots=True)
+class NewLoss:
+    """An onset that no told loss explains; rows of all time."""
+
+    sign: float
+    lo: int
+    onset: int
+    hi: int
+    power_w: float
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A told loss, and the others that are in the kept rows."""
+
+    loss: Alarm
+    others: Sequence[Alarm]
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """What told losses add, estimated together: theta [K] of their columns, and its covariance."""
+
+    theta: Floats
+    cov: Floats
+
+    def of(self, told: Sequence[Alarm], loss: Alarm) -> Floats:
+        """The part of theta that is `loss`'s."""
+        size = len(self.theta) // max(len(told), 1)
+        at = list(told).index(loss) * size
+        return self.theta[at : at + size]
+
+
+class OnsetSearch:
+    """One zone's search; it keeps no state of its own."""
+
+    def __init__(self, learning: Learning) -> None:
+        self._learning = learning
+
+    @property
+    def too_early(self) -> bool:
+        """What was there from the start is judged first."""
+        learning = self._learning
+        return learning.history.count <= (START_DAYS[0] + 1) * learning.day_rows
+
+    def is_due(self) -> bool:
+        """Whether the last hours are worth a search between two marks."""
+        learning = self._learning
+        return search_is_due(learning.history, learning.noise, learning.row_h, learning.history.first)
+
+    def window(
+        self, free: Sequence[Alarm], *, known: Beside | None = None, mark: bool = False, first: int | None = None
+    ) -> SearchWindow:
+        """The kept rows from `first` on: the levels of `free` losses are left open, those `known` are taken off."""
+        learning, history = self._learning, self._learning.history
+        if first is None:
+            first = max(history.first, history.count - round(AGES_H[-1] / learning.row_h))
+        rate = learning.settings.false_alarms_per_year
+        now = search_window(history, learning.model, learning.noise, rate, first, mark)
+        told = (*free, *(() if known is None else known.others))
+        for loss in told:
+            swing = loss.swing_wh2(history.rows(first, history.count), first, learning.row_h)
+            now = replace(now, lost_wh2=now.lost_wh2 + np.concatenate([[0.0], np.cumsum(swing)]))
+        if free:
+            now = replace(now, errors_wh=np.hstack([now.errors_wh, self._columns(free, first, history.count)]))
+        if known is not None and known.others:
+            levels, columns = self._others(known), self._columns(known.others, first, history.count)
+            values, vectors = np.linalg.eigh(levels.cov)
+            errors = columns @ (vectors * np.sqrt(np.maximum(values, 0.0)))
+            added = np.concatenate([[0.0], np.cumsum(columns @ levels.theta)])
+            now = replace(now, booked_wh=now.booked_wh - added, errors_wh=np.hstack([now.errors_wh, errors]))
+        return now
+
+    def look(self, told: Sequence[Alarm], mark: bool) -> NewLoss | None:
+        """Search both signs; None where nothing is found that is a loss (or surplus) of its own."""
+        learning = self._learning
+        history, load_w = learning.history, learning.load_w
+        now = self.window(told, mark=mark)
+        for sign in (1.0, -1.0):
+            found = now.search(sign)
+            if found is None or found.excess < 1.0 or found.power_w * found.share < found.floor_share * load_w:
+                continue
+            lo, onset, hi = rows_of(found, sign, self._before(now, told, found), history.count)
+            if told:
+                if self._is_swing(told, found, sign, onset):
+                    continue
+            elif not exceeds_uncertainty(onset, sign, now, history.count):
+                continue
+            if confirmed(sign, now, history, learning.model, learning.follower):
+                return NewLoss(sign, lo, onset, hi, found.power_w)
+        return None
+
+    def refine(self, loss: Alarm, others: Sequence[Alarm], since_h: float) -> tuple[int, int, int] | None:
+        """The onset of a told loss again, at least `since_h` ago: first credible, likeliest, last credible row."""
+        now = self.window(others)
+        found = now.search(loss.sign, since_h)
+        if found is None or found.excess < 1.0:
+            return None
+        return rows_of(found, loss.sign, self._before(now, others, found), self._learning.history.count)
+
+    def added_wh(self, known: Beside, start: int, stop: int) -> Floats:
+        """What the others add to rows start .. stop - 1, as far as is known [T]."""
+        if not known.others:
+            return np.zeros(stop - start)
+        return np.asarray(self._columns(known.others, start, stop) @ self._others(known).theta)
+
+    def levels(self, told: Sequence[Alarm], until: int | None = None) -> Levels:
+        """Least squares over quarters of days up to row `until`, each loss's level with its own wide prior."""
+        learning, history = self._learning, self._learning.history
+        stop = history.count if until is None else until
+        block = learning.day_rows // BLOCKS
+        start = max(history.first + 1, min(loss.lo for loss in told) - LEVEL_BEFORE_DAYS * learning.day_rows)
+        size = max(0, stop - start) // block
+        start = stop - size * block
+        if not size:
+            width = self._columns(told, history.count, history.count).shape[1]
+            return Levels(np.zeros(width), np.eye(width))
+        booked, variance = history.booked(start, stop)
+        rows = history.rows(start, stop)
+        columns = self._columns(told, start, stop).reshape(size, block, -1).sum(axis=1)
+        swing = np.asarray(sum(loss.swing_wh2(rows, start, learning.row_h) for loss in told)).reshape(size, block)
+        noise = learning.noise
+        scatter = noise.rough_w2h * BLOCK_H + noise.weather_w2 * BLOCK_H**2 + swing.sum(axis=1)
+        weight = 1.0 / (scatter + variance[:-1:block] + variance[block::block])
+        energy = np.diff(booked[::block])
+        cov = np.linalg.inv((columns * weight[:, None]).T @ columns + np.eye(columns.shape[1]))
+        return Levels(cov @ (columns.T @ (weight * energy)), cov)
+
+    def mean_w(self, told: Sequence[Alarm], loss: Alarm, quarter: int | None = None) -> float:
+        """Power of a told loss while it is on, over the day or in one quarter of it."""
+        levels_w = self.levels_w(told, loss)
+        return float(levels_w.mean() if quarter is None else levels_w[quarter])
+
+    def levels_w(self, told: Sequence[Alarm], loss: Alarm) -> Floats:
+        """Power of a told loss in each quarter of the UTC day [BLOCKS]."""
+        return np.asarray(self.levels(told).of(told, loss)[:BLOCKS] * loss.scale_w)
+
+    def _others(self, known: Beside) -> Levels:
+        """The others' levels, estimated together with that of the loss beside which they are."""
+        together = self.levels((*known.others, known.loss))
+        size = len(together.theta) * len(known.others) // (1 + len(known.others))
+        return Levels(together.theta[:size], together.cov[:size, :size])
+
+    def _columns(self, told: Sequence[Alarm], start: int, stop: int) -> Floats:
+        rows = self._learning.history.rows(start, stop)
+        return np.hstack([loss.columns(rows, start, self._learning.row_h) for loss in told])
+
+    def _before(self, now: SearchWindow, told: Sequence[Alarm], found: Finding) -> SearchWindow:
+        """`now` without what told losses added as they were before the onset that was found."""
+        if not told:
+            return now
+        history = self._learning.history
+        until = max(history.first + 1, history.count - round(found.far_h / now.row_h))
+        columns = self._columns(told, now.first, history.count)
+        added = np.concatenate([[0.0], np.cumsum(columns @ self.levels(told, until).theta)])
+        return replace(now, booked_wh=now.booked_wh - added)
+
+    def _is_swing(self, told: Sequence[Alarm], found: Finding, sign: float, onset: int) -> bool:
+        """Whether a told loss that goes, shrinks or comes back would look like this finding."""
+        history, row_h, day_rows = self._learning.history, self._learning.row_h, self._learning.day_rows
+        booked, _ = history.booked(history.first, history.count)
+
+        def gross_w(start: int, stop: int) -> float:
+            hours = max(1, stop - start) * row_h
+            return float(booked[stop - history.first] - booked[start - history.first]) / hours
+
+        after_w = gross_w(max(onset, history.first), history.count)
+        if sign < 0 and after_w >= 0:
+            return True  # a surplus is more on the sub-meters than on the main meter, not a loss that has shrunk
+        ends_s = float(history.rows(history.count - 1, history.count).ends_s[0])
+        quarter = None if found.share == 1.0 else int((ends_s - 1.0) % 86_400 // (86_400 / BLOCKS))
+        for loss in told:
+            if loss.ended is not None:
+                continue
+            level_w = loss.sign * self.mean_w(told, loss, quarter)
+            if sign != loss.sign:
+                if found.power_w <= SWING_SHARE * level_w and found.age_h < SWING_DAYS * 24:
+                    return True
+                continue
+            if onset < loss.raised:
+                return True  # it began before this one was told: that one's onset is set right instead
+            before_w = gross_w(max(loss.onset, history.first, onset - BACK_DAYS * day_rows), onset)
+            if sign * before_w < BACK_BELOW * level_w and sign * after_w <= BACK_WITHIN * level_w:
+                return True
+        return False
