@@ -226,10 +226,15 @@ class Agent:
         plates = self._collector.name_plates()
         return wire.Info(
             time=wire.utc(self._clock.now()),
+            name=self._config.site.name,
+            address=self._config.site.address,
+            contact=self._config.site.contact,
             versions=self._versions,
             meters=[
                 wire.MeterInfo(
                     id=m.id,
+                    name=m.name,
+                    service_point=m.service_point,
                     bus=m.bus,
                     accuracy_class=m.accuracy_class,
                     serial=plates[m.id][0] or m.serial,
@@ -238,7 +243,7 @@ class Agent:
                 for m in self._config.meter
             ],
             zones=[
-                wire.ZoneInfo(id=zone.id, main=zone.main, subs=zone.subs, minus=zone.minus)
+                wire.ZoneInfo(id=zone.id, name=zone.name, main=zone.main, subs=zone.subs, minus=zone.minus)
                 for zone in self._config.zone
             ],
             config_sha256=self._config_sha256,

@@ -30,6 +30,15 @@ Secret = Annotated[
         },
     ),
 ]
+Label = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^\x00-\x1f\x7f-\x9f]*$",
+        extra={"expected": "up to 200 characters of any script on one line"},
+    ),
+]
 Hex16 = Annotated[
     str, msgspec.Meta(pattern=r"^[0-9A-Fa-f]{16}$", extra={"expected": "16 hexadecimal digits (8 octets)"})
 ]
@@ -52,6 +61,9 @@ class Site(_Table, frozen=True, kw_only=True):
     tenant: Annotated[Name, about("The utility or owner; first part of every topic.")] = "local"
     site: Annotated[Name, about("The building.")]
     gateway: Annotated[Name, about("This gateway; equals the MQTT client id and the certificate's CN.")]
+    name: Annotated[Label | None, about("The building as people call it, in any script.")] = None
+    address: Annotated[Label | None, about("Its postal address.")] = None
+    contact: Annotated[Label | None, about("Who opens the door: a name, a telephone number.")] = None
     timezone: Annotated[str, about("Of the people in the building: for hour-of-day features and reports only.")] = "UTC"
 
 
@@ -72,6 +84,8 @@ class Meter(_Table, frozen=True, kw_only=True):
     """[[meter]]: one main meter or sub-meter. A replay needs `id`, `accuracy_class` and `resolution_wh` only."""
 
     id: Annotated[Name, about("How zones and alerts name this meter.")]
+    name: Annotated[Label | None, about('As people call it, in any script: "302室".')] = None
+    service_point: Annotated[Label | None, about("The utility's number of the connection or contract.")] = None
     bus: Annotated[str | None, about("The id of the [[bus]] it hangs on.")] = None
     address: Annotated[Address | None, about("HDLC physical address, or the wrapper's server port.")] = None
     logical_address: Annotated[int, msgspec.Meta(ge=0, le=16383, description="HDLC logical device.")] = 1
@@ -102,6 +116,7 @@ class Zone(_Table, frozen=True, kw_only=True):
     """[[zone]]: one balance. A sub that is another zone's main meter makes the tree of zones."""
 
     id: Annotated[Name, about("How alerts name this zone.")]
+    name: Annotated[Label | None, about("As people call it, in any script.")] = None
     main: Annotated[str, about("The id of the main meter.")]
     subs: Annotated[list[str], about("The ids of the sub-meters behind it.")]
     export: Annotated[list[str], about("Those of `subs` whose export register is taken off their import.")] = []

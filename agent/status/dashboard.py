@@ -13,8 +13,8 @@ STATE_STYLE = {"online": "bold green", "degraded": "bold yellow", "offline": "bo
 SEVERITY_STYLE = {"critical": "bold red", "warning": "yellow", "info": ""}
 
 
-def building(snapshot: Snapshot) -> RenderableType:
-    """State, balance, alerts, buses, and a table of the meters."""
+def building(snapshot: Snapshot, height: int | None = None) -> RenderableType:
+    """State, balance, alerts, buses, and the meters, the most suspicious first: as many as `height` lines hold."""
     status, health = snapshot.status, snapshot.health
     head = Text.assemble(
         (status.state, STATE_STYLE[status.state]),
@@ -33,10 +33,11 @@ def building(snapshot: Snapshot) -> RenderableType:
         cycle = "" if bus.cycle_s is None else f", cycle {bus.cycle_s:.1f} s"
         style = "" if bus.state == "up" else "bold red"
         parts.append(Text(f"bus {bus.id}: {bus.state}, {bus.cycles} cycles, {bus.skipped} skipped{cycle}", style=style))
-    return Group(*parts, _meters(snapshot))
+    rows = None if height is None else max(3, height - len(parts) - 2)
+    return Group(*parts, _meters(snapshot, rows))
 
 
-def _meters(snapshot: Snapshot) -> Table:
+def _meters(snapshot: Snapshot, rows: int | None) -> RenderableType:
     table = Table(box=None, pad_edge=False)
     table.add_column("meter")
     table.add_column("register kWh", justify="right")
@@ -45,7 +46,9 @@ def _meters(snapshot: Snapshot) -> Table:
     table.add_column("errors", justify="right")
     table.add_column("suspicion")
     errors = {meter.id: sum(meter.errors.values()) for meter in snapshot.health.meters}
-    for meter in snapshot.meters:
+    room = rows or len(snapshot.meters)
+    by_interest = sorted(snapshot.meters, key=lambda m: _interest(m.id, snapshot), reverse=True)
+    for meter in by_interest[:room]:
         suspicion = snapshot.suspicion.get(meter.id, 0.0)
         style = "bold red" if suspicion > 0.5 else "yellow" if meter.id in snapshot.status.meters else ""
         table.add_row(
@@ -57,4 +60,10 @@ def _meters(snapshot: Snapshot) -> Table:
             "█" * round(20 * suspicion) + (f" {100 * suspicion:.0f} %" if suspicion >= 0.05 else ""),
             style=style,
         )
-    return table
+    left = len(snapshot.meters) - room
+    return Group(table, Text(f"… and {left} more meters, less suspicious and without faults")) if left > 0 else table
+
+
+def _interest(meter: str, snapshot: Snapshot) -> tuple[float, bool]:
+    """What a person wants to see first: the suspicious, then those that cannot be read."""
+    return (round(snapshot.suspicion.get(meter, 0.0), 2), meter in snapshot.status.meters)

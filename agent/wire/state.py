@@ -58,9 +58,11 @@ class Status(Body, frozen=True, kw_only=True):
 
 
 class MeterInfo(Body, frozen=True, kw_only=True):
-    """One meter as configured, with the serial number and firmware it told."""
+    """One meter as configured, with the serial number and firmware it told; `name` is what people call it."""
 
     id: str
+    name: str | None = None
+    service_point: str | None = None
     bus: str | None = None
     accuracy_class: float | None = None
     serial: str | None = None
@@ -71,15 +73,19 @@ class ZoneInfo(Body, frozen=True, kw_only=True):
     """One zone as configured; `minus` names those of `subs` that count against the sum."""
 
     id: str
+    name: str | None = None
     main: str
     subs: list[str]
     minus: list[str] = []
 
 
 class Info(Body, frozen=True, kw_only=True):
-    """`info`, retained: what this gateway is made of."""
+    """`info`, retained: what this gateway is made of, and where it is, in words for people."""
 
     time: Time
+    name: str | None = None
+    address: str | None = None
+    contact: str | None = None
     versions: dict[str, str]
     meters: list[MeterInfo]
     zones: list[ZoneInfo]

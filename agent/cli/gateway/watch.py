@@ -24,7 +24,9 @@ def command(site_file: Path | None, socket: str | None, every: float) -> None:
 
         from agent.status.dashboard import building
     except ImportError:
-        raise click.ClickException("this needs rich: pip install 'checkmeter[watch]'") from None
+        raise click.ClickException(
+            "this needs rich, which the Debian package has; in an environment of your own: pip install rich"
+        ) from None
     path = socket_of(site_file, socket)
     console = Console()
     if not console.is_terminal:
@@ -32,7 +34,7 @@ def command(site_file: Path | None, socket: str | None, every: float) -> None:
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             try:
-                live.update(building(ask(path)), refresh=True)
+                live.update(building(ask(path), console.height), refresh=True)
             except OSError as error:
                 live.update(Text(f"{path}: {error.strerror or error}; waiting for the agent"), refresh=True)
             try:

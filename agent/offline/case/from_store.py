@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,9 @@ from agent.offline.case.case import MAX_ROWS, Case, CaseError, Energies, Floats
 from agent.site.load import load
 from agent.site.tables import Config
 from agent.store.history import ArchiveError, open_archive, read_events, read_history
-from agent.wire.codec import decode
+from agent.wire.codec import SCHEMAS, decode
 from agent.wire.events import AlertEvent, TamperEvent
-from agent.wire.state import MeterInfo
+from agent.wire.state import Info, MeterInfo, ZoneInfo
 
 DAYS_BEFORE = 42  # of the window shown, before the onset
 DAY_S = 86_400.0
@@ -46,8 +48,9 @@ def from_store(site: Path, alert_id: str) -> Case:
         raise CaseError("the store has no interval history around this alert")
     energies = _energies(rows.times_s, rows.wh, config.detection.interval_s, zone.main, tuple(zone.subs))
     energies.subs_kwh[:, [name in zone.minus for name in zone.subs]] *= -1.0
+    info = _info(config, last.time)
     return Case(
-        tuple(revisions), energies, _meters(config), tampers=tuple(t for t in tampers if t.data.meter in meters)
+        tuple(revisions), energies, tuple(info.meters), info, tuple(t for t in tampers if t.data.meter in meters)
     )
 
 
@@ -63,5 +66,27 @@ def _energies(times_s: Floats, registers_wh: Floats, interval_s: float, main: st
     return Energies(start_s, interval_s, main, subs, kwh[:, 0].copy(), kwh[:, 1:].copy())
 
 
-def _meters(config: Config) -> tuple[MeterInfo, ...]:
-    return tuple(MeterInfo(id=m.id, bus=m.bus, accuracy_class=m.accuracy_class, serial=m.serial) for m in config.meter)
+def _info(config: Config, time: datetime) -> Info:
+    """What the gateway would say of itself, as far as the site file tells it."""
+    meters = [
+        MeterInfo(
+            id=m.id,
+            name=m.name,
+            service_point=m.service_point,
+            bus=m.bus,
+            accuracy_class=m.accuracy_class,
+            serial=m.serial,
+        )
+        for m in config.meter
+    ]
+    zones = [ZoneInfo(id=z.id, name=z.name, main=z.main, subs=z.subs, minus=z.minus) for z in config.zone]
+    return Info(
+        time=time,
+        name=config.site.name,
+        address=config.site.address,
+        contact=config.site.contact,
+        versions={"checkmeter": importlib.metadata.version("checkmeter")},
+        meters=meters,
+        zones=zones,
+        schemas={name.split(".")[1]: name for name in SCHEMAS},
+    )

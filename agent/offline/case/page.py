@@ -123,7 +123,7 @@ def _table(head: Iterable[tuple[str, bool]], rows: Iterable[Iterable[str]]) -> s
     return f'<div class="scroll"><table><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table></div>'
 
 
-def headline(data: AlertData) -> str:
+def headline(data: AlertData, called: str | None = None) -> str:
     """What the page says first: the explanation with its probability, and the meter; never more than is known."""
     words = KINDS.get(data.kind, data.kind.replace("_", " "))
     best = max(data.suspects or [], key=lambda s: s.probability, default=None)
@@ -133,7 +133,24 @@ def headline(data: AlertData) -> str:
     if data.kind not in ("bypass", "under_registration") or best is None:
         return words
     sure = "Probably" if best.probability >= LIKELY else "Possibly"
-    return f"{sure} {words} ({_percent(best.probability)}): {best.meter}"
+    return f"{sure} {words} ({_percent(best.probability)}): {called or best.meter}"
+
+
+def _called(case: Case, meter: str) -> str:
+    """A meter as people call it, with its id beside."""
+    name = next((m.name for m in case.meters if m.id == meter), None)
+    return f"{name} ({meter})" if name and name != meter else meter
+
+
+def _place(case: Case, meter: str | None) -> str:
+    """Where an inspector has to go, and whom to ask."""
+    info = case.info
+    if info is None:
+        return ""
+    point = next((m.service_point for m in case.meters if m.id == meter), None)
+    said = [info.name, info.address, point and f"service point {point}", info.contact and f"contact {info.contact}"]
+    words = " · ".join(escape(text) for text in said if text)
+    return f'<p class="place">{words}</p>' if words else ""
 
 
 def _head(case: Case, a: Analysis, zone: tzinfo, made: datetime) -> str:
@@ -161,14 +178,15 @@ def _head(case: Case, a: Analysis, zone: tzinfo, made: datetime) -> str:
             if data.onset_window is None
             else f"between {_time(data.onset_window[0], zone)} and {_time(data.onset_window[1], zone)}",
         ),
-        ("Most probable", escape(where), f"probability {_percent(sure)}"),
+        ("Most probable", escape(_called(case, where)), f"probability {_percent(sure)}"),
     ]
     boxes = "".join(
         f'<div class="tile">{escape(name)}<b>{value}</b>{escape(note)}</div>' for name, value, note in tiles
     )
     return (
         f'<p class="meta">checkmeter evidence, made {_time(made, zone)} ({escape(str(zone))})</p>'
-        f"<h1>{escape(headline(data))}</h1>"
+        f"<h1>{escape(headline(data, _called(case, where) if named else None))}</h1>"
+        f"{_place(case, best.meter if named and best else None)}"
         f'<p class="meta">{escape(alert.source)} · zone {escape(data.zone or "-")} · case {escape(data.alert_id)} · '
         f"revision {data.revision}, {escape(data.state)}</p>"
         f'<div class="tiles">{boxes}</div>'
@@ -279,7 +297,7 @@ def _suspects(case: Case) -> str:
             [("meter", False), ("probability", False), ("by which way", False)],
             [
                 (
-                    escape(m),
+                    escape(_called(case, m)),
                     f'<span class="bar" style="width:{6 * p:.2f}rem"></span>{_percent(p)}',
                     escape(w.replace("_", " ")),
                 )
@@ -333,7 +351,7 @@ def _meters(case: Case) -> str:
         m = meters.get(name)
         rows.append(
             (
-                escape(name + (" (main)" if name == case.energies.main else "")),
+                escape(_called(case, name) + (" (main)" if name == case.energies.main else "")),
                 escape((m.serial if m else None) or "-"),
                 escape((m.firmware if m else None) or "-"),
                 f"{m.accuracy_class:g}" if m and m.accuracy_class else "-",

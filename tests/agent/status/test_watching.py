@@ -146,6 +146,18 @@ def test_the_dashboard_shows_state_balance_alerts_and_meters() -> None:
     assert re.search(r"main +1234.50 +- +1 min 0 s ago +█{10} 50 %", shown)
 
 
+def test_the_suspect_stays_on_a_small_screen_and_the_rest_is_counted() -> None:
+    meters = [msgspec.structs.replace(SNAPSHOT.meters[0], id=f"flat-{n:03d}") for n in range(120)]
+    seen = msgspec.structs.replace(SNAPSHOT, meters=meters, suspicion={"flat-117": 0.9, "flat-003": 0.2})
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(building(seen, height=24))
+    lines = console.export_text().splitlines()
+    assert len(lines) <= 24
+    shown = [line.split()[0] for line in lines if line.startswith("flat-")]
+    assert shown[:2] == ["flat-117", "flat-003"]
+    assert f"{120 - len(shown)} more meters" in lines[-1]
+
+
 LINE = re.compile(r'^checkmeter_[a-z_]+(\{[a-z_]+="[^"]*"(,[a-z_]+="[^"]*")*\})? -?[0-9.e+-]+$')
 
 

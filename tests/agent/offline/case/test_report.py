@@ -9,10 +9,12 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -107,6 +109,22 @@ def test_the_seal_holds_and_a_changed_figure_breaks_it(bypassed: Building) -> No
     digest = text.index('<pre id="manifest">') + len('<pre id="manifest">')
     other = text[:digest] + ("0" if text[digest] != "0" else "1") + text[digest + 1 :]
     assert "the signature is not that of the manifest" in verify(other)
+
+
+def test_people_read_names_in_their_own_script_beside_the_ids(bypassed: Building) -> None:
+    case = from_messages(bypassed.lines, ALERT_ID)
+    assert case.info is not None
+    called = {"flat-302": "302室", "flat-301": "<b>301</b>"}
+    meters = [
+        msgspec.structs.replace(m, name=called.get(m.id), service_point="SP 77" if m.id == "flat-302" else None)
+        for m in case.info.meters
+    ]
+    info = msgspec.structs.replace(case.info, name="滨江12号", contact="Frau Wirth", meters=meters)
+    facts = PageFacts(renderer=RENDERER, made=datetime(2026, 2, 9, tzinfo=UTC), timezone="UTC")
+    text = page(seal(write(replace(case, info=info, meters=tuple(meters)), facts), None))
+    assert "302室 (flat-302)</h1>" in text
+    assert "滨江12号 · service point SP 77 · contact Frau Wirth" in text
+    assert "<b>301" not in text
 
 
 def test_an_unsigned_page_says_so(bypassed: Building) -> None:
