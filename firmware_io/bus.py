@@ -35,6 +35,7 @@ from firmware_io.clock import Clock
 from firmware_io.driver import Identity, Line, MeterDriver, Trace, Traffic
 from firmware_io.errors import (
     AccessDenied,
+    IdentityMismatch,
     MeterError,
     RegisterUnavailable,
     RemoteProtocolError,
@@ -83,6 +84,7 @@ class MeterStatistics:
     timeouts: int = 0
     protocol_errors: int = 0
     security_errors: int = 0
+    mismatches: int = 0  # another meter answered
     last_answer_s: float | None = None  # UTC
     silent: bool = False
     denied: bool = False
@@ -253,6 +255,10 @@ class Bus:
             statistics.protocol_errors += 1
             self._failed(meter, started_s)
             raise
+        except IdentityMismatch:
+            statistics.mismatches += 1
+            self._heard(meter)
+            raise
         except RegisterUnavailable:
             self._answered(meter)  # with a refusal, but it did
             raise
@@ -264,6 +270,9 @@ class Bus:
     def _answered(self, meter: _Meter) -> None:
         meter.statistics.answered += 1
         meter.statistics.last_answer_s = self._clock.now()
+        self._heard(meter)
+
+    def _heard(self, meter: _Meter) -> None:
         meter.failures = 0
         if meter.silent:
             meter.statistics.silent = False

@@ -56,13 +56,19 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who the meter says it is. `clock_offset_s` is its time minus ours; None where it has no clock."""
+    """Who the meter says it is. `clock_offset_s` is its time minus ours; None where it has no clock.
+
+    `clock_zone` says which zone its time was taken for, where the meter does not tell. `unreadable` are the registers
+    that it has and whose values cannot be understood, each with the reason.
+    """
 
     serial: str | None
     firmware: str | None
     registers: tuple[ObisCode, ...]
     clock_offset_s: float | None = None
     clock_doubtful: bool = False
+    clock_zone: str | None = None
+    unreadable: tuple[str, ...] = ()
 
 
 class Line:

@@ -43,5 +43,9 @@ class AccessDenied(MeterError):
     """The meter refused our credentials or rights: stop, because retries can lock a meter."""
 
 
+class IdentityMismatch(MeterError):
+    """Another meter answered than the one that is expected here: take nothing of it, and have a person look."""
+
+
 class RegisterUnavailable(MeterError):
     """The meter has no such object, or not now: flag the register and read the others."""

@@ -63,6 +63,7 @@ POWER_EXPORT = ObisCode(1, 0, 2, 7, 0)
 POWER_FACTOR = ObisCode(1, 0, 13, 7, 0)
 VOLTAGE = (ObisCode(1, 0, 32, 7, 0), ObisCode(1, 0, 52, 7, 0), ObisCode(1, 0, 72, 7, 0))
 CURRENT = (ObisCode(1, 0, 31, 7, 0), ObisCode(1, 0, 51, 7, 0), ObisCode(1, 0, 71, 7, 0))
+MAXIMUM_CURRENT = ObisCode(1, 0, 0, 6, 3)  # that the meter is rated for
 NEUTRAL_CURRENT = ObisCode(1, 0, 91, 7, 0)
 CLOCK = ObisCode(0, 0, 1, 0, 0)
 SERIAL_NUMBER = ObisCode(0, 0, 96, 1, 0)

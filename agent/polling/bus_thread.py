@@ -173,6 +173,8 @@ class BusThread:
             watch.latency_s = took_s
             samples, signs = watch.answered(poll.readings)
             identity = self._bus.identity(poll.meter)
+            for why in watch.newly_unreadable(() if identity is None else identity.unreadable):
+                log.warning("%s: a register is left out: %s", poll.meter, why)
             if identity is not None and (
                 sign := watch.identified(identity.serial, identity.firmware, self._clock.now())
             ):

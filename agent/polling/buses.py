@@ -30,7 +30,7 @@ def bus_spec(bus: BusConfig) -> BusSpec:
     )
 
 
-def dlms_spec(meter: Meter, bus: BusConfig) -> DlmsSpec:
+def dlms_spec(meter: Meter, bus: BusConfig, timezone: str | None = None) -> DlmsSpec:
     """What is to be known of a DLMS meter before it is asked, with its secrets.
 
     Raises:
@@ -57,6 +57,7 @@ def dlms_spec(meter: Meter, bus: BusConfig) -> DlmsSpec:
         max_pdu=meter.max_pdu,
         max_frame=meter.max_frame,
         inactivity_s=meter.inactivity_s,
+        timezone=None if timezone == "UTC" else timezone,  # the default: then the zone is not known
     )
 
 
@@ -83,7 +84,11 @@ def open_buses(config: Config, clock: Clock, opener: Callable[[BusSpec], Transpo
     for table in config.bus:
         spec = bus_spec(table)
         meters = [
-            BusMeter(meter.id, DlmsDriver(dlms_spec(meter, table), spec, clock, counters), meter.id in mains)
+            BusMeter(
+                meter.id,
+                DlmsDriver(dlms_spec(meter, table, config.site.timezone), spec, clock, counters),
+                meter.id in mains,
+            )
             for meter in config.meter
             if meter.bus == table.id
         ]
@@ -100,7 +105,7 @@ def open_bus(config: Config, meter: str, clock: Clock, trace: Callable[[str], No
     """
     table = next(m for m in config.meter if m.id == meter)
     bus_table = next(b for b in config.bus if b.id == table.bus)
-    spec, line = dlms_spec(table, bus_table), bus_spec(bus_table)
+    spec, line = dlms_spec(table, bus_table, config.site.timezone), bus_spec(bus_table)
     secrets = (spec.password, spec.authentication_key, spec.encryption_key)
     tracer = Tracer(trace, secrets, spec.framing) if trace else None
     driver = DlmsDriver(spec, line, clock, counters_of(config))

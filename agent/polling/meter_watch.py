@@ -17,6 +17,7 @@ from core.registers.samples import RegisterSample
 from core.signs import MeterSign, SignKind
 from firmware_io.errors import (
     AccessDenied,
+    IdentityMismatch,
     MeterError,
     RegisterUnavailable,
     ResponseTimeout,
@@ -30,6 +31,8 @@ SIGN_EVERY_S = 3600.0  # a sign that lasts is told once an hour
 CURRENT_GAP_A, CURRENT_GAP_SHARE = 0.5, 0.1  # phase against neutral: below this it is the meter's own error
 REVERSE_WH = 50.0  # export of a meter that has no generator: more than a register's last digit
 CLOCK_TRUST_S = 10.0  # a meter's clock that is off by less is taken as right: a slow bus tells it no better
+CONFLICT_S = 3600.0  # an hour in which nobody else answers, and the conflict is over
+UNREADABLE = 50  # reasons remembered, so that each is told once: bounds what a meter of rubbish can make us keep
 FAILURES = 3  # in a row, before a meter counts as silent
 
 ERROR_KINDS: tuple[tuple[type[MeterError], str], ...] = (
@@ -38,6 +41,7 @@ ERROR_KINDS: tuple[tuple[type[MeterError], str], ...] = (
     (AccessDenied, "denied"),
     (RegisterUnavailable, "unavailable"),
     (SecurityError, "security"),
+    (IdentityMismatch, "identity"),
 )
 
 
@@ -57,6 +61,9 @@ class MeterWatch:
     failures: int = 0  # in a row
     failing_since_s: float | None = None
     denied: str | None = None
+    mismatch: str | None = None  # who else answered in its place
+    _mismatch_s: float = -math.inf
+    unreadable: tuple[str, ...] = ()  # registers that were left out since the start
     last_reading_s: float | None = None
     import_wh: float = math.nan
     export_wh: float = math.nan
@@ -107,6 +114,9 @@ class MeterWatch:
         """Take an error instead of readings."""
         kind = error_kind(error)
         self.errors[kind] = self.errors.get(kind, 0) + 1
+        if isinstance(error, IdentityMismatch):  # it is no silence: somebody answers
+            self.mismatch, self._mismatch_s = str(error), time_s
+            return
         self.failures += 1
         if self.failing_since_s is None:
             self.failing_since_s = time_s
@@ -121,13 +131,19 @@ class MeterWatch:
             return MeterSign(self.config.id, time_s, SignKind.METER_REPLACED)
         return None
 
+    def newly_unreadable(self, now: Sequence[str]) -> list[str]:
+        """Those of the registers that cannot be understood which were not among them before."""
+        fresh = [why for why in now if why not in self.unreadable]
+        self.unreadable = (*self.unreadable, *fresh)[-UNREADABLE:]
+        return fresh
+
     def fault(self, time_s: float) -> Condition:
         """Whether the meter itself is at fault: it refuses our credentials, or is not the one that was mounted."""
         detail = None
         if self.denied is not None:
             detail = f"it refuses our credentials ({self.denied}); check security and keys, then reload"
-        elif self.config.serial is not None and self.serial is not None and self.serial != self.config.serial:
-            detail = f"serial number {self.serial}, expected {self.config.serial}; set serial if it was replaced"
+        elif self.mismatch is not None and time_s - self._mismatch_s < CONFLICT_S:
+            detail = self.mismatch
         return Condition(
             kind="meter_fault",
             active=detail is not None,

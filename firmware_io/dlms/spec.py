@@ -38,6 +38,7 @@ class DlmsSpec:
     max_pdu: int = 1024
     max_frame: int = 512
     inactivity_s: float = 120.0
+    timezone: str | None = None  # of the site (IANA): what a clock without deviation is taken for
 
     def __post_init__(self) -> None:
         """Raises: ValueError: a secret that the security needs is missing, or has the wrong length."""

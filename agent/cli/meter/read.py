@@ -82,13 +82,18 @@ def command(
 
 def _registers(bus: Bus, meter: str) -> list[dict[str, object]]:
     """The registers that the agent reads, and what it thinks of them."""
+    bus.identify(meter)
     readings = bus.poll(meter)
-    identity = bus.identify(meter)
+    identity = bus.identity(meter) or bus.identify(meter)
     head: list[dict[str, object]] = [{"meter": meter, "serial": identity.serial, "firmware": identity.firmware}]
     if identity.clock_offset_s is not None:
         time_s = datetime.now(UTC).timestamp() + identity.clock_offset_s
         doubt = "doubtful" if identity.clock_doubtful else None
         head[0] |= {"meter_time": utc(time_s), "clock_offset_s": round(identity.clock_offset_s, 1), "clock": doubt}
+        if identity.clock_zone is not None:
+            head[0]["clock_taken_for"] = identity.clock_zone
+    if identity.unreadable:
+        head[0]["unreadable"] = list(identity.unreadable)
     return head + [
         {
             "obis": str(reading.obis),

@@ -11,6 +11,7 @@ import calendar
 import datetime
 import enum
 from typing import NamedTuple, Self
+from zoneinfo import ZoneInfo
 
 from firmware_io.errors import RemoteProtocolError
 
@@ -76,6 +77,17 @@ class MeterTime(NamedTuple):
         return None if self.status == STATUS_UNKNOWN else bool(self.status & STATUS_DAYLIGHT)
 
 
+def _seconds(delta: datetime.timedelta | None) -> float:
+    return 0.0 if delta is None else delta.total_seconds()
+
+
+def _offsets_s(zone: ZoneInfo, now_s: float) -> tuple[float, float]:
+    """Local minus UTC at a site: as its people count it now, and in standard time."""
+    now = datetime.datetime.fromtimestamp(now_s, zone)
+    local_s = _seconds(now.utcoffset())
+    return local_s, local_s - _seconds(now.dst())
+
+
 class Deviation(enum.Enum):
     """How a meter fills the deviation in."""
 
@@ -85,31 +97,62 @@ class Deviation(enum.Enum):
 
 
 class Convention(NamedTuple):
-    """What a meter means by its time. `offset_s` is local minus UTC when it was learned, with `daylight` then."""
+    """What a meter means by its time. `offset_s` is local minus UTC when it was learned, with `daylight` then.
+
+    `zone` is the zone by whose rules its time without deviation runs, None where it is always `offset_s` from UTC.
+    `assumed` says in words what a time without deviation was taken for.
+    """
 
     deviation: Deviation = Deviation.STANDARD
     offset_s: float = 0.0
     daylight: bool | None = None
+    zone: ZoneInfo | None = None
+    assumed: str | None = None
 
     @classmethod
-    def learn(cls, time: MeterTime, now_s: float) -> Self:
-        """From the meter's clock, read at `now_s` UTC."""
+    def learn(cls, time: MeterTime, now_s: float, timezone: str | None = None) -> Self:
+        """From the meter's clock, read at `now_s` UTC; `timezone` is the site's (IANA), where it is known.
+
+        A clock without deviation is taken for the site's local time, the site's standard time or UTC, whichever is
+        nearest: so a wrong hour shows. Without the site's zone an error of whole quarters of an hour cannot be seen.
+        """
         ahead_s = time.local_s - now_s
+        zone = None if timezone is None else ZoneInfo(timezone)
+        if time.deviation_min is None and zone is not None:
+            return cls._of_site(time, now_s, ahead_s, zone)
         if time.deviation_min is None:
             offset_s = round(ahead_s / ZONE_STEP_S) * ZONE_STEP_S
             # Further off than any zone is: the clock is wrong, and says nothing of the zone.
-            return cls(Deviation.ABSENT, offset_s if abs(offset_s) <= MAX_ZONE_S else 0.0, time.daylight)
+            near_s = float(offset_s) if abs(offset_s) <= MAX_ZONE_S else 0.0
+            return cls(Deviation.ABSENT, near_s, time.daylight, None, f"{near_s / 3600:+g} h from UTC")
         standard_s = -60.0 * time.deviation_min
-        if abs(ahead_s + standard_s) < ZONE_STEP_S < abs(ahead_s - standard_s):
+        if zone is not None:
+            offsets = _offsets_s(zone, now_s)
+            reversed_ = -standard_s in offsets and standard_s not in offsets
+        else:
+            reversed_ = abs(ahead_s + standard_s) < ZONE_STEP_S < abs(ahead_s - standard_s)
+        if reversed_:
             return cls(Deviation.REVERSED, -standard_s, time.daylight)
         return cls(Deviation.STANDARD, standard_s, time.daylight)
+
+    @classmethod
+    def _of_site(cls, time: MeterTime, now_s: float, ahead_s: float, zone: ZoneInfo) -> Self:
+        """A clock without deviation at a site whose zone is known."""
+        local_s, standard_s = _offsets_s(zone, now_s)
+        choices = [(local_s, "the site's local time"), (standard_s, "the site's standard time"), (0.0, "UTC")]
+        offset_s, assumed = min(choices, key=lambda choice: abs(ahead_s - choice[0]))  # the first of equals
+        rules = zone if offset_s == local_s and time.daylight is None and local_s != standard_s else None
+        return cls(Deviation.ABSENT, offset_s, time.daylight, rules, assumed)
 
     def utc_s(self, time: MeterTime) -> float:
         """UTC seconds of a time of this meter."""
         if time.deviation_min is not None and self.deviation is not Deviation.ABSENT:
             return time.local_s + 60.0 * time.deviation_min * (-1 if self.deviation is Deviation.REVERSED else 1)
         offset_s = self.offset_s
-        if time.daylight is not None and self.daylight is not None:
+        if self.zone is not None:
+            local = (_EPOCH + datetime.timedelta(seconds=time.local_s)).replace(tzinfo=self.zone)
+            offset_s = _seconds(local.utcoffset())
+        elif time.daylight is not None and self.daylight is not None:
             offset_s += 3600.0 * (time.daylight - self.daylight)
         return time.local_s - offset_s
 
@@ -120,5 +163,8 @@ class Convention(NamedTuple):
             Deviation.REVERSED: round(self.offset_s / 60),
             Deviation.ABSENT: None,
         }[self.deviation]
+        offset_s = self.offset_s
+        if self.zone is not None:
+            offset_s = _seconds(datetime.datetime.fromtimestamp(utc_s, self.zone).utcoffset())
         status = STATUS_UNKNOWN if self.daylight is None else STATUS_DAYLIGHT * self.daylight
-        return MeterTime(utc_s + self.offset_s, deviation, status)
+        return MeterTime(utc_s + offset_s, deviation, status)

@@ -6,6 +6,8 @@ whole again. It asks nobody: a session hands the octets in.
 
 from __future__ import annotations
 
+import enum
+import itertools
 from typing import NamedTuple, Self
 
 from firmware_io.dlms.apdu import axdr
@@ -16,8 +18,19 @@ from firmware_io.errors import RemoteProtocolError
 from firmware_io.obis import ObisCode
 
 CLASS = 7
-BUFFER, CAPTURE_OBJECTS, CAPTURE_PERIOD, ENTRIES_IN_USE = 2, 3, 4, 7
+BUFFER, CAPTURE_OBJECTS, CAPTURE_PERIOD, SORT_METHOD, ENTRIES_IN_USE = 2, 3, 4, 5, 7
 CLOCK_CLASS = 8
+
+
+class SortMethod(enum.IntEnum):
+    """In which order a buffer stands."""
+
+    FIFO = 1
+    LIFO = 2
+    LARGEST = 3
+    SMALLEST = 4
+    NEAREST_TO_ZERO = 5
+    FARTHEST_FROM_ZERO = 6
 
 
 class Column(NamedTuple):
@@ -83,7 +96,8 @@ def by_entry(first: int, last: int) -> Selection:
 def rows(buffer: Data, captured: tuple[Column, ...], period_s: float) -> list[Row]:
     """The rows of a buffer, with what the meter left out filled in again.
 
-    A null time is one capture period after the row before; a null value is that of the row before.
+    A null time is one capture period after the row before. A null value is that of the row before where the meter
+    leaves repetitions out; where it writes them, null is a value that it does not have, and stays null.
 
     Raises:
         RemoteProtocolError: not rows, or not of these columns, or the first row leaves something out.
@@ -91,6 +105,7 @@ def rows(buffer: Data, captured: tuple[Column, ...], period_s: float) -> list[Ro
     if buffer.tag != Tag.ARRAY:
         raise RemoteProtocolError(f"profile buffer: expected an array, got type {buffer.tag}")
     time_column = next((i for i, column in enumerate(captured) if column.is_time), None)
+    compressed = not _repeats(buffer, time_column)
     result: list[Row] = []
     for number, item in enumerate(buffer.value, 1):
         if item.tag != Tag.STRUCTURE or len(item.value) != len(captured):
@@ -98,13 +113,23 @@ def rows(buffer: Data, captured: tuple[Column, ...], period_s: float) -> list[Ro
         before = result[-1] if result else None
         values = list(item.value)
         for i, value in enumerate(values):
-            if value.tag == Tag.NULL and i != time_column and before is not None:
+            if compressed and value.tag == Tag.NULL and i != time_column and before is not None:
                 values[i] = before.values[i]
         time = None
         if time_column is not None:
             time = _row_time(values[time_column], before, period_s)
         result.append(Row(time, tuple(values)))
     return result
+
+
+def _repeats(buffer: Data, time_column: int | None) -> bool:
+    """Whether a value is written again that did not change: then the meter leaves nothing out."""
+    for before, item in itertools.pairwise(buffer.value):
+        if item.tag == before.tag == Tag.STRUCTURE:
+            for i, (old, new) in enumerate(zip(before.value, item.value, strict=False)):
+                if i != time_column and new.tag != Tag.NULL and new == old:
+                    return True
+    return False
 
 
 def _row_time(value: Data, before: Row | None, period_s: float) -> MeterTime | None:

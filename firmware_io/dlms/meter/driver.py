@@ -114,7 +114,7 @@ class DlmsDriver:
         if not isinstance(value, bytes):
             raise RegisterUnavailable("it has no time", meter=self.spec.id, obis=str(obis.CLOCK))
         time = MeterTime.decode(value)
-        return time, Convention() if time is None else Convention.learn(time, self._clock.now())
+        return time, Convention() if time is None else Convention.learn(time, self._clock.now(), self.spec.timezone)
 
     def set_clock(self, line: Line, utc_s: float) -> None:
         """Set the clock in the meter's own manner (zone, sign of the deviation). Raises: MeterError."""

@@ -1,69 +1,57 @@
-"""What we know of one meter and how we read it: its registers, scalers, clock and identity; values as `Reading`s.
+"""How we read one meter: its registers, scalers, clock and identity; values as `Reading`s.
 
 It decides what to ask the meter and whether to believe the answer. When to ask, and what a failure costs the other
-meters of the bus, is the bus's business.
+meters of the bus, is the bus's business; what the meter stored is read by `stored`, whose answers are whose by `known`.
 
 A cumulative value that has decreased, jumped or changed its type is not taken at once: identity and scalers are
-read again, then the value. What comes twice is real and flagged; what does not was a wrong octet.
+read again, then the value. What comes twice is real and flagged; what does not was a wrong octet. A register whose
+value cannot be understood is left out and named in `Identity.unreadable`; the others are read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple
+from dataclasses import replace
+from typing import NamedTuple, TypeVar
 
 from firmware_io import obis
 from firmware_io.clock import Clock
 from firmware_io.dlms.apdu.axdr import Data, Tag
 from firmware_io.dlms.apdu.decode import Attribute, DataAccessResult
-from firmware_io.dlms.cosem import profile
 from firmware_io.dlms.cosem.meter_time import Convention, MeterTime
+from firmware_io.dlms.cosem.profile import CLOCK_CLASS
 from firmware_io.dlms.cosem.registers import (
     CATALOGUE,
     DATA,
+    MISSING,
+    REGISTER,
     REGISTER_CLASSES,
-    SLACK_WH,
     VALUE,
     Plausibility,
     Register,
     Scale,
     scaler_of,
 )
-from firmware_io.dlms.session.association import DataAccessError
+from firmware_io.dlms.meter.known import Exchanged, Known, text_of
+from firmware_io.dlms.meter.stored import StoredReader
 from firmware_io.dlms.session.session import Session
 from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.driver import Identity
-from firmware_io.errors import AccessDenied, RegisterUnavailable, RemoteProtocolError
+from firmware_io.errors import RemoteProtocolError
 from firmware_io.obis import ObisCode
 from firmware_io.reading import MeterEvent, Quality, Reading, Unit
 
-CLOCK_SKEW_S = 60.0  # a meter's clock further off than this is flagged
 CHECK_EVERY_S = 3600.0  # identity, scalers and clock are looked at again
 LATE_S = 1.0  # half the time an exchange took: the sample may be that far off
-ROWS_AT_ONCE = 200  # of a profile: bounds one reply, and how long the others wait
-EVENT_LOGS = tuple(obis.EVENT_LOG_STANDARD._replace(e=e) for e in range(8))
-_EVENT_CODE = (0, 96, 11)  # value groups A, C and D of an event code column
-_STATUS = (0, 96, 10)  # of a profile status column
-_STATUS_CLOCK_INVALID = 0x02
-_STATUS_INCOMPLETE = 0xA5  # critical error, data not valid, clock adjusted, power down
 
-_SERIAL = Attribute(DATA, obis.SERIAL_NUMBER, VALUE)
 _FIRMWARE = Attribute(DATA, obis.FIRMWARE_VERSION, VALUE)
 _ERRORS = Attribute(DATA, obis.ERROR_REGISTER, VALUE)
-CLOCK = Attribute(profile.CLOCK_CLASS, obis.CLOCK, 2)
-_MISSING = (
-    DataAccessResult.OBJECT_UNDEFINED,
-    DataAccessResult.OBJECT_UNAVAILABLE,
-    DataAccessResult.OBJECT_CLASS_INCONSISTENT,
-    DataAccessResult.READ_WRITE_DENIED,
-    DataAccessResult.SCOPE_OF_ACCESS_VIOLATED,
-)
+_MAXIMUM_CURRENT = (Attribute(REGISTER, obis.MAXIMUM_CURRENT, VALUE), scaler_of(obis.MAXIMUM_CURRENT, REGISTER))
+CLOCK = Attribute(CLOCK_CLASS, obis.CLOCK, 2)
 
-
-class _Profile(NamedTuple):
-    columns: tuple[profile.Column, ...]
-    period_s: float
+T = TypeVar("T")
 
 
 class _Sample(NamedTuple):
@@ -78,7 +66,7 @@ class _Sample(NamedTuple):
     def agrees(self, before: _Sample) -> bool:
         """Whether an odd value was seen twice, and not once."""
         same_register = self.register == before.register and self.data.tag == before.data.tag
-        return same_register and 0 <= self.value - before.value <= SLACK_WH
+        return same_register and 0 <= self.value - before.value <= Plausibility.slack_wh(self.register)
 
 
 class MeterReader:
@@ -86,59 +74,37 @@ class MeterReader:
 
     def __init__(self, spec: DlmsSpec, session: Session, clock: Clock) -> None:
         self.spec = spec
-        self.session = session
         self._clock = clock
+        self._known = Known(spec, session, clock)
+        self._stored = StoredReader(self._known)
         self._registers: tuple[Register, ...] = ()
-        self._scales: dict[tuple[int, ObisCode], Scale] = {}
         self._has_errors = True
-        self._profiles: dict[ObisCode, _Profile] = {}
-        self._absent_logs: set[ObisCode] = set()
         self._plausibility = Plausibility()
-        self._convention = Convention()
+        self._unreadable: dict[Attribute, str] = {}  # since the last check: value, and why
         self._checked_s = 0.0
         self.identity: Identity | None = None
+
+    @property
+    def session(self) -> Session:
+        """The association over the line that is open now."""
+        return self._known.session
+
+    @session.setter
+    def session(self, session: Session) -> None:
+        self._known.session = session
 
     def poll(self) -> list[Reading]:
         """All registers of the meter, in one request where it takes lists.
 
         Raises:
+            IdentityMismatch: another meter answered.
             MeterError: it does not answer, or not as it should.
         """
-        if self.identity is None or self._clock.monotonic() - self._checked_s >= CHECK_EVERY_S:
-            self.identify()
-        readings, doubted = self._sample(self._registers, errors=self._has_errors)
-        if doubted:
-            self.identify()
-            asked = tuple(register for register in self._registers if register.name in doubted)
-            again, still = self._sample(asked, errors=False)  # by the scaler that it has now
-            readings += again
-            readings += [self._confirmed(sample) for name, sample in still.items() if sample.agrees(doubted[name])]
-        return readings
+        return self._of_one_meter(self._poll)
 
     def identify(self) -> Identity:
         """Serial number, firmware, scalers and clock, read from the meter; scalers and registers hold from now on."""
-        self._discover()
-        serial, firmware, time = self._several((_SERIAL, _FIRMWARE, CLOCK))
-        now_s = self._clock.now()
-        offset_s, doubtful = None, False
-        if isinstance(time, Data) and isinstance(time.value, bytes):
-            try:
-                meter_time = MeterTime.decode(time.value)
-            except RemoteProtocolError:  # a clock that was never set; its registers are as good as any
-                meter_time, doubtful = None, True
-            if meter_time is not None:
-                self._convention = Convention.learn(meter_time, now_s)
-                offset_s = self._convention.utc_s(meter_time) - now_s
-                doubtful = meter_time.doubtful
-        names = tuple(register.name for register in self._registers)
-        identity = Identity(text_of(serial), text_of(firmware), names, offset_s, doubtful)
-        if self.identity is not None and self.identity.serial != identity.serial:
-            self._plausibility.forget()  # another meter hangs here now
-            self._profiles.clear()
-            self._absent_logs.clear()
-        self.identity = identity
-        self._checked_s = self._clock.monotonic()
-        return identity
+        return self._of_one_meter(self._identify)
 
     def read_profile(self, first_s: float, last_s: float, name: ObisCode = obis.LOAD_PROFILE) -> list[Reading]:
         """What the load profile holds of the registers between two UTC times, oldest first.
@@ -146,48 +112,81 @@ class MeterReader:
         Raises:
             RegisterUnavailable: the meter has no such profile, or one without times.
         """
-        if self.identity is None:
-            self.identify()
-        layout = self._layout(name)
-        scales = {i: scale for i, column in enumerate(layout.columns) if (scale := self._scale_of(column)) is not None}
-        readings: list[Reading] = []
-        for row, time_s, quality in self._rows(name, layout, first_s, last_s):
-            for i, scale in scales.items():
-                register = Register(layout.columns[i].attribute.name, layout.columns[i].attribute.class_id, scale)
-                with suppress(RemoteProtocolError):  # a cell without a number is a gap
-                    value = register.scaled(row.values[i])
-                    meter_time_s = row.time.local_s if row.time else None
-                    readings.append(
-                        Reading(self.spec.id, register.name, value, scale.unit, time_s, 0.0, meter_time_s, quality)
-                    )
-        return readings
+        return self._of_one_meter(lambda: self._vouched_for(lambda: self._stored.read_profile(first_s, last_s, name)))
 
     def read_events(self, since_s: float) -> list[MeterEvent]:
         """Entries of all event logs that are newer than `since_s` (UTC), oldest first."""
+        return self._of_one_meter(lambda: self._vouched_for(lambda: self._stored.read_events(since_s)))
+
+    # Whose answers
+
+    def _of_one_meter(self, read: Callable[[], T]) -> T:
+        """`read`, once more from the beginning where the meter was exchanged."""
+        try:
+            return read()
+        except Exchanged:
+            self._known.forget()
+            self._stored.forget()
+            self._plausibility.forget()
+            self._registers, self._has_errors, self.identity = (), True, None
+            self._unreadable.clear()
+            return read()
+
+    def _vouched_for(self, read: Callable[[], T]) -> T:
+        """`read`, between two questions who answers: what comes in many parts fits into no list."""
         if self.identity is None:
-            self.identify()
-        received_s = self._clock.now()
-        events: list[MeterEvent] = []
-        for log in EVENT_LOGS:
-            if log in self._absent_logs:
-                continue
-            try:
-                layout = self._layout(log)
-                code = next((i for i, c in enumerate(layout.columns) if _groups(c) == _EVENT_CODE), None)
-                rows = [] if code is None else self._rows(log, layout, since_s, received_s + CHECK_EVERY_S)
-            except (RegisterUnavailable, AccessDenied):
-                self._absent_logs.add(log)
-                continue
-            for row, time_s, _ in rows:
-                number = row.values[code].value if code is not None else None
-                if time_s > since_s and isinstance(number, int):
-                    events.append(MeterEvent(self.spec.id, log, number, time_s, received_s))
-        return sorted(events, key=lambda event: event.meter_time_s)
+            self._identify()
+        self._known.vouch()
+        result = read()
+        self._known.vouch()
+        return result
 
     # Registers
 
-    def _several(self, attributes: Iterable[Attribute]) -> list[Data | DataAccessResult]:
-        return self.session.get_list(list(attributes))
+    def _poll(self) -> list[Reading]:
+        if self.identity is None or self._clock.monotonic() - self._checked_s >= CHECK_EVERY_S:
+            self._identify()
+        asked = tuple(register for register in self._registers if register.value not in self._unreadable)
+        readings, doubted = self._sample(asked, errors=self._has_errors)
+        if doubted:
+            self._identify()
+            asked = tuple(register for register in self._registers if register.name in doubted)
+            again, still = self._sample(asked, errors=False)  # by the scaler that it has now
+            readings += again
+            readings += [self._confirmed(sample) for name, sample in still.items() if sample.agrees(doubted[name])]
+        return readings
+
+    def _identify(self) -> Identity:
+        self._unreadable.clear()
+        self._discover()
+        firmware, current, unit, time = self._known.read((_FIRMWARE, *_MAXIMUM_CURRENT, CLOCK))
+        now_s = self._clock.now()
+        self._learn_rating(current, unit)
+        offset_s, doubtful, zone = None, False, None
+        if isinstance(time, Data) and isinstance(time.value, bytes):
+            try:
+                meter_time = MeterTime.decode(time.value)
+            except RemoteProtocolError:  # a clock that was never set; its registers are as good as any
+                meter_time, doubtful = None, True
+            if meter_time is not None:
+                self._known.convention = Convention.learn(meter_time, now_s, self.spec.timezone)
+                offset_s = self._known.convention.utc_s(meter_time) - now_s
+                doubtful, zone = meter_time.doubtful, self._known.convention.assumed
+        self._known.clock_offset_s = offset_s
+        names = tuple(register.name for register in self._registers)
+        self.identity = Identity(self._known.serial, text_of(firmware), names, offset_s, doubtful, zone)
+        self._checked_s = self._clock.monotonic()
+        return self.identity
+
+    def _learn_rating(self, current: Data | DataAccessResult, unit: Data | DataAccessResult) -> None:
+        current_a = None
+        if isinstance(current, Data) and isinstance(unit, Data):
+            with suppress(RemoteProtocolError):
+                scale = Scale.decode(unit)
+                if scale.unit is Unit.AMPERE:
+                    current_a = Register(obis.MAXIMUM_CURRENT, REGISTER, scale).scaled(current)
+        phases = sum(register.name in obis.VOLTAGE for register in self._registers)
+        self._plausibility.learn_rating(phases, current_a)
 
     def _discover(self) -> None:
         """Which registers the meter has, under which class, with which scaler; the whole catalogue each time."""
@@ -196,12 +195,12 @@ class MeterReader:
         names = list(CATALOGUE)
         for class_id in REGISTER_CLASSES:
             asked = [n for n in names if n not in known or known[n].class_id == class_id]
-            results = self._several(scaler_of(name, class_id) for name in asked)
+            results = self._known.read(scaler_of(name, class_id) for name in asked) if asked else []
             for name, result in zip(asked, results, strict=True):
                 if isinstance(result, Data):
                     with suppress(RemoteProtocolError):  # a unit that we do not read
                         found[name] = Register(name, class_id, Scale.decode(result))
-                elif name in known and result not in _MISSING:
+                elif name in known and result not in MISSING:
                     found[name] = known[name]  # for the moment only
                 if result is not DataAccessResult.OBJECT_CLASS_INCONSISTENT and name not in known:
                     names.remove(name)
@@ -209,31 +208,52 @@ class MeterReader:
         if any(found.get(name, register) != register for name, register in known.items()):
             self._plausibility.forget()  # another scaler: the old values are no measure of the new ones
         self._registers = tuple(found[name] for name in CATALOGUE if name in found)
-        self._scales = {(r.class_id, r.name): r.scale for r in self._registers}
+        self._known.scales = {(r.class_id, r.name): r.scale for r in self._registers}
 
     def _sample(self, asked: tuple[Register, ...], *, errors: bool) -> tuple[list[Reading], dict[ObisCode, _Sample]]:
-        """Read registers now: the readings, and the samples whose value is odd."""
+        """Read registers now: the readings, and the samples whose value is odd.
+
+        Raises:
+            RemoteProtocolError: not one of them can be understood.
+        """
         attributes = [register.value for register in asked]
         if errors:
             attributes.append(_ERRORS)
         before_s = self._clock.now()
-        results = self._several(attributes)
+        results = self._known.read(attributes)
         half_s = max(0.0, (self._clock.now() - before_s) / 2)
         sampled_s, now = before_s + half_s, self._clock.monotonic()
+        samples: list[_Sample] = []
+        for register, result in zip(asked, results, strict=False):
+            if register.value in self.session.malformed:
+                self._leave_out(register.value, self.session.malformed.pop(register.value))
+            elif isinstance(result, Data) and result.tag != Tag.NULL:
+                try:
+                    samples.append(_Sample(register, result, register.scaled(result), sampled_s, half_s))
+                except RemoteProtocolError as error:
+                    self._leave_out(register.value, str(error))
+        if not samples and self._registers and all(register.value in self._unreadable for register in self._registers):
+            why = next(iter(self._unreadable.values()))
+            self._unreadable.clear()  # the next poll asks for them again
+            raise RemoteProtocolError(f"none of its registers can be read: {why}", meter=self.spec.id)
         readings: list[Reading] = []
         doubted: dict[ObisCode, _Sample] = {}
-        for register, result in zip(asked, results, strict=False):
-            if not isinstance(result, Data) or result.tag == Tag.NULL:
+        self._plausibility.learn_power([s.value for s in samples if s.register.scale.unit is Unit.WATT])
+        for sample in samples:
+            if self._plausibility.doubt(sample.register, sample.data, sample.value, now) is not None:
+                doubted[sample.register.name] = sample
                 continue
-            sample = _Sample(register, result, register.scaled(result), sampled_s, half_s)
-            if self._plausibility.doubt(register, result, sample.value, now) is not None:
-                doubted[register.name] = sample
-                continue
-            self._plausibility.believe(register, result, sample.value, now)
+            self._plausibility.believe(sample.register, sample.data, sample.value, now)
             readings.append(self._reading(sample))
         if errors:
             readings += self._error_reading(results[-1], sampled_s, half_s)
         return readings, doubted
+
+    def _leave_out(self, attribute: Attribute, why: str) -> None:
+        """A value that cannot be understood: not asked for again until the next check, and told."""
+        self._unreadable[attribute] = why
+        if self.identity is not None:
+            self.identity = replace(self.identity, unreadable=tuple(self._unreadable.values()))
 
     def _confirmed(self, sample: _Sample) -> Reading:
         """A value as odd as the one before it: that is what the meter shows."""
@@ -248,121 +268,13 @@ class MeterReader:
     def _error_reading(self, result: Data | DataAccessResult, sampled_s: float, half_s: float) -> list[Reading]:
         """The error register as a number: meters have it as one, as octets or as bits."""
         if not isinstance(result, Data):
-            self._has_errors = result not in _MISSING
+            self._has_errors = result not in MISSING and _ERRORS not in self.session.malformed
             return []
         value = result.value
         if isinstance(value, bytes):
             value = int.from_bytes(value[:6], "big")
         elif isinstance(value, str):
             value = int(value, 2) if result.tag == Tag.BIT_STRING and value and len(value) <= 48 else None
-        if not isinstance(value, int | float):
+        if not isinstance(value, int | float) or not math.isfinite(value):
             return []
         return [Reading(self.spec.id, obis.ERROR_REGISTER, float(value), Unit.COUNT, sampled_s, half_s)]
-
-    # Profiles
-
-    def _layout(self, name: ObisCode) -> _Profile:
-        if name not in self._profiles:
-            self._profiles[name] = _Profile(*self.session.capture_objects(name))
-        return self._profiles[name]
-
-    def _scale_of(self, column: profile.Column) -> Scale | None:
-        """The scale of a register's column; None for other columns."""
-        attribute = column.attribute
-        if attribute.class_id not in REGISTER_CLASSES or attribute.number != VALUE or column.element:
-            return None
-        key = (attribute.class_id, attribute.name)
-        if key not in self._scales:
-            try:
-                self._scales[key] = Scale.decode(self.session.get(scaler_of(attribute.name, attribute.class_id)))
-            except (RegisterUnavailable, AccessDenied):
-                return None
-        return self._scales[key]
-
-    def _rows(
-        self, name: ObisCode, layout: _Profile, first_s: float, last_s: float
-    ) -> list[tuple[profile.Row, float, Quality]]:
-        """Rows between two UTC times with their UTC time and quality, oldest first."""
-        try:
-            rows = self._rows_by_range(name, layout, first_s, last_s)
-        except DataAccessError as error:
-            if error.result in _MISSING:
-                raise
-            rows = self._rows_by_entry(name, layout, first_s)
-        return self._timed(rows, layout, first_s, last_s)
-
-    def _rows_by_range(self, name: ObisCode, layout: _Profile, first_s: float, last_s: float) -> list[profile.Row]:
-        step_s = layout.period_s * ROWS_AT_ONCE if layout.period_s > 0 else last_s - first_s
-        rows: list[profile.Row] = []
-        start_s = first_s
-        while True:
-            end_s = min(start_s + step_s, last_s)
-            bounds = (self._convention.meter_time(t) for t in (start_s, end_s))
-            rows += self.session.read_profile(name, layout.columns, layout.period_s, *bounds)
-            if end_s >= last_s:
-                break
-            start_s = end_s  # a row at the seam comes twice, and is taken once
-        return rows
-
-    def _rows_by_entry(self, name: ObisCode, layout: _Profile, first_s: float) -> list[profile.Row]:
-        """For a meter that selects by entry only: enough of the newest rows, or all where they have no period."""
-        in_use = self.session.get(Attribute(profile.CLASS, name, profile.ENTRIES_IN_USE)).value
-        if not isinstance(in_use, int) or in_use < 1:
-            return []
-        wanted = in_use
-        if layout.period_s > 0:
-            wanted = min(in_use, int((self._clock.now() - first_s) / layout.period_s) + 2)
-        rows: list[profile.Row] = []
-        for start in range(in_use - wanted + 1, in_use + 1, ROWS_AT_ONCE):
-            end = min(start + ROWS_AT_ONCE - 1, in_use)
-            rows += self.session.read_entries(name, layout.columns, layout.period_s, start, end)
-        return rows
-
-    def _timed(
-        self, rows: list[profile.Row], layout: _Profile, first_s: float, last_s: float
-    ) -> list[tuple[profile.Row, float, Quality]]:
-        status = next((i for i, column in enumerate(layout.columns) if _groups(column) == _STATUS), None)
-        offset_s = self.identity.clock_offset_s if self.identity else None
-        off = Quality.CLOCK_OFF if offset_s is not None and abs(offset_s) > CLOCK_SKEW_S else Quality.GOOD
-        timed: dict[tuple[float, tuple[Data, ...]], tuple[profile.Row, float, Quality]] = {}
-        stamps: set[float] = set()
-        repeated: set[float] = set()
-        for row in rows:
-            if row.time is None:
-                continue
-            quality = Quality.FROM_PROFILE | off
-            word = row.values[status].value if status is not None else 0
-            if row.time.doubtful or (isinstance(word, int) and word & _STATUS_CLOCK_INVALID):
-                quality |= Quality.CLOCK_INVALID
-            if isinstance(word, int) and word & _STATUS_INCOMPLETE:
-                quality |= Quality.INCOMPLETE
-            time_s = self._convention.utc_s(row.time)
-            values = tuple(v for v, column in zip(row.values, layout.columns, strict=True) if not column.is_time)
-            if not first_s <= time_s <= last_s or (time_s, values) in timed:
-                continue
-            if time_s in stamps:  # an hour that came twice, and nothing tells the first from the second
-                repeated.add(time_s)
-            stamps.add(time_s)
-            timed[time_s, values] = (row, time_s, quality)
-        marked = [
-            (row, time_s, quality | Quality.CLOCK_INVALID if time_s in repeated else quality)
-            for row, time_s, quality in timed.values()
-        ]
-        return sorted(marked, key=lambda entry: entry[1])
-
-
-def _groups(column: profile.Column) -> tuple[int, int, int]:
-    """Value groups A, C and D of a column of class data, which say what it is."""
-    attribute = column.attribute
-    name = attribute.name
-    return (name.a, name.c, name.d) if attribute.class_id == DATA and attribute.number == VALUE else (-1, -1, -1)
-
-
-def text_of(result: Data | DataAccessResult) -> str | None:
-    """A serial number or version as text, however the meter stores it."""
-    if not isinstance(result, Data) or result.value is None:
-        return None
-    if isinstance(result.value, bytes):
-        octets = result.value.rstrip(b"\x00 ")
-        return octets.decode("ascii") if octets.isascii() and octets.decode("ascii").isprintable() else octets.hex()
-    return str(result.value).strip()

@@ -12,7 +12,7 @@ from typing import Literal
 
 from firmware_io import obis
 from firmware_io.dlms.apdu.decode import Attribute
-from firmware_io.dlms.meter.reader import text_of
+from firmware_io.dlms.meter.known import text_of
 from firmware_io.dlms.session.channel import HdlcChannel, open_channel
 from firmware_io.dlms.session.counters import MemoryCounters
 from firmware_io.dlms.session.session import Session

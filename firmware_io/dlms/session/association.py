@@ -74,7 +74,15 @@ Push: TypeAlias = Callable[[decode.DataNotification | decode.EventNotification],
 T = TypeVar("T")
 
 
-class ExceptionResponseError(RemoteProtocolError):
+class ServiceRefused(RemoteProtocolError):
+    """The meter answered in good order that it does no such service."""
+
+
+class MalformedData(RegisterUnavailable):
+    """The reply to this very request came whole, but the data in it cannot be understood."""
+
+
+class ExceptionResponseError(ServiceRefused):
     """The meter answered exception-response: it takes no such service in this state."""
 
     def __init__(self, response: decode.ExceptionResponse) -> None:
@@ -82,7 +90,7 @@ class ExceptionResponseError(RemoteProtocolError):
         self.response = response
 
 
-class ServiceErrorResponse(RemoteProtocolError):
+class ServiceErrorResponse(ServiceRefused):
     """The meter answered confirmed-service-error."""
 
     def __init__(self, error: decode.ServiceError) -> None:
@@ -131,6 +139,11 @@ class Association:
         self._invoke = 0
         self.pdu_limit = MAX_PDU  # longest unit that the meter receives
         self.conformance = Conformance(0)
+
+    @property
+    def ciphered(self) -> bool:
+        """Whether every reply is authenticated by keys and by the title of the meter that associated."""
+        return self._ciphering is not None
 
     def connect(self) -> None:
         """Open the link and the association; authenticate both sides where the security asks for it.
@@ -193,7 +206,7 @@ class Association:
             octets = self._channel.receive()
             if self._ciphering and octets[:1] in _PUSHES:
                 continue  # a plain push in a ciphered association may come from anybody: it is not believed
-            reply = self._reply(octets)
+            reply = self._reply(octets, invoke)
             if isinstance(reply, decode.DataNotification | decode.EventNotification):
                 if self._on_push:
                     self._on_push(reply)
@@ -207,10 +220,15 @@ class Association:
             return reply
         raise RemoteProtocolError(f"{MAX_UNASKED} units came, none of them the reply")
 
-    def _reply(self, octets: bytes) -> Apdu:
+    def _reply(self, octets: bytes, invoke: int) -> Apdu:
         if self._ciphering and octets[:1] != b"\xd8":  # an exception is sent plain: the meter could not decipher us
             octets = self._ciphering.open(octets)
-        return decode.decode(octets)
+        try:
+            return decode.decode(octets)
+        except RemoteProtocolError as error:
+            if octets[:1] == b"\xc4" and len(octets) > 2 and octets[2] & 0x0F == invoke & 0x0F:
+                raise MalformedData(str(error)) from error
+            raise
 
     def _associate(self) -> None:
         spec = self._spec

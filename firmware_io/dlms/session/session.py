@@ -6,8 +6,9 @@ Which registers are read when, and what to do about a meter that does not answer
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from firmware_io.dlms.apdu import axdr, decode
 from firmware_io.dlms.apdu.acse import Conformance
@@ -18,9 +19,9 @@ from firmware_io.dlms.cosem.meter_time import MeterTime
 from firmware_io.dlms.session.association import (
     Association,
     DataAccessError,
-    ExceptionResponseError,
+    MalformedData,
     Push,
-    ServiceErrorResponse,
+    ServiceRefused,
     data_or_error,
     expect,
 )
@@ -37,6 +38,8 @@ from firmware_io.errors import (
     TransportError,
 )
 from firmware_io.obis import ObisCode
+
+T = TypeVar("T")
 
 MAX_LONG_GET = 1 << 20  # octets of one attribute in blocks: bounds what a meter can make us keep
 LIST_HEAD = 4  # octets of a GET with list in front of its items
@@ -60,6 +63,8 @@ class Session:
         self._association = Association(spec, channel, counters, on_push, public=public)
         self.with_list = spec.with_list
         self.open = False
+        self.identified = False  # in this association, by whoever asked it
+        self.malformed: dict[Attribute, str] = {}  # attributes of lists whose values could not be understood, and why
 
     @property
     def meter(self) -> str:
@@ -75,22 +80,41 @@ class Session:
             ResponseTimeout: it does not answer.
         """
         with self._guarded(opening=True):
-            self.open = False
+            self.open = self.identified = False
             self._association.connect()
             self.open = True
+
+    @property
+    def authenticated(self) -> bool:
+        """Whether every reply proves which meter gave it."""
+        return self._association.ciphered
+
+    @property
+    def selects(self) -> bool:
+        """Whether the meter offers selective access."""
+        return bool(self._association.conformance & Conformance.SELECTIVE_ACCESS)
+
+    @property
+    def list_size(self) -> int:
+        """How many attributes go into one request with list; 1 where the meter takes none."""
+        if not self.with_list or not self._association.conformance & Conformance.MULTIPLE_REFERENCES:
+            return 1
+        return max(1, min(decode.MAX_ITEMS, (self._association.pdu_limit - CIPHER_OVERHEAD - LIST_HEAD) // LIST_ITEM))
 
     def get(self, attribute: Attribute, selection: Selection | None = None) -> Data:
         """Read one attribute, in blocks where it is long.
 
         Raises:
             DataAccessError: the meter has it not, or not now.
+            MalformedData: it answered, but not with data.
+            ServiceRefused: it does not do that; the association goes on.
             AccessDenied: we have no right to it.
         """
-        with self._guarded(attribute.name):
+        with self._guarded(attribute.name, keep=(ServiceRefused,) if selection else ()):
             invoke = self._association.next_invoke()
             reply = self._association.request(decode.GetRequest(invoke, attribute, selection), invoke)
             if isinstance(reply, decode.GetBlock):
-                return axdr.decode(self._blocks(reply, invoke, attribute))
+                return _in_blocks(axdr.decode, self._blocks(reply, invoke, attribute))
             if not isinstance(reply, decode.GetResponse):
                 raise RemoteProtocolError(f"expected GET.response, got {type(reply).__name__}")
             return data_or_error(attribute, reply.result)
@@ -101,7 +125,7 @@ class Session:
         A meter that refuses lists is asked one by one, now and as long as `with_list` stays False.
         """
         results: list[Data | DataAccessResult] = []
-        size = self._list_size()
+        size = self.list_size
         for start in range(0, len(attributes), size):
             part = attributes[start : start + size]
             answered = self._get_part(part) if self.with_list and len(part) > 1 else None
@@ -163,6 +187,10 @@ class Session:
         """Rows `first` to `last` of a profile, counted from 1; `last` 0 is the newest or oldest, as it is sorted."""
         return self._profile_rows(name, columns, period_s, profile.by_entry(first, last))
 
+    def read_whole(self, name: ObisCode, columns: tuple[profile.Column, ...], period_s: float) -> list[profile.Row]:
+        """All rows of a profile, of a meter that selects nothing."""
+        return self._profile_rows(name, columns, period_s, None)
+
     def keep_alive(self) -> None:
         """Keep the association from its inactivity time-out."""
         with self._guarded():
@@ -176,24 +204,20 @@ class Session:
             self._association.drop()
         self.open = False
 
-    def _list_size(self) -> int:
-        """How many attributes go into one request with list; 1 where the meter takes none."""
-        if not self.with_list or not self._association.conformance & Conformance.MULTIPLE_REFERENCES:
-            return 1
-        return max(1, min(decode.MAX_ITEMS, (self._association.pdu_limit - CIPHER_OVERHEAD - LIST_HEAD) // LIST_ITEM))
-
     def _get_part(self, attributes: Sequence[Attribute]) -> list[Data | DataAccessResult] | None:
         """A GET with list; None when the meter refuses lists."""
-        with self._guarded(keep=(ExceptionResponseError, ServiceErrorResponse)):
+        with self._guarded(keep=(ServiceRefused,)):
             invoke = self._association.next_invoke()
             request = decode.GetListRequest(invoke, tuple((attribute, None) for attribute in attributes))
             try:
                 reply = self._association.request(request, invoke)
-            except (ExceptionResponseError, ServiceErrorResponse):
+            except ServiceRefused:
                 self.with_list = False
                 return None
+            except MalformedData:
+                return None  # one of them; which one is seen when each is asked alone
             if isinstance(reply, decode.GetBlock):
-                results = decode.decode_results(self._blocks(reply, invoke, attributes[0]))
+                results = _in_blocks(decode.decode_results, self._blocks(reply, invoke, attributes[0]))
             elif isinstance(reply, decode.GetListResponse):
                 results = reply.results
             elif isinstance(reply, decode.GetResponse) and isinstance(reply.result, DataAccessResult):
@@ -214,6 +238,9 @@ class Session:
                 results.append(error.result)
             except AccessDenied:
                 results.append(DataAccessResult.READ_WRITE_DENIED)
+            except MalformedData as error:
+                self.malformed[attribute] = str(error)
+                results.append(DataAccessResult.OTHER_REASON)
         return results
 
     def _blocks(self, first: decode.GetBlock, invoke: int, attribute: Attribute) -> bytes:
@@ -233,7 +260,7 @@ class Session:
             following = expect(decode.GetBlock, reply)
             if following.block != block.block + 1:
                 raise RemoteProtocolError(f"block {following.block} came, {block.block + 1} was expected")
-            if not following.payload:
+            if not following.payload and not following.last:
                 raise RemoteProtocolError(f"block {following.block} is empty")
             block = following
 
@@ -255,7 +282,7 @@ class Session:
         return reply
 
     def _profile_rows(
-        self, name: ObisCode, columns: tuple[profile.Column, ...], period_s: float, selection: Selection
+        self, name: ObisCode, columns: tuple[profile.Column, ...], period_s: float, selection: Selection | None
     ) -> list[profile.Row]:
         buffer = self.get(Attribute(profile.CLASS, name, profile.BUFFER), selection)
         with self._guarded(name):
@@ -278,3 +305,15 @@ class Session:
                 error.meter, error.obis = self.meter, None if obis is None else str(obis)
                 error.args = (f"{' '.join(p for p in (error.meter, error.obis) if p)}: {error}",)
             raise
+
+
+def _in_blocks(decode_all: Callable[[bytes], T], octets: bytes) -> T:
+    """What blocks hold together.
+
+    Raises:
+        MalformedData: they came whole, and are no such thing.
+    """
+    try:
+        return decode_all(octets)
+    except RemoteProtocolError as error:
+        raise MalformedData(str(error)) from error

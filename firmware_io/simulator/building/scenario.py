@@ -42,7 +42,12 @@ FaultKind = Literal[
     "exception",  # exception-response
     "service_error",  # confirmed-service-error
     "wrong_invoke_id",
-    "malformed",  # an APDU whose data make no sense
+    "malformed",  # an APDU whose data make no sense; with `obis`, only those of that register
+    "odd_type",  # an octet string in the place of the number of the register `obis`
+    "nan",  # not-a-number in the place of the number of the register `obis`
+    "no_range",  # selective access by range is refused with an exception-response
+    "no_selection",  # selective access is refused, all of it
+    "lifo",  # profiles give their newest row first
     "undefined_object",  # object-undefined for the register `obis`, or for all
     # security
     "counter_zero",
@@ -70,6 +75,7 @@ FaultKind = Literal[
     "rollover",  # the register has `amount` digits of kWh
     "frozen",  # the energy register stands still while it lasts, then catches up
     "decrease",  # the register falls by `amount` kWh
+    "twin",  # a second meter at the same address answers: other serial number, register `amount` Wh higher
     "replaced",  # a new meter: other serial number, register at zero
     "ct_ratio",  # shows `amount` times the energy
     # tamper

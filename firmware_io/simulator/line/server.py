@@ -32,7 +32,7 @@ from firmware_io.dlms.apdu.axdr import Data
 from firmware_io.dlms.apdu.decode import ActionResult, Selection
 from firmware_io.dlms.session.security import CIPHERED_TAGS, GENERAL_DED, GENERAL_GLO, Ciphering, Form, Sealed
 from firmware_io.errors import RemoteProtocolError, SecurityError
-from firmware_io.simulator.line.services import Rights, Services
+from firmware_io.simulator.line.services import MALFORMED, Rights, Services
 from firmware_io.simulator.meter.cosem import CosemObject, Objects, constant
 from firmware_io.simulator.meter.device import SECURITY_SETUP, objects_of
 from firmware_io.simulator.meter.events import Code
@@ -99,6 +99,14 @@ class Server:
 
     def handle(self, unit: bytes) -> bytes:
         """Answer one unit of the client."""
+        twin = self.meter.faults.strikes("twin", self.meter.now())
+        self.meter.twin_wh = twin.amount if twin else None
+        try:
+            return self._answer(unit)
+        finally:
+            self.meter.twin_wh = None
+
+    def _answer(self, unit: bytes) -> bytes:
         tag = unit[0] if unit else -1
         try:
             if tag == 0x60:
@@ -286,7 +294,9 @@ class Server:
             return decode.ServiceError(5, 1, 1).encode()
         if faults.strikes("wrong_invoke_id", now) and len(reply) > 2:
             reply = reply[:2] + bytes((reply[2] & 0xF0 | (reply[2] + 1) & 0x0F,)) + reply[3:]
-        if faults.strikes("malformed", now) and reply[:2] in (b"\xc4\x01", b"\xc4\x03"):
+        reply = reply.replace(b"\x09" + MALFORMED, b"\x63" + MALFORMED)  # a type that no standard has
+        everything = faults.strikes("malformed", now)
+        if everything and everything.obis is None and reply[:2] in (b"\xc4\x01", b"\xc4\x03"):
             at = 4 if reply[1] == 1 else 5
             reply = reply[:at] + b"\x63" + reply[at + 1 :]  # a type that no standard has
         return reply

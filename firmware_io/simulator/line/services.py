@@ -13,11 +13,20 @@ from firmware_io.dlms.apdu.axdr import Data
 from firmware_io.dlms.apdu.decode import ActionResult, DataAccessResult, Selection
 from firmware_io.errors import RemoteProtocolError
 from firmware_io.obis import ObisCode
+from firmware_io.simulator.building.scenario import FaultKind
 from firmware_io.simulator.meter.cosem import CosemObject, Objects
 from firmware_io.simulator.meter.meter import SimulatedMeter
 
 BLOCK_OVERHEAD = 14
+MALFORMED = b"\x08no type!"  # an octet string that the server turns into a type that there is not
 MAX_SET_OCTETS = 4096  # a value written in blocks: bounds what a client can make us keep
+
+
+ODD_VALUES: dict[FaultKind, Data] = {
+    "odd_type": axdr.octet_string(b"\x08\xfd"),
+    "nan": Data(axdr.Tag.FLOAT32, float("nan")),
+    "malformed": axdr.octet_string(MALFORMED[1:]),
+}
 
 
 class Rights(NamedTuple):
@@ -67,6 +76,8 @@ class Services:
         match request:
             case decode.GetRequest(invoke, attribute, selection):
                 self._long = None
+                if selection and selection.selector == 1 and self.meter.faults.strikes("no_range", self.meter.now()):
+                    return decode.ExceptionResponse(1, 2).encode()
                 result = self._read(attribute, selection)
                 return self._get(invoke, result)
             case decode.GetListRequest(invoke, items):
@@ -162,7 +173,19 @@ class Services:
 
     def _read(self, attribute: decode.Attribute, selection: Selection | None) -> Data | DataAccessResult:
         found = self._find(attribute)
-        return found if isinstance(found, DataAccessResult) else found.get(attribute.number, selection)
+        if isinstance(found, DataAccessResult):
+            return found
+        faults, now = self.meter.faults, self.meter.now()
+        if selection is not None and faults.strikes("no_selection", now):
+            return (
+                DataAccessResult.SCOPE_OF_ACCESS_VIOLATED if selection.selector == 1 else DataAccessResult.OTHER_REASON
+            )
+        if attribute.number == 2:
+            for kind, value in ODD_VALUES.items():
+                strike = faults.at(kind, now)
+                if strike and strike.obis is not None and ObisCode.parse(strike.obis) == attribute.name:
+                    return value
+        return found.get(attribute.number, selection)
 
     def _write(self, attribute: decode.Attribute, value: Data) -> DataAccessResult:
         found = self._find(attribute)

@@ -36,7 +36,7 @@ def objects_of(meter: SimulatedMeter, counter: Callable[[], int]) -> list[CosemO
     columns = [_column(8, obis.CLOCK), _column(1, PROFILE_STATUS), _column(3, obis.ENERGY_IMPORT), *exports]
     capacity = int(meter.identity.history_s // PERIOD_S)
     objects: list[CosemObject] = [
-        data(obis.LOGICAL_DEVICE_NAME, lambda: axdr.octet_string(meter.identity.logical_device_name), public=True),
+        data(obis.LOGICAL_DEVICE_NAME, lambda: axdr.octet_string(meter.logical_device_name()), public=True),
         data(obis.SERIAL_NUMBER, lambda: axdr.octet_string(meter.serial_number().encode()), public=True),
         data(obis.FIRMWARE_VERSION, lambda: axdr.octet_string(FIRMWARE.encode()), public=True),
         data(obis.INVOCATION_COUNTER, lambda: axdr.uint32(counter()), public=True),
@@ -57,6 +57,7 @@ def objects_of(meter: SimulatedMeter, counter: Callable[[], int]) -> list[CosemO
             compress=meter.identity.compress,
             reset=meter.reset_profile,
             set_period=meter.set_period,
+            newest_first=lambda: meter.faults.at("lifo", meter.now()) is not None,
         ),
         *(
             profile_generic(

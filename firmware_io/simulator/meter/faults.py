@@ -26,6 +26,7 @@ _USUAL: dict[str, float] = {
     "clock_jump": 3600.0,
     "rollover": 5,
     "decrease": 12.0,
+    "twin": 500.0,
     "ct_ratio": 0.5,
 }
 

@@ -94,11 +94,19 @@ class SimulatedMeter:
         self._scaler = int(exponent) if even or step < 1 else 0
         self._stamps: tuple[tuple[object, ...], list[float], Eras] = ((), [], [])
         self.bad_authentications = 0
+        self.twin_wh: float | None = None  # while the other meter at this address answers: how much more it shows
 
     def serial_number(self) -> str:
         """Another one after a replacement."""
+        if self.twin_wh is not None:
+            return f"{MANUFACTURER}{self.identity.number + 90_000_000:08d}"
         replaced = sum(s.onset_s <= self.now() for s in self.faults.all("replaced"))
         return f"{MANUFACTURER}{self.identity.number:08d}" + (f"R{replaced}" if replaced else "")
+
+    def logical_device_name(self) -> bytes:
+        """Sixteen octets: manufacturer and number."""
+        name = self.identity.logical_device_name
+        return name if self.twin_wh is None else name[:-2] + b"99"
 
     # Energy
 
@@ -107,7 +115,7 @@ class SimulatedMeter:
         imported, exported = self._registers.energy_wh(self.identity.id, true_s)
         times = np.array([true_s])
         shown = self._spoiled(np.array([imported]), np.array([exported]), times)
-        return float(shown[0][0]), float(shown[1][0])
+        return float(shown[0][0]) + (self.twin_wh or 0.0), float(shown[1][0])
 
     def _spoiled(self, imported: Floats, exported: Floats, times: Floats) -> tuple[Floats, Floats]:
         """What faults make of true registers at some times; quantised to the resolution."""

@@ -18,7 +18,7 @@ from firmware_io.obis import ObisCode
 from firmware_io.simulator.meter.cosem import CosemObject, constant, plain
 
 BY_RANGE, BY_ENTRY = 1, 2
-_FIFO = 1
+_FIFO, _LIFO = 1, 2
 
 
 MakeRows = Callable[[int, int], list[list[Data]]]
@@ -45,6 +45,7 @@ def profile_generic(
     compress: bool,
     reset: Callable[[], None],
     set_period: Callable[[int], bool] | None = None,
+    newest_first: Callable[[], bool] = lambda: False,
 ) -> CosemObject:
     """An object of class 7. With `compress`, a time stamp that is one period after the last is sent as null."""
 
@@ -56,12 +57,17 @@ def profile_generic(
         stamps, make_rows = source.snapshot()
         chosen: range | list[int] = range(len(columns))
         first, last = 0, len(stamps)
+        turned = newest_first()
         if selection is not None:
             picked = _select(selection, stamps, columns, read_time)
             if picked is None:
                 return DataAccessResult.SCOPE_OF_ACCESS_VIOLATED
             first, last, chosen = picked
+            if turned and selection.selector == BY_ENTRY:
+                first, last = len(stamps) - last, len(stamps) - first
         rows, encoded = make_rows(first, last), []
+        if turned:
+            return axdr.array(axdr.structure(*(row[column] for column in chosen)) for row in reversed(rows))
         for place, row in enumerate(rows):
             at = first + place
             if compress and place and stamps[at] - stamps[at - 1] == period_s():
@@ -81,7 +87,7 @@ def profile_generic(
             2: buffer,
             3: constant(axdr.array(column.encode() for column in columns)),
             4: plain(lambda: axdr.uint32(period_s())),
-            5: constant(axdr.enumeration(_FIFO)),
+            5: plain(lambda: axdr.enumeration(_LIFO if newest_first() else _FIFO)),
             6: constant(clock.encode()),
             7: plain(lambda: axdr.uint32(len(source.snapshot()[0]))),
             8: constant(axdr.uint32(capacity)),

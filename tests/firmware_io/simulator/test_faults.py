@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from firmware_io import obis
-from firmware_io.errors import AccessDenied, RemoteProtocolError, ResponseTimeout, SecurityError
+from firmware_io.errors import AccessDenied, IdentityMismatch, RemoteProtocolError, ResponseTimeout, SecurityError
+from firmware_io.identity import EXCHANGE_ANSWERS
 from firmware_io.reading import Quality, Reading
 from firmware_io.simulator.building.scenario import FAULTS, Fault, Simulation
 from firmware_io.simulator.meter.events import LOG_ENTRIES, Code
@@ -34,6 +35,7 @@ class Case:
     client: dict[str, object] = field(default_factory=dict)
     sometimes: bool = False  # some polls succeed
     framing: str = "hdlc"
+    obis: str | None = None
 
 
 CASES = [
@@ -73,6 +75,14 @@ CASES = [
     Case("list_partial"),
     Case("push"),
     Case("push", security="hls-gmac"),
+    Case("no_range"),
+    Case("no_selection"),
+    Case("lifo"),
+    Case("odd_type"),
+    Case("nan"),
+    Case("malformed", obis="1.0.32.7.0"),
+    Case("twin", (IdentityMismatch,), probability=0.3, sometimes=True),
+    Case("twin", (IdentityMismatch,), probability=0.3, sometimes=True, client={"serial": "CHM00000002"}),
     Case("exception", (RemoteProtocolError,)),
     Case("service_error", (RemoteProtocolError,)),
     Case("wrong_invoke_id", (RemoteProtocolError,)),
@@ -92,6 +102,7 @@ CASES = [
     Case("foreign_frame", framing="wrapper"),
 ]
 ON_ASSOCIATION = ("wrong_key", "wrong_title")
+ONE_REGISTER = ("undefined_object", "list_partial", "odd_type", "nan")
 OF_TIME = ("clock_drift", "clock_jump", "clock_invalid", "deviation_reversed", "deviation_undefined")
 OF_TIME += ("dst_doubled", "dst_missing", "profile_gap")
 OF_VALUES = ("scaler_changed", "scaler_absent", "int32", "uint64", "rollover", "frozen", "decrease", "replaced")
@@ -158,7 +169,7 @@ def test_fault_on_the_wire(case: Case, make_bench, secured):
         meter=None if everywhere else FAULTY,
         amount=case.amount,
         probability=case.probability,
-        obis="1.0.32.7.0" if case.kind in ("undefined_object", "list_partial") else None,
+        obis="1.0.32.7.0" if case.kind in ONE_REGISTER else case.obis,
     )
     meter = secured(case.security) | case.meter
     bench = make_bench(simulation, meter=meter, client=case.client, framing=case.framing)
@@ -176,7 +187,7 @@ def test_fault_on_the_wire(case: Case, make_bench, secured):
         assert len(energies(mine)) >= 20
     elif not case.sometimes:
         assert not energies(mine)
-    if case.kind in ("list_partial", "undefined_object"):
+    if case.kind in ONE_REGISTER or case.obis:
         assert not [r for p in mine for r in p.readings if r.obis == obis.VOLTAGE[0]]
     others = [p for p in polls if p.meter != FAULTY]
     assert len(others) > 3 * 10
@@ -242,6 +253,16 @@ def test_fault_of_the_clock(kind, make_bench, start_s):
         assert all(r.quality & Quality.CLOCK_OFF for r in rows)
 
 
+@pytest.mark.parametrize("kinds", [("no_range",), ("no_range", "lifo"), ("no_selection",), ("no_selection", "lifo")])
+def test_a_load_profile_that_cannot_be_selected_by_range(kinds, make_bench, start_s):
+    faults = [Fault(kind=kind, meter=FAULTY) for kind in kinds]
+    bench = make_bench(Simulation(seed=5, history_days=8, installed="-60d", fault=faults))
+    rows = [r for r in bench.bus.read_profile(FAULTY, start_s - 86_400, start_s) if r.obis == obis.ENERGY_IMPORT]
+    assert [r.sampled_s for r in rows] == [start_s - 86_400 + 900 * k for k in range(97)]
+    assert all(is_true(bench, r) for r in rows)
+    assert bench.drivers[FAULTY].associations == 1
+
+
 @pytest.mark.parametrize(("zone", "day"), [("Europe/Berlin", 27), ("Europe/Berlin", -128), ("UTC", 27)])
 def test_profile_over_a_change_of_daylight_saving(zone, day, make_bench, start_s):
     simulation = Simulation(seed=5, history_days=30, installed="-200d")
@@ -259,7 +280,7 @@ def test_profile_over_a_change_of_daylight_saving(zone, day, make_bench, start_s
 # Values: an odd one is read twice and flagged, or refused; never handed on as good.
 
 
-@pytest.mark.parametrize("kind", ["scaler_changed", "int32", "uint64", "rollover", "decrease", "replaced"])
+@pytest.mark.parametrize("kind", ["scaler_changed", "int32", "uint64", "rollover", "decrease"])
 def test_a_register_that_changes_its_ways_is_seen_twice_or_flagged(kind, make_bench):
     bench = make_bench(fault(kind, until=None, amount={"rollover": 2, "decrease": 50.0}.get(kind)))
     until(bench, FROM_S)
@@ -271,8 +292,19 @@ def test_a_register_that_changes_its_ways_is_seen_twice_or_flagged(kind, make_be
     assert len(suspect) <= 1
     if kind in ("rollover", "decrease"):
         assert suspect == later[:1]
-    if kind == "replaced":
-        assert bench.bus.identify(FAULTY).serial == "CHM00000002R1"
+
+
+def test_a_replaced_meter_is_read_when_it_stays(make_bench):
+    bench = make_bench(fault("replaced", until=None))
+    until(bench, FROM_S)
+    polls = until(bench, FROM_S + 3 * EXCHANGE_ANSWERS * CYCLE_S)
+    mine = [p for p in polls if p.meter == FAULTY]
+    assert sum(isinstance(p.error, IdentityMismatch) for p in mine) == EXCHANGE_ANSWERS - 1
+    later = energies(mine)
+    meter = bench.site.meters[FAULTY]
+    assert len(later) > EXCHANGE_ANSWERS
+    assert all(abs(r.value - meter.energy_wh(r.sampled_s)[0]) <= 110 for r in later)
+    assert bench.bus.identify(FAULTY).serial == "CHM00000002R1"
 
 
 def test_a_register_without_a_scaler_is_not_guessed(make_bench):

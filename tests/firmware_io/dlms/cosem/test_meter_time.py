@@ -101,3 +101,45 @@ def test_without_deviation_the_daylight_bit_tells_winter_rows_from_summer_rows()
 
 def test_a_clock_that_is_days_off_says_nothing_of_its_zone() -> None:
     assert Convention.learn(MeterTime(NOON - 3 * 86400, None), NOON).offset_s == 0
+
+
+class TestSiteZone:
+    """A clock that sends no deviation, at a site whose zone is known."""
+
+    WINTER_S = 1_772_409_600.0  # 2026-03-02 00:00 UTC
+    SUMMER_S = 1_782_864_000.0  # 2026-07-01 00:00 UTC
+    BERLIN = "Europe/Berlin"
+
+    @pytest.mark.parametrize("off_s", [0.0, 1000.0, -1000.0, 7200.0, 14 * 3600.0])
+    def test_a_wrong_hour_shows(self, off_s: float) -> None:
+        time = MeterTime(self.WINTER_S + 3600 + off_s)
+        convention = Convention.learn(time, self.WINTER_S, self.BERLIN)
+        assert convention.utc_s(time) - self.WINTER_S == off_s
+        assert convention.assumed == "the site's local time"
+
+    def test_a_meter_on_standard_time_all_year(self) -> None:
+        time = MeterTime(self.SUMMER_S + 3600)
+        convention = Convention.learn(time, self.SUMMER_S, self.BERLIN)
+        assert (convention.utc_s(time), convention.assumed) == (self.SUMMER_S, "the site's standard time")
+
+    def test_a_meter_on_utc(self) -> None:
+        time = MeterTime(self.SUMMER_S)
+        convention = Convention.learn(time, self.SUMMER_S, self.BERLIN)
+        assert (convention.utc_s(time), convention.assumed) == (self.SUMMER_S, "UTC")
+
+    def test_rows_of_the_other_half_of_the_year_are_right(self) -> None:
+        convention = Convention.learn(MeterTime(self.SUMMER_S + 7200), self.SUMMER_S, self.BERLIN)
+        assert convention.utc_s(MeterTime(self.WINTER_S + 3600)) == self.WINTER_S
+        assert convention.meter_time(self.WINTER_S).local_s == self.WINTER_S + 3600
+
+    @pytest.mark.parametrize(("deviation_min", "kind"), [(-60, Deviation.STANDARD), (60, Deviation.REVERSED)])
+    def test_the_sign_of_a_deviation_is_the_sites_however_far_the_clock_is_off(
+        self, deviation_min: int, kind: Deviation
+    ) -> None:
+        time = MeterTime(self.WINTER_S + 3600 + 1000, deviation_min)
+        convention = Convention.learn(time, self.WINTER_S, self.BERLIN)
+        assert convention.deviation is kind
+        assert convention.utc_s(time) - self.WINTER_S == 1000.0
+
+    def test_without_a_zone_it_is_told_what_was_taken(self) -> None:
+        assert Convention.learn(MeterTime(self.WINTER_S + 3600), self.WINTER_S).assumed == "+1 h from UTC"

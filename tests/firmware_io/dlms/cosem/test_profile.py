@@ -100,7 +100,8 @@ class TestStored:
         assert {event.log for event in events} == {obis.EVENT_LOG_STANDARD}
         meter.asked.clear()
         assert site.bus.read_events("m0", clock.now()) == []
-        assert len(meter.asked) == 1  # only the log that is there, and its layout is known
+        asked = [a for request in meter.asked for a in (request.attribute,)]
+        assert [a.class_id for a in asked] == [1, 7, 1]  # the log that is there, between two looks at the name plate
 
     def test_a_meter_without_a_profile_is_a_meter_that_answers(self, make_site, make_meter, clock) -> None:
         site = make_site(make_meter())
@@ -108,3 +109,25 @@ class TestStored:
             with pytest.raises(RegisterUnavailable, match="object undefined"):
                 site.bus.read_profile("m0", clock.now() - 3600, clock.now())
         assert not site.bus.statistics()["m0"].silent
+
+
+class TestNull:
+    """Null in a profile is a repetition where the meter leaves repetitions out, and missing where it does not."""
+
+    COLUMNS = tuple(
+        profile.Column(Attribute(*a))
+        for a in ((8, obis.CLOCK, 2), (1, obis.ERROR_REGISTER, 2), (3, obis.ENERGY_IMPORT, 2))
+    )
+
+    def values(self, *rows: tuple[axdr.Data, axdr.Data]) -> list[object]:
+        times = [axdr.octet_string(MeterTime(900.0 * n, 0, 0).encode()) for n in range(len(rows))]
+        buffer = axdr.array(axdr.structure(t, *row) for t, row in zip(times, rows, strict=True))
+        return [row.values[2].value for row in profile.rows(buffer, self.COLUMNS, 900.0)]
+
+    def test_as_before(self) -> None:
+        rows = [(axdr.uint8(0), axdr.uint32(5)), (axdr.NULL, axdr.NULL), (axdr.NULL, axdr.uint32(6))]
+        assert self.values(*rows) == [5, 5, 6]
+
+    def test_missing(self) -> None:
+        rows = [(axdr.uint8(0), axdr.uint32(5)), (axdr.uint8(0), axdr.NULL), (axdr.uint8(0), axdr.uint32(6))]
+        assert self.values(*rows) == [5, None, 6]

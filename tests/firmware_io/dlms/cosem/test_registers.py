@@ -41,14 +41,6 @@ class TestDoubt:
         clock.time_s += 60
         assert site.energy() is None
 
-    def test_a_replaced_meter_starts_anew(self, make_site, make_meter, clock) -> None:
-        site = make_site(make_meter(), make_meter(energy_wh=500_000))
-        site.energy()
-        site.meters[1].serial, site.meters[1].energy_wh = "2", 0
-        clock.time_s += 60
-        assert site.energy() == (0.0, Quality.GOOD)
-        assert site.bus.identity("m1").serial == "2"
-
     def test_another_scaler_is_noticed_by_the_jump_it_makes(self, make_site, make_meter, clock) -> None:
         site = make_site(make_meter(), make_meter(energy_wh=5_000_000))
         site.energy()

@@ -16,6 +16,7 @@ from firmware_io.dlms.session.association import (
     AssociationRefused,
     DataAccessError,
     ExceptionResponseError,
+    MalformedData,
     ServiceErrorResponse,
 )
 from firmware_io.dlms.session.counters import MemoryCounters
@@ -271,7 +272,6 @@ class TestServices:
         ("answer", "error", "match"),
         [
             (b"\xc4\x01\xc9\x00\x11\x05", RemoteProtocolError, "invoke-id 9: expected 1"),
-            (b"\xc4\x01\xc1\x00\x11\x05\x00", RemoteProtocolError, "left over"),
             (b"\xc5\x01\xc1\x00", RemoteProtocolError, "expected GET.response, got SetResponse"),
             (b"\xd8\x01\x02", ExceptionResponseError, "service not supported"),
             (b"\x0e\x01\x05\x03", ServiceErrorResponse, "access error 3"),
@@ -315,13 +315,41 @@ class TestServices:
         [
             (decode.GetBlock(0xC1, True, 3, b"abc"), "block 3 came, 2 was expected"),
             (decode.GetBlock(0xC1, False, 2, b""), "empty"),
-            (decode.GetBlock(0xC1, True, 2, b"\x00"), "data type|cut short|left"),
         ],
     )
     def test_blocks_that_do_not_fit_together(self, second: decode.GetBlock, match: str) -> None:
         session, _ = connected(decode.GetBlock(0xC1, False, 1, b"\x09\x20abc").encode(), second.encode())
         with pytest.raises(RemoteProtocolError, match=match):
             session.get(REGISTER)
+
+    @pytest.mark.parametrize(
+        ("answers", "match"),
+        [
+            ([b"\xc4\x01\xc1\x00\x11\x05\x00"], "left over"),
+            ([b"\xc4\x01\xc1\x00\x63\x05"], "type"),
+            (
+                [
+                    decode.GetBlock(0xC1, False, 1, b"\x09\x20abc").encode(),
+                    decode.GetBlock(0xC1, True, 2, b"\x00").encode(),
+                ],
+                "cut short",
+            ),
+        ],
+    )
+    def test_data_that_are_none_cost_this_attribute_and_not_the_association(
+        self, answers: list[bytes], match: str
+    ) -> None:
+        session, _ = connected(*answers, value(axdr.uint32(7)))
+        with pytest.raises(MalformedData, match=match):
+            session.get(REGISTER)
+        assert session.open
+        assert session.get(REGISTER) == axdr.uint32(7)
+
+    def test_an_empty_last_block_ends_what_is_complete(self) -> None:
+        session, _ = connected(
+            decode.GetBlock(0xC1, False, 1, b"\x09\x03abc").encode(), decode.GetBlock(0xC1, True, 2, b"").encode()
+        )
+        assert session.get(REGISTER) == axdr.octet_string(b"abc")
 
     def test_blocks_without_end_are_cut_off(self) -> None:
         def endless(asked: bytes) -> bytes:
