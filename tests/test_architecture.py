@@ -265,6 +265,7 @@ ARROWS: dict[str, set[str]] = {
         "firmware_io.dlms.apdu",
         "firmware_io.dlms.hdlc",
         "firmware_io.dlms.session",
+        "firmware_io.simulator.building",
         "firmware_io.simulator.meter",
     },
     "firmware_io.simulator.meter": {
