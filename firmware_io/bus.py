@@ -4,6 +4,7 @@
     for poll in bus.poll_cycle():        # one `Poll` for each sample of a meter, as soon as it is read
         poll.meter, poll.readings, poll.error
     bus.keep_alive()                     # between cycles, every few seconds: it is cheap when nothing is due
+    for poll in bus.probe(): ...         # likewise: silent meters whose time has come
     bus.poll("flat-302")                 # one meter now: its readings
     bus.read_profile("flat-302", first_s, last_s)
     bus.read_events("flat-302", since_s)
@@ -19,9 +20,8 @@ What a meter is asked, and in which octets, is its `MeterDriver`'s business (fir
 line, hands it to one driver after the other, and closes it when it has failed. The main meter is read first, after
 every `MAIN_EVERY` others, and last, so that its samples bracket theirs.
 
-A meter that is silent in two polls running is probed so rarely that all silent ones together take 1/128 of the time
-of the others; when one of them comes back the rest are tried at once, as it may have been the line. A meter that
-refused our credentials is left alone until `retry_denied`, because trying again can lock it.
+When a silent, slow or refusing meter is asked again is said in firmware_io/standing.py. Main meters are asked in each
+cycle whatever happens, because without them there is no balance; while they are silent, once and without repeats.
 """
 
 from __future__ import annotations
@@ -45,14 +45,12 @@ from firmware_io.errors import (
 )
 from firmware_io.reading import MeterEvent, Reading
 from firmware_io.spec import BusSpec
+from firmware_io.standing import SPACING, Standing
 from firmware_io.transport import Transport
 
 MAIN_EVERY = 16
-PROBE_SHARE = 128  # silent meters take one part in so many of the time
-PROBE_MAX_S = 3600.0
 ALL_SILENT_BUDGET_S = 30.0  # nobody else needs the line then, but the caller wants it back
 REOPEN_MIN_S, REOPEN_MAX_S = 1.0, 60.0
-PATIENCE = 2  # polls in a row without an answer, and a meter counts as silent
 
 T = TypeVar("T")
 
@@ -97,12 +95,11 @@ class _Meter:
     def __init__(self, meter: BusMeter) -> None:
         self.id, self.driver, self.main = meter.id, meter.driver, meter.main
         self.statistics = MeterStatistics(traffic=meter.driver.traffic)
-        self.failures = 0
-        self.probe_at_s = 0.0
+        self.standing = Standing()
 
     @property
     def silent(self) -> bool:
-        return self.statistics.silent
+        return self.standing.silent
 
 
 class Bus:
@@ -123,17 +120,43 @@ class Bus:
         self._clock = clock
         self._trace = trace
         self._line: Line | None = None
+        self._probe_at_s = 0.0
         self._reopen_at_s = 0.0
         self._reopen_after_s = REOPEN_MIN_S
 
     def poll_cycle(self) -> Iterator[Poll]:
         """Read every meter that is due, the main meter more than once; yields as it goes."""
-        for meter in self._probes():
-            yield self._polled(meter)
+        yield from self.probe(whole_line=True)
+        asked: set[str] = set()
         for meter in self._order():
-            if not meter.silent:  # it may have fallen silent in this cycle
+            # It may have fallen silent in this cycle. A silent main meter is tried once.
+            if not meter.silent or (meter.main and meter.id not in asked):
+                asked.add(meter.id)
                 yield self._polled(meter)
                 self.keep_alive()
+                yield from self.probe()
+
+    def probe(self, *, whole_line: bool = False) -> Iterator[Poll]:
+        """Try silent meters whose time has come, and those that refused us long ago.
+
+        With `whole_line` all that are silent are tried if nobody answers: it may be the cable.
+        """
+        for meter in self._meters.values():
+            standing = meter.standing
+            if standing.denied and not standing.left_alone_s(self._clock.monotonic()):
+                yield self._polled(meter)
+        silent = [m for m in self._meters.values() if m.silent and not m.standing.denied]
+        if not silent:
+            return
+        began_s = self._clock.monotonic()
+        alone = whole_line and len(silent) == sum(not m.standing.denied for m in self._meters.values())
+        for meter in sorted(silent, key=lambda m: m.standing.probe_at_s):
+            now = self._clock.monotonic()
+            due = meter.standing.probe_at_s <= now and self._probe_at_s <= now and not meter.main
+            if due or (alone and now - began_s < ALL_SILENT_BUDGET_S):
+                yield self._polled(meter)
+                if meter.silent:
+                    self._probe_at_s = self._clock.monotonic() + SPACING * (self._clock.monotonic() - now)
 
     def poll(self, meter: str) -> list[Reading]:
         """Read one meter now, silent or not.
@@ -141,8 +164,14 @@ class Bus:
         Raises:
             MeterError: it does not answer, or not as it should.
         """
-        self._meters[meter].statistics.polls += 1
-        return self.use(meter, lambda driver, line: driver.poll(line))
+        state = self._meters[meter]
+        state.statistics.polls += 1
+        began_s = self._clock.monotonic()
+        readings = self.use(meter, lambda driver, line: driver.poll(line))
+        now_s = self._clock.monotonic()
+        costs = [m.standing.cost_s for m in self._meters.values() if m is not state and m.standing.cost_s is not None]
+        state.standing.took(now_s - began_s, costs, now_s)
+        return readings
 
     def read_profile(self, meter: str, first_s: float, last_s: float) -> list[Reading]:
         """The load profile between two UTC times, oldest first. Raises: MeterError."""
@@ -167,16 +196,18 @@ class Bus:
             MeterError: what `work` raises, or the line cannot be opened.
         """
         state = self._meters[meter]
-        if state.statistics.denied:
-            raise AccessDenied("left alone since it refused our credentials", meter=meter)
+        left_s = state.standing.left_alone_s(self._clock.monotonic())
+        if left_s:
+            again = "until the agent starts again" if state.standing.final else f"for {left_s / 3600:.1f} h more"
+            raise AccessDenied(f"left alone {again} since it refused our credentials", meter=meter)
         result = self._attempt(state, lambda line: work(state.driver, line))
         self._answered(state)
         return result
 
     def retry_denied(self, meter: str) -> None:
         """Try a meter again that refused our credentials: somebody has seen to it."""
+        self._meters[meter].standing = Standing()
         self._meters[meter].statistics.denied = False
-        self._meters[meter].probe_at_s = 0.0
 
     def statistics(self) -> dict[str, MeterStatistics]:
         """The counts of each meter, live."""
@@ -187,7 +218,7 @@ class Bus:
         for meter in self._meters.values():
             if self._line is None:
                 return
-            if not meter.statistics.denied:
+            if not meter.standing.denied:
                 with suppress(MeterError):
                     self._attempt(meter, meter.driver.keep_alive)
 
@@ -199,7 +230,12 @@ class Bus:
 
     def _order(self) -> list[_Meter]:
         """Meters in the order of one cycle; main meters come back so that their samples bracket the others."""
-        live = [m for m in self._meters.values() if not m.silent and not m.statistics.denied]
+        now = self._clock.monotonic()
+        live = [
+            m
+            for m in self._meters.values()
+            if not m.standing.denied and (m.main or not m.silent) and m.standing.due_s <= now
+        ]
         mains = [m for m in live if m.main]
         subs = [m for m in live if not m.main]
         if not mains or not subs:
@@ -208,16 +244,6 @@ class Bus:
         for start in range(0, len(subs), MAIN_EVERY):
             order += subs[start : start + MAIN_EVERY] + mains
         return order
-
-    def _probes(self) -> Iterator[_Meter]:
-        """Silent meters whose time has come, all of them if no other is left."""
-        silent = sorted((m for m in self._meters.values() if m.silent), key=lambda m: m.probe_at_s)
-        started_s = self._clock.monotonic()
-        alone = len(silent) == sum(not m.statistics.denied for m in self._meters.values())
-        for meter in silent:
-            now = self._clock.monotonic()
-            if meter.probe_at_s <= now or (alone and now - started_s < ALL_SILENT_BUDGET_S):
-                yield meter
 
     def _polled(self, meter: _Meter) -> Poll:
         try:
@@ -230,7 +256,6 @@ class Bus:
     def _attempt(self, meter: _Meter, work: Callable[[Line], T]) -> T:
         """Do something with a meter over the open line, and keep the books about failures."""
         statistics = meter.statistics
-        started_s = self._clock.monotonic()
         try:
             line = self._opened()
             line.probing = meter.silent
@@ -240,20 +265,18 @@ class Bus:
                 self._reopen_at_s = self._clock.monotonic() + REOPEN_MIN_S
             self._close_line()
             raise
-        except AccessDenied:
+        except AccessDenied as error:
             statistics.denied = True
+            meter.standing.refused(self._clock.monotonic(), proven=error.proven)
             raise
-        except ResponseTimeout:
+        except ResponseTimeout as error:
             statistics.timeouts += 1
-            self._failed(meter, started_s)
+            self._failed(meter, heard=error.heard)
             raise
-        except SecurityError:
-            statistics.security_errors += 1
-            self._failed(meter, started_s)
-            raise
-        except RemoteProtocolError:
-            statistics.protocol_errors += 1
-            self._failed(meter, started_s)
+        except RemoteProtocolError as error:
+            statistics.security_errors += isinstance(error, SecurityError)
+            statistics.protocol_errors += not isinstance(error, SecurityError)
+            self._failed(meter, heard=True)
             raise
         except IdentityMismatch:
             statistics.mismatches += 1
@@ -273,19 +296,20 @@ class Bus:
         self._heard(meter)
 
     def _heard(self, meter: _Meter) -> None:
-        meter.failures = 0
-        if meter.silent:
-            meter.statistics.silent = False
+        was_silent = meter.silent
+        meter.standing.answered()
+        meter.statistics.silent = meter.statistics.denied = False
+        if was_silent:
+            self._probe_at_s = 0.0
             for other in self._meters.values():  # it may have been the line: look at the others now
-                other.probe_at_s = 0.0
+                other.standing.probe_at_s = 0.0
 
-    def _failed(self, meter: _Meter, started_s: float) -> None:
-        """One more poll without an answer; silent ones together may take one part in PROBE_SHARE of the time."""
-        meter.failures += 1
-        meter.statistics.silent = meter.failures >= PATIENCE
+    def _failed(self, meter: _Meter, *, heard: bool) -> None:
         now = self._clock.monotonic()
-        silent = sum(m.silent for m in self._meters.values())
-        meter.probe_at_s = now + min(PROBE_MAX_S, PROBE_SHARE * silent * (now - started_s))
+        meter.standing.failed(now, heard=heard)
+        meter.statistics.silent = meter.silent
+        if meter.silent:
+            meter.standing.probe_later(now, (m.standing for m in self._meters.values()))
 
     # The line
 

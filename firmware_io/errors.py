@@ -24,7 +24,14 @@ class TransportError(MeterError):
 
 
 class ResponseTimeout(MeterError):
-    """The meter said nothing in time: retry once, then go on to the next meter."""
+    """The meter said nothing in time: retry once, then go on to the next meter.
+
+    `heard` if something came, but nothing whole: the line is at fault, and the meter is alive.
+    """
+
+    def __init__(self, message: str, *, meter: str | None = None, obis: str | None = None, heard: bool = False) -> None:
+        super().__init__(message, meter=meter, obis=obis)
+        self.heard = heard
 
 
 class RemoteProtocolError(MeterError):
@@ -40,7 +47,16 @@ class SecurityError(RemoteProtocolError):
 
 
 class AccessDenied(MeterError):
-    """The meter refused our credentials or rights: stop, because retries can lock a meter."""
+    """The meter refused our credentials or rights: stop, because retries can lock a meter.
+
+    `proven` if the refusal came under the meter's own keys. Any other could be anybody's on the line.
+    """
+
+    def __init__(
+        self, message: str, *, meter: str | None = None, obis: str | None = None, proven: bool = False
+    ) -> None:
+        super().__init__(message, meter=meter, obis=obis)
+        self.proven = proven
 
 
 class IdentityMismatch(MeterError):

@@ -288,6 +288,9 @@ class BusThread:
             if left_s <= 0 or self._clock.wait(stop, min(left_s, LOOK_S)):
                 return
             self._bus.keep_alive()
+            for poll in self._bus.probe():
+                self._take(poll, 0.0)
+                self.heartbeat.beat()
 
     # -- handing over -------------------------------------------------------------------------------------------------
 

@@ -211,6 +211,7 @@ class Meter:
     asked: list[decode.Apdu] = field(default_factory=list)
     associations: int = 0
     heard_s: float = 0.0
+    late_s: float = 0.0
 
     def attribute(
         self, attribute: Attribute, now_s: float, selection: decode.Selection | None = None
@@ -296,7 +297,7 @@ class Line:
                     link.send(meter.answer(event.pdu, self.clock.time_s))
             reply = link.take()
             self.octets += len(reply)
-            self._held.append((end_s + TURNAROUND_S + len(reply) * OCTET_S, reply))
+            self._held.append((end_s + TURNAROUND_S + meter.late_s + len(reply) * OCTET_S, reply))
 
     def read(self, max_octets: int, deadline: float) -> bytes:
         if self.broken:
@@ -324,6 +325,10 @@ class Site:
         for poll in self.bus.poll_cycle():
             polls.setdefault(poll.meter, []).append(poll)
         return polls
+
+    def address_octet(self, meter: int) -> int:
+        """The lower octet of a meter's HDLC address, as it stands in its frames."""
+        return Address.server(1, 16 + meter).encode()[-1]
 
     def session(self, meter: str) -> Session:
         return self.bus.use(meter, lambda driver, line: driver.session(line))

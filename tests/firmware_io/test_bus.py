@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import pytest
 
@@ -79,32 +80,122 @@ class TestCycle:
 
 
 class TestBackOff:
-    def test_a_silent_meter_costs_less_than_a_hundredth(self, make_site, make_meter, clock) -> None:
-        site = make_site(*[make_meter() for _ in range(31)], make_meter(silent=True))
-        for _ in range(3):
-            site.cycle()
-        probes, probe_s = 0, 0.0
-        started_s = before_s = clock.time_s
-        while probes < 5:
-            for poll in site.bus.poll_cycle():
-                if poll.meter == "m31":
-                    probes, probe_s = probes + 1, probe_s + clock.time_s - before_s
+    def an_hour(self, site, clock, hours: float = 1.0) -> tuple[float, dict[str, float]]:
+        """Which share of the line's time went without an answer, and the longest gap between readings of each meter."""
+        began_s, lost_s = clock.time_s, 0.0
+        read_s: dict[str, float] = {}
+        gaps: dict[str, float] = {}
+        while clock.time_s - began_s < 3600 * hours:
+            for polls, rest_s in ((site.bus.poll_cycle, 0.0), *[(site.bus.probe, 5.0)] * 6):
+                clock.time_s += rest_s
                 before_s = clock.time_s
-        assert probe_s / (clock.time_s - started_s) < 0.01
+                for poll in polls():
+                    lost_s += (clock.time_s - before_s) * (poll.error is not None)
+                    if poll.error is None:
+                        gaps[poll.meter] = max(
+                            gaps.get(poll.meter, 0.0), clock.time_s - read_s.get(poll.meter, began_s)
+                        )
+                        read_s[poll.meter] = clock.time_s
+                    before_s = clock.time_s
+        return lost_s / (clock.time_s - began_s), gaps
 
-    def test_ten_silent_meters_cost_no_more(self, make_site, make_meter, clock) -> None:
-        site = make_site(*[make_meter() for _ in range(10)], *[make_meter(silent=True) for _ in range(10)])
+    @pytest.mark.parametrize("silent", [1, 5])
+    @pytest.mark.parametrize("ever", [True, False])
+    def test_silent_meters_cost_less_than_a_hundredth(
+        self, silent: int, ever: bool, make_site, make_meter, clock
+    ) -> None:
+        site = make_site(*[make_meter() for _ in range(7)], *[make_meter(silent=not ever) for _ in range(silent)])
+        site.cycle()
+        for meter in site.meters[7:]:
+            meter.silent = True
+        share, gaps = self.an_hour(site, clock, 2.0)
+        assert share < 0.01
+        assert set(gaps) == {f"m{n}" for n in range(7)}
+        assert max(gaps.values()) < 30 + 2 * (1 + silent) + 4  # a rest, and the time-outs of those that fall silent
+
+    @pytest.mark.parametrize("outage_s", [5.0, 20.0, 60.0])
+    def test_a_short_disturbance_is_over_when_it_is_over(self, outage_s: float, make_site, make_meter, clock) -> None:
+        site = make_site(*[make_meter() for _ in range(6)])
+        site.cycle()
+        self.silenced(site, clock, [site.meters[3]], outage_s)
+        began_s = clock.time_s
+        assert self.back(site, clock, {"m3"}) - began_s <= 10.0
+
+    @pytest.mark.parametrize("outage_s", [10.0, 60.0, 600.0])
+    def test_half_of_the_meters_are_found_again_after_a_power_cut(
+        self, outage_s: float, make_site, make_meter, clock
+    ) -> None:
+        site = make_site(*[make_meter() for _ in range(12)])
+        site.cycle()
+        self.silenced(site, clock, site.meters[1::2], outage_s)
+        began_s = clock.time_s
+        assert self.back(site, clock, {f"m{n}" for n in range(1, 12, 2)}) - began_s <= 10.0
+
+    def silenced(self, site, clock, meters, outage_s: float) -> None:
+        """Poll all the time, with some of the meters without supply for so long."""
+        end_s = clock.time_s + outage_s
+        for meter in meters:
+            meter.silent = True
+        while clock.time_s < end_s:
+            site.cycle()
+        for meter in meters:
+            meter.silent = False
+
+    def back(self, site, clock, meters: set[str]) -> float:
+        """When all these have been read again, polling all the time."""
+        left = set(meters)
+        while True:
+            for poll in site.bus.poll_cycle():
+                if poll.error is None:
+                    left.discard(poll.meter)
+                if not left:
+                    return clock.time_s
+
+    def test_a_main_meter_is_asked_in_each_cycle_whatever_happens(self, make_site, make_meter) -> None:
+        site = make_site(make_meter(), make_meter(), make_meter())
+        site.meters[0].silent = True
+        for _ in range(30):
+            polls = site.cycle()
+        assert len(polls["m0"]) == 1
+        exchanges = site.bus.statistics()["m0"].traffic.exchanges
+        site.cycle()
+        assert site.bus.statistics()["m0"].traffic.exchanges == exchanges + 1  # without a repeat
+
+    def test_a_damaged_reply_is_no_silence(self, make_site, make_meter, clock) -> None:
+        """Every second reply corrupt, for a minute: it is read whenever a reply comes through."""
+        site = make_site(make_meter(), make_meter(), make_meter())
+        site.cycle()
+        chance = random.Random(5)
+        read = site.line.read
+
+        def corrupt(count: int, deadline: float) -> bytes:
+            octets = read(count, deadline)
+            damaged = octets and octets[4:5] == bytes([site.address_octet(1)]) and chance.random() < 0.5
+            return octets[:-3] + bytes([octets[-3] ^ 0xFF]) + octets[-2:] if damaged else octets
+
+        site.line.read = corrupt
+        good = sum(poll.error is None for _ in range(60) for poll in site.cycle().get("m1", ()))
+        assert good > 20
+        assert not site.bus.statistics()["m1"].silent
+
+    def test_a_meter_that_answers_late_takes_its_share_and_no_more(self, make_site, make_meter, clock) -> None:
+        site = make_site(*[make_meter() for _ in range(6)])
+        site.cycle()
+        site.meters[3].late_s = 1.4  # the time-out is 1 s
         for _ in range(3):
             site.cycle()
-        probe_s, started_s = 0.0, clock.time_s
-        before_s = started_s
-        while clock.time_s - started_s < 8000:
+        traffic = site.bus.statistics()["m3"].traffic
+        repeats, began_s = traffic.repeats, clock.time_s
+        took_s, polled, before_s = 0.0, 0, clock.time_s
+        while clock.time_s - began_s < 200:
             for poll in site.bus.poll_cycle():
-                probe_s += (clock.time_s - before_s) * (poll.error is not None)
+                if poll.meter == "m3":
+                    assert poll.error is None
+                    took_s, polled = took_s + clock.time_s - before_s, polled + 1
                 before_s = clock.time_s
-            clock.time_s += 5
-            before_s = clock.time_s
-        assert probe_s / (clock.time_s - started_s) < 0.01
+        assert polled >= 5
+        assert took_s / (clock.time_s - began_s) < 0.15
+        assert traffic.repeats == repeats  # it is waited for, and not asked twice each time
 
     def test_one_that_comes_back_brings_the_others_back(self, make_site, make_meter, clock) -> None:
         site = make_site(make_meter(), *[make_meter(silent=True) for _ in range(5)])

@@ -20,7 +20,7 @@ from firmware_io.dlms.apdu.decode import Attribute
 from firmware_io.dlms.cosem.meter_time import Convention, MeterTime
 from firmware_io.dlms.meter.reader import CLOCK, MeterReader
 from firmware_io.dlms.session.association import ExceptionResponseError, Push
-from firmware_io.dlms.session.channel import HdlcChannel, WrapperChannel, open_channel
+from firmware_io.dlms.session.channel import HdlcChannel, Latency, WrapperChannel, open_channel
 from firmware_io.dlms.session.counters import InvocationCounters, counter_id
 from firmware_io.dlms.session.session import Session
 from firmware_io.dlms.spec import DlmsSpec
@@ -63,6 +63,7 @@ class DlmsDriver:
         self._clock = clock
         self._counters = counters
         self._on_push = on_push
+        self._latency = Latency()
         self._line: Line | None = None
         self._channel: HdlcChannel | WrapperChannel | None = None
         self._reader: MeterReader | None = None
@@ -177,7 +178,9 @@ class DlmsDriver:
     def _over(self, line: Line) -> MeterReader:
         """The meter's reader over the open line; what was open over another one is gone."""
         if self._reader is None or self._line is not line:
-            self._channel = open_channel(line.transport, self._bus, self.spec, self.traffic, line.trace)
+            self._channel = open_channel(
+                line.transport, self._bus, self.spec, self.traffic, line.trace, latency=self._latency
+            )
             session = Session(self.spec, self._channel, self._counters, self._on_push)
             if self._reader is None:
                 self._reader = MeterReader(self.spec, session, self._clock)
@@ -196,7 +199,7 @@ class DlmsDriver:
 
     def _connect(self, line: Line, reader: MeterReader) -> None:
         if isinstance(self._channel, HdlcChannel):
-            self._channel.repeats = 0 if line.probing else 1
+            self._channel.repeats, self._channel.probing = (0, True) if line.probing else (1, False)
         try:
             try:
                 reader.session.connect()
@@ -212,7 +215,7 @@ class DlmsDriver:
             raise AccessDenied(hint, meter=self.spec.id) from error
         finally:
             if isinstance(self._channel, HdlcChannel):
-                self._channel.repeats = 1
+                self._channel.repeats, self._channel.probing = 1, False
         self.associations += 1
 
     def _counter_behind(self, line: Line) -> bool:

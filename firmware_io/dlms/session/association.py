@@ -313,7 +313,9 @@ class Association:
         try:
             reply = self.action(REPLY_TO_HLS, proof)
         except (ActionError, AccessDenied) as error:
-            raise AccessDenied(f"the meter refuses our proof: {error}; check the keys before trying again") from error
+            # The refusal itself is ciphered: it is the meter's.
+            hint = f"the meter refuses our proof: {error}; check the keys before trying again"
+            raise AccessDenied(hint, proven=True) from error
         if reply is None or not isinstance(reply.value, bytes):
             raise SecurityError(f"the meter gave no proof of itself: {reply}")
         ciphering.verify(reply.value, challenge)

@@ -3,17 +3,20 @@
 It drives a sans-IO link over a transport: writing, waiting, repeating once. What the units mean is the session's.
 
 Its timers:
-- *first octet*: `timeout_s` after our last octet has left; then the request is repeated, once.
+- *first octet*: `timeout_s` after our last octet has left; then the request is repeated, once. A meter that was late
+  before is given up to `PATIENCE` times as much, so that it is not asked twice each time.
 - *silence*: `inter_octet_s` without an octet inside a reply; what is held is a torn frame. When a frame was
   corrupt the reply is lost for certain, and the request is repeated after this short silence.
 - *turn*: the longest reply the window allows, at the line's speed; nobody babbles longer than that.
 - *stalled*: twice `timeout_s` of answers that neither acknowledge nor bring anything.
+- *unit*: the longest that one unit may take, however much of it still comes.
 - *busy*: `timeout_s` in which a meter may answer RR or RNR instead of the unit we wait for.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from firmware_io.dlms.hdlc.framer import MAX_LENGTH, MIN_LENGTH, Address, Framer
@@ -29,6 +32,12 @@ READ_OCTETS = 4096
 BUSY_PAUSE_S = 0.05
 STALLED_TIMEOUTS = 2  # so long may answers come that move nothing: bounds how long a broken link can hold us
 READ_BOUND_S = 60.0
+UNIT_S = 60.0
+PATIENCE = 2.5  # times `timeout_s` for the first octet, at most
+LATE_MARGIN = 1.5  # on the slowest reply of late
+SLOWEST_FADES = 0.95  # with each reply
+PROBE_MARGIN, PROBE_MIN_S, PROBE_UNKNOWN_S = 3.0, 0.15, 0.5  # the same for a meter that is silent
+FULL_PROBES = 16  # every so many probes it gets the whole time
 OFFERED_WINDOW = 1  # a window saves an RR per segment, but after one bad frame more is sent again
 
 
@@ -44,6 +53,32 @@ class Timing(NamedTuple):
         """From the site's figures; over TCP the line's speed is not ours to know."""
         bits = 10 if bus.parity == "N" else 11
         return cls(bus.timeout_s, bus.inter_octet_s, 0.0 if bus.port.startswith("tcp://") else bits / bus.baud)
+
+
+@dataclass(slots=True)
+class Latency:
+    """How long a meter takes for the first octet of its replies, seconds: the slowest of late."""
+
+    slowest_s: float | None = None
+    probes: int = 0
+
+    def replied(self, latency_s: float) -> None:
+        """A reply began after so long."""
+        self.slowest_s = max(latency_s, SLOWEST_FADES * (self.slowest_s or 0.0))
+
+    def timeout_s(self, usual_s: float) -> float:
+        """How long to wait for the first octet."""
+        if self.slowest_s is None or self.slowest_s <= usual_s / LATE_MARGIN:
+            return usual_s
+        return min(max(LATE_MARGIN * self.slowest_s, usual_s), PATIENCE * usual_s)
+
+    def probe_timeout_s(self, usual_s: float) -> float:
+        """How long to wait for a meter that is most likely not there."""
+        self.probes += 1
+        if self.probes % FULL_PROBES == 0:
+            return self.timeout_s(usual_s)
+        wait_s = PROBE_UNKNOWN_S if self.slowest_s is None else max(PROBE_MARGIN * self.slowest_s, PROBE_MIN_S)
+        return min(wait_s, usual_s)
 
 
 class Channel(Protocol):
@@ -63,6 +98,9 @@ class Channel(Protocol):
     def poll(self) -> None:
         """Keep an idle link open. Raises: MeterError."""
 
+    def monotonic(self) -> float:
+        """The line's time, seconds."""
+
     def close(self) -> None:
         """Release the link where the other side still listens. Raises: TransportError."""
 
@@ -80,7 +118,10 @@ class HdlcChannel:
         *,
         repeats: int = 1,
         min_gap_s: float = 0.0,
+        latency: Latency | None = None,
     ) -> None:
+        self.latency = latency or Latency()
+        self.probing = False  # nobody is expected to answer
         self._transport = transport
         self._link = link
         self._timing = timing
@@ -113,7 +154,11 @@ class HdlcChannel:
         """The meter's next unit."""
         busy_until: float | None = None
         moved, moved_s = self._link.progress, self._transport.monotonic()
+        last_s = moved_s + UNIT_S
         while not self._inbox:
+            if self._transport.monotonic() > last_s:
+                self._link.drop()
+                raise RemoteProtocolError(f"a reply that is not whole after {UNIT_S:.0f} s")
             events = self._turn()
             self._take(events)
             if events or self._link.progress != moved:
@@ -129,6 +174,10 @@ class HdlcChannel:
                 raise ResponseTimeout(f"the meter kept us waiting for {self._timing.timeout_s} s; ask later")
             self._pause(BUSY_PAUSE_S)
         return self._inbox.popleft()
+
+    def monotonic(self) -> float:
+        """The line's time."""
+        return self._transport.monotonic()
 
     def poll(self) -> None:
         """RR, so that an idle link is not dropped by the meter."""
@@ -166,26 +215,35 @@ class HdlcChannel:
         if not due and self._link.turn:
             self._link.poll()
             due = self._link.take()
+        octets, asked_s = self.traffic.received_octets, self._transport.monotonic()
+        usual_s = self._timing.timeout_s
+        timeout_s = self.latency.probe_timeout_s(usual_s) if self.probing else self.latency.timeout_s(usual_s)
         for attempt in range(repeats + 1):
             if attempt:
                 self.traffic.repeats += 1
                 self._link.repeat()
                 due = self._link.take()
-            events = self._exchange(due)
+            events = self._exchange(due, timeout_s, asked_s)
             if events is not None:
                 return events
         state = self._link.state
         self._link.drop()
         what = "SNRM" if state is State.CONNECTING else "the request"
-        raise ResponseTimeout(f"no answer to {what} within {self._timing.timeout_s} s, asked {repeats + 1} times")
+        heard = self.traffic.received_octets - octets >= MIN_LENGTH  # a glitch is shorter than a frame
+        raise ResponseTimeout(
+            f"no {'whole ' * heard}answer to {what} within {timeout_s:.3g} s, asked {repeats + 1} times", heard=heard
+        )
 
-    def _exchange(self, due: bytes) -> list[Event] | None:
+    def _exchange(self, due: bytes, timeout_s: float, asked_s: float) -> list[Event] | None:
         """Write and read until something happened, None when nothing did in time."""
         if due:
             self._write(due)
         framer, traffic, timing = self._framer, self.traffic, self._timing
         corrupt, skipped, foreign = framer.corrupt, framer.skipped, self._link.foreign
-        first_octet = self._transport.monotonic() + len(due) * timing.octet_s + timing.timeout_s
+        sent_s = len(due) * timing.octet_s
+        first_octet = self._transport.monotonic() + sent_s + timeout_s
+        foreign_before = self._link.foreign
+        reply_s: float | None = None
         window = self._link.parameters.receive_window
         turn_end = first_octet + max(window * MAX_LENGTH * timing.octet_s, timing.timeout_s)
         deadline = first_octet
@@ -194,10 +252,13 @@ class HdlcChannel:
                 octets = self._transport.read(READ_OCTETS, deadline)
                 if octets:
                     self._received(octets)
+                    reply_s = self._transport.monotonic() if reply_s is None else reply_s
                 events: list[Event] = []
                 for frame in framer.receive(octets) if octets else framer.idle():
                     events += self._link.handle(frame)
                 if events or self._link.turn:
+                    if reply_s is not None and framer.corrupt == corrupt and self._link.foreign == foreign_before:
+                        self.latency.replied(max(0.0, reply_s - asked_s - sent_s))
                     return events
                 now = self._transport.monotonic()
                 # A glitch when the line turns round is a few octets; a reply in which noise hit a flag is more.
@@ -304,6 +365,10 @@ class WrapperChannel:
         while self._transport.monotonic() < end:
             self._unwrapper.receive(self._transport.read(READ_OCTETS, end))
 
+    def monotonic(self) -> float:
+        """The line's time."""
+        return self._transport.monotonic()
+
     def poll(self) -> None:
         """A connection needs no keep-alive of ours: TCP has one."""
 
@@ -320,6 +385,7 @@ def open_channel(
     *,
     client: int | None = None,
     repeats: int = 1,
+    latency: Latency | None = None,
 ) -> HdlcChannel | WrapperChannel:
     """The channel that the site file asks for; `client` is another client than the meter's own."""
     number = meter.client if client is None else client
@@ -329,4 +395,6 @@ def open_channel(
     offer = Parameters(meter.max_frame, meter.max_frame, OFFERED_WINDOW, OFFERED_WINDOW)
     server = Address.server(meter.logical_address, meter.address, meter.address_octets)
     link = ClientLink(server, Address.client(number), offer)
-    return HdlcChannel(transport, link, timing, traffic, trace, repeats=repeats, min_gap_s=meter.min_gap_s)
+    return HdlcChannel(
+        transport, link, timing, traffic, trace, repeats=repeats, min_gap_s=meter.min_gap_s, latency=latency
+    )

@@ -42,6 +42,8 @@ from firmware_io.obis import ObisCode
 T = TypeVar("T")
 
 MAX_LONG_GET = 1 << 20  # octets of one attribute in blocks: bounds what a meter can make us keep
+LONG_GET_S = 90.0  # one attribute in blocks: bounds how long it can hold the line; 20 kB take as long at 2400 Bd
+FEW_BLOCKS, SMALLEST_BLOCK = 32, 8  # so many blocks may be small; on the average they bring more than that
 LIST_HEAD = 4  # octets of a GET with list in front of its items
 LIST_ITEM = 10
 CIPHER_OVERHEAD = 5 + 12 + 4 + 10  # control and counter, tag, lengths, general header
@@ -60,6 +62,7 @@ class Session:
         public: bool = False,
     ) -> None:
         self._spec = spec
+        self._channel = channel
         self._association = Association(spec, channel, counters, on_push, public=public)
         self.with_list = spec.with_list
         self.open = False
@@ -245,7 +248,8 @@ class Session:
 
     def _blocks(self, first: decode.GetBlock, invoke: int, attribute: Attribute) -> bytes:
         """The octets of a reply that comes in blocks."""
-        gathered, block = bytearray(), first
+        gathered, block, count = bytearray(), first, 1
+        last_s = self._channel.monotonic() + LONG_GET_S
         while True:
             if isinstance(block.payload, DataAccessResult):
                 raise DataAccessError(attribute, block.payload)
@@ -254,6 +258,11 @@ class Session:
                 raise RemoteProtocolError(f"more than {MAX_LONG_GET} octets in blocks")
             if block.last:
                 return bytes(gathered)
+            count += 1
+            if count > FEW_BLOCKS + len(gathered) // SMALLEST_BLOCK:
+                raise RemoteProtocolError(f"{count} blocks with {len(gathered)} octets in them: it will not end")
+            if self._channel.monotonic() > last_s:
+                raise RemoteProtocolError(f"{len(gathered)} octets in blocks after {LONG_GET_S:.0f} s: too slow")
             reply = self._association.request(decode.GetNext(invoke, block.block), invoke)
             if isinstance(reply, decode.GetResponse) and isinstance(reply.result, DataAccessResult):
                 raise DataAccessError(attribute, reply.result)

@@ -58,6 +58,9 @@ class Script:
     def open(self) -> None:
         self.opened += 1
 
+    def monotonic(self) -> float:
+        return 0.0
+
     def send(self, pdu: bytes) -> None:
         self.asked.append(pdu)
 
