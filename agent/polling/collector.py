@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import queue
 import threading
+from collections.abc import Callable
 
 from agent import wire
 from agent.pipeline.inbox import Batch, CaughtUp
@@ -16,16 +17,21 @@ from agent.site.tables import Config
 from agent.status.snapshot import MeterView
 from firmware_io.clock import Clock
 from firmware_io.errors import TransportError
+from firmware_io.spec import BusSpec
 from firmware_io.transport import Transport, open_transport
 
 STOP_LOOK_S = 0.5
 
 
-class _Stoppable:
-    """A transport whose waiting ends when the agent stops: a dead meter's time-out must not hold up the end."""
+class _Watched:
+    """A transport whose waiting ends when the agent stops, and is a sign of life of its bus's thread.
 
-    def __init__(self, transport: Transport, stop: threading.Event) -> None:
-        self._transport, self._stop = transport, stop
+    A dead meter's time-out must not hold up the end, and a meter that is slow in all it says must not look like a
+    thread that hangs: then the watchdog would end the agent, and with it every other bus.
+    """
+
+    def __init__(self, transport: Transport, stop: threading.Event, beat: Callable[[], None]) -> None:
+        self._transport, self._stop, self._beat = transport, stop, beat
         self.write, self.close, self.monotonic = transport.write, transport.close, transport.monotonic
 
     def read(self, max_octets: int, deadline: float) -> bytes:
@@ -37,6 +43,7 @@ class _Stoppable:
         while True:
             if self._stop.is_set():
                 raise TransportError("the agent stops")
+            self._beat()
             slice_end = min(deadline, self.monotonic() + STOP_LOOK_S)
             octets = self._transport.read(max_octets, slice_end)
             if octets or slice_end >= deadline:
@@ -51,7 +58,7 @@ class Collector:
         self._stop = threading.Event()
         exporting = {meter for zone in config.zone for meter in zone.export}
         watches = {meter.id: MeterWatch(meter, exports=meter.id in exporting) for meter in config.meter}
-        buses = open_buses(config, clock, lambda spec: _Stoppable(open_transport(spec), self._stop))
+        buses = open_buses(config, clock, self._open)
         self._buses = [
             BusThread(
                 bus,
@@ -66,6 +73,10 @@ class Collector:
         ]
         self._watches = watches
         self._threads: list[threading.Thread] = []
+
+    def _open(self, spec: BusSpec) -> Transport:
+        beat = next(bus.heartbeat.beat for bus in self._buses if bus.config.id == spec.id)
+        return _Watched(open_transport(spec), self._stop, beat)
 
     @property
     def buses(self) -> list[str]:

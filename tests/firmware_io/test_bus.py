@@ -9,8 +9,7 @@ import pytest
 
 from firmware_io import obis
 from firmware_io.bus import MAIN_EVERY
-from firmware_io.dlms.apdu import acse, axdr, decode
-from firmware_io.dlms.session.security import Sealed
+from firmware_io.dlms.apdu import decode
 from firmware_io.errors import AccessDenied, RemoteProtocolError, ResponseTimeout, TransportError
 from firmware_io.reading import Quality, Unit
 
@@ -304,27 +303,3 @@ def test_a_protocol_error_names_meter_and_what_was_expected(make_site, make_mete
     site.meters[1].spoil = lambda octets: octets[:2] + bytes((octets[2] ^ 5,)) + octets[3:]
     with pytest.raises(RemoteProtocolError, match=r"m1: invoke-id \d+: expected \d+"):
         site.bus.poll("m1")
-
-
-def test_the_meters_counter_is_asked_for_when_ours_is_refused(make_site, make_meter) -> None:
-    """A store that was lost: the public client reads the counter that the meter expects, once."""
-    key = bytes(range(16))
-    site = make_site(
-        make_meter(), security="hls-gmac", authentication_key=key, encryption_key=key, system_title=b"CHK\0\0\0\0\1"
-    )
-    meter, tried = site.meters[0], []
-    meter.others[1, obis.INVOCATION_COUNTER, 2] = axdr.uint32(5000)
-    plain = meter.answer
-
-    def answer(pdu: bytes, now_s: float) -> bytes:
-        if pdu[0] == 0x60 and acse.AssociationRequest.decode(pdu).mechanism is acse.Mechanism.HLS_GMAC:
-            tried.append(Sealed.parse(acse.AssociationRequest.decode(pdu).user_information).counter)
-            return decode.ExceptionResponse(1, 6, 5001).encode()
-        return plain(pdu, now_s)
-
-    meter.answer = answer
-    for _ in range(2):
-        with pytest.raises(RemoteProtocolError, match="invocation counter error"):
-            site.bus.poll("m0")
-    assert tried[0] == 1
-    assert tried[1:] == [5001, 5002]  # and no third question to the public client

@@ -77,9 +77,10 @@ class Connected(NamedTuple):
 
 
 class Disconnected(NamedTuple):
-    """The link is closed; why."""
+    """The link is closed; why, and whether the other side took a frame of ours for a breach of the rules."""
 
     reason: str
+    rejected: bool = False
 
 
 class Received(NamedTuple):
@@ -231,7 +232,7 @@ class ClientLink:
         self.turn = True
         if self.state is not State.CONNECTED:
             self._outbox.clear()
-            return [Disconnected(reason)]
+            return [Disconnected(reason, answer == FRMR)]
         self._flow = Flow(self._offer.agreed_with(Parameters.decode(frame.information)), self._max_pdu)
         return [Connected(self._flow.parameters)]
 

@@ -20,7 +20,7 @@ from firmware_io.dlms.apdu.decode import Attribute
 from firmware_io.dlms.cosem.meter_time import Convention, MeterTime
 from firmware_io.dlms.meter.reader import CLOCK, MeterReader
 from firmware_io.dlms.session.association import ExceptionResponseError, Push
-from firmware_io.dlms.session.channel import HdlcChannel, Latency, WrapperChannel, open_channel
+from firmware_io.dlms.session.channel import FrameRejected, HdlcChannel, Latency, WrapperChannel, open_channel
 from firmware_io.dlms.session.counters import InvocationCounters, counter_id
 from firmware_io.dlms.session.session import Session
 from firmware_io.dlms.spec import DlmsSpec
@@ -30,7 +30,6 @@ from firmware_io.errors import (
     MeterError,
     RegisterUnavailable,
     RemoteProtocolError,
-    ResponseTimeout,
     SecurityError,
     TransportError,
 )
@@ -155,9 +154,13 @@ class DlmsDriver:
         except RegisterUnavailable:
             self._answered()  # with a refusal, but it did
             raise
-        except (ResponseTimeout, RemoteProtocolError):
+        except FrameRejected:
+            reader.session.shrink_lists()
+            raise
+        except RemoteProtocolError:
+            # Units that make no sense leave a stream of them out of step. (A late one is known by its invoke-id.)
             if self.spec.framing == "wrapper":
-                line.abandon()  # a late reply on the same connection would answer the next question
+                line.abandon()
             raise
         self._answered()
         return result
@@ -203,8 +206,8 @@ class DlmsDriver:
         try:
             try:
                 reader.session.connect()
-            except (AccessDenied, ExceptionResponseError):
-                if not self._counter_behind(line):
+            except (AccessDenied, ExceptionResponseError) as error:
+                if not self._counter_behind(line, error):
                     raise
                 reader.session.connect()
         except ExceptionResponseError as error:
@@ -218,24 +221,37 @@ class DlmsDriver:
                 self._channel.repeats, self._channel.probing = 1, False
         self.associations += 1
 
-    def _counter_behind(self, line: Line) -> bool:
-        """Whether the meter knows a higher invocation counter than ours, which is raised then; asked once."""
+    def _counter_behind(self, line: Line, error: MeterError) -> bool:
+        """Whether the meter knows a higher invocation counter than ours, which is raised then; asked once.
+
+        It may say so itself: "invocation counter error, it expects N". Anybody on the line could, too: that costs
+        counters, of which there are enough, and no secret.
+        """
         spec = self.spec
         if self._counter_asked or spec.encryption_key is None or spec.system_title is None:
             return False
         self._counter_asked = True
+        if isinstance(error, ExceptionResponseError) and error.response.counter is not None:
+            return self._advance(error.response.counter)
         channel = open_channel(line.transport, self._bus, spec, self.traffic, line.trace, client=PUBLIC_CLIENT)
         session = Session(spec, channel, self._counters, public=True)
         try:
             session.connect()
-            theirs = session.get(Attribute(1, obis.INVOCATION_COUNTER, 2)).value
+            theirs = session.get(Attribute(1, spec.counter_object, 2)).value
             session.release()
         except TransportError:
             raise
         except MeterError:
             return False
-        counter = counter_id(spec.encryption_key, spec.system_title)
-        if not isinstance(theirs, int) or not self._counters.next(counter) <= theirs < COUNTER_LIMIT:
+        return isinstance(theirs, int) and self._advance(theirs + 1)
+
+    def _advance(self, expected: int) -> bool:
+        """Go on with the counter that the meter expects; False if ours is there already, or it cannot be."""
+        key, title = self.spec.encryption_key, self.spec.system_title
+        if key is None or title is None:
             return False
-        self._counters.advance(counter, theirs + 1)
+        counter = counter_id(key, title)
+        if not self._counters.next(counter) < expected <= COUNTER_LIMIT:
+            return False
+        self._counters.advance(counter, expected)
         return True

@@ -204,6 +204,8 @@ class Association:
         self._channel.send(self._ciphering.protect(octets) if self._ciphering else octets)
         for _ in range(MAX_UNASKED):
             octets = self._channel.receive()
+            if octets[:1] == b"\x61" and not self._channel.in_order:
+                continue  # late, as well
             if self._ciphering and octets[:1] in _PUSHES:
                 continue  # a plain push in a ciphered association may come from anybody: it is not believed
             reply = self._reply(octets, invoke)
@@ -215,6 +217,8 @@ class Association:
                 raise ExceptionResponseError(reply)
             if isinstance(reply, decode.ServiceError):
                 raise ServiceErrorResponse(reply)
+            if reply.invoke & 0x0F != invoke & 0x0F and not self._channel.in_order:
+                continue  # late: it answers a question that nobody asks any more
             if reply.invoke & 0x0F != invoke & 0x0F:
                 raise RemoteProtocolError(f"invoke-id {reply.invoke & 0x0F}: expected {invoke & 0x0F}")
             return reply
@@ -271,7 +275,8 @@ class Association:
     def _association_response(self, octets: bytes) -> AssociationResponse:
         """Check the AARE, and take over what it grants."""
         for _ in range(MAX_UNASKED):
-            if octets[:1] not in (*_PUSHES, b"\xdb"):
+            late = not self._channel.in_order and octets[:1] not in (b"\x61", b"\xd8", b"\x0e")
+            if octets[:1] not in (*_PUSHES, b"\xdb") and not late:
                 break
             octets = self._channel.receive()  # a push while we associate says nothing that we could check yet
         if octets[:1] == b"\xd8":

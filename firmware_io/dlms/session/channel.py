@@ -21,7 +21,7 @@ from typing import NamedTuple, Protocol
 
 from firmware_io.dlms.hdlc.framer import MAX_LENGTH, MIN_LENGTH, Address, Framer
 from firmware_io.dlms.hdlc.link import Busy, ClientLink, Disconnected, Event, Parameters, Received, State
-from firmware_io.dlms.session.wrapper import Unit, Unwrapper
+from firmware_io.dlms.session.wrapper import MAX_UNIT, Unit, Unwrapper
 from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.driver import Trace, Traffic
 from firmware_io.errors import RemoteProtocolError, ResponseTimeout
@@ -29,6 +29,7 @@ from firmware_io.spec import BusSpec
 from firmware_io.transport import Transport
 
 READ_OCTETS = 4096
+LLC_OCTETS = 3
 BUSY_PAUSE_S = 0.05
 STALLED_TIMEOUTS = 2  # so long may answers come that move nothing: bounds how long a broken link can hold us
 READ_BOUND_S = 60.0
@@ -85,6 +86,11 @@ class Channel(Protocol):
     """The way from a session to its meter."""
 
     traffic: Traffic
+    in_order: bool  # whether a reply is never that to a question before the last one
+
+    @property
+    def unit_octets(self) -> int:
+        """The longest unit that goes out in one piece."""
 
     def open(self) -> None:
         """Open the link. Raises: MeterError."""
@@ -105,6 +111,10 @@ class Channel(Protocol):
         """Release the link where the other side still listens. Raises: TransportError."""
 
 
+class FrameRejected(RemoteProtocolError):
+    """The meter takes no such frame (FRMR)."""
+
+
 class HdlcChannel:
     """A meter behind an HDLC link, on a serial line or a TCP connection that carries one."""
 
@@ -120,6 +130,7 @@ class HdlcChannel:
         min_gap_s: float = 0.0,
         latency: Latency | None = None,
     ) -> None:
+        self.in_order = True
         self.latency = latency or Latency()
         self.probing = False  # nobody is expected to answer
         self._transport = transport
@@ -132,6 +143,11 @@ class HdlcChannel:
         self._framer = Framer()
         self._inbox: deque[bytes] = deque()
         self.traffic = traffic if traffic is not None else Traffic()
+
+    @property
+    def unit_octets(self) -> int:
+        """What fits into one information field, behind the LLC header."""
+        return self._link.parameters.transmit_size - LLC_OCTETS
 
     def open(self) -> None:
         """SNRM and UA.
@@ -201,6 +217,8 @@ class HdlcChannel:
         for event in events:
             if isinstance(event, Received):
                 self._inbox.append(event.pdu)
+            elif isinstance(event, Disconnected) and event.rejected:
+                raise FrameRejected(f"{event.reason}; associate again, and ask for less at once")
             elif isinstance(event, Disconnected):
                 raise RemoteProtocolError(f"{event.reason}; associate again")
 
@@ -309,6 +327,7 @@ class WrapperChannel:
         *,
         min_gap_s: float = 0.0,
     ) -> None:
+        self.in_order = False
         self._transport = transport
         self._min_gap_s = min_gap_s
         self._quiet_since = -min_gap_s
@@ -320,6 +339,11 @@ class WrapperChannel:
         self._inbox: deque[bytes] = deque()
         self._due = b""
         self.traffic = traffic if traffic is not None else Traffic()
+
+    @property
+    def unit_octets(self) -> int:
+        """What the wrapper's length field can say."""
+        return MAX_UNIT
 
     def open(self) -> None:
         """Nothing to do: the connection is the link."""

@@ -1,5 +1,9 @@
 """Our invocation counters: strictly increasing for each key, over restarts, kills and several processes.
 
+A key whose counter nobody knows begins at the seconds since 2020, not at 1: a lost file or a second machine with the
+same key must not begin again where somebody began before (NIST SP 800-38D, 8.2). No meter is asked once a second for
+years, so the seconds are ahead of every counter that was counted up from them.
+
 A counter that comes twice under one key breaks AES-GCM, and a meter refuses one that goes back. So the file says
 up to where counters are *reserved*; a block is written and synced before its first counter is handed out, and a
 killed process leaves a gap, never a repetition. It knows no meters and no ciphers.
@@ -12,6 +16,8 @@ import hashlib
 import json
 import os
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +25,7 @@ from firmware_io.errors import LocalProtocolError
 
 BLOCK = 1024
 FIRST = 1
+EPOCH_S = 1_577_836_800  # 2020-01-01 UTC
 
 
 def counter_id(encryption_key: bytes, system_title: bytes) -> str:
@@ -44,24 +51,30 @@ class InvocationCounters(Protocol):
         """
 
 
+def seconds_since_2020() -> int:
+    """Where the counter of a key begins that is not known here; 1 on a machine whose clock was never set."""
+    return max(FIRST, int(time.time()) - EPOCH_S)
+
+
 class MemoryCounters:
     """Counters that die with the process: for tests, and for meters without ciphering."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: Callable[[], int] = lambda: FIRST) -> None:
+        self._first = first
         self._lock = threading.Lock()
         self._next: dict[str, int] = {}
 
     def next(self, counter: str) -> int:
         """The next counter of that id."""
         with self._lock:
-            value = self._next.get(counter, FIRST)
+            value = self._next.get(counter) or self._first()
             self._next[counter] = value + 1
             return value
 
     def advance(self, counter: str, at_least: int) -> None:
         """Never hand out less than `at_least` from now on."""
         with self._lock:
-            self._next[counter] = max(self._next.get(counter, FIRST), at_least)
+            self._next[counter] = max(self._next.get(counter) or self._first(), at_least)
 
 
 class FileCounters:
@@ -71,7 +84,8 @@ class FileCounters:
         LocalProtocolError: the file is damaged. It is never replaced in silence, because that could repeat counters.
     """
 
-    def __init__(self, path: Path, block: int = BLOCK) -> None:
+    def __init__(self, path: Path, block: int = BLOCK, first: Callable[[], int] = seconds_since_2020) -> None:
+        self._first = first
         self._path = path
         self._block = block
         self._lock = threading.Lock()
@@ -102,7 +116,7 @@ class FileCounters:
             with open(self._path.with_suffix(".lock"), "w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 reserved = self._read()
-                start = max(reserved.get(counter, FIRST), at_least)
+                start = max(reserved[counter] if counter in reserved else self._first(), at_least)
                 reserved[counter] = start + self._block
                 self._write(reserved)
         except OSError as error:

@@ -66,6 +66,7 @@ class Session:
         self._association = Association(spec, channel, counters, on_push, public=public)
         self.with_list = spec.with_list
         self.open = False
+        self._list_limit = decode.MAX_ITEMS
         self.identified = False  # in this association, by whoever asked it
         self.malformed: dict[Attribute, str] = {}  # attributes of lists whose values could not be understood, and why
 
@@ -102,7 +103,14 @@ class Session:
         """How many attributes go into one request with list; 1 where the meter takes none."""
         if not self.with_list or not self._association.conformance & Conformance.MULTIPLE_REFERENCES:
             return 1
-        return max(1, min(decode.MAX_ITEMS, (self._association.pdu_limit - CIPHER_OVERHEAD - LIST_HEAD) // LIST_ITEM))
+        # One that needs two frames takes as many turnarounds as two lists, and not every meter joins frames.
+        octets = min(self._association.pdu_limit, self._channel.unit_octets)
+        overhead = CIPHER_OVERHEAD if self.authenticated else 0
+        return max(1, min(decode.MAX_ITEMS, self._list_limit, (octets - overhead - LIST_HEAD) // LIST_ITEM))
+
+    def shrink_lists(self) -> None:
+        """Ask for less at once from now on: the meter did not take what was asked."""
+        self._list_limit = max(1, self.list_size // 2)
 
     def get(self, attribute: Attribute, selection: Selection | None = None) -> Data:
         """Read one attribute, in blocks where it is long.

@@ -42,6 +42,8 @@ FaultKind = Literal[
     "exception",  # exception-response
     "service_error",  # confirmed-service-error
     "wrong_invoke_id",
+    "endless_blocks",  # a GET is answered in blocks of one octet, without end
+    "one_frame",  # a request in more than one HDLC frame is answered with FRMR
     "malformed",  # an APDU whose data make no sense; with `obis`, only those of that register
     "odd_type",  # an octet string in the place of the number of the register `obis`
     "nan",  # not-a-number in the place of the number of the register `obis`
@@ -50,6 +52,8 @@ FaultKind = Literal[
     "lifo",  # profiles give their newest row first
     "undefined_object",  # object-undefined for the register `obis`, or for all
     # security
+    "refusal",  # the association is refused: authentication failed
+    "undeciphered",  # the AARQ is answered with an exception-response: deciphering error
     "counter_zero",
     "counter_lost",  # the invocation counter restarts, as after a power cut
     "counter_low",

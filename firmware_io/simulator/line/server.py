@@ -139,6 +139,10 @@ class Server:
         self._release()
         request = AssociationRequest.decode(unit)
         identity, now = self.meter.identity, self.meter.now()
+        if self.meter.faults.strikes("refusal", now):
+            return self._reject(request, AUTHENTICATION_FAILURE)
+        if self.meter.faults.strikes("undeciphered", now):
+            return decode.ExceptionResponse(1, 5).encode()
         ciphered = request.context is Context.LN_CIPHERED
         allowed = {
             "none": (Mechanism.LOWEST,),

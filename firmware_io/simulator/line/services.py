@@ -73,6 +73,10 @@ class Services:
 
     def answer(self, request: decode.Apdu) -> bytes:
         """The plain answer to a plain request."""
+        if self.meter.faults.strikes("endless_blocks", self.meter.now()):
+            block = request.block + 1 if isinstance(request, decode.GetNext) else 1
+            if isinstance(request, decode.GetNext | decode.GetRequest | decode.GetListRequest):
+                return decode.GetBlock(request.invoke, False, block, b"\x01").encode()
         match request:
             case decode.GetRequest(invoke, attribute, selection):
                 self._long = None

@@ -134,8 +134,9 @@ class Station:
     def _refused(self, link: ServerLink, octets: bytes, frame: Frame) -> bytes:
         """DM, FRMR or RNR in the place of an answer."""
         faults, time_s = self.meter.faults, self.meter.now()
-        if octets and (faults.strikes("dm", time_s) or faults.strikes("frmr", time_s)):
-            broken = faults.at("frmr", time_s) is not None
+        joined = frame.segmented and faults.strikes("one_frame", time_s) is not None
+        if octets and (faults.strikes("dm", time_s) or faults.strikes("frmr", time_s) or joined):
+            broken = joined or faults.at("frmr", time_s) is not None
             information = bytes((frame.control, 0, 1)) if broken else b""
             link.drop()
             return encode_frame(Frame(frame.source, frame.destination, (FRMR if broken else DM) | FINAL, information))

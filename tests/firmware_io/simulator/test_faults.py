@@ -75,6 +75,9 @@ CASES = [
     Case("list_partial"),
     Case("push"),
     Case("push", security="hls-gmac"),
+    Case("endless_blocks", (RemoteProtocolError,)),
+    Case("one_frame"),
+    Case("one_frame", security="hls-gmac", client={"max_frame": 128}),
     Case("no_range"),
     Case("no_selection"),
     Case("lifo"),
@@ -89,6 +92,9 @@ CASES = [
     Case("malformed", (RemoteProtocolError,)),
     Case("undefined_object"),
     # security
+    Case("refusal", (AccessDenied,), security="lls"),
+    Case("refusal", (AccessDenied,), security="hls-gmac"),
+    Case("undeciphered", (AccessDenied,), security="hls-gmac"),
     Case("counter_zero", (SecurityError,), security="hls-gmac"),
     Case("counter_lost", (SecurityError,), security="hls-gmac"),
     Case("counter_low", (SecurityError,), security="hls-gmac"),
@@ -214,6 +220,29 @@ def test_a_meter_that_cannot_prove_itself_is_never_believed(kind, error, make_be
     bench.clock.move(CYCLE_S)
     bench.bus.retry_denied(FAULTY)
     assert energies(until(bench, bench.clock.monotonic() + 1800))
+
+
+@pytest.mark.parametrize("kind", ["refusal", "undeciphered"])
+def test_a_forged_refusal_does_not_blind_us_for_good(kind, make_bench, secured):
+    """One frame that anybody could have sent: the meter is left alone for an hour, and read again."""
+    bench = make_bench(fault(kind, until=FROM_S + CYCLE_S), meter=secured("hls-gmac"))
+    until(bench, FROM_S - 1)
+    bench.bus.close()
+    bench.clock.move(CYCLE_S / 2)
+    polls = until(bench, FROM_S + 3600 + 4 * CYCLE_S)
+    mine = [p for p in polls if p.meter == FAULTY]
+    assert isinstance(mine[0].error, AccessDenied)
+    assert energies(mine[1:])
+    assert sum(p.error is not None for p in mine) == 1
+
+
+def test_endless_blocks_do_not_hold_the_line(make_bench):
+    bench = make_bench(fault("endless_blocks"))
+    until(bench, FROM_S)
+    exchanges = bench.bus.statistics()[FAULTY].traffic.exchanges
+    for poll in bench.bus.poll_cycle():
+        assert (poll.error is None) == (poll.meter != FAULTY)
+    assert bench.bus.statistics()[FAULTY].traffic.exchanges - exchanges < 200
 
 
 def test_a_wrong_password_is_tried_once(make_bench, secured):

@@ -126,19 +126,30 @@ class TestCounters:
     def test_they_go_on_after_a_restart(self, tmp_path: Path) -> None:
         seen = []
         for _ in range(3):
-            counters = FileCounters(tmp_path / "counters.json", block=4)
+            counters = FileCounters(tmp_path / "counters.json", block=4, first=lambda: 1)
             seen += [counters.next("a") for _ in range(6)]
         assert seen == sorted(set(seen))
         assert seen[0] == 1
 
+    def test_a_lost_file_does_not_begin_where_somebody_began_before(self, tmp_path: Path) -> None:
+        path, now = tmp_path / "counters.json", [1_000_000]
+        counters = FileCounters(path, first=lambda: now[0])
+        used = {counters.next("a") for _ in range(5000)}
+        path.unlink()
+        now[0] += 6000  # seconds later
+        assert FileCounters(path, first=lambda: now[0]).next("a") not in used
+        assert FileCounters(tmp_path / "new.json").next("a") > 200_000_000
+
     def test_keys_have_counters_of_their_own(self, tmp_path: Path) -> None:
-        counters = FileCounters(tmp_path / "counters.json")
+        counters = FileCounters(tmp_path / "counters.json", first=lambda: 1)
         assert [counters.next("a"), counters.next("b"), counters.next("a")] == [1, 1, 2]
         assert counter_id(EK, TITLE) != counter_id(EK, METER) != counter_id(AK, METER)
 
     @pytest.mark.parametrize("kind", ["file", "memory"])
     def test_advance_never_goes_back(self, tmp_path: Path, kind: str) -> None:
-        counters = FileCounters(tmp_path / "counters.json", block=4) if kind == "file" else MemoryCounters()
+        counters = (
+            FileCounters(tmp_path / "counters.json", block=4, first=lambda: 1) if kind == "file" else MemoryCounters()
+        )
         counters.advance("a", 100)
         assert counters.next("a") == 100
         counters.advance("a", 50)
