@@ -55,6 +55,14 @@ class ObisCode(NamedTuple):
     def __str__(self) -> str:
         return ".".join(map(str, self))
 
+    @property
+    def label(self) -> str | None:
+        """What it is in words; None for a code that we have no name for."""
+        if self in _LABELS:
+            return _LABELS[self]
+        total = self._replace(e=0)
+        return f"{_LABELS[total]}, rate {self.e}" if total in _LABELS and self.d == 8 and 0 < self.e < 64 else None
+
 
 ENERGY_IMPORT = ObisCode(1, 0, 1, 8, 0)
 ENERGY_EXPORT = ObisCode(1, 0, 2, 8, 0)
@@ -76,3 +84,29 @@ EVENT_LOG_FRAUD = ObisCode(0, 0, 99, 98, 1)
 CURRENT_ASSOCIATION = ObisCode(0, 0, 40, 0, 0)
 INVOCATION_COUNTER = ObisCode(0, 0, 43, 1, 0)
 DISCONNECT_CONTROL = ObisCode(0, 0, 96, 3, 10)
+
+_LABELS: dict[ObisCode, str] = {
+    ENERGY_IMPORT: "energy imported",
+    ENERGY_EXPORT: "energy exported",
+    ObisCode(1, 0, 15, 8, 0): "energy imported and exported, sum of the absolute values",
+    ObisCode(1, 0, 3, 8, 0): "reactive energy imported",
+    ObisCode(1, 0, 4, 8, 0): "reactive energy exported",
+    POWER_IMPORT: "power imported",
+    POWER_EXPORT: "power exported",
+    POWER_FACTOR: "power factor",
+    **{code: f"voltage L{n}" for n, code in enumerate(VOLTAGE, 1)},
+    **{code: f"current L{n}" for n, code in enumerate(CURRENT, 1)},
+    NEUTRAL_CURRENT: "current in the neutral",
+    MAXIMUM_CURRENT: "maximum current",
+    CLOCK: "clock",
+    SERIAL_NUMBER: "serial number",
+    FIRMWARE_VERSION: "firmware",
+    LOGICAL_DEVICE_NAME: "logical device name",
+    ERROR_REGISTER: "error register",
+    LOAD_PROFILE: "load profile",
+    EVENT_LOG_STANDARD: "event log",
+    EVENT_LOG_FRAUD: "fraud log",
+    CURRENT_ASSOCIATION: "current association",
+    INVOCATION_COUNTER: "invocation counter",
+    DISCONNECT_CONTROL: "disconnector",
+}

@@ -10,6 +10,7 @@ import contextlib
 import os
 import select
 import socket
+import termios
 import time
 from pathlib import Path
 from typing import Protocol
@@ -64,9 +65,9 @@ class Serial:
             self._port = serial.Serial(
                 port, baud, parity=parity, timeout=0, write_timeout=WRITE_TIMEOUT_S, exclusive=True
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, termios.error) as error:
             raise TransportError(
-                f"cannot open serial port {port} at {baud} Bd: {_why(error)}{_others(port)}"
+                f"cannot open serial port {port} at {baud} Bd 8{parity}1: {_why(error)}{_others(port)}"
             ) from error
         with contextlib.suppress(OSError, ValueError, NotImplementedError):
             self._port.set_low_latency_mode(True)  # USB adapters otherwise hold octets back for 16 ms

@@ -235,7 +235,7 @@ ARROWS: dict[str, set[str]] = {
     "core.registers": {"core"},
     "core.scoring": {"core", "core.attribution", "core.balance"},
     "firmware_io": set(),
-    "firmware_io.dlms": set(),
+    "firmware_io.dlms": {"firmware_io"},
     "firmware_io.dlms.apdu": {"firmware_io", "firmware_io.dlms"},
     "firmware_io.dlms.cosem": {"firmware_io", "firmware_io.dlms.apdu"},
     "firmware_io.dlms.hdlc": {"firmware_io", "firmware_io.dlms"},

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from firmware_io.dlms.session.channel import Timing, WrapperChannel
+from firmware_io.dlms.session.channel import WrapperChannel
+from firmware_io.dlms.session.timing import Timing
 from firmware_io.dlms.session.wrapper import Unit, Unwrapper
 from firmware_io.errors import LocalProtocolError, RemoteProtocolError, ResponseTimeout, TransportError
 from firmware_io.spec import BusSpec

@@ -17,6 +17,7 @@ from agent.site.load import load
 from firmware_io.bus import Bus
 from firmware_io.dlms.apdu.axdr import Data
 from firmware_io.dlms.apdu.decode import Attribute, DataAccessResult
+from firmware_io.dlms.cosem.meter_time import MeterTime
 from firmware_io.dlms.cosem.registers import REGISTER_CLASSES, Scale, scaler_of
 from firmware_io.dlms.meter.driver import DlmsDriver
 from firmware_io.dlms.session.session import Session
@@ -25,7 +26,8 @@ from firmware_io.errors import RegisterUnavailable, RemoteProtocolError, Transpo
 from firmware_io.obis import ObisCode
 
 VALUE = 2
-OTHER_CLASSES = (1, 8)  # data, clock
+OTHER_CLASSES = (1, 8, 40, 70)  # data, clock, push setup, disconnect control
+CLOCK_CLASS = 8
 
 T = TypeVar("T")
 
@@ -95,12 +97,14 @@ def values(session: Session, names: list[ObisCode]) -> list[Value]:
         if class_id in REGISTER_CLASSES and hits:
             scales = session.get_list([scaler_of(name, class_id) for name, _ in hits])
         for i, (name, result) in enumerate(hits):
-            found[name] = _shown(name, result, scales[i] if scales else None)
+            found[name] = _shown(name, class_id, result, scales[i] if scales else None)
     return [found.get(name, Value(name, None, "not there, or not for us")) for name in names]
 
 
-def _shown(name: ObisCode, result: Data, scaler_unit: Data | DataAccessResult | None) -> Value:
+def _shown(name: ObisCode, class_id: int, result: Data, scaler_unit: Data | DataAccessResult | None) -> Value:
     value = result.plain()
+    if class_id == CLOCK_CLASS and isinstance(value, bytes):
+        return Value(name, _time(value))
     if isinstance(scaler_unit, Data) and isinstance(value, int | float):
         try:
             scale = Scale.decode(scaler_unit)
@@ -111,6 +115,18 @@ def _shown(name: ObisCode, result: Data, scaler_unit: Data | DataAccessResult | 
         text = value.rstrip(b"\x00")
         value = text.decode("ascii") if text.isascii() and text.decode("ascii").isprintable() and text else value.hex()
     return Value(name, value)
+
+
+def _time(octets: bytes) -> str:
+    """A date-time as the meter shows it, with its deviation."""
+    try:
+        time = MeterTime.decode(octets)
+    except RemoteProtocolError as error:
+        return str(error)
+    if time is None:
+        return f"not set ({octets.hex()})"
+    deviation = "no deviation" if time.deviation_min is None else f"deviation {time.deviation_min:+d} min"
+    return f"{utc(time.local_s).replace('T', ' ').rstrip('Z')} ({deviation})"
 
 
 def utc(seconds: float) -> str:

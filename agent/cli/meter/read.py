@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from agent.cli.meter.one_meter import meter_of, over_session, utc, values
 from firmware_io import obis
 from firmware_io.bus import Bus
 from firmware_io.dlms.apdu.decode import Attribute
+from firmware_io.dlms.cosem.event_texts import EVENT_TEXTS
 from firmware_io.errors import RemoteProtocolError
 from firmware_io.obis import ObisCode
 from firmware_io.reading import Quality
@@ -65,11 +67,17 @@ def command(
         raise click.UsageError("--profile, --events and --objects are three questions: ask one at a time")
     with meter_of(site_file, meter, trace=trace) as bus:
         now_s = datetime.now(UTC).timestamp()
+        nothing = "nothing"
         if profile:
             end_s = now_s if last_s is None else last_s
-            rows = _profile(bus, meter, end_s - DAY_S if first_s is None else first_s, end_s)
+            begin_s = end_s - DAY_S if first_s is None else first_s
+            rows = _profile(bus, meter, begin_s, end_s)
+            nothing = f"no row in its load profile from {utc(begin_s)} to {utc(end_s)}"
         elif events:
             rows = _events(bus, meter, first_s or 0.0)
+            nothing = (
+                "no entry in its event logs" if first_s is None else f"no entry in its event logs since {utc(first_s)}"
+            )
         elif objects:
             rows = _objects(bus, meter)
         elif names:
@@ -77,7 +85,22 @@ def command(
         else:
             rows = _registers(bus, meter)
     for row in rows:
-        click.echo(json.dumps(row) if as_json else "  ".join(str(v) for v in row.values() if v not in (None, [])))
+        click.echo(json.dumps(row, allow_nan=False) if as_json else _text(row))
+    if not rows:
+        click.echo(f"{meter}: {nothing}", err=True)
+
+
+def _text(row: dict[str, object]) -> str:
+    """One row for people: a register in kWh beside its own unit, what is empty left out."""
+    return "  ".join(f"{v} kWh" if key == "kwh" else str(v) for key, v in row.items() if v not in (None, []))
+
+
+def _measured(code: ObisCode, value: object, unit: str) -> dict[str, object]:
+    """A value with its name; energy in kWh, too."""
+    kwh = round(value / 1000, 3) if unit == "Wh" and isinstance(value, int | float) else None
+    if isinstance(value, float) and not math.isfinite(value):
+        value = str(value)  # JSON has no such number
+    return {"obis": str(code), "name": code.label, "value": value, "unit": unit or None, "kwh": kwh}
 
 
 def _registers(bus: Bus, meter: str) -> list[dict[str, object]]:
@@ -95,13 +118,8 @@ def _registers(bus: Bus, meter: str) -> list[dict[str, object]]:
     if identity.unreadable:
         head[0]["unreadable"] = list(identity.unreadable)
     return head + [
-        {
-            "obis": str(reading.obis),
-            "value": reading.value,
-            "unit": reading.unit.symbol,
-            "sampled": utc(reading.sampled_s),
-            "quality": _flags(reading.quality),
-        }
+        _measured(reading.obis, reading.value, reading.unit.symbol)
+        | {"sampled": utc(reading.sampled_s), "quality": _flags(reading.quality)}
         for reading in readings
     ]
 
@@ -109,25 +127,26 @@ def _registers(bus: Bus, meter: str) -> list[dict[str, object]]:
 def _named(bus: Bus, meter: str, names: list[ObisCode]) -> list[dict[str, object]]:
     sampled = utc(datetime.now(UTC).timestamp())
     found = over_session(bus, meter, lambda session: values(session, names))
-    return [{"obis": str(v.name), "value": v.value, "unit": v.unit or None, "sampled": sampled} for v in found]
+    return [_measured(v.name, v.value, v.unit) | {"sampled": sampled} for v in found]
 
 
 def _profile(bus: Bus, meter: str, first_s: float, last_s: float) -> list[dict[str, object]]:
     return [
-        {
-            "time": utc(reading.sampled_s),
-            "obis": str(reading.obis),
-            "value": reading.value,
-            "unit": reading.unit.symbol,
-            "quality": _flags(reading.quality & ~Quality.FROM_PROFILE),
-        }
+        {"time": utc(reading.sampled_s)}
+        | _measured(reading.obis, reading.value, reading.unit.symbol)
+        | {"quality": _flags(reading.quality & ~Quality.FROM_PROFILE)}
         for reading in bus.read_profile(meter, first_s, last_s)
     ]
 
 
 def _events(bus: Bus, meter: str, since_s: float) -> list[dict[str, object]]:
     return [
-        {"time": utc(event.meter_time_s), "log": str(event.log), "code": event.code}
+        {
+            "time": utc(event.meter_time_s),
+            "log": str(event.log),
+            "code": event.code,
+            "text": EVENT_TEXTS.get(event.code),
+        }
         for event in bus.read_events(meter, since_s)
     ]
 
@@ -139,7 +158,8 @@ def _objects(bus: Bus, meter: str) -> list[dict[str, object]]:
     for entry in listed.plain() or ():
         match entry:
             case [int(class_id), int(version), bytes(name), *_] if len(name) == 6:
-                rows.append({"class": class_id, "version": version, "obis": str(ObisCode.from_bytes(name))})
+                code = ObisCode.from_bytes(name)
+                rows.append({"class": class_id, "version": version, "obis": str(code), "name": code.label})
             case _:
                 raise RemoteProtocolError(f"object list: {entry} is no entry", meter=meter)
     return rows

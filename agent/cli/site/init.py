@@ -1,114 +1,110 @@
-"""`checkmeter init`: a first site file, from the meters that answer on a port."""
+"""`checkmeter init`: a first site file, from the meters that answer on one or more ports."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import click
 
 from agent.process.exit_codes import NEGATIVE
 from agent.site.edit import text_of
+from agent.site.first_site import addresses, first_site, main_of
 from agent.site.load import load
-from firmware_io.dlms.meter.scan import BAUDS, FIRST_ADDRESS, LAST_ADDRESS, Found, probe
-from firmware_io.errors import RemoteProtocolError
-from firmware_io.spec import BusSpec
+from firmware_io.dlms.meter.scan import (
+    BAUDS,
+    FIRST_ADDRESS,
+    LAST_ADDRESS,
+    PARITIES,
+    Found,
+    Octets,
+    Parity,
+    attempts,
+    search,
+)
 from firmware_io.transport import open_transport
 
 HEAD = """\
-# Made by `checkmeter init` from the meters that answered on {port}. Look through it, then: checkmeter check {file}
-#   - the main meter is the one at address {main}; change `main` and `subs` below if it is another one
+# Made by `checkmeter init` from the meters that answered on {ports}. Look through it, then: checkmeter check {file}
+#   - the main meter is the one at address {main} of {main_port}; change `main` and `subs` below if it is another one
 #   - give each meter the name that alerts are to use, and accuracy_class and resolution_wh from its face plate
 #   - all keys, with their meaning: checkmeter config schema, or docs/configuration.md
 """
 
 
 @click.command("init")
-@click.argument("port")
+@click.argument("ports", metavar="PORT...", nargs=-1, required=True)
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), default="site.toml", show_default=True)
 @click.option("--site", "site_name", default="building", show_default=True, help="Name of the building.")
 @click.option("--gateway", default="gw-0001", show_default=True, help="Name of this gateway.")
 @click.option("--broker", metavar="URL", help="mqtt:// or mqtts:// URL of the utility's broker.")
-@click.option("--main", "main_address", type=int, help="Address of the main meter; the lowest by default.")
+@click.option("--main", "main_address", type=int, help="Address of the main meter; the first that answers by default.")
 @click.option("--baud", "bauds", type=int, multiple=True, help="Speed to try; all by default, until one is answered.")
+@click.option("--parity", "parities", type=click.Choice(["N", "E", "O"]), multiple=True, help="N and E by default.")
+@click.option("--octets", type=click.Choice(["1", "2", "4"]), multiple=True, default=("2",), show_default=True)
 @click.option("--first", type=click.IntRange(1, 16383), default=FIRST_ADDRESS, show_default=True)
 @click.option("--last", type=click.IntRange(1, 16383), default=LAST_ADDRESS, show_default=True)
 def command(
-    port: str,
+    ports: tuple[str, ...],
     output: Path,
     site_name: str,
     gateway: str,
     broker: str | None,
     main_address: int | None,
     bauds: tuple[int, ...],
+    parities: tuple[str, ...],
+    octets: tuple[str, ...],
     first: int,
     last: int,
 ) -> None:
-    """Probe every address on PORT (/dev/ttyUSB0, or tcp://host:port) and write a site file of who answered."""
+    """Probe every address on each PORT (/dev/ttyUSB0, or tcp://host:port) and write a site file of who answered.
+
+    Give all ports of the building at once, the one with the main meter first: they become buses of one file.
+    """
     if output.exists():
         raise click.UsageError(f"{output} exists; give another name with --output, or move it away")
-    found = _scan(port, (9600,) if port.startswith("tcp://") else bauds or BAUDS, range(first, last + 1))
+    found: list[Found] = []
+    for port in ports:
+        found += _on(
+            port,
+            bauds or BAUDS,
+            tuple(cast(Parity, parity) for parity in parities) or PARITIES,
+            tuple(cast(Octets, int(form)) for form in octets),
+            first,
+            last,
+        )
     if len(found) < 2:
         click.echo(
-            f"{len(found)} meter answered; expected a main meter and sub-meters. Check wiring and speed.", err=True
+            f"{len(found)} meter answered; expected a main meter and sub-meters. Check wiring and speed; if the main "
+            "meter hangs on another port, give that one, too.",
+            err=True,
         )
         raise SystemExit(NEGATIVE)
-    main = next((meter for meter in found if meter.address == main_address), None if main_address else found[0])
-    if main is None:
-        raise click.UsageError(f"no meter answered at address {main_address}; answered: {_addresses(found)}")
-    text = HEAD.format(port=port, file=output, main=main.address)
-    output.write_text(text + text_of(_tree(port, site_name, gateway, broker, main, found)))
+    try:
+        main = main_of(found, main_address)
+    except LookupError as error:
+        raise click.UsageError(str(error)) from None
+    text = HEAD.format(ports=", ".join(ports), file=output, main=main.address, main_port=main.port)
+    tree = first_site(found, main=main, site=site_name, gateway=gateway, broker=broker)
+    output.write_text(text + text_of(tree))
     load(output, online=True)
-    click.echo(f"{output}: {len(found)} meters at {main.baud} Bd: {_addresses(found)}")
+    click.echo(f"{output}: {len(found)} meters: {addresses(found)}")
 
 
-def _scan(port: str, bauds: Sequence[int], addresses: range) -> list[Found]:
-    """Who answers at the first speed at which somebody does."""
-    for baud in bauds:
-        bus = BusSpec("line", port, baud)
-        line = open_transport(bus)
-        found: list[Found] = []
-        try:
-            with click.progressbar(addresses, label=f"{port} at {baud} Bd", show_pos=True) as shown:
-                for address in shown:
-                    try:
-                        meter = probe(line, bus, address, 2 if address < 128 else 4)
-                    except RemoteProtocolError:
-                        continue  # noise, or two meters at one address: not one that could be named
-                    if meter is not None:
-                        found.append(replace(meter, baud=baud))
-        finally:
-            line.close()
+def _on(
+    port: str,
+    bauds: tuple[int, ...],
+    parities: tuple[Parity, ...],
+    octets: tuple[Octets, ...],
+    first: int,
+    last: int,
+) -> list[Found]:
+    """Who answers on one port, at the first setting at which somebody does."""
+    for attempt in attempts(port, bauds=bauds, parities=parities, octets=octets, first=first, last=last):
+        label = f"{port} {attempt.framing}" if port.startswith("tcp://") else f"{port} {attempt.baud} {attempt.parity}"
+        with click.progressbar(length=len(attempt.tries), label=label, show_pos=True) as bar:
+            steps = bar
+            found = list(search(port, attempt, open_transport, step=lambda: steps.update(1)))  # noqa: B023
         if found:
             return found
     return []
-
-
-def _addresses(found: Sequence[Found]) -> str:
-    return ", ".join(str(meter.address) for meter in found)
-
-
-def _tree(
-    port: str, site_name: str, gateway: str, broker: str | None, main: Found, found: Sequence[Found]
-) -> dict[str, object]:
-    """The site file as a tree; ids by address, because that is all we know of them."""
-    names = {meter.address: "main" if meter is main else f"meter-{meter.address}" for meter in found}
-    meters = []
-    for meter in found:
-        table: dict[str, object] = {"id": names[meter.address], "bus": "line", "address": meter.address}
-        table |= {"accuracy_class": 1.0, "resolution_wh": 10.0}
-        if meter.serial is not None:
-            table["serial"] = meter.serial
-        meters.append(table)
-    bus: dict[str, object] = {"id": "line", "port": port}
-    if not port.startswith("tcp://"):
-        bus["baud"] = main.baud
-    subs = [names[meter.address] for meter in found if meter is not main]
-    tree: dict[str, object] = {
-        "site": {"site": site_name, "gateway": gateway},
-        "bus": [bus],
-        "meter": meters,
-        "zone": [{"id": "building", "main": "main", "subs": subs}],
-    }
-    return tree | ({"mqtt": {"url": broker}} if broker else {})

@@ -20,9 +20,10 @@ from firmware_io.dlms.apdu.decode import Attribute
 from firmware_io.dlms.cosem.meter_time import Convention, MeterTime
 from firmware_io.dlms.meter.reader import CLOCK, MeterReader
 from firmware_io.dlms.session.association import ExceptionResponseError, Push
-from firmware_io.dlms.session.channel import FrameRejected, HdlcChannel, Latency, WrapperChannel, open_channel
+from firmware_io.dlms.session.channel import FrameRejected, HdlcChannel, WrapperChannel, open_channel
 from firmware_io.dlms.session.counters import InvocationCounters, counter_id
 from firmware_io.dlms.session.session import Session
+from firmware_io.dlms.session.timing import Latency
 from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.driver import Identity, Line, Traffic
 from firmware_io.errors import (

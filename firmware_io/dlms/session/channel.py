@@ -16,11 +16,11 @@ Its timers:
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from firmware_io.dlms.hdlc.framer import MAX_LENGTH, MIN_LENGTH, Address, Framer
 from firmware_io.dlms.hdlc.link import Busy, ClientLink, Disconnected, Event, Parameters, Received, State
+from firmware_io.dlms.session.timing import Latency, Timing
 from firmware_io.dlms.session.wrapper import MAX_UNIT, Unit, Unwrapper
 from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.driver import Trace, Traffic
@@ -34,52 +34,7 @@ BUSY_PAUSE_S = 0.05
 STALLED_TIMEOUTS = 2  # so long may answers come that move nothing: bounds how long a broken link can hold us
 READ_BOUND_S = 60.0
 UNIT_S = 60.0
-PATIENCE = 2.5  # times `timeout_s` for the first octet, at most
-LATE_MARGIN = 1.5  # on the slowest reply of late
-SLOWEST_FADES = 0.95  # with each reply
-PROBE_MARGIN, PROBE_MIN_S, PROBE_UNKNOWN_S = 3.0, 0.15, 0.5  # the same for a meter that is silent
-FULL_PROBES = 16  # every so many probes it gets the whole time
 OFFERED_WINDOW = 1  # a window saves an RR per segment, but after one bad frame more is sent again
-
-
-class Timing(NamedTuple):
-    """Waits of a line, seconds."""
-
-    timeout_s: float
-    inter_octet_s: float
-    octet_s: float
-
-    @classmethod
-    def of(cls, bus: BusSpec) -> Timing:
-        """From the site's figures; over TCP the line's speed is not ours to know."""
-        bits = 10 if bus.parity == "N" else 11
-        return cls(bus.timeout_s, bus.inter_octet_s, 0.0 if bus.port.startswith("tcp://") else bits / bus.baud)
-
-
-@dataclass(slots=True)
-class Latency:
-    """How long a meter takes for the first octet of its replies, seconds: the slowest of late."""
-
-    slowest_s: float | None = None
-    probes: int = 0
-
-    def replied(self, latency_s: float) -> None:
-        """A reply began after so long."""
-        self.slowest_s = max(latency_s, SLOWEST_FADES * (self.slowest_s or 0.0))
-
-    def timeout_s(self, usual_s: float) -> float:
-        """How long to wait for the first octet."""
-        if self.slowest_s is None or self.slowest_s <= usual_s / LATE_MARGIN:
-            return usual_s
-        return min(max(LATE_MARGIN * self.slowest_s, usual_s), PATIENCE * usual_s)
-
-    def probe_timeout_s(self, usual_s: float) -> float:
-        """How long to wait for a meter that is most likely not there."""
-        self.probes += 1
-        if self.probes % FULL_PROBES == 0:
-            return self.timeout_s(usual_s)
-        wait_s = PROBE_UNKNOWN_S if self.slowest_s is None else max(PROBE_MARGIN * self.slowest_s, PROBE_MIN_S)
-        return min(wait_s, usual_s)
 
 
 class Channel(Protocol):

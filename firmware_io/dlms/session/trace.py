@@ -21,6 +21,7 @@ _ASSOCIATION_SECRETS = (12, 15, 64)  # classes whose writable attributes and met
 _LLC_OCTETS = 3
 _MAX_HELD = 4096  # octets without a frame in them: bounds what noise can make us keep
 _MAX_UNIT = 1 << 16
+_CIPHERED = [bytes((tag,)) for tag in CIPHERED_TAGS]  # what is in them is no secret on the line
 _CODE = re.compile(r"ObisCode\(a=(\d+), b=(\d+), c=(\d+), d=(\d+), e=(\d+), f=(\d+)\)")
 _ACSE: dict[int, Callable[[bytes], object]] = {
     0x60: acse.AssociationRequest.decode,
@@ -96,8 +97,9 @@ class Tracer:
         if not frame.information or not (is_information(control) or control == UI):
             return head
         in_parts = frame.segmented or bool(side.assembly)
-        side.split_secret = in_parts and bool(self._secrets) and side is self._sides[True]
         side.assembly += frame.information
+        ciphered = side.assembly[_LLC_OCTETS : _LLC_OCTETS + 1] in _CIPHERED
+        side.split_secret = in_parts and bool(self._secrets) and side is self._sides[True] and not ciphered
         if frame.segmented:
             del side.assembly[_MAX_UNIT:]
             return head

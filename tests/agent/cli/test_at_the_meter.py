@@ -114,8 +114,12 @@ def test_read_profile_events_and_objects(site: Path) -> None:
     assert len(energies) in (95, 96, 97)
     assert energies == sorted(energies)
     assert rows("read", site, "flat-1", "--profile", "--from", "2020-01-01", "--to", "2020-01-02") == []
-    assert {"class": 3, "version": 0, "obis": "1.0.1.8.0.255"} in rows("read", site, "flat-1", "--objects")
-    assert run("read", site, "flat-1", "--events").exit_code == 0
+    empty = run("read", site, "flat-1", "--profile", "--from", "2020-01-01", "--to", "2020-01-02")
+    assert "flat-1: no row in its load profile from 2020-01-01T00:00:00Z" in empty.stderr
+    register = {"class": 3, "version": 0, "obis": "1.0.1.8.0.255", "name": "energy imported"}
+    assert register in rows("read", site, "flat-1", "--objects")
+    events = run("read", site, "flat-1", "--events")
+    assert (events.exit_code, "power up" in events.stdout) == (0, True), events.output
 
 
 def test_trace_shows_frames_and_no_password(site: Path) -> None:
@@ -135,10 +139,38 @@ def test_clock_is_shown_and_set(site: Path) -> None:
     assert (done.exit_code, "set\n" in done.stdout) == (0, True), done.output
 
 
+def test_read_shows_names_and_kwh(site: Path) -> None:
+    result = run("read", site, "flat-2")
+    assert result.exit_code == 0
+    line = next(line for line in result.stdout.splitlines() if line.startswith("1.0.1.8.0.255"))
+    assert "energy imported" in line
+    assert " kWh" in line
+    clock = rows("read", site, "flat-2", "0.0.1.0.0.255")[0]
+    assert str(clock["value"]).startswith("20")
+    assert "deviation" in str(clock["value"])
+
+
+def test_a_ciphered_request_in_two_frames_is_no_secret(site: Path) -> None:
+    result = run("read", site, "flat-2", *[f"1.0.{n}.7.0.255" for n in range(1, 60)], "--trace")
+    assert result.exit_code == 0
+    assert "> **" not in result.stderr
+
+
 def test_scan_finds_who_is_there(site: Path) -> None:
     found = rows("scan", site.with_name("tty"), "--baud", "115200", "--last", "19")
     assert [(row["address"], row["octets"]) for row in found] == [(16, 2), (17, 2), (18, 2)]
     assert all(str(row["serial"]).startswith("CHM") for row in found)
+
+
+def test_scan_stops_at_the_first_speed_that_answers_and_writes_a_site_file(site: Path, tmp_path: Path) -> None:
+    written = tmp_path / "found.toml"
+    found = rows("scan", site.with_name("tty"), "--first", "16", "--last", "18", "-o", written)
+    assert {row["parity"] for row in found} == {"N"}
+    assert len({row["baud"] for row in found}) == 1
+    assert [row["address"] for row in found] == [16, 17, 18]
+    checked = run("check", written)
+    assert checked.exit_code == 0, checked.output
+    assert run("scan", site.with_name("tty"), "-o", written).exit_code == 2
 
 
 @pytest.mark.parametrize(

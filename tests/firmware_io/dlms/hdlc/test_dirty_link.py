@@ -11,7 +11,8 @@ import pytest
 
 from firmware_io.dlms.hdlc.framer import Address, Frame, encode_frame
 from firmware_io.dlms.hdlc.link import ClientLink, Parameters
-from firmware_io.dlms.session.channel import HdlcChannel, Timing
+from firmware_io.dlms.session.channel import HdlcChannel
+from firmware_io.dlms.session.timing import Timing
 from firmware_io.errors import RemoteProtocolError, ResponseTimeout
 
 SERVER = Address.server(1, 17)
