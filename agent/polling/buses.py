@@ -7,13 +7,15 @@ from pathlib import Path
 
 from agent.keys.credentials import read_key, read_secret
 from agent.site.tables import Bus as BusConfig
-from agent.site.tables import Config, Meter
+from agent.site.tables import Config, Meter, Registers
 from firmware_io.bus import Bus, BusMeter
 from firmware_io.clock import Clock
 from firmware_io.dlms.meter.driver import DlmsDriver
 from firmware_io.dlms.session.counters import FileCounters, InvocationCounters, MemoryCounters
 from firmware_io.dlms.session.trace import Tracer
+from firmware_io.dlms.sources import COMPANIONS, Sources
 from firmware_io.dlms.spec import DlmsSpec
+from firmware_io.obis import ENERGY_EXPORT, ENERGY_IMPORT, POWER_EXPORT, POWER_IMPORT, ObisCode
 from firmware_io.spec import BusSpec
 from firmware_io.transport import Transport, open_transport
 
@@ -57,7 +59,27 @@ def dlms_spec(meter: Meter, bus: BusConfig, timezone: str | None = None) -> Dlms
         max_pdu=meter.max_pdu,
         max_frame=meter.max_frame,
         inactivity_s=meter.inactivity_s,
+        sources=sources_of(meter),
         timezone=None if timezone == "UTC" else timezone,  # the default: then the zone is not known
+    )
+
+
+def sources_of(meter: Meter) -> Sources:
+    """From which of a DLMS meter's objects its quantities come: its companion profile, and what is named beyond it."""
+    base = COMPANIONS[meter.companion] if meter.companion else Sources()
+    named = meter.registers or Registers()
+    quantities = {
+        ENERGY_IMPORT: named.energy_import,
+        ENERGY_EXPORT: named.energy_export,
+        POWER_IMPORT: named.power_import and [named.power_import],
+        POWER_EXPORT: named.power_export and [named.power_export],
+    }
+    registers = {quantity: tuple(map(ObisCode.parse, codes)) for quantity, codes in quantities.items() if codes}
+    return Sources(
+        {**base.registers, **registers},
+        base.load_profile if named.load_profile is None else ObisCode.parse(named.load_profile),
+        base.event_logs if named.event_logs is None else tuple(map(ObisCode.parse, named.event_logs)),
+        base.counter if named.counter is None else ObisCode.parse(named.counter),
     )
 
 

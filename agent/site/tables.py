@@ -46,6 +46,16 @@ Address = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
+_BYTE = r"(25[0-5]|2[0-4]\d|1?\d?\d)"
+Obis = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=rf"^({_BYTE}-{_BYTE}:)?{_BYTE}\.{_BYTE}\.{_BYTE}([.*]{_BYTE})?$|^{_BYTE}(\.{_BYTE}){{4,5}}$",
+        description="An OBIS code: 1-0:1.8.0 or 1.0.1.8.0.255.",
+    ),
+]
+
+
 def about(text: str) -> msgspec.Meta:
     """What a key means, in one line: for the JSON Schema that editors show, and for the documentation."""
     return msgspec.Meta(description=text)
@@ -80,6 +90,18 @@ class Bus(_Table, frozen=True, kw_only=True):
     inter_octet_s: Annotated[Positive, about("Silence inside a reply that makes it a torn one, seconds.")] = 0.1
 
 
+class Registers(_Table, frozen=True, kw_only=True):
+    """[meter.registers]: objects of a DLMS meter that are not where they usually are; a list is added up."""
+
+    energy_import: Annotated[list[Obis] | None, about("Instead of 1-0:1.8.0; several are added up.")] = None
+    energy_export: Annotated[list[Obis] | None, about("Instead of 1-0:2.8.0; several are added up.")] = None
+    power_import: Annotated[Obis | None, about("Instead of 1-0:1.7.0.")] = None
+    power_export: Annotated[Obis | None, about("Instead of 1-0:2.7.0.")] = None
+    load_profile: Annotated[Obis | None, about("Instead of 1-0:99.1.0.")] = None
+    event_logs: Annotated[list[Obis] | None, about("Instead of 0-0:99.98.0 to 0-0:99.98.7.")] = None
+    counter: Annotated[Obis | None, about("Instead of 0-0:43.1.0: the invocation counter of this client.")] = None
+
+
 class Meter(_Table, frozen=True, kw_only=True):
     """[[meter]]: one main meter or sub-meter. A replay needs `id`, `accuracy_class` and `resolution_wh` only."""
 
@@ -109,6 +131,10 @@ class Meter(_Table, frozen=True, kw_only=True):
     with_list: Annotated[bool, about("The meter answers a GET with a list of registers.")] = True
     max_pdu: Annotated[int, msgspec.Meta(ge=64, le=65535, description="Largest APDU it takes, octets.")] = 1024
     max_frame: Annotated[int, msgspec.Meta(ge=32, le=2030, description="Largest HDLC information field.")] = 512
+    companion: Annotated[
+        Literal["dsmr5", "idis", "is15959"] | None, about("The companion profile whose objects it has.")
+    ] = None
+    registers: Annotated[Registers | None, about("Objects that are not where they usually are.")] = None
     inactivity_s: Annotated[Positive, about("It drops an idle association after so many seconds.")] = 120.0
 
 

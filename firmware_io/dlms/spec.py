@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from firmware_io import obis
-from firmware_io.obis import ObisCode
+from firmware_io.dlms.sources import USUAL, Sources
 
 Security = Literal["none", "lls", "hls-gmac"]
 
@@ -35,7 +34,7 @@ class DlmsSpec:
     encryption_key: bytes | None = field(default=None, repr=False)
     system_title: bytes | None = None  # ours towards this meter, 8 octets
     ciphering: Literal["global", "dedicated", "general"] = "global"  # form of ciphered APDUs with hls-gmac
-    counter_object: ObisCode = obis.INVOCATION_COUNTER  # the client's counter in the meter, read by the public client
+    sources: Sources = USUAL  # from which of its objects the quantities come
     min_gap_s: float = 0.0  # some meters reboot when polled fast
     single_association: bool = False
     with_list: bool = True

@@ -238,7 +238,7 @@ class DlmsDriver:
         session = Session(spec, channel, self._counters, public=True)
         try:
             session.connect()
-            theirs = session.get(Attribute(1, spec.counter_object, 2)).value
+            theirs = session.get(Attribute(1, spec.sources.counter, 2)).value
             session.release()
         except TransportError:
             raise

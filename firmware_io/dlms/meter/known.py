@@ -35,6 +35,7 @@ class Known:
         self.spec = spec
         self.session = session
         self.clock = clock
+        self.sums: dict[ObisCode, tuple[ObisCode, ...]] = dict(spec.sources.registers)
         self.scales: dict[tuple[int, ObisCode], Scale] = {}
         self.convention = Convention()
         self.clock_offset_s: float | None = None
@@ -49,6 +50,7 @@ class Known:
     def forget(self) -> None:
         """Another meter: only what the site file says still holds."""
         self.scales.clear()
+        self.sums = dict(self.spec.sources.registers)
         self.convention, self.clock_offset_s, self._plate = Convention(), None, None
 
     def read(self, attributes: Iterable[Attribute]) -> list[Data | DataAccessResult]:

@@ -37,6 +37,7 @@ from firmware_io.dlms.cosem.registers import (
 from firmware_io.dlms.meter.known import Exchanged, Known, text_of
 from firmware_io.dlms.meter.stored import StoredReader
 from firmware_io.dlms.session.session import Session
+from firmware_io.dlms.sources import combined, rates
 from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.driver import Identity
 from firmware_io.errors import RemoteProtocolError
@@ -106,12 +107,13 @@ class MeterReader:
         """Serial number, firmware, scalers and clock, read from the meter; scalers and registers hold from now on."""
         return self._of_one_meter(self._identify)
 
-    def read_profile(self, first_s: float, last_s: float, name: ObisCode = obis.LOAD_PROFILE) -> list[Reading]:
+    def read_profile(self, first_s: float, last_s: float) -> list[Reading]:
         """What the load profile holds of the registers between two UTC times, oldest first.
 
         Raises:
             RegisterUnavailable: the meter has no such profile, or one without times.
         """
+        name = self.spec.sources.load_profile
         return self._of_one_meter(lambda: self._vouched_for(lambda: self._stored.read_profile(first_s, last_s, name)))
 
     def read_events(self, since_s: float) -> list[MeterEvent]:
@@ -154,7 +156,7 @@ class MeterReader:
             again, still = self._sample(asked, errors=False)  # by the scaler that it has now
             readings += again
             readings += [self._confirmed(sample) for name, sample in still.items() if sample.agrees(doubted[name])]
-        return readings
+        return combined(readings, self._known.sums)
 
     def _identify(self) -> Identity:
         self._unreadable.clear()
@@ -173,7 +175,9 @@ class MeterReader:
                 offset_s = self._known.convention.utc_s(meter_time) - now_s
                 doubtful, zone = meter_time.doubtful, self._known.convention.assumed
         self._known.clock_offset_s = offset_s
-        names = tuple(register.name for register in self._registers)
+        parts = {code for codes in self._known.sums.values() for code in codes}
+        names = tuple(register.name for register in self._registers if register.name not in parts)
+        names += tuple(self._known.sums)
         self.identity = Identity(self._known.serial, text_of(firmware), names, offset_s, doubtful, zone)
         self._checked_s = self._clock.monotonic()
         return self.identity
@@ -189,10 +193,30 @@ class MeterReader:
         self._plausibility.learn_rating(phases, current_a)
 
     def _discover(self) -> None:
-        """Which registers the meter has, under which class, with which scaler; the whole catalogue each time."""
+        """Which registers the meter has, under which class, with which scaler; the whole catalogue each time.
+
+        Where it has no total of an energy, its rates are added up.
+        """
         known = {register.name: register for register in self._registers}
+        sources = self.spec.sources
+        self._known.sums = dict(sources.registers)
+        wanted = [code for quantity in CATALOGUE for code in sources.of(quantity)]
+        found = self._found(wanted, known)
+        for total in (obis.ENERGY_IMPORT, obis.ENERGY_EXPORT):
+            if sources.of(total) == (total,) and total not in found:
+                parts = self._found(list(rates(total)), known)
+                if parts:
+                    self._known.sums[total] = tuple(parts)
+                    wanted, found = wanted + list(parts), found | parts
+        if any(found.get(name, register) != register for name, register in known.items()):
+            self._plausibility.forget()  # another scaler: the old values are no measure of the new ones
+        self._registers = tuple(found[name] for name in wanted if name in found)
+        self._known.scales = {(r.class_id, r.name): r.scale for r in self._registers}
+
+    def _found(self, names: list[ObisCode], known: dict[ObisCode, Register]) -> dict[ObisCode, Register]:
+        """Those of these objects that the meter has."""
         found: dict[ObisCode, Register] = {}
-        names = list(CATALOGUE)
+        names = list(dict.fromkeys(names))
         for class_id in REGISTER_CLASSES:
             asked = [n for n in names if n not in known or known[n].class_id == class_id]
             results = self._known.read(scaler_of(name, class_id) for name in asked) if asked else []
@@ -205,10 +229,7 @@ class MeterReader:
                 if result is not DataAccessResult.OBJECT_CLASS_INCONSISTENT and name not in known:
                     names.remove(name)
             names = [name for name in names if name not in found]
-        if any(found.get(name, register) != register for name, register in known.items()):
-            self._plausibility.forget()  # another scaler: the old values are no measure of the new ones
-        self._registers = tuple(found[name] for name in CATALOGUE if name in found)
-        self._known.scales = {(r.class_id, r.name): r.scale for r in self._registers}
+        return found
 
     def _sample(self, asked: tuple[Register, ...], *, errors: bool) -> tuple[list[Reading], dict[ObisCode, _Sample]]:
         """Read registers now: the readings, and the samples whose value is odd.

@@ -9,13 +9,13 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import NamedTuple
 
-from firmware_io import obis
 from firmware_io.dlms.apdu.axdr import Data
 from firmware_io.dlms.apdu.decode import Attribute
 from firmware_io.dlms.cosem import profile
 from firmware_io.dlms.cosem.registers import DATA, MISSING, REGISTER_CLASSES, VALUE, Register, Scale, scaler_of
 from firmware_io.dlms.meter.known import Known
 from firmware_io.dlms.session.association import DataAccessError, ServiceRefused
+from firmware_io.dlms.sources import combined
 from firmware_io.errors import AccessDenied, RegisterUnavailable, RemoteProtocolError
 from firmware_io.obis import ObisCode
 from firmware_io.reading import MeterEvent, Quality, Reading
@@ -24,7 +24,6 @@ CLOCK_SKEW_S = 60.0  # a meter's clock further off than this is flagged
 FUTURE_S = 3600.0  # an event of a clock that is fast by less is read all the same
 ROWS_AT_ONCE = 200  # of a profile: bounds one reply, and how long the others wait
 MAX_WHOLE = 10_000  # rows of a buffer that is read whole, because the meter selects nothing
-EVENT_LOGS = tuple(obis.EVENT_LOG_STANDARD._replace(e=e) for e in range(8))
 _EVENT_CODE = (0, 96, 11)  # value groups A, C and D of an event code column
 _STATUS = (0, 96, 10)  # of a profile status column
 _STATUS_CLOCK_INVALID = 0x02
@@ -61,23 +60,25 @@ class StoredReader:
         scales = {i: scale for i, column in enumerate(layout.columns) if (scale := self._scale_of(column)) is not None}
         readings: list[Reading] = []
         for row, time_s, quality in self._rows(name, layout, first_s, last_s):
+            values: list[Reading] = []
             for i, scale in scales.items():
                 register = Register(layout.columns[i].attribute.name, layout.columns[i].attribute.class_id, scale)
                 with suppress(RemoteProtocolError):  # a cell without a number is a gap
                     value = register.scaled(row.values[i])
                     meter_time_s = row.time.local_s if row.time else None
-                    readings.append(
+                    values.append(
                         Reading(
                             self._known.spec.id, register.name, value, scale.unit, time_s, 0.0, meter_time_s, quality
                         )
                     )
+            readings += combined(values, self._known.sums)
         return readings
 
     def read_events(self, since_s: float) -> list[MeterEvent]:
         """Entries of all event logs that are newer than `since_s` (UTC), oldest first."""
         received_s = self._known.clock.now()
         events: list[MeterEvent] = []
-        for log in EVENT_LOGS:
+        for log in self._known.spec.sources.event_logs:
             if log in self._absent_logs:
                 continue
             try:

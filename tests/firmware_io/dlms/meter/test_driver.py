@@ -11,6 +11,7 @@ from firmware_io.dlms.meter.driver import COUNTER_LIMIT, DlmsDriver
 from firmware_io.dlms.session.counters import MemoryCounters
 from firmware_io.dlms.session.security import Sealed
 from firmware_io.dlms.session.wrapper import Unit, Unwrapper
+from firmware_io.dlms.sources import Sources
 from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.errors import AccessDenied, RemoteProtocolError, ResponseTimeout
 from firmware_io.obis import ENERGY_IMPORT
@@ -55,7 +56,7 @@ def test_a_counter_that_would_wear_the_key_out_is_not_believed(make_site, make_m
 
 @pytest.mark.parametrize("name", [obis.INVOCATION_COUNTER, obis.ObisCode(0, 0, 43, 1, 3)])
 def test_the_public_client_asks_for_the_clients_counter(name: obis.ObisCode, make_site, make_meter) -> None:
-    site = make_site(make_meter(), counter_object=name, **GMAC)
+    site = make_site(make_meter(), sources=Sources(counter=name), **GMAC)
     site.meters[0].others[1, name, 2] = axdr.uint32(5000)
     tried = refusing(site.meters[0], decode.ExceptionResponse(1, 5).encode())
     with pytest.raises(AccessDenied, match="cannot decipher us"):
