@@ -53,6 +53,7 @@ def dlms_spec(meter: Meter, bus: BusConfig, timezone: str | None = None) -> Dlms
         encryption_key=None if meter.encryption_key is None else read_key(meter.encryption_key),
         system_title=None if meter.system_title is None else bytes.fromhex(meter.system_title),
         ciphering=meter.ciphering,
+        policy=meter.policy,
         min_gap_s=meter.min_gap_s,
         single_association=meter.single_association,
         with_list=meter.with_list,

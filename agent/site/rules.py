@@ -110,7 +110,14 @@ def _interval(interval_s: float, source: Source) -> None:
         )
 
 
-NEEDED = {"none": (), "lls": ("password",), "hls-gmac": ("authentication_key", "encryption_key", "system_title")}
+NEEDED = {
+    "none": (),
+    "lls": ("password",),
+    "hls-md5": ("password",),
+    "hls-sha1": ("password",),
+    "hls-sha256": ("password", "system_title"),
+    "hls-gmac": ("authentication_key", "encryption_key", "system_title"),
+}
 
 
 def _keys(meter: Meter, here: Key, source: Source) -> None:

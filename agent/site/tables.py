@@ -46,6 +46,7 @@ Address = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
+Security = Literal["none", "lls", "hls-md5", "hls-sha1", "hls-sha256", "hls-gmac"]
 _BYTE = r"(25[0-5]|2[0-4]\d|1?\d?\d)"
 Obis = Annotated[
     str,
@@ -118,14 +119,17 @@ class Meter(_Table, frozen=True, kw_only=True):
     serial: Annotated[str | None, about("Expected serial number; another one is a replaced meter.")] = None
     phase: Annotated[Literal[0, 1, 2, 3], about("0: three-phase or unknown.")] = 0
     ct_ratio: Annotated[Positive, about("Factor on its registers, where the meter does not apply it itself.")] = 1.0
-    security: Annotated[Literal["none", "lls", "hls-gmac"], about("How the association is secured.")] = "none"
-    password: Annotated[Secret | None, about("LLS secret: a path or credential:NAME.")] = None
-    authentication_key: Annotated[Secret | None, about("HLS: path or credential:NAME of a key in hex.")] = None
-    encryption_key: Annotated[Secret | None, about("HLS: path or credential:NAME of a key in hex.")] = None
+    security: Annotated[Security, about("How the association is secured.")] = "none"
+    password: Annotated[Secret | None, about("LLS or HLS secret: a path or credential:NAME.")] = None
+    authentication_key: Annotated[Secret | None, about("hls-gmac: path or credential:NAME of a key in hex.")] = None
+    encryption_key: Annotated[Secret | None, about("hls-gmac: path or credential:NAME of a key in hex.")] = None
     system_title: Annotated[Hex16 | None, about("Ours towards this meter, 16 hex digits.")] = None
     ciphering: Annotated[
         Literal["global", "dedicated", "general"], about("Form of ciphered APDUs: glo-, ded- or general-glo-ciphering.")
     ] = "global"
+    policy: Annotated[
+        Literal["both", "authenticated", "encrypted"], about("What a ciphered APDU is; with hls-gmac only.")
+    ] = "both"
     min_gap_s: Annotated[NotNegative, about("Pause between requests; some meters reboot when polled fast.")] = 0.0
     single_association: Annotated[bool, about("The line bears one open association at a time.")] = False
     with_list: Annotated[bool, about("The meter answers a GET with a list of registers.")] = True

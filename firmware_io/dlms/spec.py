@@ -10,7 +10,8 @@ from typing import Literal
 
 from firmware_io.dlms.sources import USUAL, Sources
 
-Security = Literal["none", "lls", "hls-gmac"]
+Security = Literal["none", "lls", "hls-md5", "hls-sha1", "hls-sha256", "hls-gmac"]
+SUITE_KEYS = (16, 32)  # octets of the keys of suites 0 and 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class DlmsSpec:
     encryption_key: bytes | None = field(default=None, repr=False)
     system_title: bytes | None = None  # ours towards this meter, 8 octets
     ciphering: Literal["global", "dedicated", "general"] = "global"  # form of ciphered APDUs with hls-gmac
+    policy: Literal["both", "authenticated", "encrypted"] = "both"  # what each ciphered APDU is, with hls-gmac
     sources: Sources = USUAL  # from which of its objects the quantities come
     min_gap_s: float = 0.0  # some meters reboot when polled fast
     single_association: bool = False
@@ -45,13 +47,12 @@ class DlmsSpec:
 
     def __post_init__(self) -> None:
         """Raises: ValueError: a secret that the security needs is missing, or has the wrong length."""
-        if self.security == "lls" and not self.password:
-            raise ValueError(f"meter {self.id}: security lls needs a password")
+        if self.security not in ("none", "hls-gmac") and not self.password:
+            raise ValueError(f"meter {self.id}: security {self.security} needs a password")
+        if self.security in ("hls-gmac", "hls-sha256") and (self.system_title is None or len(self.system_title) != 8):
+            raise ValueError(f"meter {self.id}: security {self.security} needs system_title of 8 octets")
         if self.security == "hls-gmac":
-            for name, secret, octets in (
-                ("authentication_key", self.authentication_key, 16),
-                ("encryption_key", self.encryption_key, 16),
-                ("system_title", self.system_title, 8),
-            ):
-                if secret is None or len(secret) != octets:
-                    raise ValueError(f"meter {self.id}: security hls-gmac needs {name} of {octets} octets")
+            suites = "16 octets, or of 32 both for suite 2"
+            for name, key in (("authentication_key", self.authentication_key), ("encryption_key", self.encryption_key)):
+                if key is None or len(key) not in SUITE_KEYS or len(key) != len(self.encryption_key or b""):
+                    raise ValueError(f"meter {self.id}: security hls-gmac needs {name} of {suites}")

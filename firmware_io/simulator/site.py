@@ -140,6 +140,7 @@ class SimulatedSite:
             spec.inactivity_s,
             simulation.history_days * DAY_S,
             simulation.compress,
+            spec.policy,
         )
         faults = Faults(simulation.fault, spec.id, self.start_s, simulation.seed)
         opened = [

@@ -25,6 +25,7 @@ from firmware_io.dlms.apdu.acse import (
 )
 from firmware_io.dlms.apdu.axdr import Data
 from firmware_io.dlms.apdu.decode import ActionResult, Apdu, Attribute, DataAccessResult
+from firmware_io.dlms.session import hls
 from firmware_io.dlms.session.channel import Channel
 from firmware_io.dlms.session.counters import InvocationCounters, counter_id
 from firmware_io.dlms.session.security import Ciphering
@@ -68,6 +69,11 @@ _ASSOCIATION_DIAGNOSTICS = {2: "application context not supported", 3: "calling 
 _DENIED = (DataAccessResult.READ_WRITE_DENIED, DataAccessResult.SCOPE_OF_ACCESS_VIOLATED)
 
 
+HASHED = {
+    "hls-md5": Mechanism.HLS_MD5,
+    "hls-sha1": Mechanism.HLS_SHA1,
+    "hls-sha256": Mechanism.HLS_SHA256,
+}
 _PUSHES = (b"\x0f", b"\xc2")  # DataNotification, EventNotification
 
 Push: TypeAlias = Callable[[decode.DataNotification | decode.EventNotification], None]
@@ -143,7 +149,7 @@ class Association:
     @property
     def ciphered(self) -> bool:
         """Whether every reply is authenticated by keys and by the title of the meter that associated."""
-        return self._ciphering is not None
+        return self._ciphering is not None and self._ciphering.authenticates
 
     def connect(self) -> None:
         """Open the link and the association; authenticate both sides where the security asks for it.
@@ -253,26 +259,29 @@ class Association:
                 spec.system_title,
                 lambda: self._counters.next(counter),
                 form=spec.ciphering,
+                policy=spec.policy,
             )
             mechanism, challenge = Mechanism.HLS_GMAC, secrets.token_bytes(CHALLENGE_OCTETS)
             if spec.ciphering == "dedicated":
-                dedicated_key = secrets.token_bytes(16)
+                dedicated_key = secrets.token_bytes(len(spec.encryption_key))
+        elif self._security in HASHED:
+            mechanism, challenge = HASHED[self._security], secrets.token_bytes(CHALLENGE_OCTETS)
         initiate = InitiateRequest(CONFORMANCE, spec.max_pdu, dedicated_key).encode()
         request = AssociationRequest(
             Context.LN_CIPHERED if gmac else Context.LN,
             mechanism,
             self._ciphering.protect(initiate) if self._ciphering else initiate,
-            spec.system_title if gmac else None,
+            spec.system_title if gmac or mechanism is Mechanism.HLS_SHA256 else None,
             challenge or password,
         )
         self._channel.send(request.encode())
-        response = self._association_response(self._channel.receive())
+        response = self._association_response(self._channel.receive(), challenged=challenge is not None)
         if self._ciphering and dedicated_key:
             self._ciphering.use_dedicated_key(dedicated_key)
         if challenge is not None:
-            self._prove_each_other(challenge, response)
+            self._prove_each_other(mechanism, challenge, response)
 
-    def _association_response(self, octets: bytes) -> AssociationResponse:
+    def _association_response(self, octets: bytes, *, challenged: bool) -> AssociationResponse:
         """Check the AARE, and take over what it grants."""
         for _ in range(MAX_UNASKED):
             late = not self._channel.in_order and octets[:1] not in (b"\x61", b"\xd8", b"\x0e")
@@ -287,9 +296,8 @@ class Association:
         information = response.user_information
         if information[:1] == b"\x0e":
             raise ServiceErrorResponse(expect(decode.ServiceError, decode.decode(information)))
-        hls = self._ciphering is not None
         # With HLS the answer "authentication required" is the invitation to the passes that follow.
-        if response.result != 0 or response.diagnostic not in ((0, 14) if hls else (0,)):
+        if response.result != 0 or response.diagnostic not in ((0, 14) if challenged else (0,)):
             diagnostic = response.diagnostic
             if not response.provider and diagnostic in _AUTHENTICATION_DIAGNOSTICS:
                 raise AccessDenied(
@@ -307,23 +315,39 @@ class Association:
         self.conformance = initiate.conformance
         return response
 
-    def _prove_each_other(self, challenge: bytes, response: AssociationResponse) -> None:
+    def _prove_each_other(self, mechanism: Mechanism, challenge: bytes, response: AssociationResponse) -> None:
         """Passes 3 and 4 of HLS: our answer to the meter's challenge, and its answer to ours."""
-        ciphering = self._ciphering
-        if ciphering is None or response.mechanism is not Mechanism.HLS_GMAC or not response.authentication:
-            raise SecurityError("the meter accepts without proving itself: HLS with GMAC was asked for")
-        if response.authentication == challenge:
+        theirs, ciphering = response.authentication, self._ciphering
+        if response.mechanism is not mechanism or not theirs:
+            raise SecurityError(f"the meter accepts without proving itself: {mechanism.name} was asked for")
+        if theirs == challenge:
             raise SecurityError("the meter sends our own challenge back: a reflection")
-        proof = axdr.octet_string(ciphering.prove(response.authentication))
+        ours = (challenge, self._spec.system_title or b"")
+        its = (theirs, response.system_title or b"")
+        given = ciphering.prove(theirs) if ciphering else self._hashed(mechanism, ours, its)
         try:
-            reply = self.action(REPLY_TO_HLS, proof)
+            reply = self.action(REPLY_TO_HLS, axdr.octet_string(given))
         except (ActionError, AccessDenied) as error:
-            # The refusal itself is ciphered: it is the meter's.
-            hint = f"the meter refuses our proof: {error}; check the keys before trying again"
-            raise AccessDenied(hint, proven=True) from error
+            hint = f"the meter refuses our proof: {error}; check keys and secret before trying again"
+            raise AccessDenied(hint, proven=self.ciphered) from error  # a ciphered refusal is the meter's own
         if reply is None or not isinstance(reply.value, bytes):
             raise SecurityError(f"the meter gave no proof of itself: {reply}")
-        ciphering.verify(reply.value, challenge)
+        if ciphering:
+            ciphering.verify(reply.value, challenge)
+        else:
+            hls.verify(reply.value, self._hashed(mechanism, its, ours))
+
+    def _hashed(self, mechanism: Mechanism, own: tuple[bytes, bytes], peer: tuple[bytes, bytes]) -> bytes:
+        """The proof of the side that has the challenge and title `own`."""
+        (own_challenge, own_title), (challenge, peer_title) = own, peer
+        return hls.proof(
+            mechanism,
+            self._spec.password or b"",
+            challenge,
+            own_challenge=own_challenge,
+            own_title=own_title,
+            peer_title=peer_title,
+        )
 
     def _release_information(self) -> bytes:
         if self._ciphering is None:

@@ -1,8 +1,9 @@
-"""Ciphering and authentication of suite 0 (AES-GCM-128, IEC 62056-5-3 clause 5): protects and opens APDUs.
+"""Ciphering and authentication of suites 0 and 2 (AES-GCM, IEC 62056-5-3 clause 5): protects and opens APDUs.
 
 Both sides of an association use it. It keeps no keys on disk and knows no services beyond their tags. What comes
-must be encrypted *and* authenticated with an invocation counter above every one seen before; a plain APDU, a
-weaker one and a repeated one are a `SecurityError`.
+must be protected exactly as the policy says, with an invocation counter above every one seen before; a plain APDU,
+a weaker one and a repeated one are a `SecurityError`. The policy is encrypted *and* authenticated, unless another one
+is configured; the suite follows from the length of the keys, 16 octets (suite 0) or 32 (suite 2).
 
 The initialisation vector is the sender's system title and its invocation counter. The same counter twice under one
 key gives the key away, so counters come from a store (`firmware_io.dlms.session.counters`) that survives a kill.
@@ -17,7 +18,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from firmware_io.dlms.apdu.axdr import decode_length, encode_length
 from firmware_io.errors import LocalProtocolError, SecurityError
 
-KEY_OCTETS = 16
+SUITES = {16: 0, 32: 2}  # octets of the keys -> security suite
 TITLE_OCTETS = 8
 TAG_OCTETS = 12
 AUTHENTICATED = 0x10
@@ -26,6 +27,8 @@ PROTECTED = AUTHENTICATED | ENCRYPTED
 COUNTER_MAX = 0xFFFFFFFF
 GENERAL_GLO, GENERAL_DED = 0xDB, 0xDC
 
+Policy: TypeAlias = Literal["both", "authenticated", "encrypted"]
+POLICIES: dict[Policy, int] = {"both": PROTECTED, "authenticated": AUTHENTICATED, "encrypted": ENCRYPTED}
 Form: TypeAlias = Literal["global", "dedicated", "general"]
 
 # Tag of the plain service -> tag of its ciphered form.
@@ -49,7 +52,7 @@ class Sealed(NamedTuple):
 
     @classmethod
     def parse(cls, octets: bytes) -> Sealed:
-        """Raises: SecurityError: not a ciphered APDU of suite 0, or malformed."""
+        """Raises: SecurityError: not a ciphered APDU, or malformed."""
         tag = octets[0] if octets else -1
         title, offset = None, 1
         if tag in (GENERAL_GLO, GENERAL_DED):
@@ -69,9 +72,11 @@ class Sealed(NamedTuple):
 class _Key:
     """One encryption key with the authentication key beside it."""
 
-    def __init__(self, encryption: bytes, authentication: bytes) -> None:
-        if len(encryption) != KEY_OCTETS or len(authentication) != KEY_OCTETS:
-            raise LocalProtocolError(f"suite 0 has keys of {KEY_OCTETS} octets")
+    def __init__(self, encryption: bytes, authentication: bytes, policy: Policy = "both") -> None:
+        if len(encryption) not in SUITES or len(authentication) != len(encryption):
+            raise LocalProtocolError("keys have 16 octets (suite 0) or 32 (suite 2), both the same")
+        self._suite = SUITES[len(encryption)]
+        self.control = POLICIES[policy] | self._suite
         # Here, not above: 8 MB of memory that a building without ciphered meters does not need.
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -79,7 +84,12 @@ class _Key:
         self._authentication = authentication
 
     def seal(self, title: bytes, counter: int, plain: bytes) -> bytes:
-        aad = bytes((PROTECTED,)) + self._authentication
+        vector = title + counter.to_bytes(4, "big")
+        if self.control & PROTECTED == AUTHENTICATED:
+            return plain + self._tag(vector, plain)
+        if self.control & PROTECTED == ENCRYPTED:
+            return self._gcm.encrypt(vector, plain, None)[:-16]
+        aad = bytes((self.control,)) + self._authentication
         return self._gcm.encrypt(title + counter.to_bytes(4, "big"), plain, aad)[: TAG_OCTETS - 16]
 
     def open(self, title: bytes, counter: int, body: bytes) -> bytes | None:
@@ -89,14 +99,30 @@ class _Key:
         decrypting: recover the plain octets, compute their tag, and let them out when its first 12 octets agree.
         """
         vector = title + counter.to_bytes(4, "big")
+        if self.control & PROTECTED == ENCRYPTED:
+            return self._gcm.encrypt(vector, body, None)[:-16] or None
+        if len(body) <= TAG_OCTETS:
+            return None
+        if self.control & PROTECTED == AUTHENTICATED:
+            plain = body[:-TAG_OCTETS]
+            return plain if hmac.compare_digest(self._tag(vector, plain), body[-TAG_OCTETS:]) else None
         plain = self._gcm.encrypt(vector, body[:-TAG_OCTETS], None)[:-16]
-        aad = bytes((PROTECTED,)) + self._authentication
+        aad = bytes((self.control,)) + self._authentication
         tag = self._gcm.encrypt(vector, plain, aad)[-16 : TAG_OCTETS - 16]
         return plain if hmac.compare_digest(tag, body[-TAG_OCTETS:]) else None
 
+    @property
+    def proof_control(self) -> int:
+        """The security control of a proof: authenticated, whatever the policy is."""
+        return AUTHENTICATED | self._suite
+
     def tag(self, title: bytes, counter: int, challenge: bytes) -> bytes:
-        aad = bytes((AUTHENTICATED,)) + self._authentication + challenge
-        return self._gcm.encrypt(title + counter.to_bytes(4, "big"), b"", aad)[:TAG_OCTETS]
+        return self._tag(title + counter.to_bytes(4, "big"), challenge)
+
+    def _tag(self, vector: bytes, octets: bytes) -> bytes:
+        """Of octets that are authenticated only."""
+        aad = bytes((self.proof_control,)) + self._authentication + octets
+        return self._gcm.encrypt(vector, b"", aad)[:TAG_OCTETS]
 
 
 class Ciphering:
@@ -115,6 +141,7 @@ class Ciphering:
         next_counter: Callable[[], int],
         peer_title: bytes | None = None,
         form: Form = "global",
+        policy: Policy = "both",
     ) -> None:
         if len(system_title) != TITLE_OCTETS:
             raise LocalProtocolError(f"a system title has {TITLE_OCTETS} octets, got {len(system_title)}")
@@ -122,16 +149,22 @@ class Ciphering:
         self.peer_title = peer_title
         self.form: Form = form
         self._authentication_key = authentication_key
-        self._global = _Key(encryption_key, authentication_key)
+        self._policy: Policy = policy
+        self._global = _Key(encryption_key, authentication_key, policy)
         self._dedicated: _Key | None = None
         self._next_counter = next_counter
         self._own_dedicated_counter = 0
         self.peer_counter = -1
         self._peer_dedicated_counter = -1
 
+    @property
+    def authenticates(self) -> bool:
+        """Whether every APDU proves its sender: not where it is encrypted only."""
+        return self._policy != "encrypted"
+
     def use_dedicated_key(self, key: bytes) -> None:
         """The key that the initiate request carried."""
-        self._dedicated = _Key(key, self._authentication_key)
+        self._dedicated = _Key(key, self._authentication_key, self._policy)
         self._own_dedicated_counter = 0
         self._peer_dedicated_counter = -1
 
@@ -159,7 +192,7 @@ class Ciphering:
     def _sealed(self, head: bytes, key: _Key, counter: int, plain: bytes) -> bytes:
         if not 0 <= counter <= COUNTER_MAX:
             raise SecurityError("the invocation counters of this key are used up: give the meter a new key")
-        content = bytes((PROTECTED,)) + counter.to_bytes(4, "big") + key.seal(self.system_title, counter, plain)
+        content = bytes((key.control,)) + counter.to_bytes(4, "big") + key.seal(self.system_title, counter, plain)
         return head + encode_length(len(content)) + content
 
     def open(self, octets: bytes) -> bytes:
@@ -169,8 +202,8 @@ class Ciphering:
             SecurityError: plain, weaker than encrypted and authenticated, replayed, from another system, or forged.
         """
         sealed = Sealed.parse(octets)
-        if sealed.control != PROTECTED:
-            raise SecurityError(f"security control {sealed.control:#04x}: expected {PROTECTED:#04x}, suite 0 with both")
+        if sealed.control != self._global.control:
+            raise SecurityError(f"security control {sealed.control:#04x}: expected {self._global.control:#04x}")
         if sealed.system_title is not None and sealed.system_title != self.peer_title:
             raise SecurityError(f"system title {sealed.system_title.hex()}: expected {(self.peer_title or b'').hex()}")
         if self.peer_title is None:
@@ -181,7 +214,7 @@ class Ciphering:
         seen = self._peer_dedicated_counter if sealed.dedicated else self.peer_counter
         if sealed.counter <= seen:
             raise SecurityError(f"invocation counter {sealed.counter}: expected more than {seen}; a replay?")
-        plain = key.open(self.peer_title, sealed.counter, sealed.body) if len(sealed.body) > TAG_OCTETS else None
+        plain = key.open(self.peer_title, sealed.counter, sealed.body)
         if plain is None:
             raise SecurityError("wrong authentication tag: another key, or somebody changed the message")
         if sealed.plain_tag is not None and plain[0] != sealed.plain_tag:
@@ -196,7 +229,7 @@ class Ciphering:
         """Our answer to the other side's challenge (HLS with GMAC): control, counter, tag."""
         counter = self._next_counter()
         tag = self._global.tag(self.system_title, counter, challenge)
-        return bytes((AUTHENTICATED,)) + counter.to_bytes(4, "big") + tag
+        return bytes((self._global.proof_control,)) + counter.to_bytes(4, "big") + tag
 
     def verify(self, proof: bytes, challenge: bytes) -> None:
         """Check the other side's answer to our challenge, and take its counter as the lowest from now on.
@@ -206,7 +239,7 @@ class Ciphering:
         Raises:
             SecurityError: the answer is wrong.
         """
-        if self.peer_title is None or len(proof) != 5 + TAG_OCTETS or proof[0] != AUTHENTICATED:
+        if self.peer_title is None or len(proof) != 5 + TAG_OCTETS or proof[0] != self._global.proof_control:
             raise SecurityError(f"{proof.hex()} is no answer to a GMAC challenge")
         counter = int.from_bytes(proof[1:5], "big")
         if not hmac.compare_digest(self._global.tag(self.peer_title, counter, challenge), proof[5:]):

@@ -30,6 +30,8 @@ from firmware_io.dlms.apdu.acse import (
 )
 from firmware_io.dlms.apdu.axdr import Data
 from firmware_io.dlms.apdu.decode import ActionResult, Selection
+from firmware_io.dlms.session import hls
+from firmware_io.dlms.session.association import HASHED
 from firmware_io.dlms.session.security import CIPHERED_TAGS, GENERAL_DED, GENERAL_GLO, Ciphering, Form, Sealed
 from firmware_io.errors import RemoteProtocolError, SecurityError
 from firmware_io.simulator.line.services import MALFORMED, Rights, Services
@@ -89,6 +91,7 @@ class Server:
         self._trusted = False
         self._ciphering: Ciphering | None = None
         self._mechanism = Mechanism.LOWEST
+        self._client_title = b""
         self._challenges = (b"", b"")  # theirs to us, ours to them
         self._services: Services | None = None
         self._last_ciphered = b""
@@ -148,6 +151,7 @@ class Server:
             "none": (Mechanism.LOWEST,),
             "lls": (Mechanism.LOWEST, Mechanism.LLS),
             "hls-gmac": (Mechanism.LOWEST, Mechanism.HLS_GMAC),
+            **{name: (Mechanism.LOWEST, mechanism) for name, mechanism in HASHED.items()},
         }[identity.security]
         if request.mechanism not in allowed or ciphered != (request.mechanism is Mechanism.HLS_GMAC):
             return self._reject(request, MECHANISM_UNKNOWN)
@@ -175,19 +179,20 @@ class Server:
         self._mechanism = request.mechanism
         room = min(initiate.max_pdu or 0xFFFF, self._max_pdu()) - (CIPHER_OVERHEAD if self._ciphering else 0)
         self._trusted = request.mechanism is not Mechanism.LOWEST or identity.security == "none"
-        proving = self._ciphering is not None
+        proving = request.mechanism > Mechanism.LLS
         self._services = Services(self.meter, self._objects, Rights(self._trusted and not proving, proving), room)
         response = InitiateResponse(initiate.conformance & CONFORMANCE, self._max_pdu()).encode()
-        if self._ciphering is None:
+        if not proving:
             self.state = State.ASSOCIATED
             return AssociationResponse(ACCEPTED, 0, response, request.context, mechanism=request.mechanism).encode()
         self.state = State.PENDING
         challenge = self._entropy or os.urandom(CHALLENGE_OCTETS)
         self._challenges = (request.authentication or b"", challenge)
+        self._client_title = request.system_title or b""
         return AssociationResponse(
             ACCEPTED,
             AUTHENTICATION_REQUIRED,
-            self._ciphering.protect(response),
+            self._ciphering.protect(response) if self._ciphering else response,
             request.context,
             self._shown_title(),
             request.mechanism,
@@ -199,7 +204,14 @@ class Server:
         key = identity.encryption_key
         if self.meter.faults.at("wrong_key", self.meter.now()):
             key = bytes(octet ^ 0x5A for octet in key)
-        ciphering = Ciphering(key, identity.authentication_key, identity.system_title, self._next_counter, client_title)
+        ciphering = Ciphering(
+            key,
+            identity.authentication_key,
+            identity.system_title,
+            self._next_counter,
+            client_title,
+            policy=identity.policy,
+        )
         ciphering.peer_counter = self._counters.client
         return ciphering
 
@@ -225,19 +237,37 @@ class Server:
     def _reply_to_challenge(self, value: Data | None) -> tuple[ActionResult, Data | None]:
         """Method 1 of the association object: the client proves itself, and we do."""
         ciphering = self._ciphering
-        if self.state is not State.PENDING or ciphering is None or value is None or not isinstance(value.value, bytes):
+        if self.state is not State.PENDING or value is None or not isinstance(value.value, bytes):
             return ActionResult.READ_WRITE_DENIED, None
         theirs, ours = self._challenges
+        client, meter = (theirs, self._client_title), (ours, self._shown_title())
         try:
-            ciphering.verify(value.value, ours)
+            if ciphering:
+                ciphering.verify(value.value, ours)
+            else:
+                hls.verify(value.value, self._hashed(client, meter))
         except SecurityError:
             self.meter.log.add(self.meter.now(), Code.AUTHENTICATION_FAILED)
             return ActionResult.READ_WRITE_DENIED, None
-        self._counters.client = max(self._counters.client, ciphering.peer_counter)
+        if ciphering:
+            self._counters.client = max(self._counters.client, ciphering.peer_counter)
         self.state = State.ASSOCIATED
         assert self._services is not None
         self._services.trust()
-        return ActionResult.SUCCESS, axdr.octet_string(ciphering.prove(theirs))
+        return ActionResult.SUCCESS, axdr.octet_string(
+            ciphering.prove(theirs) if ciphering else self._hashed(meter, client)
+        )
+
+    def _hashed(self, own: tuple[bytes, bytes], peer: tuple[bytes, bytes]) -> bytes:
+        """The proof of the side that has the challenge and title `own`."""
+        return hls.proof(
+            self._mechanism,
+            self.meter.identity.password,
+            peer[0],
+            own_challenge=own[0],
+            own_title=own[1],
+            peer_title=peer[1],
+        )
 
     # Services
 

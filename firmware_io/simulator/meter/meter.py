@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from firmware_io.dlms.apdu import axdr
 from firmware_io.dlms.apdu.axdr import Data
+from firmware_io.dlms.session.security import Policy
 from firmware_io.simulator.building.building import Live, Registers
 from firmware_io.simulator.meter.clockface import Era, MeterClock
 from firmware_io.simulator.meter.events import Code, EventLog
@@ -43,7 +44,7 @@ class Identity:
     resolution_wh: float = 10.0
     phase: int = 0
     exports: bool = False
-    security: str = "none"  # none, lls, hls-gmac
+    security: str = "none"  # see `firmware_io.dlms.spec`
     password: bytes = field(default=b"", repr=False)
     authentication_key: bytes = field(default=b"", repr=False)
     encryption_key: bytes = field(default=b"", repr=False)
@@ -53,6 +54,7 @@ class Identity:
     inactivity_s: float = 120.0
     history_s: float = 65 * 86_400.0
     compress: bool = True
+    policy: Policy = "both"
 
     @property
     def system_title(self) -> bytes:

@@ -81,6 +81,13 @@ def secured() -> Callable[[str], dict[str, object]]:
 def _secured(kind: str) -> dict[str, object]:
     if kind == "lls":
         return {"security": "lls", "password": PASSWORD, "client": 2}
+    if kind in ("hls-md5", "hls-sha1", "hls-sha256"):
+        return {"security": kind, "password": PASSWORD, "client": 1, "system_title": KEYS["system_title"]}
+    if kind == "gmac-256":
+        keys = {name: bytes(range(n, n + 32)) for n, name in ((0, "encryption_key"), (0xD0, "authentication_key"))}
+        return {"security": "hls-gmac", "client": 1, **KEYS, **keys}
+    if kind.startswith("gmac-"):
+        return {"security": "hls-gmac", "client": 1, "policy": kind.removeprefix("gmac-"), **KEYS}
     if kind == "hls-gmac":
         return {"security": "hls-gmac", "client": 1, **KEYS}
     return {}

@@ -22,6 +22,15 @@ from firmware_io.simulator.line.bus import NullModem
 
 FLAT = "flat-1"
 SECURITIES = ["none", "lls", "hls-gmac"]
+FORMS = ["hls-md5", "hls-sha1", "hls-sha256", "gmac-authenticated", "gmac-encrypted"]  # tried over one framing
+KINDS = {
+    "none": Authentication.NONE,
+    "lls": Authentication.LOW,
+    "hls-md5": Authentication.HIGH_MD5,
+    "hls-sha1": Authentication.HIGH_SHA1,
+    "hls-sha256": Authentication.HIGH_SHA256,
+}
+POLICIES = {"gmac-authenticated": Security.AUTHENTICATION, "gmac-encrypted": Security.ENCRYPTION}
 
 
 class Gurux:
@@ -30,13 +39,15 @@ class Gurux:
     def __init__(self, bench, security: str, framing: str = "hdlc") -> None:
         self.modem = NullModem(bench.site.lines["line"], bench.clock.move)
         spec = bench.meters[1]
-        kind = {"none": Authentication.NONE, "lls": Authentication.LOW, "hls-gmac": Authentication.HIGH_GMAC}[security]
+        kind = KINDS.get(security, Authentication.HIGH_GMAC)
         wrapper = framing == "wrapper"
         address = spec.address if wrapper else GXDLMSSecureClient.getServerAddress(1, spec.address)
         interface = InterfaceType.WRAPPER if wrapper else InterfaceType.HDLC
         self.client = GXDLMSSecureClient(True, spec.client, address, kind, spec.password, interface)
-        if security == "hls-gmac":
-            self.client.ciphering.security = Security.AUTHENTICATION_ENCRYPTION
+        if security == "hls-sha256":
+            self.client.ciphering.systemTitle = spec.system_title
+        if kind == Authentication.HIGH_GMAC:
+            self.client.ciphering.security = POLICIES.get(security, Security.AUTHENTICATION_ENCRYPTION)
             self.client.ciphering.systemTitle = spec.system_title
             self.client.ciphering.blockCipherKey = spec.encryption_key
             self.client.ciphering.authenticationKey = spec.authentication_key
@@ -86,7 +97,10 @@ class Gurux:
             self.ask(self.client.disconnectRequest(True))
 
 
-@pytest.fixture(params=[(s, f) for f in ("hdlc", "wrapper") for s in SECURITIES], ids=lambda p: "-".join(p))
+@pytest.fixture(
+    params=[(s, f) for f in ("hdlc", "wrapper") for s in SECURITIES] + [(s, "hdlc") for s in FORMS],
+    ids=lambda p: "-".join(p),
+)
 def gurux(request, make_bench, secured):
     security, framing = request.param
     bench = make_bench(framing=framing, timezone="Europe/Berlin", meter=secured(security))

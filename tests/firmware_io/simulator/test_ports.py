@@ -335,7 +335,7 @@ def test_meters_with_secrets(simulate, tmp_path):
     (tmp_path / "ek").write_text("00" * 32)
     outcome = CliRunner().invoke(cli, ["simulate", str(tmp_path / "site.toml")])
     assert outcome.exit_code == 78
-    assert "encryption_key of 16 octets" in outcome.output
+    assert "_key of 16 octets" in outcome.output
 
 
 @pytest.mark.parametrize("example", ["demo-building.toml", "faults.toml"])
