@@ -59,6 +59,7 @@ def dlms_spec(meter: Meter, bus: BusConfig, timezone: str | None = None) -> Dlms
         with_list=meter.with_list,
         max_pdu=meter.max_pdu,
         max_frame=meter.max_frame,
+        window=meter.window,
         inactivity_s=meter.inactivity_s,
         sources=sources_of(meter),
         timezone=None if timezone == "UTC" else timezone,  # the default: then the zone is not known

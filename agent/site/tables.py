@@ -139,6 +139,7 @@ class Meter(_Table, frozen=True, kw_only=True):
         Literal["dsmr5", "idis", "is15959"] | None, about("The companion profile whose objects it has.")
     ] = None
     registers: Annotated[Registers | None, about("Objects that are not where they usually are.")] = None
+    window: Annotated[int, msgspec.Meta(ge=1, le=7, description="HDLC frames in flight; the meter may want less.")] = 1
     inactivity_s: Annotated[Positive, about("It drops an idle association after so many seconds.")] = 120.0
 
 

@@ -42,6 +42,7 @@ class DlmsSpec:
     with_list: bool = True
     max_pdu: int = 1024
     max_frame: int = 512
+    window: int = 1  # HDLC frames in flight; more saves an RR per frame and repeats more after a bad one
     inactivity_s: float = 120.0
     timezone: str | None = None  # of the site (IANA): what a clock without deviation is taken for
 

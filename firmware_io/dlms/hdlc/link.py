@@ -6,6 +6,9 @@ the sizes and sets the sequence numbers to 0; I frames carry segments of protoco
 N(R) says which one is expected next and so acknowledges all before. Whoever sees a gap repeats its N(R), and the
 other side sends again from there. A time-out is the caller's to notice: it calls `repeat()`.
 
+All transitions are in three tables: what the caller orders, what a client makes of an answer, what a server makes of a
+request. A breach of the rules is `Order.FORGET`. Nothing else changes a state.
+
 Both links take whole frames (`handle`) and keep what has to go out until `take` is called: they never read, write
 or wait. Frames that are not for this link are counted in `foreign` and change nothing; an echo of our own frame is
 one of them, because it is addressed to the other side. A frame that came twice changes nothing either.
@@ -106,6 +109,22 @@ class State(enum.Enum):
     DISCONNECTING = enum.auto()
 
 
+class Order(enum.Enum):
+    """What the caller of a link wants, or a breach of the rules makes necessary."""
+
+    CONNECT = enum.auto()
+    RELEASE = enum.auto()
+    FORGET = enum.auto()
+
+
+# From every state.
+_ORDERS = {
+    Order.CONNECT: State.CONNECTING,
+    Order.RELEASE: State.DISCONNECTING,
+    Order.FORGET: State.DISCONNECTED,
+}
+# What a request does to a server, in every state. Others change nothing.
+_REQUESTS = {SNRM: State.CONNECTED, DISC: State.DISCONNECTED}
 # What an unnumbered answer does to a client: (state, answer) -> (next state, reason). Others change nothing.
 _ANSWERS: dict[tuple[State, int], tuple[State, str]] = {
     (State.CONNECTING, UA): (State.CONNECTED, ""),
@@ -158,14 +177,14 @@ class ClientLink:
 
     def connect(self) -> None:
         """Ask for the link: SNRM."""
-        self.state = State.CONNECTING
+        self.state = _ORDERS[Order.CONNECT]
         self._flow = Flow(Parameters(), self._max_pdu)
         self._outbox.clear()
         self._send(SNRM | FINAL, self._offer.encode())
 
     def disconnect(self) -> None:
         """Release the link: DISC."""
-        self.state = State.DISCONNECTING
+        self.state = _ORDERS[Order.RELEASE]
         self._outbox.clear()
         self._send(DISC | FINAL)
 
@@ -197,7 +216,7 @@ class ClientLink:
 
     def drop(self) -> None:
         """Forget the link without a word."""
-        self.state = State.DISCONNECTED
+        self.state = _ORDERS[Order.FORGET]
         self._outbox.clear()
         self.turn = True
 
@@ -326,7 +345,7 @@ class ServerLink:
 
     def drop(self) -> None:
         """Forget the link, as after the inactivity time-out."""
-        self.state = State.DISCONNECTED
+        self.state = _ORDERS[Order.FORGET]
         self._outbox.clear()
 
     def handle(self, frame: Frame) -> list[Event]:
@@ -348,13 +367,14 @@ class ServerLink:
         if kind == SNRM:
             parameters = self._limits.agreed_with(Parameters.decode(frame.information))
             self._flow = Flow(parameters, self._max_pdu)
-            self.state = State.CONNECTED
+            self.state = _REQUESTS[kind]
             self._outbox.clear()
             self._send(UA | FINAL, parameters.encode())
             return [Connected(parameters)]
         if kind == DISC:
             was_open = self.state is State.CONNECTED
-            self.drop()
+            self.state = _REQUESTS[kind]
+            self._outbox.clear()
             self._send((UA if was_open else DM) | FINAL)
             return [Disconnected("released by the client")] if was_open else []
         if self.state is not State.CONNECTED:

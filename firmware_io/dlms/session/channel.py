@@ -34,7 +34,6 @@ BUSY_PAUSE_S = 0.05
 STALLED_TIMEOUTS = 2  # so long may answers come that move nothing: bounds how long a broken link can hold us
 READ_BOUND_S = 60.0
 UNIT_S = 60.0
-OFFERED_WINDOW = 1  # a window saves an RR per segment, but after one bad frame more is sent again
 
 
 class Channel(Protocol):
@@ -371,7 +370,7 @@ def open_channel(
     timing = Timing.of(bus)
     if meter.framing == "wrapper":
         return WrapperChannel(transport, number, meter.address, timing, traffic, trace, min_gap_s=meter.min_gap_s)
-    offer = Parameters(meter.max_frame, meter.max_frame, OFFERED_WINDOW, OFFERED_WINDOW)
+    offer = Parameters(meter.max_frame, meter.max_frame, meter.window, meter.window)
     server = Address.server(meter.logical_address, meter.address, meter.address_octets)
     link = ClientLink(server, Address.client(number), offer)
     return HdlcChannel(

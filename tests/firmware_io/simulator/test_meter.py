@@ -298,3 +298,17 @@ def test_resolutions(make_bench):
         shown = twin.energy_data(twin.energy_wh(now)[0], now).value * 10.0**scaler
         true = bench.site.building.energy_wh(FLAT, now)[0]
         assert true - step - 1e-6 <= shown <= true + 1e-6
+
+
+def test_a_window_of_several_frames_saves_turns(make_bench):
+    """A day of load profile in frames of 128 octets: with a window of 7 they come in a row."""
+    exchanges, rows = {}, {}
+    for window in (1, 7):
+        bench = make_bench(client={"window": window, "max_frame": 128})
+        bench.bus.identify(FLAT)
+        before = bench.bus.statistics()[FLAT].traffic.exchanges
+        now_s = bench.clock.now()
+        rows[window] = [(r.sampled_s, r.value) for r in bench.bus.read_profile(FLAT, now_s - 86_400, now_s)]
+        exchanges[window] = bench.bus.statistics()[FLAT].traffic.exchanges - before
+    assert rows[1] == rows[7]
+    assert exchanges[7] < 0.6 * exchanges[1]
