@@ -1,5 +1,5 @@
 from firmware_io.dlms.apdu.axdr import Data
-from firmware_io.dlms.apdu.decode import Attribute, GetResponse
+from firmware_io.dlms.apdu.decode import Attribute, DataAccessResult, GetListResponse, GetResponse
 from firmware_io.dlms.frame import Frame
 
 def fcs16(octets: bytes | bytearray | memoryview) -> int: ...
@@ -20,4 +20,7 @@ def decode_value(octets: bytes, offset: int, data_type: type[Data]) -> tuple[Dat
 def decode_get_response(
     octets: bytes, response_type: type[GetResponse], data_type: type[Data]
 ) -> GetResponse | None: ...
+def decode_get_list(
+    octets: bytes, response_type: type[GetListResponse], data_type: type[Data], result_type: type[DataAccessResult]
+) -> GetListResponse | None: ...
 def encode_get(invoke: int, attribute: Attribute) -> bytes: ...

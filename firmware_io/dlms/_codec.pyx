@@ -28,6 +28,8 @@ cdef enum:
     MAX_LENGTH = 0x7FF
     MAX_ADDRESS_OCTETS = 4
     MAX_DEPTH = 16
+    MAX_COMPACT = 200000  # values of compact arrays in one APDU: their types take no octets, so octets bound nothing
+    MAX_LIST = 255
 
 cdef uint16_t[256] CRC
 
@@ -281,6 +283,7 @@ cdef class _Cursor:
     cdef Py_ssize_t size
     cdef Py_ssize_t at
     cdef object data_type
+    cdef int64_t compact  # values made of compact arrays so far
 
     cdef int need(self, int64_t count) except -1:
         if count > self.size - self.at:
@@ -309,15 +312,17 @@ cdef class _Cursor:
         return <int64_t>self.number(<Py_ssize_t>first)
 
     cdef object value(self, int32_t depth):
-        cdef uint8_t tag
+        self.need(1)
+        self.at += 1
+        return self.content(self.octets[self.at - 1], depth)
+
+    cdef object content(self, uint8_t tag, int32_t depth):
+        """The value of a type whose tag is known."""
         cdef int64_t count, i, _i
         cdef uint32_t bits32
         cdef uint64_t bits64
         cdef float single
         cdef double wide
-        self.need(1)
-        tag = self.octets[self.at]
-        self.at += 1
         if tag == 6:
             value = <uint32_t>self.number(4)
         elif tag == 18:
@@ -378,9 +383,69 @@ cdef class _Cursor:
                 ["1" if self.octets[self.at + <Py_ssize_t>(i // 8)] >> (7 - i % 8) & 1 else "0" for i in range(count)]
             )
             self.at += <Py_ssize_t>((count + 7) // 8)
+        elif tag == 19:
+            return self.compact_array(depth)
         else:
             raise RemoteProtocolError(f"data type {tag} at offset {self.at - 1} is unknown or not supported")
         return _named(self.data_type, (tag, value))
+
+    cdef object compact_array(self, int32_t depth):
+        """An array whose type is said once (IEC 62056-6-2, compact-array); it comes out as any other array."""
+        cdef Py_ssize_t end, before
+        cdef int64_t count
+        if depth >= MAX_DEPTH:
+            raise RemoteProtocolError(f"data nested deeper than {MAX_DEPTH}")
+        kind = self.type_description(depth + 1)
+        count = self.length()
+        self.need(count)
+        end = self.at + <Py_ssize_t>count
+        values = []
+        while self.at < end:
+            before = self.at
+            values.append(self.described(kind, depth + 1))
+            if self.at == before:
+                raise RemoteProtocolError("a compact array of values that take no octets")
+        if self.at != end:
+            raise RemoteProtocolError(f"a compact array is {self.at - end} octets longer than it says")
+        return _named(self.data_type, (1, tuple(values)))
+
+    cdef object type_description(self, int32_t depth):
+        """A tag; (1, count, description) for an array; (2, descriptions) for a structure."""
+        cdef uint8_t tag = <uint8_t>self.number(1)
+        cdef int64_t count, _i
+        if depth >= MAX_DEPTH:
+            raise RemoteProtocolError(f"types nested deeper than {MAX_DEPTH}")
+        if tag == 1:
+            count = <int64_t>self.number(2)
+            return 1, count, self.type_description(depth + 1)
+        if tag == 2:
+            count = self.length()
+            if count > self.size - self.at:
+                raise RemoteProtocolError(f"{count} types promised, {self.size - self.at} octets left")
+            return 2, [self.type_description(depth + 1) for _i in range(count)]
+        if tag == 19:
+            raise RemoteProtocolError("a compact array within a compact array")
+        return tag
+
+    cdef object described(self, kind, int32_t depth):
+        """One value of a described type."""
+        cdef Py_ssize_t before
+        cdef int64_t count, _i
+        self.compact += 1
+        if self.compact > MAX_COMPACT:
+            raise RemoteProtocolError(f"more than {MAX_COMPACT} values in compact arrays")
+        if not isinstance(kind, tuple):
+            return self.content(<uint8_t>kind, depth)
+        if kind[0] == 2:
+            return _named(self.data_type, (2, tuple([self.described(item, depth + 1) for item in kind[1]])))
+        count = kind[1]
+        before = self.at
+        values = []
+        for _i in range(count):
+            values.append(self.described(kind[2], depth + 1))
+            if self.at == before:
+                raise RemoteProtocolError("an array of values that take no octets")
+        return _named(self.data_type, (1, tuple(values)))
 
 
 cdef _Cursor _cursor(bytes octets, Py_ssize_t offset, data_type):
@@ -389,6 +454,7 @@ cdef _Cursor _cursor(bytes octets, Py_ssize_t offset, data_type):
     cursor.size = PyBytes_GET_SIZE(octets)
     cursor.at = offset
     cursor.data_type = data_type
+    cursor.compact = 0
     return cursor
 
 
@@ -420,6 +486,36 @@ def decode_get_response(bytes octets not None, response_type, data_type):
     if cursor.at != cursor.size:
         raise RemoteProtocolError(f"{cursor.size - cursor.at} octets are left over behind the APDU")
     return _named(response_type, (at[2], value))
+
+
+def decode_get_list(bytes octets not None, response_type, data_type, result_type):
+    """A GET.response with list; None for any other APDU.
+
+    Raises:
+        RemoteProtocolError: a value is malformed or cut short, or octets are left over.
+    """
+    cdef const uint8_t* at = <const uint8_t*>PyBytes_AS_STRING(octets)
+    cdef _Cursor cursor
+    cdef int64_t count, _i
+    cdef uint64_t choice
+    if PyBytes_GET_SIZE(octets) < 4 or at[0] != 0xC4 or at[1] != 3:
+        return None
+    cursor = _cursor(octets, 3, data_type)
+    count = cursor.length()
+    if count > MAX_LIST or count > cursor.size - cursor.at:
+        raise RemoteProtocolError(f"a list of {count} items in {cursor.size - cursor.at} octets")
+    results = []
+    for _i in range(count):
+        choice = cursor.number(1)
+        if choice == 0:
+            results.append(cursor.value(0))
+        elif choice == 1:
+            results.append(result_type(cursor.number(1)))
+        else:
+            raise RemoteProtocolError(f"result choice {choice}: expected 0 (data) or 1 (data-access-result)")
+    if cursor.at != cursor.size:
+        raise RemoteProtocolError(f"{cursor.size - cursor.at} octets are left over behind the APDU")
+    return _named(response_type, (at[2], tuple(results)))
 
 
 def encode_get(int32_t invoke, attribute):

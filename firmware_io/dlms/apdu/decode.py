@@ -86,6 +86,9 @@ def decode(octets: bytes) -> Apdu:
     reading = _codec.decode_get_response(octets, GetResponse, Data)
     if reading is not None:
         return reading
+    listed = _codec.decode_get_list(octets, GetListResponse, Data, DataAccessResult)
+    if listed is not None:
+        return listed
     reader = Reader(octets)
     tag = reader.octet("APDU tag")
     choice = reader.octet("APDU choice") if tag in _CHOICES else 0
@@ -199,11 +202,6 @@ def _get_block(r: Reader) -> GetBlock:
     return GetBlock(invoke, last, block, r.counted("block"))
 
 
-def _get_list_response(r: Reader) -> GetListResponse:
-    invoke = r.octet("invoke-id")
-    return GetListResponse(invoke, tuple(r.result() for _ in range(r.count())))
-
-
 def _set_first_block(r: Reader) -> SetFirstBlock:
     invoke, attribute, selection = r.octet("invoke-id"), r.attribute(), r.selection()
     last, block = r.flag("last block"), r.number(4, "block number")
@@ -261,7 +259,6 @@ _READERS: dict[tuple[int, int], Callable[[Reader], Apdu]] = {
     (0xC3, 1): _action_request,
     (0xC4, 1): lambda r: GetResponse(r.octet("invoke-id"), r.result()),
     (0xC4, 2): _get_block,
-    (0xC4, 3): _get_list_response,
     (0xC5, 1): lambda r: SetResponse(r.octet("invoke-id"), DataAccessResult(r.octet("result"))),
     (0xC5, 2): lambda r: SetBlockResponse(r.octet("invoke-id"), r.number(4, "block number")),
     (0xC5, 3): _set_last_block_response,

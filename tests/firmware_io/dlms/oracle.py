@@ -112,4 +112,75 @@ def value(octets: bytes, at: int = 0, depth: int = 0) -> tuple[Data, int]:
             return Data(tag, raw if tag == 9 else raw.decode("latin-1" if tag == 10 else "utf-8")), at
         except UnicodeDecodeError as error:
             raise RemoteProtocolError("not UTF-8") from error
+    if tag == 19:
+        if depth >= 16:
+            raise RemoteProtocolError("too deep")
+        kind, at = _type(octets, at, depth + 1)
+        end = length()
+        end += at
+        if end > len(octets):
+            raise RemoteProtocolError("cut short")
+        made: list[Data] = []
+        while at < end:
+            before = at
+            item, at = _described(octets, at, kind, depth + 1)
+            if at == before:
+                raise RemoteProtocolError("no octets")
+            made.append(item)
+        if at != end:
+            raise RemoteProtocolError("too long")
+        return Data(1, tuple(made)), at
     raise RemoteProtocolError("unknown")
+
+
+def _type(octets: bytes, at: int, depth: int) -> tuple[object, int]:
+    """A type description of a compact array and where it ends."""
+    if at >= len(octets) or depth >= 16:
+        raise RemoteProtocolError("no type")
+    tag, at = octets[at], at + 1
+    if tag == 1:
+        if at + 2 > len(octets):
+            raise RemoteProtocolError("cut short")
+        count = int.from_bytes(octets[at : at + 2], "big")
+        kind, at = _type(octets, at + 2, depth + 1)
+        return (1, count, kind), at
+    if tag == 2:
+        count, at = _length(octets, at)
+        if count > len(octets) - at:
+            raise RemoteProtocolError("a lie")
+        kinds = []
+        for _ in range(count):
+            kind, at = _type(octets, at, depth + 1)
+            kinds.append(kind)
+        return (2, kinds), at
+    if tag == 19:
+        raise RemoteProtocolError("compact in compact")
+    return tag, at
+
+
+def _length(octets: bytes, at: int) -> tuple[int, int]:
+    if at >= len(octets):
+        raise RemoteProtocolError("cut short")
+    first, at = octets[at], at + 1
+    if first < 0x80:
+        return first, at
+    count = first & 0x7F
+    if not 1 <= count <= 4 or at + count > len(octets):
+        raise RemoteProtocolError("no length")
+    return int.from_bytes(octets[at : at + count], "big"), at + count
+
+
+def _described(octets: bytes, at: int, kind: object, depth: int) -> tuple[Data, int]:
+    """A value of a described type and where it ends."""
+    if isinstance(kind, int):
+        item, end = value(bytes((kind,)) + octets[at:], 0, depth)
+        return item, at + end - 1
+    assert isinstance(kind, tuple)
+    kinds = kind[1] if kind[0] == 2 else [kind[2]] * kind[1]
+    items, before = [], at
+    for one in kinds:
+        item, at = _described(octets, at, one, depth + 1)
+        if kind[0] == 1 and at == before:
+            raise RemoteProtocolError("no octets")
+        items.append(item)
+    return Data(kind[0], tuple(items)), at

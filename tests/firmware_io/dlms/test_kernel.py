@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from firmware_io.dlms import _codec
 from firmware_io.dlms.apdu import axdr
 from firmware_io.dlms.apdu.axdr import Data, Tag
-from firmware_io.dlms.apdu.decode import Attribute, GetRequest, GetResponse
+from firmware_io.dlms.apdu.decode import Attribute, DataAccessResult, GetListResponse, GetRequest, GetResponse, decode
 from firmware_io.dlms.hdlc.framer import Frame, Framer, encode_frame, fcs16
 from firmware_io.errors import LocalProtocolError, RemoteProtocolError
 from firmware_io.obis import ENERGY_IMPORT
@@ -157,3 +157,56 @@ def test_the_fast_get_is_the_plain_one() -> None:
 def test_a_get_of_nonsense_is_our_bug(attribute) -> None:
     with pytest.raises(LocalProtocolError):
         _codec.encode_get(0xC1, attribute)
+
+
+class TestCompactArray:
+    """An array whose type is said once (IEC 62056-6-2)."""
+
+    def test_of_numbers(self) -> None:
+        assert axdr.decode(bytes.fromhex("13 12 06 0001 0002 0003")) == axdr.array(axdr.uint16(n) for n in (1, 2, 3))
+
+    def test_of_structures_with_an_array_in_them(self) -> None:
+        octets = bytes.fromhex("13 02 03 06 09 01 0002 11 10 00000005 02 4142 07 08 00000006 00 09 0A")
+        assert axdr.decode(octets) == axdr.array(
+            [
+                axdr.structure(axdr.uint32(5), axdr.octet_string(b"AB"), axdr.array([axdr.uint8(7), axdr.uint8(8)])),
+                axdr.structure(axdr.uint32(6), axdr.octet_string(b""), axdr.array([axdr.uint8(9), axdr.uint8(10)])),
+            ]
+        )
+
+    @pytest.mark.parametrize(
+        "octets",
+        [
+            "13 12 05 0001 0002 03",  # half a value at the end
+            "13 12 84 FFFFFFFF 0001",
+            "13 00 01 00",  # values that take no octets
+            "13 01 FFFF 00 01 00",
+            "13 02 84 FFFFFFFF",
+            "13 13 12 01 00",
+            "13 63 01 00",
+            "13",
+            "13" + "01 0001" * 40,
+        ],
+    )
+    def test_what_is_none_is_refused(self, oracle, octets: str) -> None:
+        with pytest.raises(RemoteProtocolError):
+            axdr.decode(bytes.fromhex(octets))
+        with pytest.raises(RemoteProtocolError):
+            oracle.value(bytes.fromhex(octets))
+
+    def test_it_makes_no_more_values_than_a_bound(self) -> None:
+        """A structure of 200 nulls and one octet, 60,000 times: 12 million values in 60 kB."""
+        kind = bytes((2, 0x81, 201)) + bytes(200) + b"\x11"
+        with pytest.raises(RemoteProtocolError, match="more than 200000 values"):
+            axdr.decode(b"\x13" + kind + b"\x82\xea\x60" + bytes(60_000))
+
+
+@given(st.lists(st.one_of(values, st.sampled_from(list(DataAccessResult))), max_size=20), st.integers(0, 255))
+def test_a_list_is_read_as_its_results_were_written(results, invoke: int) -> None:
+    octets = GetListResponse(invoke, tuple(results)).encode()
+    assert decode(octets) == GetListResponse(invoke, tuple(results))
+    with pytest.raises(RemoteProtocolError):
+        decode(octets + b"\x00")
+    if results:
+        with pytest.raises(RemoteProtocolError):
+            decode(octets[:-1])
