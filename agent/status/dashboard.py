@@ -33,7 +33,7 @@ def building(snapshot: Snapshot, height: int | None = None) -> RenderableType:
         cycle = "" if bus.cycle_s is None else f", cycle {bus.cycle_s:.1f} s"
         style = "" if bus.state == "up" else "bold red"
         parts.append(Text(f"bus {bus.id}: {bus.state}, {bus.cycles} cycles, {bus.skipped} skipped{cycle}", style=style))
-    rows = None if height is None else max(3, height - len(parts) - 2)
+    rows = None if height is None else max(3, height - len(parts) - 3)
     return Group(*parts, _meters(snapshot, rows))
 
 
