@@ -1,4 +1,4 @@
-"""One question and its answer on a half-duplex line, under deadlines: what DL/T 645, Modbus, M-Bus and DL/T 698.45 share.
+"""One question and its answer on a half-duplex line, under deadlines: what the protocols share that only ask.
 
 It knows no protocol: a `Parser` says what stands at a place of the octets, a driver says which frame answers its
 question. Three results are kept apart: a frame, octets that may still become one, and octets that never will.
@@ -23,6 +23,8 @@ from firmware_io.spec import BusSpec
 
 READ_OCTETS = 4096
 MAX_DRAIN_OCTETS = 65_536  # of a line that never falls silent ahead of our question
+OWED_S = 10.0  # no meter answers later than that; a gateway's queue may be so long
+MAX_OWED = 64  # questions of one meter
 GLITCH_OCTETS = 4  # so few are no reply gone bad, but the noise of a line that turns round
 
 
@@ -138,6 +140,7 @@ class Asker:
         self._timing = timing
         self._now = now
         self._gap_s = gap_s
+        self._owed: dict[bytes, float] = {}  # questions without an answer, and when they were first asked
         self.traffic = Traffic()
 
     def ask(self, line: Line, question: Question[F], *, repeats: int = 1) -> Answer[F]:
@@ -147,18 +150,22 @@ class Asker:
             ResponseTimeout: no answer, or none that was whole.
             TransportError: the line failed.
         """
-        first_asked_s: float | None = None
+        first_asked_s = self._owed.pop(question.octets, float("-inf"))
         repeats = 0 if line.probing else repeats
         for attempt in range(repeats + 1):
             self.traffic.repeats += attempt > 0
             self._fall_silent(line)
             asked_s = self._now()
-            # A late reply may answer the first attempt: that is when its value may have been sampled.
-            first_asked_s = asked_s if first_asked_s is None else first_asked_s
+            # A late reply may answer an earlier attempt: that is when its value may have been sampled.
+            if asked_s - first_asked_s > OWED_S:
+                first_asked_s = asked_s
             self._write(line, question.octets)
             frame = self._listen(line, question)
             if frame is not None:
                 return Answer(frame, first_asked_s, self._now())
+        if len(self._owed) >= MAX_OWED:
+            self._owed.clear()
+        self._owed[question.octets] = first_asked_s
         raise ResponseTimeout(
             f"no answer to {question.what} within {self._timing.timeout_s} s, asked {repeats + 1} times",
             meter=self._meter,

@@ -1,4 +1,4 @@
-"""From the values that a meter gave to readings that can be trusted: time stamps, physics, and a second look at odd ones.
+"""From the values that a meter gave to readings that can be trusted: time stamps, physics, a second look at odd ones.
 
 It serves the drivers whose protocols say little about a value. It exchanges nothing with a meter: it is given what
 reads one, and asks it again where a value is odd.

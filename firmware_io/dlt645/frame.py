@@ -1,4 +1,4 @@
-"""Frames of DL/T 645 (2007 clause 5; 1997 has the same): octets to frames and back, addresses, BCD. It waits for nothing.
+"""Frames of DL/T 645 (2007 clause 5; 1997 has the same): octets to frames and back, addresses, BCD. Sans IO.
 
     FE FE FE FE | 68 | A0..A5 | 68 | C | L | L octets of data, each + 33h | CS | 16
 

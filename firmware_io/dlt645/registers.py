@@ -55,7 +55,9 @@ def _rates(name: ObisCode) -> tuple[Field, ...]:
     return tuple(_energy(name._replace(e=rate)) for rate in range(5))
 
 
-def _phases(names: tuple[ObisCode, ...], unit: Unit, octets: int, factor: float, signed: bool = False) -> tuple[Field, ...]:
+def _phases(
+    names: tuple[ObisCode, ...], unit: Unit, octets: int, factor: float, signed: bool = False
+) -> tuple[Field, ...]:
     return tuple(Field(name, unit, octets, factor, signed) for name in names)
 
 

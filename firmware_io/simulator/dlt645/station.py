@@ -14,8 +14,8 @@ from firmware_io.dlt645 import registers as table
 from firmware_io.dlt645.frame import Frame
 from firmware_io.exchange import Framer
 from firmware_io.simulator.line.shared import Modem
-from firmware_io.simulator.meter import SimulatedMeter
-from firmware_io.simulator.station import Piece
+from firmware_io.simulator.line.station import Piece
+from firmware_io.simulator.meter.meter import SimulatedMeter
 
 PERIOD_S = 900
 DAY_S = 86_400
@@ -54,9 +54,10 @@ class Dlt645Station:
         self._date: tuple[int, int, int] | None = None  # written, until the time follows
 
     def hear(self, octets: bytes, *, torn: bool) -> bytes:
-        frames = (self._framer.idle() if torn else []) + self._framer.receive(octets)
+        if torn:
+            self._framer.idle()  # the rest of a question that was never finished
         reply = b""
-        for frame in frames:
+        for frame in self._framer.receive(octets):
             answer = None if frame.is_reply else self._answer(frame)
             if answer is not None:
                 reply = answer.encode(self._wake_up)
@@ -205,7 +206,7 @@ class Dlt645Station:
             if kind.counter != di - back:
                 continue
             fraud = kind.begins >= 40
-            times = [entry for entry in self.meter.log.entries(fraud, self.meter.now())]
+            times = self.meter.log.entries(fraud, self.meter.now())
             begins = [entry.time_s for entry in times if entry.code == kind.begins]
             if not back:
                 return wire.to_bcd(len(begins), 3)

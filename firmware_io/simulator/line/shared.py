@@ -12,9 +12,9 @@ import itertools
 from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol
 
-from firmware_io.simulator.bus import CHUNK_S, MAX_PENDING, TORN_S, Due
-from firmware_io.simulator.faults import Faults
-from firmware_io.simulator.station import Piece
+from firmware_io.simulator.line.bus import CHUNK_S, MAX_PENDING, TORN_S, Due
+from firmware_io.simulator.line.station import Piece
+from firmware_io.simulator.meter.faults import Faults
 
 REBOOT_S = 5.0  # how long a meter is gone that was asked too fast
 KEPT_OCTETS = 4096  # of a question that never ends
