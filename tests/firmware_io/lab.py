@@ -82,9 +82,9 @@ class DirtyModem(NullModem):
         self.echo = False
         speak = line._speak
 
-        def mangled(pieces: list[Piece], end_s: float, connection: object) -> None:
+        def mangled(pieces: list[Piece], end_s: float, connection: object, speaker: object) -> None:
             mangled = [(p.delay_s + d, part) for p in pieces for d, part in self.back(p.octets)]
-            speak([Piece(delay_s, part) for delay_s, part in mangled], end_s, connection)
+            speak([Piece(delay_s, part) for delay_s, part in mangled], end_s, connection, speaker)
 
         line._speak = mangled
         self._dirty = line

@@ -66,7 +66,7 @@ class Modem:
             self._down_until_s = line_s + REBOOT_S
         if not answer or line_s < self._down_until_s or faults.strikes("silence", time_s):
             return []
-        if faults.strikes("bad_fcs", time_s):
+        if faults.strikes("bad_fcs", time_s) and len(answer) > 1:
             answer = answer[:-2] + bytes((answer[-2] ^ 0xFF,)) + answer[-1:]
         if faults.strikes("foreign_frame", time_s):
             answer = foreign + answer
@@ -120,6 +120,7 @@ class SharedLine:
         self._parity = parity
         self._order = itertools.count()
         self._due: list[tuple[float, int, Hashable, bytes]] = []
+        self._speaking: list[tuple[float, float, object]] = []  # from, until, who
 
     def receive(self, octets: bytes, time_s: float, connection: Hashable = None) -> None:
         torn = time_s - self.busy_until_s > max(TORN_S, 20 * self.octet_s)
@@ -134,7 +135,7 @@ class SharedLine:
         for station in self.stations:
             answer = station.hear(octets, torn=torn)
             if answer:
-                self._speak(station.modem(answer, end_s), end_s, connection)
+                self._speak(station.modem(answer, end_s), end_s, connection, station)
 
     def due(self, time_s: float) -> list[Due]:
         arrived = []
@@ -150,10 +151,17 @@ class SharedLine:
         self._due = [entry for entry in self._due if entry[2] != connection]
         heapq.heapify(self._due)
 
-    def _speak(self, pieces: list[Piece], question_end_s: float, connection: Hashable) -> None:
+    def _speak(self, pieces: list[Piece], question_end_s: float, connection: Hashable, speaker: object) -> None:
+        """Put an answer on the line. A meter finishes one before it begins the next; two at once spoil each other."""
         start_s = question_end_s + self.turnaround_s
+        self._speaking = [entry for entry in self._speaking if entry[1] > question_end_s]
         for piece in pieces:
-            start_s += piece.delay_s
+            start_s = max([start_s + piece.delay_s, *(end for _, end, who in self._speaking if who is speaker)])
+            end_s = start_s + len(piece.octets) * self.octet_s
+            collides = any(who is not speaker and start_s < end and begin < end_s for begin, end, who in self._speaking)
+            self._speaking.append((start_s, end_s, speaker))
+            if collides:
+                piece = piece._replace(octets=bytes(octet & 0xA7 for octet in piece.octets))
             size = max(1, int(CHUNK_S / self.octet_s)) if self.octet_s else max(len(piece.octets), 1)
             for at in range(0, len(piece.octets), size):
                 chunk = piece.octets[at : at + size]
