@@ -12,30 +12,12 @@ import itertools
 from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol
 
-from firmware_io.simulator.line.bus import CHUNK_S, MAX_PENDING, TORN_S, Due
+from firmware_io.simulator.line.bus import CHUNK_S, MAX_PENDING, TORN_S, Due, Wires
 from firmware_io.simulator.line.station import Piece
 from firmware_io.simulator.meter.faults import Faults
 
 REBOOT_S = 5.0  # how long a meter is gone that was asked too fast
 KEPT_OCTETS = 4096  # of a question that never ends
-
-
-class Wires(Protocol):
-    """What a port, or a transport without one, needs of a line."""
-
-    busy_until_s: float
-
-    def receive(self, octets: bytes, time_s: float, connection: Hashable = None) -> None:
-        """Octets that a client hands to the line at a time."""
-
-    def due(self, time_s: float) -> list[Due]:
-        """What has arrived at the clients by a time, in order; told once."""
-
-    def next_due_s(self) -> float | None:
-        """When there will be something."""
-
-    def forget(self, connection: Hashable) -> None:
-        """A connection has closed: what was meant for it is lost."""
 
 
 class Listener(Protocol):
