@@ -110,6 +110,9 @@ ARROWS: dict[str, set[str]] = {
         "firmware_io.dlms.cosem",
         "firmware_io.dlms.meter",
         "firmware_io.dlms.session",
+        "firmware_io.dlt645",
+        "firmware_io.mbus",
+        "firmware_io.modbus",
     },
     "agent.cli.site": {
         "agent.cli.lab",
@@ -122,6 +125,7 @@ ARROWS: dict[str, set[str]] = {
         "core.scoring",
         "firmware_io",
         "firmware_io.dlms.meter",
+        "agent.cli.meter",
     },
     "agent.downlink": {
         "agent.alerts",

@@ -124,6 +124,24 @@ def _modbus_spec(meter: Meter, bus: BusConfig) -> ModbusSpec:
     )
 
 
+def check_profiles(config: Config) -> None:
+    """Whether every device profile that the site file names can be used.
+
+    Raises:
+        ConfigError: with all that cannot.
+    """
+    from firmware_io.modbus.profile_file import ProfileError, load
+
+    wrong: list[str] = []
+    for name in dict.fromkeys(meter.profile for meter in config.meter if meter.profile):
+        try:
+            load(name)
+        except ProfileError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ConfigError(wrong)
+
+
 def _mbus_spec(meter: Meter) -> MbusSpec:
     from firmware_io.mbus.driver import MbusSpec
     from firmware_io.mbus.frame import SecondaryAddress

@@ -205,7 +205,9 @@ def find_secondary(line: Line, timing: Timing, clock: Clock, start: str = "FFFFF
             address = SecondaryAddress(data[3::-1].hex().upper(), maker, data[6], data[7])
             if address not in found:
                 found.append(address)
-            several = False
+            # One that is quicker, or nearer, may be heard whole before the others.
+            asker.rest(line, timing.inter_octet_s)
+            several = asker.traffic.received_octets - heard > len(answer.frame.encode()) + 1
         except ResponseTimeout:
             # Several acknowledge at once, which sounds like one; then their answers collide.
             several = asker.traffic.received_octets > heard or asker.traffic.corrupt_frames > corrupt

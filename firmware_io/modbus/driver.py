@@ -76,7 +76,7 @@ class ModbusDriver:
         gap_s = max(RTU_GAP * timing.octet_s, RTU_GAP_MIN_S) if spec.framing == "rtu" and timing.octet_s else 0.0
         self._asker = Asker(spec.id, timing, clock.now, gap_s=max(gap_s, spec.min_gap_s, spec.profile.min_gap_s))
         self._sampler = Sampler(spec.id, clock)
-        self.proof = Proof(spec.profile.resolution_wh)
+        self._proof = Proof(spec.profile.resolution_wh)
         self._blocks: tuple[Block, ...] = ()
         self._exponents: dict[int, int] = {}
         self._identity: Identity | None = None
@@ -100,10 +100,20 @@ class ModbusDriver:
     @property
     def verdict(self) -> Verdict:
         """What is known of the profile: whether it fits, and why."""
-        verdict = self.proof.verdict
+        verdict = self._proof.verdict
         if self.spec.proven and verdict.state is State.PENDING:
             return Verdict(State.PROVEN, ("proven when it was commissioned",))
         return verdict
+
+    @property
+    def proof(self) -> str:
+        verdict = self.verdict
+        return f"profile {self.spec.profile.name}: {verdict.state.value}: {'; '.join(verdict.reasons)}"
+
+    @property
+    def identified(self) -> bool:
+        """Whether the meter has named itself by its identification register."""
+        return self._proof.identified
 
     def poll(self, line: Line) -> list[Reading]:
         if self._identity is None or self._clock.monotonic() - self._checked_s >= CHECK_EVERY_S:
@@ -124,7 +134,7 @@ class ModbusDriver:
                     f"{said}, but profile {profile.name} is for types {ranges}; `checkmeter scan` says which one fits",
                     meter=self.spec.id,
                 )
-            self.proof.identified = True
+            self._proof.identified = True
         serial = None if profile.serial is None else self._single(line, profile.serial)
         names = None if self.spec.live else frozenset(n for n in QUANTITIES if n.startswith("energy"))
         blocks: list[Block] = []
@@ -145,7 +155,7 @@ class ModbusDriver:
         registers = tuple(QUANTITIES[r.name][0] for block in blocks for r in block.registers)
         if self._identity is not None and self._identity.serial != text:
             self._sampler.forget()
-            self.proof = Proof(profile.resolution_wh, identified=self.proof.identified)
+            self._proof = Proof(profile.resolution_wh, identified=self._proof.identified)
         self._blocks, self._identity = tuple(blocks), Identity(text, None, registers)
         self._checked_s = self._clock.monotonic()
         return self._identity
@@ -171,7 +181,7 @@ class ModbusDriver:
                     if isinstance(number, float):
                         name, unit = QUANTITIES[register.name]
                         values.append(Value(name, number, unit, answer.asked_s, answer.heard_s))
-        self.proof.add([value for value in values if value.possible])
+        self._proof.add([value for value in values if value.possible])
         return [directed for value in values for directed in _directed(value)]
 
     def _decoded(self, register: Register, block: Block, reply: Reply) -> float | str | None:

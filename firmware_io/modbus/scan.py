@@ -93,14 +93,12 @@ def _try(line: Line, unit: int, profile: Profile, timing: Timing, clock: Clock, 
     impossible = [value for value in values if not value.possible]
     if impossible:
         faults.append(f"{impossible[0].obis} is {impossible[0].value:g} {impossible[0].unit.symbol}")
-    if obis.VOLTAGE[0] not in known and not driver.proof.identified:
+    if obis.VOLTAGE[0] not in known and not driver.identified:
         faults.append("it shows no voltage to tell by; only an hour of energy and power can prove it")
     energy = known.get(obis.ENERGY_IMPORT)
     kwh = None if energy is None else energy / 1000
-    why = "; ".join(faults) or (
-        "it names itself" if driver.proof.identified else "P = U I pf, voltage and frequency fit"
-    )
-    return Fit(profile.name, not faults, why, driver.proof.identified, None, kwh)
+    why = "; ".join(faults) or ("it names itself" if driver.identified else "P = U I pf, voltage and frequency fit")
+    return Fit(profile.name, not faults, why, driver.identified, None, kwh)
 
 
 def _driver(profile: Profile, unit: int, timing: Timing, clock: Clock, framing: Framing) -> ModbusDriver:

@@ -16,6 +16,7 @@ from firmware_io.simulator.line.bus import CHUNK_S, MAX_PENDING, TORN_S, Due, Wi
 from firmware_io.simulator.line.station import Piece
 from firmware_io.simulator.meter.faults import Faults
 
+AT_ONCE_S = 0.001
 REBOOT_S = 5.0  # how long a meter is gone that was asked too fast
 KEPT_OCTETS = 4096  # of a question that never ends
 
@@ -138,10 +139,15 @@ class SharedLine:
         start_s = question_end_s + self.turnaround_s
         self._speaking = [entry for entry in self._speaking if entry[1] > question_end_s]
         for piece in pieces:
-            start_s = max([start_s + piece.delay_s, *(end for _, end, who in self._speaking if who is speaker)])
+            before = (end for _, end, who in self._speaking if who is speaker and self.octet_s)
+            start_s = max([start_s + piece.delay_s, *before])
             end_s = start_s + len(piece.octets) * self.octet_s
-            collides = any(who is not speaker and start_s < end and begin < end_s for begin, end, who in self._speaking)
-            self._speaking.append((start_s, end_s, speaker))
+            # On a line without pace octets take no time, and two at once spoil each other all the same.
+            over_s = max(end_s, start_s + AT_ONCE_S)
+            collides = any(
+                who is not speaker and start_s < end and begin < over_s for begin, end, who in self._speaking
+            )
+            self._speaking.append((start_s, over_s if not self.octet_s else end_s, speaker))
             if collides:
                 piece = piece._replace(octets=bytes(octet & 0xA7 for octet in piece.octets))
             size = max(1, int(CHUNK_S / self.octet_s)) if self.octet_s else max(len(piece.octets), 1)
