@@ -180,7 +180,11 @@ class Worker:
         tables, self._stored = self._stored, []
         fresh = [table.times_s[table.times_s > self._known_s] for table in tables]
         first_s = min((float(times_s[0]) for times_s in fresh if len(times_s)), default=None)
-        if first_s is not None:
+        without = sorted(set(self._pipeline.meters) & set().union(*(table.without for table in tables)))
+        if first_s is not None and without and self._known_s == float("-inf"):
+            # Weeks of rows in which a sub-meter is missing are weeks in which its energy is: no past is better.
+            log.info("stored profiles are not used: %s store none, and a balance needs every meter", ", ".join(without))
+        elif first_s is not None:
             log.info("stored profiles from %s on", wire.utc(first_s).isoformat())
             rows = portions(tables, self._pipeline.meters, self._pipeline.interval_s, self._known_s)
             self._backlog.append(_Backlog(rows, again=False))

@@ -12,6 +12,7 @@ from agent.cli.meter.one_meter import meter_of, over_session, utc, values
 from firmware_io import obis
 from firmware_io.bus import Bus
 from firmware_io.dlms.apdu.decode import Attribute
+from firmware_io.driver import HasProof, Line, MeterDriver
 from firmware_io.errors import RemoteProtocolError
 from firmware_io.obis import ObisCode
 from firmware_io.reading import Quality
@@ -89,6 +90,7 @@ def _registers(bus: Bus, meter: str) -> list[dict[str, object]]:
         time_s = datetime.now(UTC).timestamp() + identity.clock_offset_s
         doubt = "doubtful" if identity.clock_doubtful else None
         head[0] |= {"meter_time": utc(time_s), "clock_offset_s": round(identity.clock_offset_s, 1), "clock": doubt}
+    head += bus.use(meter, _proof)
     return head + [
         {
             "obis": str(reading.obis),
@@ -99,6 +101,11 @@ def _registers(bus: Bus, meter: str) -> list[dict[str, object]]:
         }
         for reading in readings
     ]
+
+
+def _proof(driver: MeterDriver, line: Line) -> list[dict[str, object]]:
+    """What is known of a device profile by now."""
+    return [{"proof": driver.proof}] if isinstance(driver, HasProof) else []
 
 
 def _named(bus: Bus, meter: str, names: list[ObisCode]) -> list[dict[str, object]]:
