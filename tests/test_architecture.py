@@ -72,6 +72,8 @@ ARROWS: dict[str, set[str]] = {
         "firmware_io",
     },
     "agent.cli.gateway": {
+        "agent.offline",
+        "agent.forecast",
         "agent.deploy",
         "agent.keys",
         "agent.process",
@@ -132,6 +134,7 @@ ARROWS: dict[str, set[str]] = {
         "core.scoring",
         "firmware_io",
     },
+    "agent.forecast": {"agent.alerts", "agent.site", "agent.wire", "core", "core.forecast", "core.registers"},
     "agent.keys": {"agent.site", "agent.wire"},
     "agent.models": {"core.scoring"},
     "agent.offline": {"agent.polling", "agent.site", "agent.store", "core", "firmware_io"},
@@ -148,6 +151,8 @@ ARROWS: dict[str, set[str]] = {
         "firmware_io.simulator.building",
     },
     "agent.offline.replay": {
+        "core.forecast",
+        "agent.forecast",
         "agent.alerts",
         "agent.offline",
         "agent.pipeline",
@@ -167,6 +172,7 @@ ARROWS: dict[str, set[str]] = {
         "core.scoring",
     },
     "agent.pipeline": {
+        "agent.forecast",
         "agent.alerts",
         "agent.process",
         "agent.site",
@@ -195,6 +201,7 @@ ARROWS: dict[str, set[str]] = {
         "firmware_io.dlms.session",
     },
     "agent.service": {
+        "agent.forecast",
         "agent.alerts",
         "agent.downlink",
         "agent.models",
@@ -228,6 +235,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "core.attribution": {"core"},
     "core.balance": {"core"},
+    "core.forecast": set(),
     "core.detection": {"core", "core.balance"},
     "core.monitor": {"core", "core.attribution", "core.balance", "core.detection", "core.registers", "core.scoring"},
     "core.registers": {"core"},
