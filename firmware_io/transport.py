@@ -102,7 +102,7 @@ class Serial:
         return time.monotonic()
 
 
-def _why(error: OSError | ValueError) -> str:
+def _why(error: Exception) -> str:
     """The cause once: pyserial says it twice."""
     return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
 

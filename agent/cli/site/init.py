@@ -61,7 +61,7 @@ def command(
     electric = [meter for meter in found if not (isinstance(meter, FoundMeter) and "medium" in dict(meter.keys))]
     if len(electric) < 2:
         click.echo(
-            f"{len(electric)} electricity meter answered; expected a main meter and sub-meters. Check wiring and speed.",
+            f"{len(electric)} electricity meter answered; expected a main meter and sub-meters; check wiring, speed.",
             err=True,
         )
         raise SystemExit(NEGATIVE)
