@@ -36,4 +36,4 @@ def weighted_quantiles(values: Floats, weights: Floats, levels: Floats) -> Float
     """Quantiles [levels] of `values` [n] under `weights` [n] > 0, between their mid-points linear."""
     order = np.argsort(values, kind="stable")
     share = np.cumsum(weights[order])
-    return np.interp(levels, (share - 0.5 * weights[order]) / share[-1], values[order])
+    return np.asarray(np.interp(levels, (share - 0.5 * weights[order]) / share[-1], values[order]))

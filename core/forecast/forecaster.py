@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from core.forecast.calendar import DAY_S, Calendar
+from core.forecast.calendar import Calendar
 from core.forecast.load import LoadModel
 from core.forecast.peaks import ExtremeHead
 from core.forecast.values import Extreme, Forecast, OverCapacity
@@ -28,7 +28,7 @@ RECENT_S = 3600.0  # an error older than this says nothing of now
 
 
 def step_of(interval_s: float) -> float | None:
-    """The forecast's step for readings of `interval_s`: as long, but 15 min at least; None where an hour has no such."""
+    """The forecast's step for readings of `interval_s`: as long, but 15 min at least; None where none fits an hour."""
     for count in range(1, 61):
         step_s = count * interval_s
         if FINEST_S <= step_s <= COARSEST_S and 3600 % step_s == 0:
@@ -259,6 +259,3 @@ class Forecaster:
             ("stale", float(share[-1]) == 0.0),
         )
         return tuple(name for name, is_so in flags if is_so)
-
-
-assert DAY_S % 3600 == 0

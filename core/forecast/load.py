@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from core.forecast.calendar import SATURDAY, SUNDAY, WORKING, Calendar
+from core.forecast.calendar import SATURDAY, SUNDAY, Calendar
 from core.forecast.conformal import Tracker, weighted_quantiles
 from core.forecast.regression import PooledRidge
 from core.forecast.values import LEVELS
@@ -188,8 +188,10 @@ class LoadModel:
     def weights(self) -> Floats:
         """How much each of `paths` counts, [n], sum 1."""
         count = min(self._path_count, PATHS)
-        days = self._path_day[:count] if self._path_count <= PATHS else np.roll(
-            self._path_day, -(self._path_count % PATHS)
+        days = (
+            self._path_day[:count]
+            if self._path_count <= PATHS
+            else np.roll(self._path_day, -(self._path_count % PATHS))
         )
         weights = 0.5 ** ((self.day - days) / PATH_HALF_LIFE)
         return np.asarray(weights / weights.sum()) if count else np.empty(0)
@@ -197,7 +199,7 @@ class LoadModel:
     def _raw_quantiles(self) -> Floats:
         paths = self.paths
         if not len(paths):
-            return np.interp(LEVELS, *_NORMAL)
+            return np.asarray(np.interp(LEVELS, *_NORMAL))
         return weighted_quantiles(paths.ravel(), np.repeat(self.weights, self.steps), LEVELS)
 
     def quantiles(self, lead: int) -> Floats:
@@ -220,4 +222,3 @@ _NORMAL = (
     np.array([0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]),
     np.array([-1.645, -1.282, -0.842, -0.524, -0.253, 0.0, 0.253, 0.524, 0.842, 1.282, 1.645]),
 )
-assert WORKING == 0

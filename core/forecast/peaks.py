@@ -113,7 +113,7 @@ class ExtremeHead:
     @property
     def spread(self) -> float:
         """Standard error of the height."""
-        return self._square.mean**0.5 + 1e-3
+        return math.sqrt(self._square.mean) + 1e-3
 
     def _weighted_errors(self) -> tuple[Floats, Floats]:
         """Errors with their weights; the prior's stand first and count little once errors were seen."""
