@@ -73,6 +73,8 @@ ARROWS: dict[str, set[str]] = {
     },
     "agent.cli.gateway": {
         "agent.cli.site",
+        "agent.offline",
+        "agent.forecast",
         "agent.deploy",
         "agent.keys",
         "agent.process",
@@ -138,6 +140,7 @@ ARROWS: dict[str, set[str]] = {
         "core.scoring",
         "firmware_io",
     },
+    "agent.forecast": {"agent.alerts", "agent.site", "agent.wire", "core", "core.forecast", "core.registers"},
     "agent.keys": {"agent.site", "agent.wire"},
     "agent.models": {"core.scoring"},
     "agent.offline": {"agent.polling", "agent.site", "agent.store", "core", "firmware_io"},
@@ -154,6 +157,8 @@ ARROWS: dict[str, set[str]] = {
         "firmware_io.simulator.building",
     },
     "agent.offline.replay": {
+        "core.forecast",
+        "agent.forecast",
         "agent.alerts",
         "agent.offline",
         "agent.pipeline",
@@ -173,6 +178,7 @@ ARROWS: dict[str, set[str]] = {
         "core.scoring",
     },
     "agent.pipeline": {
+        "agent.forecast",
         "agent.alerts",
         "agent.process",
         "agent.site",
@@ -204,6 +210,7 @@ ARROWS: dict[str, set[str]] = {
         "firmware_io.modbus",
     },
     "agent.service": {
+        "agent.forecast",
         "agent.alerts",
         "agent.downlink",
         "agent.models",
@@ -237,6 +244,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "core.attribution": {"core"},
     "core.balance": {"core"},
+    "core.forecast": set(),
     "core.detection": {"core", "core.balance"},
     "core.monitor": {"core", "core.attribution", "core.balance", "core.detection", "core.registers", "core.scoring"},
     "core.registers": {"core"},

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from agent import wire
 from agent.alerts.book import AlertBook
 from agent.alerts.tamper import sign_of, tamper_event
+from agent.forecast.words import conditions, on_wire
+from agent.forecast.zone_forecasts import RECALL_S
 from agent.pipeline.inbox import Batch, CaughtUp
 from agent.pipeline.pipeline import Balance, Pipeline, Step
 from agent.pipeline.stored_rows import Floats, StoredRows, portions
@@ -46,6 +48,7 @@ class View:
     alerts: list[wire.AlertData] = field(default_factory=list)
     suspicion: dict[str, float] = field(default_factory=dict)
     boundary_s: float | None = None
+    forecasts: dict[str, wire.Forecast] = field(default_factory=dict)
 
 
 class Worker:
@@ -72,6 +75,7 @@ class Worker:
         self.failure: str | None = None  # why a step failed and the thread has ended
         self.heartbeat = Heartbeat("pipeline", 60.0)
         self.view = View()
+        self._forecasts: dict[str, wire.Forecast] = {}
 
     # -- start --------------------------------------------------------------------------------------------------------
 
@@ -108,8 +112,16 @@ class Worker:
             return None
         self._known_s = float(history.times_s[-1])
         del history
+        self._recall()
         give_back()
         return self._known_s
+
+    def _recall(self) -> None:
+        """What the zones drew in the weeks before, for their forecasts; stored rows that go through again bring it."""
+        forecasts = self._pipeline.forecasts
+        if forecasts is not None and not self._backlog:
+            since_s = self._known_s - RECALL_S
+            forecasts.recall(self._store.history(since_s, float("inf"), list(forecasts.mains.values())))
 
     # -- run ----------------------------------------------------------------------------------------------------------
 
@@ -172,8 +184,16 @@ class Worker:
         # Until the stored profiles are in, a boundary would be closed without the meters that come last.
         early = self._behind or self._backlog
         step = Step([], [], [], [], None) if early else self._pipeline.step(self._clock.now())
-        events = [*step.alerts, *events, *self._book.advance(self._clock.now())]
+        events = [*step.alerts, *events, *self._look_ahead(), *self._book.advance(self._clock.now())]
         self._commit(step, events, messages, wished)
+
+    def _look_ahead(self) -> list[wire.AlertEvent]:
+        """Take up the forecasts that the step brought; the alerts about capacities that they lead to."""
+        if self._pipeline.forecasts is None:
+            return []
+        issued = self._pipeline.forecasts.drain()
+        self._forecasts |= {forecast.zone: on_wire(forecast) for forecast in issued.forecasts}
+        return self._book.observe(conditions(issued))
 
     def _feed_stored(self) -> None:
         """Profiles of all meters, after what is known from before."""
@@ -202,8 +222,12 @@ class Worker:
                 continue
             times_s, rows, last = portion
             self._pipeline.feed_block(times_s, rows)
+            if self._pipeline.forecasts is not None:  # what would have been said then is no news
+                self._pipeline.forecasts.muted = True
             # No later boundary may close yet: what it needs comes with the next portion.
             step = self._pipeline.step(float(times_s[-1]))
+            if self._pipeline.forecasts is not None:
+                self._pipeline.forecasts.muted = False
             if backlog.again and not last:
                 step = dataclasses.replace(step, checkpoint=None)
             self._commit(step, step.alerts, [], False)
@@ -275,6 +299,7 @@ class Worker:
         now_s = self._clock.now()
         scores = self._pipeline.scores() if step.checkpoint is not None else {}
         self.view = View(
+            forecasts=dict(self._forecasts),
             balances=self.view.balances | {balance.zone: balance for balance in balances},
             alerts=self._book.active(now_s).alerts,
             suspicion={m: s.get("theft_probability", 0.0) for m, s in scores.items()} or self.view.suspicion,

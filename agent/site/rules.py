@@ -5,6 +5,7 @@ Each rule notes its errors in the source, where they get file and line; nothing 
 
 from __future__ import annotations
 
+import datetime
 import zoneinfo
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -28,6 +29,13 @@ def check(config: Config, source: Source, *, online: bool) -> None:
         source.error(
             ("site", "timezone"), f'timezone = "{config.site.timezone}": expected a name such as "Europe/Berlin"'
         )
+    for n, day in enumerate(config.forecast.holidays):
+        try:
+            datetime.date.fromisoformat(day if len(day) == 10 else f"2024-{day}")
+        except ValueError:
+            source.error(
+                ("forecast", "holidays", n), f'"{day}" is no day: expected 2026-04-06, or 12-25 for every year'
+            )
     if config.meter == [] and source.given(("meter",)):
         source.error((), "no meter: add a [[meter]] table for the main meter and for each sub-meter")
     if config.zone == [] and source.given(("zone",)):

@@ -42,6 +42,7 @@ Label = Annotated[
 Hex16 = Annotated[
     str, msgspec.Meta(pattern=r"^[0-9A-Fa-f]{16}$", extra={"expected": "16 hexadecimal digits (8 octets)"})
 ]
+EXPECTED_DAY = "a day: 2026-04-06, or 12-25 for every year"
 Address = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Digits = Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,12}|[0-9Ff]{8}|[0-9Ff]{8}[0-9A-Fa-f]{8})$")]
 Protocol = Literal["dlms", "dlt645", "modbus", "mbus"]
@@ -147,6 +148,21 @@ class Zone(_Table, frozen=True, kw_only=True):
     subs: Annotated[list[str], about("The ids of the sub-meters behind it.")]
     export: Annotated[list[str], about("Those of `subs` whose export register is taken off their import.")] = []
     minus: Annotated[list[str], about("Those of `subs` that count against the sum: a shared load metered twice.")] = []
+    capacity_w: Annotated[
+        Positive | None, about("What fuse, transformer share or contract bear, W: near it an alert says so.")
+    ] = None
+
+
+class Forecast(_Table, frozen=True, kw_only=True):
+    """[forecast]: the next two days of each zone."""
+
+    enabled: Annotated[bool, about("Say every hour what each zone will draw in the next 48 h.")] = True
+    holidays: Annotated[
+        list[
+            Annotated[str, msgspec.Meta(pattern=r"^([0-9]{4}-)?[0-9]{2}-[0-9]{2}$", extra={"expected": EXPECTED_DAY})]
+        ],
+        about("Days like Sundays: 2026-04-06 once, 12-25 every year."),
+    ] = []
 
 
 class Detection(_Table, frozen=True, kw_only=True):
@@ -208,6 +224,7 @@ class Config(_Table, frozen=True, kw_only=True):
     meter: list[Meter]
     zone: list[Zone]
     detection: Detection = Detection()
+    forecast: Forecast = Forecast()
     mqtt: Mqtt | None = None
     store: Store = Store()
     service: Service = Service()

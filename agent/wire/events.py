@@ -18,6 +18,7 @@ AlertKind = Literal[
     "meter_fault",
     "balance_surplus",
     "communication_loss",
+    "capacity",
 ]
 
 Severity = Literal["info", "warning", "critical"]

@@ -62,6 +62,8 @@ class Forecaster:
         self._scale: Scale | None = None
         self._model = LoadModel(step_s, calendar, 0)
         self._heads = self._fresh_heads()
+        self._said: tuple[tuple[float, Floats], ...] = ()  # height and band of each head for the open day
+        self._at_midnight: tuple[float, ...] = ()  # mean extreme of the possible courses of the open day
 
     def _fresh_heads(self) -> tuple[ExtremeHead, ExtremeHead]:
         return ExtremeHead(1, self.step_s, self.calendar), ExtremeHead(-1, self.step_s, self.calendar)
@@ -136,6 +138,10 @@ class Forecaster:
                 head.learn(model.day, numbers, model.mean[0])
         model.learn(numbers)
         self._said = tuple(head.predict(model.mean[0], ratio=not self._scale.signed) for head in self._heads)
+        whole = model.mean[0] + model.spread[0] * model.paths
+        self._at_midnight = tuple(
+            float(model.weights @ head.best(whole)) if len(whole) else 0.0 for head in self._heads
+        )
 
     def restate(self, since_s: float, until_s: float, extra_w: float) -> None:
         """Count `extra_w` that the meter did not show from `since_s` to `until_s`: energy found stolen is still drawn.
@@ -174,9 +180,7 @@ class Forecaster:
         quantiles = self._scale.power_w(mean[:, None] + (spread * narrow)[:, None] * levels[leads]).T
         first = self.window.steps
         paths = self._paths(steps[:first], told[:first], mean[:first], spread[:first])
-        peak, trough = (
-            self._extreme(k, issued_s, steps[:first], paths, self._model.mean[0], int(days[0])) for k in (0, 1)
-        )
+        peak, trough = (self._extreme(k, issued_s, steps[:first], paths, int(days[0])) for k in (0, 1))
         return Forecast(
             self.zone,
             issued_s,
@@ -214,15 +218,14 @@ class Forecaster:
         return np.asarray(mean + spread * (errors - told * begun))
 
     def _extreme(
-        self, which: int, issued_s: float, steps: NDArray[np.int64], paths: Floats, curve: Floats, day: int
+        self, which: int, issued_s: float, steps: NDArray[np.int64], paths: Floats, day: int
     ) -> tuple[Extreme, float]:
         """Peak (0) or trough (1), and its height as a number."""
         assert self._scale is not None
         head, (centre, band) = self._heads[which], self._said[which]
         weights = self._model.weights
         if steps[0] and len(paths):  # from midnight's day to the 24 h from now: by what the paths make of it
-            at_midnight = head.best(curve + self._model.spread[0] * self._model.paths)
-            moved = float(weights @ (head.best(paths) - at_midnight))
+            moved = float(weights @ head.best(paths)) - self._at_midnight[which]
             centre, band = centre + moved, band + moved
         habit = head.times(self.calendar.kind(day), day)[steps]
         probability = head.probability(paths, weights, habit / habit.sum())

@@ -65,6 +65,7 @@ class LoadModel:
         self._typical = np.zeros(self.steps)
         self.mean = np.zeros((LEADS, self.steps))
         self.spread = np.full((LEADS, self.steps), PRIOR_SPREAD)
+        self._correlation: Floats | None = None  # of `paths`, until the next day
         self._second: tuple[Floats, Floats, Floats, Floats] | None = None  # what was said of `day` two days before
         self._quantiles = np.zeros((2, len(LEVELS)))
 
@@ -86,6 +87,7 @@ class LoadModel:
         self.known = min(self.known + 1, DAYS)
         self.silent = 0 if measured.any() else self.silent + 1
         self.day += 1
+        self._correlation = None
         self._predict()
 
     def _judge(self, numbers: Floats, measured: NDArray[np.bool_]) -> None:
@@ -193,13 +195,13 @@ class LoadModel:
             if self._path_count <= PATHS
             else np.roll(self._path_day, -(self._path_count % PATHS))
         )
-        weights = 0.5 ** ((self.day - days) / PATH_HALF_LIFE)
-        return np.asarray(weights / weights.sum()) if count else np.empty(0)
+        weights: Floats = np.power(0.5, (self.day - days) / PATH_HALF_LIFE)
+        return weights / weights.sum() if count else np.empty(0)
 
     def _raw_quantiles(self) -> Floats:
         paths = self.paths
         if not len(paths):
-            return np.asarray(np.interp(LEVELS, *_NORMAL))
+            return np.asarray(np.interp(LEVELS, *_NORMAL), np.float64)
         return weighted_quantiles(paths.ravel(), np.repeat(self.weights, self.steps), LEVELS)
 
     def quantiles(self, lead: int) -> Floats:
@@ -209,13 +211,16 @@ class LoadModel:
     def correlation(self) -> Floats:
         """How far an error of now tells that of so many steps later, [steps]: 1 at 0, falling, none beyond 12 h."""
         paths, count = self.paths, self.steps // 2
+        if self._correlation is not None:
+            return self._correlation
         out = np.zeros(self.steps)
         out[0] = 1.0
         square = float((paths**2).mean()) if len(paths) >= 7 else 0.0
         if square > 0:
             for lag in range(1, count):
                 out[lag] = float((paths[:, lag:] * paths[:, :-lag]).mean()) / square
-        return np.minimum.accumulate(np.clip(out, 0.0, 1.0))
+        self._correlation = np.asarray(np.minimum.accumulate(np.clip(out, 0.0, 1.0)), np.float64)
+        return self._correlation
 
 
 _NORMAL = (

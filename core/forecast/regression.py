@@ -16,7 +16,7 @@ PRIOR_WEIGHT = 0.5  # squared features that the prior coefficients are worth: wh
 
 
 class PooledRidge:
-    """One regression a step, of `len(prior)` features, shrunk towards `prior`; neighbours within `reach` steps count."""
+    """One regression a step, of `len(prior)` features, shrunk towards `prior`; neighbours about `reach` steps count."""
 
     def __init__(self, steps: int, prior: Floats, half_life: float, reach: float) -> None:
         count = len(prior)
