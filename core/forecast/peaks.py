@@ -19,6 +19,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 BAND = np.array([0.05, 0.95])
+RAW_BAND = np.array([0.034, 0.966])  # of the errors that are kept: they count as about 58, and (1 + 1/58) 95 % of 58
 ERRORS = 90  # days kept
 ERROR_HALF_LIFE = 40.0
 QUICK_HALF_LIFE, CURVE_HALF_LIFE = 4.0, 15.0  # days; of the last extremes, and of extremes against the curve's
@@ -123,7 +124,7 @@ class ExtremeHead:
         return values, np.concatenate([np.full(len(prior), 0.1), 0.5 ** (ages / ERROR_HALF_LIFE)])
 
     def _quantiles(self) -> Floats:
-        return weighted_quantiles(*self._weighted_errors(), BAND)
+        return weighted_quantiles(*self._weighted_errors(), RAW_BAND)
 
     def beyond(self, number: float, centre: float, widen: float = 1.0) -> float:
         """Probability that the extreme lies above `number` where `centre` is expected."""
