@@ -39,7 +39,7 @@ def on_wire(forecast: Forecast) -> wire.Forecast:
 
 
 def _powers(values: Floats) -> list[float]:
-    return [round(value, 1) for value in values.tolist()]
+    return [round(value, 1) + 0.0 for value in values.tolist()]  # no -0.0
 
 
 def _extreme(extreme: Extreme) -> wire.ForecastExtreme:

@@ -59,6 +59,7 @@ class Forecaster:
         self.calendar, self.capacity_w, self._signed = calendar, capacity_w, signed
         self.window = LoadWindow(step_s, calendar)
         self._until_s = -np.inf  # end of the last interval
+        self._begun = False
         self._scale: Scale | None = None
         self._model = LoadModel(step_s, calendar, 0)
         self._heads = self._fresh_heads()
@@ -85,9 +86,9 @@ class Forecaster:
     def _reach(self, day: int) -> None:
         """Close the days before `day`; after so long a gap that nothing is known any more, begin again."""
         ahead = day - self.window.last - 1
-        if self._until_s == -np.inf or ahead > DAYS:
+        if not self._begun or ahead > DAYS:
             self.window.begin(day)
-            self._scale = None
+            self._begun, self._scale = True, None
             return
         for _ in range(ahead):
             self._close()
@@ -146,16 +147,10 @@ class Forecaster:
     def restate(self, since_s: float, until_s: float, extra_w: float) -> None:
         """Count `extra_w` that the meter did not show from `since_s` to `until_s`: energy found stolen is still drawn.
 
-        What was learned is learned again from the days that are kept. The open day is not touched.
+        What was learned is learned again from the days that are kept.
         """
-        window = self.window
-        first = window.last - DAYS + 1
         starts = np.arange(since_s, until_s, self.step_s)
-        day, step = self.calendar.place(starts, self.step_s)
-        inside = (day >= first) & (day <= window.last)
-        marked = np.zeros(window.power_w.shape, np.bool_)
-        marked[day[inside] - first, step[inside]] = True
-        window.restate(np.ones(DAYS, np.bool_), marked, extra_w)
+        self.window.restate(*self.calendar.place(starts, self.step_s), extra_w)
         self._scale = None
         self._learn_again()
 
@@ -164,7 +159,7 @@ class Forecaster:
     def forecast(self, issued_s: float) -> Forecast | None:
         """The next 48 h from `issued_s`, of what was fed; None as long as fewer than 7 days were measured."""
         day, _ = self.calendar.place(np.array([issued_s + 0.5 * self.step_s]), self.step_s)
-        if self._until_s > -np.inf:
+        if self._begun:
             self._reach(int(day[0]))
         if self._scale is None or self.window.last + 1 != day[0]:
             return None
@@ -224,6 +219,7 @@ class Forecaster:
         assert self._scale is not None
         head, (centre, band) = self._heads[which], self._said[which]
         weights = self._model.weights
+        band = centre + (band - centre) * self._model.widening
         if steps[0] and len(paths):  # from midnight's day to the 24 h from now: by what the paths make of it
             moved = float(weights @ head.best(paths)) - self._at_midnight[which]
             centre, band = centre + moved, band + moved
@@ -235,6 +231,7 @@ class Forecaster:
         around = total[np.minimum(at + near + 1, len(steps))] - total[np.maximum(at - near, 0)]
         start_s = issued_s + float(np.argmax(around)) * self.step_s
         low, height, high = self._scale.power_w(np.array([band[0], centre, band[1]]))
+        low, high = min(low, height), max(high, height)
         return Extreme(float(height), (float(low), float(high)), start_s, probability), centre
 
     def _over(self, centre: float, paths: Floats) -> OverCapacity | None:
@@ -243,7 +240,7 @@ class Forecaster:
         assert self._scale is not None
         limit = float(self._scale.of(np.array([self.capacity_w]))[0])
         head = self._heads[0]
-        probability = head.beyond(limit, centre)
+        probability = head.beyond(limit, centre, self._model.widening)
         steps_over = 1.0
         if len(paths):
             weights = self._model.weights

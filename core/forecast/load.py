@@ -22,7 +22,8 @@ FIRST = 3  # days of numbers before anything is predicted
 PATHS = 56  # days whose errors are kept
 PATH_HALF_LIFE = 40.0  # days; of their weights
 SPREAD_HALF_LIFE = 30.0
-PRIOR_SPREAD, PRIOR_DAYS = 0.3, 3.0  # what is believed of the spread before it was seen, and for how many days
+PRIOR_SPREAD, PRIOR_DAYS = 0.2, 1.0  # what is believed of the spread before it was seen, and for how many days
+NORMAL_DAYS = 3.0  # of normal errors among those that are kept: few days have no tails
 TYPICAL_HALF_LIFE, OTHER_KIND = 8.3, 0.15  # days; weight of a Sunday in a working day's typical curve
 RATE = 0.15  # of the conformal correction, in spreads a day
 WHOLE = 0.9  # share of steps that make a day a whole one
@@ -127,13 +128,14 @@ class LoadModel:
             features = self._features[lead] = self._features_for(lead + 1)
             which = min(lead, 1)
             self.mean[lead] = (features * coefficients[which]).sum(axis=1)
-            self.spread[lead] = np.sqrt(variance[which]) * self._widening() + 1e-3
+            self.spread[lead] = np.sqrt(variance[which]) + 1e-3
         self._typical = self._features[0][:, 1].copy()
         for lead, tracker in enumerate(self._tracker):
             self._quantiles[lead] = tracker.apply(self._raw_quantiles())
 
-    def _widening(self) -> float:
-        """How much wider the bands are for what is not known: few errors seen, days without readings."""
+    @property
+    def widening(self) -> float:
+        """How much wider all bands are for what is not known: few errors seen, days without readings."""
         return float((1 + 8 / (self._path_count + 1) ** 2) * min(1 + self.silent, 9) ** 0.5)
 
     def _features_for(self, lead: int) -> Floats:
@@ -200,13 +202,19 @@ class LoadModel:
 
     def _raw_quantiles(self) -> Floats:
         paths = self.paths
-        if not len(paths):
-            return np.asarray(np.interp(LEVELS, *_NORMAL), np.float64)
-        return weighted_quantiles(paths.ravel(), np.repeat(self.weights, self.steps), LEVELS)
+        share = NORMAL_DAYS / (NORMAL_DAYS + len(paths))
+        values = np.concatenate([_NORMAL_POINTS, paths.ravel()])
+        weights = np.concatenate(
+            [
+                np.full(len(_NORMAL_POINTS), share / len(_NORMAL_POINTS)),
+                np.repeat((1 - share) * self.weights / self.steps, self.steps),
+            ]
+        )
+        return weighted_quantiles(values, weights, LEVELS)
 
     def quantiles(self, lead: int) -> Floats:
-        """Quantiles of the standardised errors of the day `lead` (0 is `day`), [19], as corrected."""
-        return self._quantiles[min(lead, 1)]
+        """Quantiles of the standardised errors of the day `lead` (0 is `day`), [19], corrected, wider without news."""
+        return self._quantiles[min(lead, 1)] * self.widening
 
     def correlation(self) -> Floats:
         """How far an error of now tells that of so many steps later, [steps]: 1 at 0, falling, none beyond 12 h."""
@@ -223,7 +231,6 @@ class LoadModel:
         return self._correlation
 
 
-_NORMAL = (
-    np.array([0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]),
-    np.array([-1.645, -1.282, -0.842, -0.524, -0.253, 0.0, 0.253, 0.524, 0.842, 1.282, 1.645]),
-)
+# Standard normal quantiles at the middles of 20 equal shares.
+_HALF = np.array([0.063, 0.189, 0.319, 0.454, 0.598, 0.755, 0.935, 1.150, 1.440, 1.960])
+_NORMAL_POINTS = np.concatenate([-_HALF[::-1], _HALF])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from core.forecast.calendar import Calendar
+from core.forecast.calendar import Calendar, Ints
 
 Floats = NDArray[np.float64]
 
@@ -86,6 +86,11 @@ class LoadWindow:
         self._wh[:], self._seconds[:] = 0.0, 0.0
         self.last, self.count = day - 1, 0
 
-    def restate(self, days: NDArray[np.bool_], steps: NDArray[np.bool_], extra_w: float) -> None:
-        """Add `extra_w` where `days` [DAYS] and `steps` [DAYS, steps] say so: load that a meter did not show."""
-        self.power_w[days[:, None] & steps] += extra_w
+    def restate(self, day: Ints, step: Ints, extra_w: float) -> None:
+        """Add `extra_w` to the steps `step` of local days `day`, [n] each: load that a meter did not show."""
+        row = day - (self.last - DAYS + 1)
+        kept = np.zeros((DAYS + 1, self.steps), np.bool_)  # the last row is the open day
+        inside = (row >= 0) & (row <= DAYS)
+        kept[row[inside], step[inside]] = True
+        self.power_w[kept[:-1]] += extra_w
+        self._wh += np.where(kept[-1], extra_w * self._seconds / 3600, 0.0)
