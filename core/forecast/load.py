@@ -214,7 +214,7 @@ class LoadModel:
 
     def quantiles(self, lead: int) -> Floats:
         """Quantiles of the standardised errors of the day `lead` (0 is `day`), [19], corrected, wider without news."""
-        return self._quantiles[min(lead, 1)] * self.widening
+        return np.asarray(self._quantiles[min(lead, 1)] * self.widening, np.float64)
 
     def correlation(self) -> Floats:
         """How far an error of now tells that of so many steps later, [steps]: 1 at 0, falling, none beyond 12 h."""
