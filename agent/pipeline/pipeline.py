@@ -228,10 +228,11 @@ class Pipeline:
     def _forecast(self, forecasts: ZoneForecasts, zone: _Zone, aligned: AlignedRows, rows: ZoneRows) -> None:
         """Give a zone's load to its forecaster: only what its main meter was read for at both ends."""
         main, name = zone.columns[0], zone.monitor.zone.id
-        good = (aligned.error_wh[:, main] >= 0) & ((aligned.flags[:, main] & ~np.uint8(Flag.MISSED)) == 0)
-        before = np.concatenate([[self._main_read.get(name, False)], good[:-1]])
-        self._main_read[name] = bool(good[-1])
-        forecasts.take(name, rows.ends_s, np.where(good & before, rows.main_wh, np.nan))
+        read = aligned.error_wh[:, main] >= 0
+        before = np.concatenate([[self._main_read.get(name, False)], read[:-1]])
+        self._main_read[name] = bool(read[-1])
+        measured = read & before & (aligned.flags[:, main] == 0)
+        forecasts.take(name, rows.ends_s, np.where(measured, rows.main_wh, np.nan))
 
     def _missing(self, forecasts: ZoneForecasts, found: Sequence[Evidence]) -> None:
         """A main meter that is found to show too little is forecast by what is drawn behind it."""
