@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from agent import wire
+from agent.utility.ingest.forecast_rows import fault, forecast_rows
 from agent.utility.mqtt.packets import MqttError, Publish, user_property
 from agent.utility.sql.batch import Letter
 from agent.utility.sql.keys import letter_id, name_key
@@ -27,8 +28,6 @@ from agent.utility.sql.schema import (
     DAY_S,
     DEAD_LETTER,
     EVIDENCE,
-    FORECAST,
-    FORECAST_DAY,
     GATEWAY,
     GATEWAY_INFO,
     GATEWAY_STATUS,
@@ -233,37 +232,9 @@ class Reader:
         if forecast.zone != route.zone:
             raise Unreadable(f"zone: the topic says {route.zone}, the body {forecast.zone[:64]!r}")
         issued_s = self._time(forecast.issued, "issued")
-        low, high = forecast.quantiles_w.get("0.05", []), forecast.quantiles_w.get("0.95", [])
-        steps, day_steps = len(forecast.mean_w), DAY_S // forecast.interval_s
-        curves = (forecast.mean_w, *forecast.quantiles_w.values())
-        if (
-            not day_steps <= steps <= 2 * day_steps
-            or any(len(curve) != steps for curve in curves)
-            or not low
-            or not high
-        ):
-            raise Unreadable("forecast: expected 24 to 48 h of mean_w and of quantiles_w from 0.05 to 0.95")
-        for curve in curves:
-            for power_w in curve:
-                _within(power_w, LARGEST_W, "forecast")
-        peak, trough, over = forecast.peak, forecast.trough, forecast.over_capacity
-        heights = [_within(w, LARGEST_W, "peak, trough") for w in (peak.w, *peak.w_interval, trough.w)]
-        peak_s, trough_s = round(peak.start.timestamp()), round(trough.start.timestamp())
-        latest = (
-            route.zone_key,
-            *heights[:3],
-            peak_s,
-            heights[3],
-            trough_s,
-            None if over is None else _within(over.capacity_w, LARGEST_W, "capacity_w"),
-            None if over is None else over.probability,
-            wire.encode(forecast).decode(),
-            issued_s,
-        )
-        band = [[round(v) for v in row] for row in zip(low, forecast.mean_w, high, strict=True)]
-        kept = msgspec.json.encode(band).decode()
-        first = (route.zone_key, issued_s // DAY_S, issued_s, forecast.interval_s, peak.w, peak_s, trough.w, kept)
-        return (*self._names(route, route.zone), (FORECAST, latest), (FORECAST_DAY, first))
+        if (wrong := fault(forecast)) is not None:
+            raise Unreadable(wrong)
+        return (*self._names(route, route.zone), *forecast_rows(route.zone_key, issued_s, forecast))
 
     def _alert_event(self, route: _Route, event: wire.AlertEvent) -> Rows:
         event_id, time_s = self._envelope(route, event)
