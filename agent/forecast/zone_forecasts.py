@@ -92,6 +92,14 @@ class ZoneForecasts:
                     self._issued.forecasts.append(forecast)
         forecaster.add(ends_s[start:], energy_wh[start:])
 
+    def issue_now(self) -> None:
+        """Issue what follows from all that was taken, be the hour full or not: after a start, for those who look."""
+        for forecaster in self.zones.values():
+            at_s = forecaster.until_s
+            forecast = None if at_s is None else forecaster.forecast(at_s)
+            if forecast is not None:
+                self._issued.forecasts.append(forecast)
+
     def at_midnight(self, forecast: Forecast) -> bool:
         """Whether it was issued at a local midnight."""
         forecaster = self.zones[forecast.zone]
