@@ -17,6 +17,7 @@ from agent.site.tables import Config
 from core.arrays import Floats
 from core.forecast.forecaster import Forecaster, step_of
 from core.forecast.values import Forecast
+from core.registers.align import Flag
 from core.registers.booked import StoredHistory
 
 log = logging.getLogger("checkmeter.forecast")
@@ -137,6 +138,7 @@ class ZoneForecasts:
                 continue
             energy_wh = np.diff(history.wh[:, column])
             whole = np.abs(np.diff(history.times_s) - self.interval_s) < 1.0
-            read = history.sd_wh[:, column] >= 0
-            energy_wh = np.where(whole & read[1:] & read[:-1], energy_wh, np.nan)
+            flags, here = history.flags[:, column], np.isfinite(history.sd_wh[:, column])
+            read = here & ((flags & np.uint8(Flag.MISSED)) == 0)
+            energy_wh = np.where(whole & read[:-1] & here[1:] & (flags[1:] == 0), energy_wh, np.nan)
             forecaster.add(history.times_s[1:], energy_wh)

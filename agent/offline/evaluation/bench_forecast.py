@@ -96,7 +96,8 @@ def boosted(load_w: F64, lightgbm: Any) -> F64:
         one = np.ones(steps)
         weekday = day % 7
         return np.column_stack(
-            [past[-1], past[-2], past[0], past.mean(axis=0), one * past[-1].mean(), one * past[-1][-steps // 12 :].mean(),
+            [past[-1], past[-2], past[0], past.mean(axis=0), one * past[-1].mean(),
+             one * past[-1][-steps // 12 :].mean(),
              one * past[0].mean(), np.arange(steps), one * weekday, one * (weekday >= 5), one * past.mean()]
         )  # fmt: skip
 
@@ -160,9 +161,8 @@ def main(
             rows.append(scores(done, pool.interval_s, peer))
             cost.append((done.ms_a_day, done.kept_mb))
         found = mean_of(rows)
-        click.echo(
-            f"\n{buildings} buildings of {count} flats, {pool.interval_s} s, {found['checkmeter']['days']:.0f} days"
-        )
+        scored = found["checkmeter"]["days"]
+        click.echo(f"\n{buildings} buildings of {count} flats, {pool.interval_s} s, {scored:.0f} days each")
         for line in table(found):
             click.echo(line)
         ms, mb = np.mean(cost, axis=0)

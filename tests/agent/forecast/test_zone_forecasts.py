@@ -15,6 +15,7 @@ from agent.forecast.zone_forecasts import Issued, ZoneForecasts
 from agent.site.tables import Config, Forecast, Meter, Site, Zone
 from agent.wire.contract import schema
 from core.forecast.values import OverCapacity
+from core.registers.align import Flag
 from core.registers.booked import StoredHistory
 
 START_S = 1_704_067_200.0
@@ -74,8 +75,9 @@ def test_stored_rows_bring_the_same_forecast_as_live_ones_and_unread_ones_are_le
     times_s = np.concatenate([[START_S], ends_s(len(wh))])
     booked = np.concatenate([[0.0], np.cumsum(wh)])
     sd = np.full(len(times_s), 1.0, np.float32)
-    sd[101] = -50.0  # not read at this boundary: neither interval beside it is known
-    recalled.recall(StoredHistory(times_s, np.column_stack([booked, booked]), np.column_stack([sd, sd])))
+    flags = np.zeros((len(times_s), 2), np.uint8)
+    flags[101] = Flag.MISSED  # at this boundary: neither interval beside it is known
+    recalled.recall(StoredHistory(times_s, np.column_stack([booked, booked]), np.column_stack([sd, sd]), flags))
     at_s = float(times_s[-1])
     want = live.zones["building"].forecast(at_s)
     assert want is not None
