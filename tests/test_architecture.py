@@ -147,6 +147,8 @@ ARROWS: dict[str, set[str]] = {
     "agent.offline.case": {"agent.keys", "agent.offline", "agent.site", "agent.store", "agent.wire"},
     "agent.offline.demo": {"agent.site", "agent.status", "agent.wire"},
     "agent.offline.evaluation": {
+        "agent.offline.replay",
+        "core.forecast",
         "agent.models",
         "agent.offline",
         "agent.pipeline",

@@ -93,6 +93,14 @@ class ZoneForecasts:
                     self._issued.forecasts.append(forecast)
         forecaster.add(ends_s[start:], energy_wh[start:])
 
+    def issue_now(self) -> None:
+        """Issue what follows from all that was taken, be the hour full or not: after a start, for those who look."""
+        for forecaster in self.zones.values():
+            at_s = forecaster.until_s
+            forecast = None if at_s is None else forecaster.forecast(at_s)
+            if forecast is not None:
+                self._issued.forecasts.append(forecast)
+
     def at_midnight(self, forecast: Forecast) -> bool:
         """Whether it was issued at a local midnight."""
         forecaster = self.zones[forecast.zone]
@@ -130,6 +138,7 @@ class ZoneForecasts:
                 continue
             energy_wh = np.diff(history.wh[:, column])
             whole = np.abs(np.diff(history.times_s) - self.interval_s) < 1.0
-            read = (history.flags[:, column] & (Flag.MISSED | Flag.NEVER_READ)) == 0
-            energy_wh = np.where(whole & read[1:] & read[:-1], energy_wh, np.nan)
+            flags, here = history.flags[:, column], np.isfinite(history.sd_wh[:, column])
+            read = here & ((flags & np.uint8(Flag.MISSED)) == 0)
+            energy_wh = np.where(whole & read[:-1] & here[1:] & (flags[1:] == 0), energy_wh, np.nan)
             forecaster.add(history.times_s[1:], energy_wh)

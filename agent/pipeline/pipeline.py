@@ -228,7 +228,7 @@ class Pipeline:
     def _forecast(self, forecasts: ZoneForecasts, zone: _Zone, aligned: AlignedRows, rows: ZoneRows) -> None:
         """Give a zone's load to its forecaster: only what its main meter was read for at both ends."""
         main, name = zone.columns[0], zone.monitor.zone.id
-        read = (aligned.flags[:, main] & (Flag.MISSED | Flag.NEVER_READ)) == 0
+        read = (aligned.flags[:, main] & np.uint8(Flag.MISSED)) == 0
         before = np.concatenate([[self._main_read.get(name, False)], read[:-1]])
         self._main_read[name] = bool(read[-1])
         measured = read & before & (aligned.flags[:, main] == 0)

@@ -75,7 +75,6 @@ class Worker:
         self.failure: str | None = None  # why a step failed and the thread has ended
         self.heartbeat = Heartbeat("pipeline", 60.0)
         self.view = View()
-        self._forecasts: dict[str, wire.Forecast] = {}
 
     # -- start --------------------------------------------------------------------------------------------------------
 
@@ -122,6 +121,7 @@ class Worker:
         if forecasts is not None and not self._backlog:
             since_s = self._known_s - RECALL_S
             forecasts.recall(self._store.history(since_s, float("inf"), list(forecasts.mains.values())))
+            forecasts.issue_now()
 
     # -- run ----------------------------------------------------------------------------------------------------------
 
@@ -192,7 +192,9 @@ class Worker:
         if self._pipeline.forecasts is None:
             return []
         issued = self._pipeline.forecasts.drain()
-        self._forecasts |= {forecast.zone: on_wire(forecast) for forecast in issued.forecasts}
+        if issued.forecasts:
+            said = {forecast.zone: on_wire(forecast) for forecast in issued.forecasts}
+            self.view = dataclasses.replace(self.view, forecasts=self.view.forecasts | said)
         return self._book.observe(conditions(issued))
 
     def _feed_stored(self) -> None:
@@ -232,6 +234,8 @@ class Worker:
                 step = dataclasses.replace(step, checkpoint=None)
             self._commit(step, step.alerts, [], False)
             self.heartbeat.beat()
+        if self._pipeline.forecasts is not None and not self._backlog:
+            self._pipeline.forecasts.issue_now()
         give_back()
 
     def _tamper(self, event: MeterEvent) -> list[wire.TamperEvent]:
@@ -299,7 +303,7 @@ class Worker:
         now_s = self._clock.now()
         scores = self._pipeline.scores() if step.checkpoint is not None else {}
         self.view = View(
-            forecasts=dict(self._forecasts),
+            forecasts=self.view.forecasts,
             balances=self.view.balances | {balance.zone: balance for balance in balances},
             alerts=self._book.active(now_s).alerts,
             suspicion={m: s.get("theft_probability", 0.0) for m, s in scores.items()} or self.view.suspicion,

@@ -69,6 +69,11 @@ class Forecaster:
     def _fresh_heads(self) -> tuple[ExtremeHead, ExtremeHead]:
         return ExtremeHead(1, self.step_s, self.calendar), ExtremeHead(-1, self.step_s, self.calendar)
 
+    @property
+    def until_s(self) -> float | None:
+        """End of the last interval that was fed; None before the first."""
+        return self._until_s if self._begun else None
+
     # -- in -----------------------------------------------------------------------------------------------------------
 
     def add(self, ends_s: Floats, energy_wh: Floats) -> None:

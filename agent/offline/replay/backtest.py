@@ -65,10 +65,10 @@ class Backtest:
         naive = float(np.abs(np.array([week for *_, week in rows]) - load).mean())
         out = {
             "checkmeter": self._own(rows, load),
-            "mean of 7 days": _curve(np.array([mean for _, _, mean, _ in rows]), load, rows[0][0].step_s),
-            "week ago": _curve(np.array([week for *_, week in rows]), load, rows[0][0].step_s),
+            "mean of 7 days": curve_scores(np.array([mean for _, _, mean, _ in rows]), load, rows[0][0].step_s),
+            "week ago": curve_scores(np.array([week for *_, week in rows]), load, rows[0][0].step_s),
         }
-        out["checkmeter"] |= _curve(np.array([f.mean_w[:steps] for f, *_ in rows]), load, None)
+        out["checkmeter"] |= curve_scores(np.array([f.mean_w[:steps] for f, *_ in rows]), load, None)
         for scores in out.values():
             scores["mase"] = scores.pop("mae") / naive if naive else math.nan
         return {name: {"days": float(len(rows)), **scores} for name, scores in out.items()}
@@ -97,7 +97,7 @@ class Backtest:
         return scores
 
 
-def _curve(mean: Floats, load: Floats, step_s: float | None) -> dict[str, float]:
+def curve_scores(mean: Floats, load: Floats, step_s: float | None) -> dict[str, float]:
     """Scores of a curve; with `step_s` also those of its own extremes."""
     mae = float(np.abs(mean - load).mean())
     scores = {"mae": mae, "nmae": mae / float(load.mean())}

@@ -75,10 +75,9 @@ def test_stored_rows_bring_the_same_forecast_as_live_ones_and_unread_ones_are_le
     times_s = np.concatenate([[START_S], ends_s(len(wh))])
     booked = np.concatenate([[0.0], np.cumsum(wh)])
     sd = np.full(len(times_s), 1.0, np.float32)
-    flags = np.zeros(len(times_s), np.uint8)
+    flags = np.zeros((len(times_s), 2), np.uint8)
     flags[101] = Flag.MISSED  # at this boundary: neither interval beside it is known
-    pair = (np.column_stack([a, a]) for a in (booked, sd, flags))
-    recalled.recall(StoredHistory(times_s, *pair))
+    recalled.recall(StoredHistory(times_s, np.column_stack([booked, booked]), np.column_stack([sd, sd]), flags))
     at_s = float(times_s[-1])
     want = live.zones["building"].forecast(at_s)
     assert want is not None

@@ -120,9 +120,7 @@ def stored(folder):
     site.write_text(site.read_text() + '[store]\npath = "house.sqlite"\n[detection]\ninterval_s = 1800\n')
     wh = registers() * 1000
     store = Store(str(folder / "house.sqlite"), START_S)
-    rows = [
-        HistoryRow(START_S + 1800.0 * k, row, np.ones(3, np.float32), np.zeros(3, np.uint8)) for k, row in enumerate(wh)
-    ]
+    rows = [HistoryRow(START_S + 1800.0 * k, row, np.ones(3), np.zeros(3, np.uint8)) for k, row in enumerate(wh)]
     store.commit(Commit([], {}, ("main", "a", "b"), rows), START_S + 1800.0 * len(rows))
     store.close()
     return folder
