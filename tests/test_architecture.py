@@ -130,6 +130,7 @@ ARROWS: dict[str, set[str]] = {
     "agent.downlink": {
         "agent.alerts",
         "agent.keys",
+        "agent.models",
         "agent.pipeline",
         "agent.site",
         "agent.store",
@@ -155,6 +156,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "agent.offline.replay": {
         "agent.alerts",
+        "agent.models",
         "agent.offline",
         "agent.pipeline",
         "agent.site",
@@ -167,11 +169,14 @@ ARROWS: dict[str, set[str]] = {
         "agent.offline",
         "agent.offline.evaluation",
         "agent.offline.replay",
+        "agent.offline.world",
         "agent.pipeline",
         "agent.site",
         "core",
+        "core.registers",
         "core.scoring",
     },
+    "agent.offline.world": {"core"},
     "agent.pipeline": {
         "agent.alerts",
         "agent.process",

@@ -108,6 +108,7 @@ class Pipeline:
         book: Book,
         scorer: Scorer | None = None,
         *,
+        states: Scorer | None = None,
         interval_s: float | None = None,
         keep: bool = True,
     ) -> None:
@@ -124,7 +125,7 @@ class Pipeline:
             RegisterSpec(m, known[m].resolution_wh, known[m].accuracy_class, most[m], m in exporting)
             for m in self.meters
         ]
-        self._scorer = scorer
+        self._scorer, self._states = scorer, states
         self._aligner = Aligner(self._specs, self.interval_s)
         self._zones = self._fresh_zones()
         self._tree = zone_tree.nesting({zone.id: (zone.main, frozenset(zone.subs)) for zone in config.zone})
@@ -155,6 +156,7 @@ class Pipeline:
                         offset_s(config.site.timezone),
                     ),
                     scorer=self._scorer,
+                    states=self._states,
                 ),
                 np.array([place[m] for m in (zone.main, *zone.subs)], np.int32),
                 np.array([1.0, *(-1.0 if m in zone.minus else 1.0 for m in zone.subs)]),

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.alerts.book import AlertBook
+from agent.models import InUse
 from agent.offline.replay.readings import Readings, ReadingsError
 from agent.offline.svg import Band, Line, Mark, chart
 from agent.pipeline.pipeline import Balance, Pipeline
@@ -23,7 +24,6 @@ from agent.site.tables import Config
 from agent.wire.codec import encode
 from agent.wire.events import AlertEvent
 from core.registers.samples import RegisterSample
-from core.scoring.model import CompactModel
 from core.signs import MeterSign
 
 Floats = NDArray[np.float64]
@@ -64,15 +64,16 @@ def replay(
     readings: Readings,
     *,
     signs: list[MeterSign] | None = None,
-    model: CompactModel | None = None,
+    model: InUse | None = None,
     balances: bool = False,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Outcome:
     """Run the recording; `progress` is told how many more rows are done."""
     interval_s = interval_of(readings.times_s, config.detection.interval_s)
-    about = (None, None) if model is None else (model.sha256, model.threshold)
+    about = (None, None) if model is None else (model.named.sha256, model.named.threshold)
     book = AlertBook.from_config(config, *about)
-    pipeline = Pipeline(config, book, model, interval_s=interval_s, keep=balances)
+    scorer, states = (None, None) if model is None else (model.scorer, model.states)
+    pipeline = Pipeline(config, book, scorer, states=states, interval_s=interval_s, keep=balances)
     waiting = list(signs or [])
     outcome = Outcome(interval_s=interval_s, rows=len(readings.times_s))
     for start, stop, feed in blocks(readings, interval_s, pipeline):

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from agent.offline.world import bystanders, thefts
-from agent.offline.world.climate import F64, Climate, draw_climate
-from agent.offline.world.households import House, Loads, draw_house, draw_loads
+from agent.offline.world.climate import F64, draw_climate
+from agent.offline.world.households import Loads, draw_house, draw_loads
 from agent.offline.world.meters import BURDEN_W, Meter, Reading, draw_meter, draw_reading, register_wh, shifted
 from agent.offline.world.network import copper_wh, draw_common, draw_riser
 from core.signs import SignKind

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.scene import Bools, Scene
-from core.usage import Floats, Ints
+from core.arrays import Bools, Floats
+from core.attribution.scene import Scene
+from core.attribution.usage import Ints
 
 LEAST_W = 15.0  # a few lamps: below it a ratio of powers says little
 BLOCK_H = 3.0

@@ -20,9 +20,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from core.attribute import STATISTICS
-from core.flat_evidence import FLAT, ZONE, FlatEvidence
-from core.usage import Floats
+from core.arrays import Floats
+from core.attribution.attribute import STATISTICS
+from core.attribution.flat_evidence import FLAT, ZONE, FlatEvidence
 
 OWN = (
     *FLAT,
@@ -60,7 +60,7 @@ _OF_FLAT = len(OWN) + len(LEAD) + 2 * len(KEPT)
 
 
 class Scorer(Protocol):
-    """What scores rows: `core.model.CompactModel`, or a fake of it."""
+    """What scores rows: `core.scoring.model.CompactModel`, or a fake of it."""
 
     features: tuple[str, ...]
 
