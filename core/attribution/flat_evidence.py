@@ -24,7 +24,7 @@ QUANTILES = (np.arange(11) + 0.5) / 11
 ACTIVE_SD, ACTIVE_SHARE = 5.0, 0.25  # of the noise of a day, of what is missing on its bad days
 
 FLAT = (
-    "restored_quantiles",  # log ratio of the distance of the load's distribution to the past's, with y added and without
+    "restored_quantiles",  # log ratio of the distance of the load's distribution to the past's: y added, or not
     "restored_quantiles_all",  # the same over all days
     "distance_restored",  # log of the distance with y added
     "restored_profile",  # log ratio of the squared distance of the profile by hour
@@ -122,7 +122,9 @@ class _Gatherer:
         self.width = width
         self.blocks = max(rows // width, 1)
         self.block_day = self.day[: self.blocks * width : width]
-        self.block_hour = (scene.slot[: self.blocks * width : width] * hours / (BLOCK_H if rows >= 2 * slots else 1.0)).astype(np.int64)
+        self.block_hour = (
+            scene.slot[: self.blocks * width : width] * hours / (BLOCK_H if rows >= 2 * slots else 1.0)
+        ).astype(np.int64)
         self.by = self._blocks(self.y)
         self.bs, self.bd, self.be = self._blocks(self.s), self._blocks(self.d), self._blocks(self.e)
         self.noise_w = self._noise()
@@ -171,7 +173,7 @@ class _Gatherer:
         scene = self.scene
         count = self.s.shape[1]
         with_y = np.maximum(self.s + self.r[:, None], 0.0)
-        past = scene.past_wh / scene.hours if len(scene.past_wh) >= scene.slots else self.e
+        past = np.maximum(scene.past_wh / scene.hours if len(scene.past_wh) >= scene.slots else self.e, 0.0)
         past_slot = scene.past_slot if len(scene.past_wh) >= scene.slots else scene.slot
         out: dict[str, Floats] = {}
         order = np.argsort(past, axis=0)
@@ -219,7 +221,10 @@ class _Gatherer:
         return {
             "restored_level": np.abs(_log(np.maximum(s + self.sign * y, 0)) - _log(e)),
             "level": np.clip(_log(s) - _log(e), -4, 4),
-            **{name: np.clip(_log(self.s[part].mean(0)) - _log(self.e[part].mean(0)), -4, 4) for name, part in last.items()},
+            **{
+                name: np.clip(_log(self.s[part].mean(0)) - _log(self.e[part].mean(0)), -4, 4)
+                for name, part in last.items()
+            },
             "fall_share": np.clip(d / max(abs(y), 1.0), -3, 3),
             "fall_share_all": np.clip(self.d[self.known].mean(0) / whole, -3, 3),
             "fall_t": np.arcsinh(self.d.mean(0) / sd),
@@ -283,7 +288,9 @@ class _Gatherer:
         det = ss * ee - se**2
         good = det > 1e-3 * ss * ee
         det = np.where(good, det, 1.0)
-        both = np.where(good, none - (ys * (ee * ys - se * ye) + ye * (ss * ye - se * ys)) / det, np.minimum(by_s, by_e))
+        both = np.where(
+            good, none - (ys * (ee * ys - se * ye) + ye * (ss * ye - se * ys)) / det, np.minimum(by_s, by_e)
+        )
         return {
             "share": np.clip(np.log(np.maximum(theta, 0.01)), -4.6, 4.6),
             "fit_shown": _log_ratio(by_s, none, floor),
@@ -298,9 +305,7 @@ class _Gatherer:
         hour = self.block_hour[on]
         within = [_less_mean(rows, hour) for rows in (y, s, d)]
         part = (self.scene.slot * 12 // self.scene.slots).astype(np.int64)
-        py, ps, pe = (
-            _group_mean(rows, part, 12, self.row_on) for rows in (self.y[:, None], self.s, self.e)
-        )
+        py, ps, pe = (_group_mean(rows, part, 12, self.row_on) for rows in (self.y[:, None], self.s, self.e))
         slope = np.diff(self.s, axis=0, prepend=self.s[:1])
         return {
             "likeness_shown": _fisher(y, s),
@@ -348,12 +353,16 @@ class _Gatherer:
             "block_memory": _lag_one(blocks),
             "likeness_load": float(_fisher(by[:, None], bt[:, None])[0]),
             "fit_load": float(np.log(((by - fitted * bt) ** 2).mean() + noise2) - np.log((by**2).mean() + noise2)),
-            "likeness_load_slope": float(_fisher(y[:, None], np.diff(total, prepend=total[:1])[self.known][:, None])[0]),
+            "likeness_load_slope": float(
+                _fisher(y[:, None], np.diff(total, prepend=total[:1])[self.known][:, None])[0]
+            ),
             "misfit_nobody": float(np.log(days["_nobody"][0] / noise2)),
             "misfit_best": float(np.log(days["_best"][0] / noise2)),
             "flats": float(np.log(self.s.shape[1])),
             "no_past": 0.0 if scene.usage.rows else 1.0,
-            "step": float(np.log10(float(np.median(scene.resolution_wh)) / max(load * scene.hours / self.s.shape[1], 1.0))),
+            "step": float(
+                np.log10(float(np.median(scene.resolution_wh)) / max(load * scene.hours / self.s.shape[1], 1.0))
+            ),
             "days_spread": float(np.log(days["_winners"][0] / max(int(self.active.sum()), 1) ** 0.5)),
         }
 

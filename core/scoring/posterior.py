@@ -54,7 +54,8 @@ CIRCUMSTANCES = (
 KIND = ("flat", "nobody", "none")
 FEATURES = (
     *OWN, *(f"{name}_lead" for name in LEAD), *(f"{name}_mean" for name in KEPT), *(f"{name}_most" for name in KEPT),
-    *CIRCUMSTANCES, *(f"{name}_best" for name in LEAD), *(f"{name}_gap" for name in LEAD), *(f"is_{name}" for name in KIND),
+    *CIRCUMSTANCES, *(f"{name}_best" for name in LEAD), *(f"{name}_gap" for name in LEAD),
+    *(f"is_{name}" for name in KIND),
 )  # fmt: skip
 _OF_FLAT = len(OWN) + len(LEAD) + 2 * len(KEPT)
 

@@ -14,7 +14,7 @@ import hashlib
 import importlib.metadata
 import pickle
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
@@ -36,7 +36,7 @@ FOLDS = (
     ("zero", "tap"), ("share", "clock", "hidden load"), ("days", "main"), ("hours", "common"),
     ("artificial", "hidden home", "fast"), ("circuits", "solar", "coarse"), ("several", "from the start"),
 )  # fmt: skip
-RECIPE = Recipe(hidden=(24, 12))
+RECIPE = Recipe(hidden=(24, 12), epochs=20)
 SHIFT = 4.0  # taken off every logit, which changes no share: a logistic near 1 would lose its digits
 GOLDEN = 16
 MARKS = "<!-- figures: written by agent.offline.training.default_model -->", "<!-- end of figures -->"
@@ -134,14 +134,14 @@ class Count:
 class Verdict:
     """What is counted of some episodes."""
 
-    first_alert: Count
-    three_days: Count
-    last_word: Count
-    innocent_ever: Count
-    first: Count
-    named: Count
-    nobody: Count
-    renamed: Count
+    first_alert: Count = field(default_factory=Count)
+    three_days: Count = field(default_factory=Count)
+    last_word: Count = field(default_factory=Count)
+    innocent_ever: Count = field(default_factory=Count)
+    first: Count = field(default_factory=Count)
+    named: Count = field(default_factory=Count)
+    nobody: Count = field(default_factory=Count)
+    renamed: Count = field(default_factory=Count)
     error: float = 0.0  # expected calibration error of the greatest share
 
 
@@ -151,12 +151,13 @@ def judge(found: Sequence[Episode], stated: Sequence[Sequence[F64]]) -> Verdict:
     `first` is whether what is right comes first in the last word; `renamed` whether a flat named in one revision was
     another in a later one of the same alarm.
     """
-    out = Verdict(*(Count() for _ in range(8)))
+    out = Verdict()
     said, true = [], []
     for episode, revisions in zip(found, stated, strict=True):
         if not episode.revisions:
             continue
-        innocent, changed, names = False, False, {}
+        innocent, changed = False, False
+        names: dict[tuple[bool, int], int] = {}
         for revision, share in zip(episode.revisions, revisions, strict=True):
             right, flat = revision.case.right, _named(share)
             said.append(float(share.max()))
@@ -167,7 +168,9 @@ def judge(found: Sequence[Episode], stated: Sequence[Sequence[F64]]) -> Verdict:
                 names[revision.alarm] = flat
         out.innocent_ever.add(innocent)
         out.renamed.add(changed)
-        later = next((k for k, r in enumerate(episode.revisions) if r.time_s - r.raised_s >= (DAYS_ON - 0.1) * 86_400), None)
+        later = next(
+            (k for k, r in enumerate(episode.revisions) if r.time_s - r.raised_s >= (DAYS_ON - 0.1) * 86_400), None
+        )
         for count, place in ((out.first_alert, 0), (out.three_days, later), (out.last_word, len(revisions) - 1)):
             if place is None or (flat := _named(revisions[place])) is None:
                 continue
@@ -202,7 +205,9 @@ def figures(found: Sequence[Episode], stated: Sequence[Sequence[F64]]) -> Table:
     table = Table(HEAD)
     told = [(e, s) for e, s in zip(found, stated, strict=True) if e.revisions]
     groups = [("all", told), ("honest", [x for x in told if x[0].kind == HONEST])]
-    groups += [(f"family: {f}", [x for x in told if x[0].family == f]) for f in dict.fromkeys(e.family for e, _ in told)]
+    groups += [
+        (f"family: {f}", [x for x in told if x[0].family == f]) for f in dict.fromkeys(e.family for e, _ in told)
+    ]
     groups += [(k, [x for x in told if x[0].kind == k]) for k in dict.fromkeys(e.kind for e, _ in told)]
     for name, members in groups:
         v = judge([e for e, _ in members], [s for _, s in members])

@@ -7,6 +7,7 @@ rate, dropout on the inputs, few epochs: more make it surer of families that it 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -83,7 +84,9 @@ def _mean(nets: Sequence[Net]) -> Net:
         row, column = row + o, column + i
     last = np.concatenate([n.layers[2][0] for n in nets], axis=1) / len(nets)
     bias = np.mean([n.layers[2][1] for n in nets], axis=0)
-    return Net(nets[0].mean, nets[0].scale, (first, (second, np.concatenate([n.layers[1][1] for n in nets])), (last, bias)))
+    return Net(
+        nets[0].mean, nets[0].scale, (first, (second, np.concatenate([n.layers[1][1] for n in nets])), (last, bias))
+    )
 
 
 def _fit_one(cases: Sequence[Case], recipe: Recipe, seed: tuple[int, int], mean: F64, scale: F64) -> Net:
@@ -94,7 +97,7 @@ def _fit_one(cases: Sequence[Case], recipe: Recipe, seed: tuple[int, int], mean:
     tables = [((c.rows - mean) / scale).astype(np.float32) for c in cases]
     sizes = [tables[0].shape[1], *recipe.hidden, 1]
     params: list[F32] = []
-    for a, b in zip(sizes[:-1], sizes[1:], strict=True):
+    for a, b in itertools.pairwise(sizes):
         params += [rng.normal(0, np.sqrt(2 / a), (b, a)).astype(np.float32), np.zeros(b, np.float32)]
     params[4] *= 0.3
     first = [np.zeros_like(p) for p in params]
@@ -122,12 +125,16 @@ def _fit_one(cases: Sequence[Case], recipe: Recipe, seed: tuple[int, int], mean:
                 first[k] = 0.9 * first[k] + 0.1 * g
                 second[k] = 0.99 * second[k] + 0.01 * g * g
                 move = first[k] / (1 - 0.9**step) / (np.sqrt(second[k] / (1 - 0.99**step)) + 1e-8)
-                params[k] = (params[k] - rate * (move + recipe.decay * params[k] * (k % 2 == 0) * 10)).astype(np.float32)
+                params[k] = (params[k] - rate * (move + recipe.decay * params[k] * (k % 2 == 0) * 10)).astype(
+                    np.float32
+                )
     layers = tuple((params[k].astype(np.float64), params[k + 1].astype(np.float64)) for k in range(0, len(params), 2))
     return Net(mean, scale, layers)
 
 
-def _gradient(params: Sequence[F32], x: F32, right: NDArray[np.bool_], zone: NDArray[np.int64], zones: int) -> list[F32]:
+def _gradient(
+    params: Sequence[F32], x: F32, right: NDArray[np.bool_], zone: NDArray[np.int64], zones: int
+) -> list[F32]:
     w1, b1, w2, b2, w3, b3 = params
     h1 = np.maximum(x @ w1.T + b1, 0)
     h2 = np.maximum(h1 @ w2.T + b2, 0)
@@ -150,7 +157,8 @@ def softmax(logit: F64 | F32, zone: NDArray[np.int64], zones: int) -> F64:
 
 def log_loss(logits: Sequence[F64], cases: Sequence[Case], temperature: float) -> float:
     """Mean of minus the log probability of what is right, each building counting the same."""
-    total, seen = {}, {}
+    total: dict[int, float] = {}
+    seen: dict[int, int] = {}
     for logit, case in zip(logits, cases, strict=True):
         x = logit / temperature
         x = x - x.max()

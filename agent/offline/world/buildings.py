@@ -43,9 +43,7 @@ def family_of(kind: str) -> str:
         return "from the start"
     if plain in SEVERAL:
         return "several"
-    return (
-        thefts.FAMILY_OF.get(plain) or bystanders.FAMILY_OF.get(plain) or ARTEFACT_FAMILY.get(plain) or HONEST
-    )
+    return thefts.FAMILY_OF.get(plain) or bystanders.FAMILY_OF.get(plain) or ARTEFACT_FAMILY.get(plain) or HONEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +124,13 @@ class _Maker:
         shown, tap, behind = self._wrong()
         common = draw_common(rng, self.sky, plan.flats, self.true.sum(1))
         way = rng.choice(["metered", "partly", "unmetered", "little"], p=[0.35, 0.15, 0.1, 0.4])
-        unmetered = {"metered": 0.0, "partly": rng.uniform(0.1, 0.5), "unmetered": 1.0, "little": rng.uniform(0.02, 0.3)}[
-            str(way)
-        ]
-        if self.kind in ("stairs",) and plan.onset_day == 0:
+        unmetered = {
+            "metered": 0.0,
+            "partly": rng.uniform(0.1, 0.5),
+            "unmetered": 1.0,
+            "little": rng.uniform(0.02, 0.3),
+        }[str(way)]
+        if self.kind == "stairs" and plan.onset_day == 0:
             unmetered = max(unmetered, 1.0)
         house_wh = common.total_wh * unmetered
         flow = self.true.copy()

@@ -17,7 +17,7 @@ Load = Callable[[np.random.Generator, Climate, float], F64]  # (rng, sky, mean p
 
 def steady(rng: np.random.Generator, sky: Climate, flat_w: float) -> F64:
     """A freezer, a router room, a grow tent's fan."""
-    return np.full(len(sky.hour), flat_w * rng.uniform(0.2, 2.5)) * rng.uniform(0.97, 1.03, len(sky.hour))
+    return np.asarray(np.full(len(sky.hour), flat_w * rng.uniform(0.2, 2.5)) * rng.uniform(0.97, 1.03, len(sky.hour)))
 
 
 def timer(rng: np.random.Generator, sky: Climate, flat_w: float) -> F64:
@@ -35,13 +35,18 @@ def thermostat(rng: np.random.Generator, sky: Climate, flat_w: float) -> F64:
     need = np.maximum(rng.choice([-1, 1]) * (sky.temperature_c - rng.uniform(12, 22)), 0) * rng.uniform(0.05, 0.2)
     duty = np.clip(need + rng.uniform(0.05, 0.25), 0, 1)
     on = rng.random(len(duty)) < duty
-    return flat_w * rng.uniform(1.0, 4.0) * (on * rng.uniform(0.4, 1.0, len(duty)))
+    return np.asarray(flat_w * rng.uniform(1.0, 4.0) * (on * rng.uniform(0.4, 1.0, len(duty))))
 
 
 def workshop(rng: np.random.Generator, sky: Climate, flat_w: float) -> F64:
     """Machines on working days."""
     days = int(sky.day[-1]) + 1
-    works = (rng.random(days) < 0.9)[sky.day] & ~sky.weekend & (sky.hour > rng.uniform(7, 9)) & (sky.hour < rng.uniform(15, 18))
+    works = (
+        (rng.random(days) < 0.9)[sky.day]
+        & ~sky.weekend
+        & (sky.hour > rng.uniform(7, 9))
+        & (sky.hour < rng.uniform(15, 18))
+    )
     return flat_w * rng.uniform(1.5, 6) * works * rng.gamma(1.5, 0.6, len(works))
 
 
@@ -84,7 +89,9 @@ def big_runs(rng: np.random.Generator, sky: Climate, flat_w: float) -> F64:
 def cooler(rng: np.random.Generator, sky: Climate, flat_w: float) -> F64:
     """An air conditioner or heater of a hidden room, by the weather and the hour."""
     far = np.abs(sky.temperature_c - rng.uniform(16, 22)) * rng.uniform(20, 80)
-    return np.minimum(far, 2200) * (0.3 + 0.7 * ((sky.hour > 15) | (sky.hour < 1))) * rng.uniform(0.7, 1.3, len(far))
+    return np.asarray(
+        np.minimum(far, 2200) * (0.3 + 0.7 * ((sky.hour > 15) | (sky.hour < 1))) * rng.uniform(0.7, 1.3, len(far))
+    )
 
 
 def stairs(rng: np.random.Generator, sky: Climate, flat_w: float) -> F64:
@@ -97,7 +104,7 @@ def lift(rng: np.random.Generator, sky: Climate, flat_w: float) -> F64:
     lively = 0.2 + 1.6 * np.exp(-0.5 * ((sky.hour - 18) / 4) ** 2) + np.exp(-0.5 * ((sky.hour - 8) / 1.2) ** 2)
     row_h = 24.0 / (len(sky.hour) / (int(sky.day[-1]) + 1))
     trips = rng.poisson(lively * rng.uniform(2, 10) * row_h)
-    return trips * rng.uniform(20, 60) / row_h + flat_w * rng.uniform(0.1, 0.7)
+    return np.asarray(trips * rng.uniform(20, 60) / row_h + flat_w * rng.uniform(0.1, 0.7))
 
 
 def pump(rng: np.random.Generator, sky: Climate, flat_w: float) -> F64:
@@ -121,5 +128,12 @@ LOADS: dict[str, Load] = {load.__name__: load for loads in FAMILIES.values() for
 FAMILY_OF: dict[str, str] = {load.__name__: family for family, loads in FAMILIES.items() for load in loads}
 
 # Nobody steals and nothing more is drawn: a meter, a clock, a roof.
-ARTEFACTS = ("hour off", "quarter off", "solar unread", "main drifts", "main lost phase", "sub too fast", "coarse start")
-
+ARTEFACTS = (
+    "hour off",
+    "quarter off",
+    "solar unread",
+    "main drifts",
+    "main lost phase",
+    "sub too fast",
+    "coarse start",
+)

@@ -106,7 +106,9 @@ def _home(rng: np.random.Generator, house: House, sky: Climate) -> tuple[F64, di
     parts = {name: np.zeros(len(active)) for name in PARTS}
     if rng.random() < house.electric_cooking:
         hours = [rng.uniform(6.5, 8.5), rng.uniform(11.5, 13.5), rng.uniform(17.5, 20.5)]
-        weight = sum(w * np.exp(-0.5 * ((sky.hour - h) / 0.9) ** 2) for w, h in zip((0.25, 0.5, 1.0), hours, strict=True))
+        weight = sum(
+            w * np.exp(-0.5 * ((sky.hour - h) / 0.9) ** 2) for w, h in zip((0.25, 0.5, 1.0), hours, strict=True)
+        )
         rate = lively * weight * rng.uniform(0.2, 0.7)
         parts["cooking"] = _events(rng, rate * row_h, (250, 1100), (1, 3))
     weekly = rng.uniform(1, 2.5) * persons**0.8
@@ -115,7 +117,9 @@ def _home(rng: np.random.Generator, house: House, sky: Climate) -> tuple[F64, di
     if rng.random() < 0.35:
         parts["laundry"] += _events(rng, rate * rng.uniform(0.3, 0.9), (900, 2300), (2, 4))
     if rng.random() < 0.5:
-        wh += _events(rng, lively * np.exp(-0.5 * ((sky.hour - 20.5) / 2) ** 2) * rng.uniform(0.02, 0.12), (650, 1300), (2, 4))
+        wh += _events(
+            rng, lively * np.exp(-0.5 * ((sky.hour - 20.5) / 2) ** 2) * rng.uniform(0.02, 0.12), (650, 1300), (2, 4)
+        )
     if rng.random() < house.electric_water:
         parts["boiler"] = _water(rng, sky, lively, persons, row_h)
     if rng.random() < house.electric_heat:
@@ -172,7 +176,12 @@ def _events(rng: np.random.Generator, rate: F64, energy_wh: tuple[float, float],
 
 
 def _sessions(
-    rng: np.random.Generator, lively: F64, a_day: float, power_w: tuple[float, float], rows: tuple[int, int], row_h: float
+    rng: np.random.Generator,
+    lively: F64,
+    a_day: float,
+    power_w: tuple[float, float],
+    rows: tuple[int, int],
+    row_h: float,
 ) -> F64:
     """Screens and computers: some hours at a time."""
     out = np.zeros(len(lively) + rows[1] + 1)

@@ -1,4 +1,4 @@
-"""What a dishonest flat's meter shows of what flows: one function a way, grouped in families that are left out together.
+"""What a dishonest flat's meter shows of what flows: one function a way, in families that are left out together.
 
 Owns ways of stealing behind one's own meter. Refuses to know meters' registers, buildings and detectors. The ways are
 those that the field describes (Smith 2004; Glauner et al. 2017; Jokar et al. 2016, attacks h1 to h6; CIRED reports on
@@ -45,7 +45,9 @@ def _when(home: Home, on: F64 | np.ndarray[tuple[int], np.dtype[np.bool_]], shar
     return np.where(on, home.load * share, home.load)
 
 
-def _hours(rng: np.random.Generator, home: Home, start: tuple[float, float], length: tuple[float, float]) -> F64:
+def _hours(
+    rng: np.random.Generator, home: Home, start: tuple[float, float], length: tuple[float, float]
+) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     at = rng.uniform(*start) + (rng.normal(0, rng.choice([0.0, 0.7]), home.days))[home.day]
     return np.asarray((home.hour - at) % 24 < rng.uniform(*length))
 
@@ -82,7 +84,7 @@ def shunt(rng: np.random.Generator, home: Home) -> F64:
 def one_phase(rng: np.random.Generator, home: Home) -> F64:
     """One or two of three phases are not measured: a third of the load, not the same third from row to row."""
     lost = rng.choice([1, 2]) / 3
-    return home.load * np.clip(1 - lost + rng.normal(0, 0.12, len(home.load)), 0, 1)
+    return np.asarray(home.load * np.clip(1 - lost + rng.normal(0, 0.12, len(home.load)), 0, 1))
 
 
 def slow_meter(rng: np.random.Generator, home: Home) -> F64:
@@ -106,7 +108,7 @@ def wandering(rng: np.random.Generator, home: Home) -> F64:
 
 def fading(rng: np.random.Generator, home: Home) -> F64:
     """A current transformer that heals."""
-    return home.load * np.minimum(rng.uniform(0.1, 0.5) + home.day / rng.uniform(30, 90), 1)
+    return np.asarray(home.load * np.minimum(rng.uniform(0.1, 0.5) + home.day / rng.uniform(30, 90), 1))
 
 
 # -- days ---------------------------------------------------------------------------------------------------------
@@ -222,7 +224,7 @@ def own_mean(rng: np.random.Generator, home: Home) -> F64:
 
 def invented(rng: np.random.Generator, home: Home) -> F64:
     """Rows at random about a low mean."""
-    return home.load.mean() * rng.uniform(0.2, 0.7) * rng.gamma(rng.uniform(0.7, 4), 1, len(home.load)) / 2
+    return np.asarray(home.load.mean() * rng.uniform(0.2, 0.7) * rng.gamma(rng.uniform(0.7, 4), 1, len(home.load)) / 2)
 
 
 def row_by_row(rng: np.random.Generator, home: Home) -> F64:
@@ -264,18 +266,20 @@ def steady_part(rng: np.random.Generator, home: Home) -> F64:
 
 def fixed_power(rng: np.random.Generator, home: Home) -> F64:
     """So much is taken off each row (attack h4)."""
-    return np.maximum(home.load - home.load.mean() * rng.uniform(0.3, 1.2), 0.0)
+    return np.asarray(np.maximum(home.load - home.load.mean() * rng.uniform(0.3, 1.2), 0.0))
 
 
 def heavy_only(rng: np.random.Generator, home: Home) -> F64:
     """A relay passes the meter by while much is drawn."""
-    return np.where(home.load > np.quantile(home.load, rng.uniform(0.7, 0.92)), home.load * rng.uniform(0, 0.3), home.load)
+    return np.where(
+        home.load > np.quantile(home.load, rng.uniform(0.7, 0.92)), home.load * rng.uniform(0, 0.3), home.load
+    )
 
 
 def half_of_peaks(rng: np.random.Generator, home: Home) -> F64:
     """A ring circuit with two feeds: the meter sees part of what exceeds the base."""
     base = np.quantile(home.load, rng.uniform(0.3, 0.6))
-    return np.minimum(home.load, base) + rng.uniform(0.0, 0.6) * np.maximum(home.load - base, 0)
+    return np.asarray(np.minimum(home.load, base) + rng.uniform(0.0, 0.6) * np.maximum(home.load - base, 0))
 
 
 FAMILIES: dict[str, tuple[Way, ...]] = {
