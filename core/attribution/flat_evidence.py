@@ -16,7 +16,7 @@ import numpy as np
 
 from core.arrays import Bools, Floats
 from core.attribution.scene import Scene
-from core.attribution.usage import Ints
+from core.attribution.usage import Ints, sum_by
 
 LEAST_W = 15.0  # a few lamps: below it a ratio of powers says little
 BLOCK_H = 3.0
@@ -62,31 +62,17 @@ FLAT = (
     "zero_rows",  # share of rows that show nothing, less the past's
     "estimated",  # share of rows that are spread over a gap
 )
-ZONE = (
-    "age",  # log of days since the onset
-    "missing_share",  # log of y over the load
-    "signal",  # log of y over its noise by blocks
-    "block_scatter",
-    "day_scatter",
-    "profile_share",  # of y's variance
-    "night_share",
-    "morning_share",
-    "evening_share",
-    "weekend_ratio",
+ZONE = (  # age: log of days since the onset; signal: log of y over its noise; the shares are of y over its mean
+    "age", "missing_share", "signal", "block_scatter", "day_scatter", "profile_share", "night_share", "morning_share",
+    "evening_share", "weekend_ratio",
     "active_share",  # of days
     "negative_share",  # of blocks where y is well below nothing
-    "alternation",  # lag-one correlation of y's rows
-    "block_memory",
-    "likeness_load",  # Fisher z of y and the load of all flats
-    "fit_load",  # log of the error of y = theta load
-    "likeness_load_slope",
-    "misfit_nobody",  # log of the cost of nobody's profile in units of the noise
-    "misfit_best",  # and of the best flat's
-    "flats",  # log of their number
-    "no_past",
-    "step",  # log10 of the registers' step over the mean row
+    "alternation", "block_memory",  # lag-one correlation of y's rows, of its blocks
+    "likeness_load", "fit_load", "likeness_load_slope",  # of y and the load of all flats: a main meter, clocks
+    "misfit_nobody", "misfit_best",  # log of the cost of nobody's profile, of the best flat's, in units of the noise
+    "flats", "no_past", "step",
     "days_spread",  # how many flats it takes to win the days
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,15 +227,16 @@ class _Gatherer:
         theta = (y * s * on).sum(0) / np.maximum((s * s * on).sum(0), 1.0)
         shares = (y - np.maximum(theta, 0.0) * s) ** 2
         falls = (y - d) ** 2
-        cost = np.minimum(_sums(shares, self.block_day, self.days), _sums(falls, self.block_day, self.days))
+        cost = np.minimum(sum_by(self.block_day, shares, self.days), sum_by(self.block_day, falls, self.days))
         cost += self.noise_w**2
-        nobody = _sums(((self.by - self._profile()) ** 2)[:, None], self.block_day, self.days)[:, 0] + self.noise_w**2
+        nobody = sum_by(self.block_day, ((self.by - self._profile()) ** 2)[:, None], self.days)[:, 0] + self.noise_w**2
         active = self.active
         total, of_nobody = cost[active].sum(0), float(nobody[active].sum())
         winner = np.argmin(cost, axis=1)
         won = (winner[:, None] == np.arange(s.shape[1])) & (cost < nobody[:, None] * 1.2) & active[:, None]
-        weeks = _sums(won.astype(float), np.arange(self.days) // 7, (self.days + 6) // 7)
-        length = _sums(active[:, None].astype(float), np.arange(self.days) // 7, (self.days + 6) // 7)
+        week = np.arange(self.days) // 7
+        weeks = sum_by(week, won.astype(float), int(week[-1]) + 1)
+        length = sum_by(week, active[:, None].astype(float), int(week[-1]) + 1)
         day_y = _group_mean(self.y[:, None], self.day, self.days, self.known)
         day_d = _group_mean(self.d, self.day, self.days, self.known)
         day_s = _group_mean(self.s, self.day, self.days, self.known)
@@ -386,19 +373,10 @@ def _weighted_quantiles(ordered: Floats, weight: Floats) -> Floats:
     return out
 
 
-def _sums(rows: Floats, index: Ints, size: int) -> Floats:
-    """Sums [size, N] by rising `index`."""
-    out = np.zeros((size, rows.shape[1]))
-    first = np.flatnonzero(np.diff(index, prepend=-1))
-    out[index[first]] = np.add.reduceat(rows, first, axis=0)
-    return out
-
-
 def _group_mean(rows: Floats, index: Ints, size: int, use: Bools) -> Floats:
     """Means [size, N] of the rows in use by `index`; 0 where there is none."""
-    order = np.argsort(index, kind="stable")
-    total = _sums((rows * use[:, None])[order], index[order], size)
-    seen = _sums(use[order, None].astype(float), index[order], size)
+    total = sum_by(index, rows * use[:, None], size)
+    seen = sum_by(index, use[:, None].astype(float), size)
     return np.asarray(total / np.maximum(seen, 1.0))
 
 
