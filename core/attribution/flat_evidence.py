@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.arrays import Bools, Floats
+from core.arrays import Bools, Floats, Ints
 from core.attribution.scene import Scene
-from core.attribution.usage import Ints, sum_by
+from core.attribution.usage import sum_by
 
 LEAST_W = 15.0  # a few lamps: below it a ratio of powers says little
 BLOCK_H = 3.0

@@ -271,5 +271,5 @@ class SuspectList:
             key: Posterior(np.array(probability), nobody, tuple(mechanism), np.array(statistics), none)
             for key, probability, nobody, mechanism, statistics, none in values["held"]
         }
-        self._memory = {key: posterior.memory_of(np.array(revision) for revision in kept) for key, kept in values["memory"]}
+        self._memory = {key: posterior.Memory.of(map(np.array, kept)) for key, kept in values["memory"]}
         self.scores.restore(history, self.signs, None if latched is None else latched.onset, values["before"])

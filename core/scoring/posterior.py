@@ -13,9 +13,9 @@ scaling).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,6 +100,11 @@ class Memory:
     """What the last revisions of one loss said of each flat: bounded, and forgotten with the loss."""
 
     kept: deque[Floats] = field(default_factory=lambda: deque(maxlen=REVISIONS))
+
+    @classmethod
+    def of(cls, kept: Iterable[Floats]) -> Self:
+        """The memory whose `kept` was stored."""
+        return cls(deque(kept, maxlen=REVISIONS))
 
 
 def rows_of(found: Findings, memory: Memory) -> Floats:
