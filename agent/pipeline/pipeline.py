@@ -38,7 +38,7 @@ from core.scoring.features import FEATURES
 from core.scoring.zone_scores import Scorer
 from core.signs import MeterSign, SignKind
 
-VERSION = 3  # of the checkpoint
+VERSION = 4  # of the checkpoint
 REBUILD_ROWS = 1024  # of the stored history at once: bounds what a start takes in memory
 LIMIT_W = 50_000.0  # no flat draws more; the main meter may draw so much for each
 
@@ -109,6 +109,7 @@ class Pipeline:
         book: Book,
         scorer: Scorer | None = None,
         *,
+        states: Scorer | None = None,
         interval_s: float | None = None,
         keep: bool = True,
         forecasts: ZoneForecasts | None = None,
@@ -126,7 +127,7 @@ class Pipeline:
             RegisterSpec(m, known[m].resolution_wh, known[m].accuracy_class, most[m], m in exporting)
             for m in self.meters
         ]
-        self._scorer = scorer
+        self._scorer, self._states = scorer, states
         self._aligner = Aligner(self._specs, self.interval_s)
         self._zones = self._fresh_zones()
         self._tree = zone_tree.nesting({zone.id: (zone.main, frozenset(zone.subs)) for zone in config.zone})
@@ -160,6 +161,7 @@ class Pipeline:
                         offset_s(config.site.timezone),
                     ),
                     scorer=self._scorer,
+                    states=self._states,
                 ),
                 np.array([place[m] for m in (zone.main, *zone.subs)], np.int32),
                 np.array([1.0, *(-1.0 if m in zone.minus else 1.0 for m in zone.subs)]),

@@ -30,7 +30,7 @@ from agent.site.tables import Config
 from agent.status.snapshot import ProcessUse, Snapshot
 from agent.store.store import Store
 from agent.uplink.publisher import Publisher
-from core.scoring.model import CompactModel, ModelRefused
+from core.scoring.model import ModelRefused
 from firmware_io.clock import Clock
 
 log = logging.getLogger("checkmeter")
@@ -65,9 +65,12 @@ class Agent:
             undo.callback(self._store.close)
             self._inbox: queue.Queue[Batch | CaughtUp] = queue.Queue(QUEUE_BATCHES)
             self._model = _model(config)
-            self._book = AlertBook.from_config(config, self._model.sha256, self._model.threshold)
+            named = self._model.named
+            self._book = AlertBook.from_config(config, named.sha256, named.threshold)
             forecasts = ZoneForecasts(config, config.detection.interval_s)
-            self._pipeline = Pipeline(config, self._book, self._model, forecasts=forecasts)
+            self._pipeline = Pipeline(
+                config, self._book, self._model.scorer, states=self._model.states, forecasts=forecasts
+            )
             self._collector = Collector(config, clock, self._inbox)
             self._worker = Worker(
                 config, clock, self._pipeline, self._book, self._store, self._inbox, self._collector.buses
@@ -258,7 +261,7 @@ class Agent:
                 for zone in self._config.zone
             ],
             config_sha256=self._config_sha256,
-            model_sha256=self._model.sha256,
+            model_sha256=self._model.named.sha256,
             schemas={name.split(".")[1]: name for name in wire.SCHEMAS},
         )
 
@@ -301,7 +304,7 @@ class Agent:
         )
 
 
-def _model(config: Config) -> CompactModel:
+def _model(config: Config) -> models.InUse:
     """The compact model of the site file, or the shipped one."""
     try:
         return models.in_use(config.detection.model)
