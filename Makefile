@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help build test lint format demo deb clean soak fuzz proof-kill proof-utility
-.PHONY: bench-agent bench-core bench-detection bench-dlms bench-link bench-train bench-utility
+.PHONY: bench-agent bench-core bench-detection bench-dlms bench-forecast bench-link bench-train bench-utility
 
 help: ## List the targets
 	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -63,6 +63,9 @@ bench-core: build ## The balance kernel beside NumPy and pure Python; a Kalman r
 
 bench-detection: build ## Detection, delay, ranking, false alarms beside the two usual rules (minutes)
 	$(PY) -m agent.offline.evaluation.bench_detection
+
+bench-forecast: build ## Forecasts beside simple rules and LightGBM (pip install -e .[bench]), on simulated flats
+	$(PY) -m agent.offline.evaluation.bench_forecast
 
 bench-train: build ## AUC over 200 splits beside scikit-learn's: make bench-train TABLE=features.csv
 	@test -n "$(TABLE)" || { echo "make bench-train TABLE=features.csv"; exit 2; }

@@ -45,8 +45,9 @@ class Evidence:
 
     `episode` counts the zone's alarms of this sign since the detector was made: it is part of what makes an
     alert's identity stable while `onset_s` is still being refined. `loss_w_interval` and `onset_window_s` are
-    95 % intervals. `suspects` are sorted by falling probability; with `upstream_probability` (none of the
-    sub-meters) all flats' probabilities sum to 1 (suspects below 0.5 % may be left out). Whoever names a flat
+    95 % intervals. `suspects` are sorted by falling probability; with `upstream_probability` (a load ahead
+    of the sub-meters) and `unexplained_probability` (none of these: a clock, a roof, a main meter, or what nobody has
+    thought of) all flats' probabilities sum to 1 (suspects below 0.5 % may be left out). Whoever names a flat
     compares with the set confidence first: below it, the loss is "not attributed".
     """
 
@@ -67,3 +68,4 @@ class Evidence:
     question: bool = False  # a common load that nobody meters would explain it: to be asked for before anyone is named
     features: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     model_score: float | None = None
+    unexplained_probability: float = 0.0

@@ -138,3 +138,12 @@ class HasClock(Protocol):
 
     def set_clock(self, line: Line, utc_s: float) -> None:
         """Set the meter's clock. Raises: MeterError."""
+
+
+@runtime_checkable
+class HasProof(Protocol):
+    """A driver that knows its meter by a description, which may be that of another device, and watches if it fits."""
+
+    @property
+    def proof(self) -> str:
+        """What is known of the description by now, with the reasons in figures."""

@@ -55,16 +55,26 @@ class Transport(Protocol):
 class Serial:
     """A serial port, opened for us alone: 8 data bits, 1 stop bit.
 
+    With parity, an octet whose parity is wrong is dropped: a sum of eight bits, which is all that some protocols
+    have, would let many a wrong frame through, and a frame that lacks an octet never passes. A pseudo-terminal has
+    no parity bit, and refuses one.
+
     Raises:
         TransportError: the port cannot be opened.
     """
 
     def __init__(self, port: str, baud: int = 9600, parity: str = "N") -> None:
         self._name = port
+        if os.path.realpath(port).startswith("/dev/pts/"):
+            parity = "N"
         try:
             self._port = serial.Serial(
                 port, baud, parity=parity, timeout=0, write_timeout=WRITE_TIMEOUT_S, exclusive=True
             )
+            if parity != "N":
+                attributes = termios.tcgetattr(self._port.fileno())
+                attributes[0] |= termios.INPCK | termios.IGNPAR
+                termios.tcsetattr(self._port.fileno(), termios.TCSANOW, attributes)
         except (OSError, ValueError, termios.error) as error:
             raise TransportError(
                 f"cannot open serial port {port} at {baud} Bd 8{parity}1: {_why(error)}{_others(port)}"

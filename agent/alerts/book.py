@@ -147,7 +147,8 @@ class AlertBook:
         for item in conditions:
             if item.active and item.time_s < self._state.maintenance_s:
                 continue
-            what = f"meter/{item.meter}" if item.meter is not None else f"bus/{item.bus}"
+            what = f"zone/{item.zone}" if item.zone is not None else f"bus/{item.bus}"
+            what = what if item.meter is None else f"meter/{item.meter}"
             family = f"{what}/{item.kind}"
             events += self._judge(
                 family,
@@ -162,7 +163,7 @@ class AlertBook:
                     kind=item.kind,
                     severity=item.severity,
                     onset=utc(item.since_s),
-                    zone=self.zone_of.get(item.meter) if item.meter is not None else None,
+                    zone=item.zone if item.meter is None else self.zone_of.get(item.meter),
                     meter=item.meter,
                     bus=item.bus,
                     detail=item.detail,

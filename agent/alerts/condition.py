@@ -12,9 +12,10 @@ from agent.wire.events import (
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """State of one thing that is not a balance: a silent bus, a faulty or reversed meter, a tampered one.
+    """State of one thing that is not a balance: a silent bus, a faulty or tampered meter, a zone near its capacity.
 
-    Exactly one of `meter` and `bus` is set. `since_s` is when it began: UTC seconds, part of the alert's identity.
+    Exactly one of `meter`, `bus` and `zone` is set. `since_s` is when it began: UTC seconds, part of the alert's
+    identity.
     """
 
     kind: AlertKind
@@ -24,5 +25,6 @@ class Condition:
     severity: Severity = "warning"
     meter: str | None = None
     bus: str | None = None
+    zone: str | None = None
     detail: str | None = None
     hold_s: float | None = None  # instead of the policy's, where the condition has its own rhythm

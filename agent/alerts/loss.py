@@ -48,6 +48,7 @@ def loss_data(item: Evidence, confidence: float, critical_percent: float, model:
             for s in item.suspects
         ],
         upstream_probability=_share(item.upstream_probability),
+        unexplained_probability=_share(item.unexplained_probability),
         residual=ResidualData(
             kwh=number(item.residual.energy_kwh),
             percent=number(item.residual.percent),
@@ -61,9 +62,10 @@ def loss_data(item: Evidence, confidence: float, critical_percent: float, model:
 
 
 def first_suspect(data: AlertData) -> tuple[str, float]:
-    """Who comes first, "" being none of the sub-meters, and with what probability."""
-    suspects = [(s.meter, s.probability) for s in data.suspects or ()] + [("", data.upstream_probability or 0.0)]
-    return max(suspects, key=lambda pair: pair[1])
+    """Who comes first, "" being a load ahead of the sub-meters and "?" none of these, and with what probability."""
+    suspects = [(s.meter, s.probability) for s in data.suspects or ()]
+    others = [("", data.upstream_probability or 0.0), ("?", data.unexplained_probability or 0.0)]
+    return max(suspects + others, key=lambda pair: pair[1])
 
 
 def _share(value: float) -> float:

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import msgspec
 
+from agent import models
 from agent.downlink.desired import Desired, DesiredRefused
 from agent.site.errors import ConfigError
 from agent.site.load import digest, load
 from agent.site.tables import Config
 from agent.wire.topics import Address
-from core.scoring.features import FEATURES
 from core.scoring.model import ModelRefused
-from core.scoring.model import load as load_model
 from firmware_io.clock import Clock
 
 
@@ -89,6 +88,6 @@ class InForce:
 
 def _check_model(content: bytes) -> None:
     try:
-        load_model(content, FEATURES)
+        models.checked(content)
     except ModelRefused as error:
         raise DesiredRefused(f"model {hashlib.sha256(content).hexdigest()[:12]}: {error}") from None

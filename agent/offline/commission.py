@@ -21,6 +21,8 @@ from agent.site.tables import Config, Zone
 from agent.store.history import open_archive, read_history
 from core.commissioning import MAIN, Finding, Mistake, Verdict, examine
 from firmware_io.clock import Clock
+from firmware_io.driver import HasProof, MeterDriver
+from firmware_io.driver import Line as MeterLine
 from firmware_io.errors import MeterError
 from firmware_io.obis import ENERGY_IMPORT
 from firmware_io.reading import Unit
@@ -39,6 +41,7 @@ class Registers:
     wh: Floats
     clock_offset_s: dict[str, float] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    proofs: list[str] = field(default_factory=list)  # what is known of each meter's device profile
 
 
 def from_meters(config: Config, clock: Clock, days: float, progress: Callable[[str], None]) -> Registers:
@@ -47,6 +50,7 @@ def from_meters(config: Config, clock: Clock, days: float, progress: Callable[[s
     stored: dict[str, dict[float, float]] = {}
     offsets: dict[str, float] = {}
     problems: list[str] = []
+    proofs: list[str] = []
     buses = open_buses(config, clock)
     try:
         for meter in config.meter:
@@ -58,6 +62,7 @@ def from_meters(config: Config, clock: Clock, days: float, progress: Callable[[s
             try:
                 identity = bus.identify(meter.id)
                 now_s = clock.now()
+                proofs += [f"{meter.id}: {text}" for text in bus.use(meter.id, _proof)]
                 rows = bus.read_profile(meter.id, now_s - days * DAY_S, now_s)
             except MeterError as error:
                 problems.append(str(error))
@@ -71,15 +76,24 @@ def from_meters(config: Config, clock: Clock, days: float, progress: Callable[[s
                 for r in rows
                 if r.obis == ENERGY_IMPORT and r.unit is Unit.WATT_HOUR
             }
-            if not stored[meter.id]:
-                problems.append(f"{meter.id}: its load profile holds no energy register")
+            if not stored[meter.id] and meter.medium == "electricity":
+                hint = "it stores no load profile with energies; let the service run, then --from-store"
+                problems.append(f"{meter.id}: {hint}")
     finally:
         for bus in buses.values():
             bus.close()
     times_s = np.array(sorted({t for rows in stored.values() for t in rows}), dtype=np.float64)
     meters = [meter.id for meter in config.meter]
     wh = np.array([[stored.get(m, {}).get(t, np.nan) for m in meters] for t in times_s.tolist()])
-    return Registers(meters, times_s, wh.reshape(len(times_s), len(meters)), offsets, problems)
+    return Registers(meters, times_s, wh.reshape(len(times_s), len(meters)), offsets, problems, proofs)
+
+
+def _proof(driver: MeterDriver, line: MeterLine) -> list[str]:
+    """What the meter's own figures say of its device profile, where it has one."""
+    if not isinstance(driver, HasProof):
+        return []
+    driver.poll(line)
+    return [driver.proof]
 
 
 def from_store(config: Config, days: float, now_s: float) -> Registers:

@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.forecast.zone_forecasts import ZoneForecasts
 from agent.site.local_time import offset_s
 from agent.site.tables import Config
 from core.arrays import Z95, Floats
@@ -37,7 +38,7 @@ from core.scoring.features import FEATURES
 from core.scoring.zone_scores import Scorer
 from core.signs import MeterSign, SignKind
 
-VERSION = 3  # of the checkpoint
+VERSION = 4  # of the checkpoint
 REBUILD_ROWS = 1024  # of the stored history at once: bounds what a start takes in memory
 LIMIT_W = 50_000.0  # no flat draws more; the main meter may draw so much for each
 
@@ -108,10 +109,12 @@ class Pipeline:
         book: Book,
         scorer: Scorer | None = None,
         *,
+        states: Scorer | None = None,
         interval_s: float | None = None,
         keep: bool = True,
+        forecasts: ZoneForecasts | None = None,
     ) -> None:
-        self._config, self._book, self._keep = config, book, keep
+        self._config, self._book, self._keep, self.forecasts = config, book, keep, forecasts
         self.interval_s = interval_s or config.detection.interval_s
         known = {m.id: m for m in config.meter}
         wanted = dict.fromkeys(m for zone in config.zone for m in (zone.main, *zone.subs))
@@ -124,13 +127,16 @@ class Pipeline:
             RegisterSpec(m, known[m].resolution_wh, known[m].accuracy_class, most[m], m in exporting)
             for m in self.meters
         ]
-        self._scorer = scorer
+        self._scorer, self._states = scorer, states
         self._aligner = Aligner(self._specs, self.interval_s)
         self._zones = self._fresh_zones()
         self._tree = zone_tree.nesting({zone.id: (zone.main, frozenset(zone.subs)) for zone in config.zone})
         self._open: dict[str, float] = {}  # W lost in each zone with a latched loss that was told
         self.counted: dict[str, int] = {flag.name or "": 0 for flag in Flag}
-        self._site = zlib.crc32(msgspec.json.encode([config.meter, config.zone, self.interval_s]))
+        self._main_read: dict[str, bool] = {}  # whether a zone's main meter was read at the last boundary
+        # A capacity bears on no balance: changing it must not cost the detector its state.
+        zones = [{k: v for k, v in msgspec.structs.asdict(z).items() if k != "capacity_w"} for z in config.zone]
+        self._site = zlib.crc32(msgspec.json.encode([config.meter, zones, self.interval_s]))
 
     def _fresh_zones(self) -> list[_Zone]:
         """The zones of the site file with monitors that have seen nothing."""
@@ -155,6 +161,7 @@ class Pipeline:
                         offset_s(config.site.timezone),
                     ),
                     scorer=self._scorer,
+                    states=self._states,
                 ),
                 np.array([place[m] for m in (zone.main, *zone.subs)], np.int32),
                 np.array([1.0, *(-1.0 if m in zone.minus else 1.0 for m in zone.subs)]),
@@ -198,12 +205,16 @@ class Pipeline:
             found: list[Evidence] = []
             for zone in self._zones:
                 rows, missed, read = zone.rows(aligned)
+                if self.forecasts is not None:
+                    self._forecast(self.forecasts, zone, aligned, rows)
                 found += zone.monitor.step(rows, missed, read)
                 if self._keep:
                     result.balances.extend(self._balances(zone.monitor, rows, read))
             found.sort(key=lambda evidence: evidence.time_s)
             found = [e for e in found if zone_tree.smallest(e, self._tree, self._open)]
             result.evidence.extend(found)
+            if self.forecasts is not None:
+                self._missing(self.forecasts, found)
             if self._keep:
                 result.history.extend(
                     HistoryRow(float(t), wh.copy(), sd.copy(), flags.copy())
@@ -215,6 +226,23 @@ class Pipeline:
         if result.history:
             return Step(result.alerts, result.evidence, result.balances, result.history, self._checkpoint())
         return result
+
+    def _forecast(self, forecasts: ZoneForecasts, zone: _Zone, aligned: AlignedRows, rows: ZoneRows) -> None:
+        """Give a zone's load to its forecaster: only what its main meter was read for at both ends."""
+        main, name = zone.columns[0], zone.monitor.zone.id
+        read = (aligned.flags[:, main] & np.uint8(Flag.MISSED)) == 0
+        before = np.concatenate([[self._main_read.get(name, False)], read[:-1]])
+        self._main_read[name] = bool(read[-1])
+        measured = read & before & (aligned.flags[:, main] == 0)
+        forecasts.take(name, rows.ends_s, np.where(measured, rows.main_wh, np.nan))
+
+    def _missing(self, forecasts: ZoneForecasts, found: Sequence[Evidence]) -> None:
+        """A main meter that is found to show too little is forecast by what is drawn behind it."""
+        for item in found:
+            first = item.suspects[0] if item.suspects else None
+            if first is not None and first.probability >= self._config.detection.confidence:
+                loss_w = item.loss_w if item.active else 0.0
+                forecasts.missing(first.meter, item.onset_s, item.time_s, loss_w)
 
     def _note(self, aligned: AlignedRows) -> None:
         """Count what happened to registers; a replaced meter is a sign of its own."""

@@ -28,6 +28,7 @@ class StoredRows:
         self.meters = tuple(meters)
         self.times_s: Floats = np.empty(0)
         self.wh: Floats = np.empty((0, len(self.meters)))
+        self.without: set[str] = set()  # meters that answer and store nothing: Modbus and M-Bus have no load profile
         self._interval_s = interval_s
 
     def add(self, meter: str, registers: Mapping[float, float]) -> None:

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from agent import wire
 from agent.alerts.book import AlertBook
 from agent.alerts.tamper import sign_of, tamper_event
+from agent.forecast.words import conditions, on_wire
+from agent.forecast.zone_forecasts import RECALL_S
 from agent.pipeline.inbox import Batch, CaughtUp
 from agent.pipeline.pipeline import Balance, Pipeline, Step
 from agent.pipeline.stored_rows import Floats, StoredRows, portions
@@ -46,6 +48,7 @@ class View:
     alerts: list[wire.AlertData] = field(default_factory=list)
     suspicion: dict[str, float] = field(default_factory=dict)
     boundary_s: float | None = None
+    forecasts: dict[str, wire.Forecast] = field(default_factory=dict)
 
 
 class Worker:
@@ -108,8 +111,17 @@ class Worker:
             return None
         self._known_s = float(history.times_s[-1])
         del history
+        self._recall()
         give_back()
         return self._known_s
+
+    def _recall(self) -> None:
+        """What the zones drew in the weeks before, for their forecasts; stored rows that go through again bring it."""
+        forecasts = self._pipeline.forecasts
+        if forecasts is not None and not self._backlog:
+            since_s = self._known_s - RECALL_S
+            forecasts.recall(self._store.history(since_s, float("inf"), list(forecasts.mains.values())))
+            forecasts.issue_now()
 
     # -- run ----------------------------------------------------------------------------------------------------------
 
@@ -172,15 +184,29 @@ class Worker:
         # Until the stored profiles are in, a boundary would be closed without the meters that come last.
         early = self._behind or self._backlog
         step = Step([], [], [], [], None) if early else self._pipeline.step(self._clock.now())
-        events = [*step.alerts, *events, *self._book.advance(self._clock.now())]
+        events = [*step.alerts, *events, *self._look_ahead(), *self._book.advance(self._clock.now())]
         self._commit(step, events, messages, wished)
+
+    def _look_ahead(self) -> list[wire.AlertEvent]:
+        """Take up the forecasts that the step brought; the alerts about capacities that they lead to."""
+        if self._pipeline.forecasts is None:
+            return []
+        issued = self._pipeline.forecasts.drain()
+        if issued.forecasts:
+            said = {forecast.zone: on_wire(forecast) for forecast in issued.forecasts}
+            self.view = dataclasses.replace(self.view, forecasts=self.view.forecasts | said)
+        return self._book.observe(conditions(issued))
 
     def _feed_stored(self) -> None:
         """Profiles of all meters, after what is known from before."""
         tables, self._stored = self._stored, []
         fresh = [table.times_s[table.times_s > self._known_s] for table in tables]
         first_s = min((float(times_s[0]) for times_s in fresh if len(times_s)), default=None)
-        if first_s is not None:
+        without = sorted(set(self._pipeline.meters) & set().union(*(table.without for table in tables)))
+        if first_s is not None and without and self._known_s == float("-inf"):
+            # Weeks of rows in which a sub-meter is missing are weeks in which its energy is: no past is better.
+            log.info("stored profiles are not used: %s store none, and a balance needs every meter", ", ".join(without))
+        elif first_s is not None:
             log.info("stored profiles from %s on", wire.utc(first_s).isoformat())
             rows = portions(tables, self._pipeline.meters, self._pipeline.interval_s, self._known_s)
             self._backlog.append(_Backlog(rows, again=False))
@@ -198,12 +224,18 @@ class Worker:
                 continue
             times_s, rows, last = portion
             self._pipeline.feed_block(times_s, rows)
+            if self._pipeline.forecasts is not None:  # what would have been said then is no news
+                self._pipeline.forecasts.muted = True
             # No later boundary may close yet: what it needs comes with the next portion.
             step = self._pipeline.step(float(times_s[-1]))
+            if self._pipeline.forecasts is not None:
+                self._pipeline.forecasts.muted = False
             if backlog.again and not last:
                 step = dataclasses.replace(step, checkpoint=None)
             self._commit(step, step.alerts, [], False)
             self.heartbeat.beat()
+        if self._pipeline.forecasts is not None and not self._backlog:
+            self._pipeline.forecasts.issue_now()
         give_back()
 
     def _tamper(self, event: MeterEvent) -> list[wire.TamperEvent]:
@@ -271,6 +303,7 @@ class Worker:
         now_s = self._clock.now()
         scores = self._pipeline.scores() if step.checkpoint is not None else {}
         self.view = View(
+            forecasts=self.view.forecasts,
             balances=self.view.balances | {balance.zone: balance for balance in balances},
             alerts=self._book.active(now_s).alerts,
             suspicion={m: s.get("theft_probability", 0.0) for m, s in scores.items()} or self.view.suspicion,

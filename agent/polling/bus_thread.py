@@ -117,9 +117,12 @@ class BusThread:
                 watch.identified(identity.serial, identity.firmware, self._clock.now())
             registers = self._stored(stop, watch, first_s)
             stored.add(meter, registers)
+            if not registers:
+                stored.without.add(meter)
             self._row_s[meter] = max(registers, default=first_s - 1.0)
         except RegisterUnavailable as error:
             log.info("%s; it starts with what it shows now", error)
+            stored.without.add(meter)
         except MeterError as error:
             watch.failed(error, self._clock.now())
             log.warning("%s", error)

@@ -1,11 +1,14 @@
-"""Site file to Bus and drivers: the only place that knows which protocol."""
+"""Site file to Bus and drivers: the only place that knows which protocol. A protocol is imported where it is used."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.keys.credentials import read_key, read_secret
+from agent.polling.hex_trace import HexTrace
+from agent.site.errors import ConfigError
 from agent.site.tables import Bus as BusConfig
 from agent.site.tables import Config, Meter, Registers
 from firmware_io.bus import Bus, BusMeter
@@ -15,9 +18,18 @@ from firmware_io.dlms.session.counters import FileCounters, InvocationCounters, 
 from firmware_io.dlms.session.trace import Tracer
 from firmware_io.dlms.sources import COMPANIONS, Sources
 from firmware_io.dlms.spec import DlmsSpec
+from firmware_io.driver import MeterDriver, Trace
+from firmware_io.exchange import Timing
 from firmware_io.obis import ENERGY_EXPORT, ENERGY_IMPORT, POWER_EXPORT, POWER_IMPORT, ObisCode
 from firmware_io.spec import BusSpec
 from firmware_io.transport import Transport, open_transport
+
+if TYPE_CHECKING:
+    from firmware_io.dlt645.driver import Dlt645Spec
+    from firmware_io.mbus.driver import MbusSpec
+    from firmware_io.modbus.driver import ModbusSpec
+
+    MeterSpec = DlmsSpec | Dlt645Spec | ModbusSpec | MbusSpec
 
 
 def bus_spec(bus: BusConfig) -> BusSpec:
@@ -38,14 +50,14 @@ def dlms_spec(meter: Meter, bus: BusConfig, timezone: str | None = None) -> Dlms
     Raises:
         ConfigError: a secret cannot be read.
     """
-    assert meter.address is not None, meter.id  # config_rules: online needs an address
+    assert isinstance(meter.address, int), meter.id  # agent.site.rules: online needs an address, and a number here
     return DlmsSpec(
         id=meter.id,
         address=meter.address,
         logical_address=meter.logical_address,
         address_octets=meter.address_octets,
         client=meter.client,
-        framing=bus.framing,
+        framing="wrapper" if bus.framing == "wrapper" else "hdlc",
         serial=meter.serial,
         security=meter.security,
         password=None if meter.password is None else read_secret(meter.password),
@@ -85,6 +97,110 @@ def sources_of(meter: Meter) -> Sources:
     )
 
 
+def meter_spec(meter: Meter, bus: BusConfig, timezone: str = "UTC") -> MeterSpec:
+    """What is to be known of a meter before it is asked, whatever it speaks. `timezone`: what its clock shows.
+
+    Raises:
+        ConfigError: a secret, an address or a device profile cannot be read.
+    """
+    try:
+        match meter.protocol or bus.protocol:
+            case "dlt645":
+                return _dlt645_spec(meter, timezone)
+            case "modbus":
+                return _modbus_spec(meter, bus)
+            case "mbus":
+                return _mbus_spec(meter)
+        return dlms_spec(meter, bus, timezone)
+    except ValueError as error:
+        raise ConfigError([f"meter {meter.id}: {str(error).removeprefix(f'meter {meter.id}: ')}"]) from error
+
+
+def _dlt645_spec(meter: Meter, timezone: str) -> Dlt645Spec:
+    from firmware_io.dlt645.driver import Dlt645Spec
+
+    password = None if meter.password is None else read_secret(meter.password)
+    return Dlt645Spec(
+        id=meter.id,
+        address=str(meter.address),
+        edition=meter.edition,
+        live=meter.live,
+        rates=meter.rates,
+        timezone=timezone,
+        password=None if password is None else bytes.fromhex(password.decode("ascii")),
+        min_gap_s=meter.min_gap_s,
+    )
+
+
+def _modbus_spec(meter: Meter, bus: BusConfig) -> ModbusSpec:
+    from firmware_io.modbus.driver import ModbusSpec
+    from firmware_io.modbus.profile_file import load
+
+    assert isinstance(meter.address, int), meter.id  # agent.site.rules
+    tcp = bus.framing == "tcp" or (bus.framing is None and bus.port.startswith("tcp://"))
+    return ModbusSpec(
+        id=meter.id,
+        unit=meter.address,
+        profile=load(meter.profile or ""),
+        framing="tcp" if tcp else "rtu",
+        proven=meter.proven,
+        live=meter.live,
+        min_gap_s=meter.min_gap_s,
+    )
+
+
+def check_profiles(config: Config) -> None:
+    """Whether every device profile that the site file names can be used.
+
+    Raises:
+        ConfigError: with all that cannot.
+    """
+    from firmware_io.modbus.profile_file import ProfileError, load
+
+    wrong: list[str] = []
+    for name in dict.fromkeys(meter.profile for meter in config.meter if meter.profile):
+        try:
+            load(name)
+        except ProfileError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ConfigError(wrong)
+
+
+def _mbus_spec(meter: Meter) -> MbusSpec:
+    from firmware_io.mbus.driver import MbusSpec
+    from firmware_io.mbus.frame import SecondaryAddress
+
+    primary = meter.address if isinstance(meter.address, int) else None
+    return MbusSpec(
+        id=meter.id,
+        address=primary,
+        secondary=None if primary is not None else SecondaryAddress.parse(str(meter.address)),
+        key=None if meter.encryption_key is None else read_key(meter.encryption_key),
+        interval_s=meter.interval_s,
+        min_gap_s=meter.min_gap_s,
+    )
+
+
+def driver_of(spec: MeterSpec, line: BusSpec, clock: Clock, counters: InvocationCounters) -> MeterDriver:
+    """The driver of a meter."""
+    if isinstance(spec, DlmsSpec):
+        return DlmsDriver(spec, line, clock, counters)
+    timing = Timing.of(line)
+    match type(spec).__name__:
+        case "Dlt645Spec":
+            from firmware_io.dlt645.driver import Dlt645Driver
+
+            return Dlt645Driver(spec, timing, clock)  # type: ignore[arg-type]  # its class is known by its name
+        case "ModbusSpec":
+            from firmware_io.modbus.driver import ModbusDriver
+
+            return ModbusDriver(spec, timing, clock)  # type: ignore[arg-type]
+    from firmware_io.mbus.driver import MbusDriver
+
+    return MbusDriver(spec, timing, clock)  # type: ignore[arg-type]
+
+
 def counters_of(config: Config) -> InvocationCounters:
     """Where invocation counters are kept: on disk as soon as a meter needs them.
 
@@ -100,24 +216,17 @@ def open_buses(config: Config, clock: Clock, opener: Callable[[BusSpec], Transpo
     """A `Bus` for each that has meters; the line is opened at the first exchange.
 
     Raises:
-        ConfigError: a secret cannot be read.
+        ConfigError: a secret or a device profile cannot be read.
     """
     mains = {zone.main for zone in config.zone}
     counters = counters_of(config)
     buses: dict[str, Bus] = {}
     for table in config.bus:
-        spec = bus_spec(table)
-        meters = [
-            BusMeter(
-                meter.id,
-                DlmsDriver(dlms_spec(meter, table, config.site.timezone), spec, clock, counters),
-                meter.id in mains,
-            )
-            for meter in config.meter
-            if meter.bus == table.id
-        ]
+        line = bus_spec(table)
+        specs = [meter_spec(meter, table, config.site.timezone) for meter in config.meter if meter.bus == table.id]
+        meters = [BusMeter(spec.id, driver_of(spec, line, clock, counters), spec.id in mains) for spec in specs]
         if meters:
-            buses[table.id] = Bus(spec, meters, opener, clock)
+            buses[table.id] = Bus(line, meters, opener, clock)
     return buses
 
 
@@ -125,12 +234,15 @@ def open_bus(config: Config, meter: str, clock: Clock, trace: Callable[[str], No
     """A `Bus` with that one meter on it; `trace` gets what passes, in lines of text without secrets.
 
     Raises:
-        ConfigError: a secret cannot be read.
+        ConfigError: a secret or a device profile cannot be read.
     """
     table = next(m for m in config.meter if m.id == meter)
     bus_table = next(b for b in config.bus if b.id == table.bus)
-    spec, line = dlms_spec(table, bus_table, config.site.timezone), bus_spec(bus_table)
-    secrets = (spec.password, spec.authentication_key, spec.encryption_key)
-    tracer = Tracer(trace, secrets, spec.framing) if trace else None
-    driver = DlmsDriver(spec, line, clock, counters_of(config))
+    spec, line = meter_spec(table, bus_table, config.site.timezone), bus_spec(bus_table)
+    tracer: Trace | None = None
+    if trace and isinstance(spec, DlmsSpec):
+        tracer = Tracer(trace, (spec.password, spec.authentication_key, spec.encryption_key), spec.framing)
+    elif trace:
+        tracer = HexTrace(trace, getattr(spec, "password", None))
+    driver = driver_of(spec, line, clock, counters_of(config))
     return Bus(line, [BusMeter(meter, driver)], open_transport, clock, trace=tracer)

@@ -19,6 +19,7 @@ from agent.alerts.book import AlertBook
 from agent.alerts.condition import Condition
 from agent.downlink.backend import Backend
 from agent.downlink.in_force import InForce
+from agent.forecast.zone_forecasts import ZoneForecasts
 from agent.pipeline.inbox import Batch, CaughtUp, Wish
 from agent.pipeline.pipeline import Pipeline
 from agent.pipeline.worker import Worker
@@ -29,7 +30,7 @@ from agent.site.tables import Config
 from agent.status.snapshot import ProcessUse, Snapshot
 from agent.store.store import Store
 from agent.uplink.publisher import Publisher
-from core.scoring.model import CompactModel, ModelRefused
+from core.scoring.model import ModelRefused
 from firmware_io.clock import Clock
 
 log = logging.getLogger("checkmeter")
@@ -64,8 +65,12 @@ class Agent:
             undo.callback(self._store.close)
             self._inbox: queue.Queue[Batch | CaughtUp] = queue.Queue(QUEUE_BATCHES)
             self._model = _model(config)
-            self._book = AlertBook.from_config(config, self._model.sha256, self._model.threshold)
-            self._pipeline = Pipeline(config, self._book, self._model)
+            named = self._model.named
+            self._book = AlertBook.from_config(config, named.sha256, named.threshold)
+            forecasts = ZoneForecasts(config, config.detection.interval_s)
+            self._pipeline = Pipeline(
+                config, self._book, self._model.scorer, states=self._model.states, forecasts=forecasts
+            )
             self._collector = Collector(config, clock, self._inbox)
             self._worker = Worker(
                 config, clock, self._pipeline, self._book, self._store, self._inbox, self._collector.buses
@@ -86,6 +91,7 @@ class Agent:
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._told: tuple[object, ...] = ()
+        self._forecast_told: dict[str, wire.Forecast] = {}
         self._plates: dict[str, tuple[str | None, str | None]] = {}
         self._state_since_s = clock.now()
         self._health_due_s = time.monotonic()
@@ -115,6 +121,7 @@ class Agent:
     def _say_all(self) -> None:
         """Say status, info, active and health anew, also what has not changed."""
         self._told = ()
+        self._forecast_told = {}
         self._health_due_s = time.monotonic()
         if self._publisher is not None:
             self._publisher.tell("info", self._info())
@@ -190,6 +197,7 @@ class Agent:
 
     def _say_state(self) -> None:
         silent = tuple(self._collector.silent())
+        self._say_forecasts()
         state = self._state(silent)
         alerts = tuple((alert.alert_id, alert.revision) for alert in self._worker.view.alerts)
         plates = self._collector.name_plates() if self._collector.ready else self._plates
@@ -206,6 +214,12 @@ class Agent:
             snapshot = wire.ActiveSnapshot(time=wire.utc(self._clock.now()), alerts=self._worker.view.alerts)
             self._publisher.tell("active", snapshot)
         self._told = (state, silent, alerts)
+
+    def _say_forecasts(self) -> None:
+        for zone, forecast in self._worker.view.forecasts.items():
+            if self._publisher is not None and self._forecast_told.get(zone) is not forecast:
+                self._publisher.tell(wire.forecast_suffix(zone), forecast)
+                self._forecast_told[zone] = forecast
 
     def _state(self, silent: tuple[str, ...]) -> str:
         return "online" if self._collector.ready and not silent else "degraded"
@@ -247,7 +261,7 @@ class Agent:
                 for zone in self._config.zone
             ],
             config_sha256=self._config_sha256,
-            model_sha256=self._model.sha256,
+            model_sha256=self._model.named.sha256,
             schemas={name.split(".")[1]: name for name in wire.SCHEMAS},
         )
 
@@ -286,10 +300,11 @@ class Agent:
             balances=list(view.balances.values()),
             alerts=view.alerts,
             suspicion=view.suspicion,
+            forecasts=list(view.forecasts.values()),
         )
 
 
-def _model(config: Config) -> CompactModel:
+def _model(config: Config) -> models.InUse:
     """The compact model of the site file, or the shipped one."""
     try:
         return models.in_use(config.detection.model)

@@ -6,78 +6,75 @@ It knows what a person has to look through: names, classes, and which one is the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 ACCURACY_CLASS, RESOLUTION_WH = 1.0, 10.0  # of most meters of flats; the face plate says
+UNKNOWN_PROFILE = "NAME-OF-PROFILE"  # more than one device profile fits, or none: `checkmeter scan` says which
 
 
-class Answered(Protocol):
-    """A meter that answered."""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A meter that answered, and where. `keys` is what else stands in its table of the site file."""
+
+    port: str
+    baud: int
+    address: int | str
+    parity: str = "N"
+    framing: str = "hdlc"
+    octets: int = 2
+    serial: str | None = None
+    protocol: str = "dlms"
+    keys: tuple[tuple[str, object], ...] = ()
 
     @property
-    def port(self) -> str: ...
-    @property
-    def baud(self) -> int: ...
-    @property
-    def parity(self) -> str: ...
-    @property
-    def framing(self) -> str: ...
-    @property
-    def address(self) -> int: ...
-    @property
-    def octets(self) -> int: ...
-    @property
-    def serial(self) -> str | None: ...
+    def electric(self) -> bool:
+        """Whether it may be part of the balance: meters of water and heat say their medium."""
+        return "medium" not in dict(self.keys)
 
 
-def main_of(found: Sequence[Answered], address: int | None = None) -> Answered:
-    """The main meter: the one at this address, or the first that was found.
+def main_of(found: Sequence[Answer], address: str | None = None) -> Answer:
+    """The main meter: the one at this address, or the first electricity meter that was found.
 
     Raises:
         LookupError: nobody answered at that address.
     """
-    if address is None:
-        return found[0]
-    chosen = next((meter for meter in found if meter.address == address), None)
+    chosen = next((m for m in found if (m.electric if address is None else str(m.address) == address)), None)
     if chosen is None:
         raise LookupError(f"no meter answered at address {address}; answered: {addresses(found)}")
     return chosen
 
 
-def addresses(found: Sequence[Answered]) -> str:
+def addresses(found: Sequence[Answer]) -> str:
     """Who answered, in words."""
     return ", ".join(str(meter.address) for meter in found)
 
 
 def first_site(
-    found: Sequence[Answered],
+    found: Sequence[Answer],
     *,
-    main: Answered | None = None,
+    main: Answer | None = None,
     site: str = "building",
     gateway: str = "gw-0001",
     broker: str | None = None,
 ) -> dict[str, Any]:
     """The tree of the site file; ids by address, because that is all we know of the meters."""
     main = found[0] if main is None else main
-    lines: dict[tuple[str, int, str, str], str] = {}
+    lines: dict[tuple[str, str, int, str, str], str] = {}
     buses: list[dict[str, Any]] = []
     meters: list[dict[str, Any]] = []
+    subs: list[str] = []
     names: set[str] = set()
     for meter in found:
-        key = (meter.port, meter.baud, meter.parity, meter.framing)
+        key = (meter.port, meter.protocol, meter.baud, meter.parity, meter.framing)
         if key not in lines:
             lines[key] = f"line-{len(lines) + 1}" if lines else "line"
             buses.append(_bus(lines[key], meter))
         name = "main" if meter is main else _name(meter, names)
         names.add(name)
-        table: dict[str, Any] = {"id": name, "bus": lines[key], "address": meter.address}
-        if meter.framing == "hdlc" and meter.octets != (2 if meter.address < 0x80 else 4):
-            table["address_octets"] = meter.octets
-        table |= {"accuracy_class": ACCURACY_CLASS, "resolution_wh": RESOLUTION_WH}
-        if meter.serial is not None:
-            table["serial"] = meter.serial
-        meters.append(table)
-    subs = [table["id"] for table in meters if table["id"] != "main"]
+        if meter is not main and meter.electric:
+            subs.append(name)
+        meters.append(_meter(name, lines[key], meter))
     tree: dict[str, Any] = {
         "site": {"site": site, "gateway": gateway},
         "bus": buses,
@@ -87,9 +84,25 @@ def first_site(
     return tree | ({"mqtt": {"url": broker}} if broker else {})
 
 
-def _bus(name: str, meter: Answered) -> dict[str, Any]:
+def _meter(name: str, line: str, meter: Answer) -> dict[str, Any]:
+    table: dict[str, Any] = {"id": name, "bus": line, "address": meter.address}
+    hdlc = meter.protocol == "dlms" and meter.framing == "hdlc"
+    if hdlc and isinstance(meter.address, int) and meter.octets != (2 if meter.address < 0x80 else 4):
+        table["address_octets"] = meter.octets
+    table |= {"accuracy_class": ACCURACY_CLASS, "resolution_wh": RESOLUTION_WH}
+    if meter.serial is not None:
+        table["serial"] = meter.serial
+    table |= dict(meter.keys)
+    if meter.protocol == "modbus":
+        table.setdefault("profile", UNKNOWN_PROFILE)
+    return table
+
+
+def _bus(name: str, meter: Answer) -> dict[str, Any]:
     bus: dict[str, Any] = {"id": name, "port": meter.port}
-    if meter.framing != "hdlc":
+    if meter.protocol != "dlms":
+        bus["protocol"] = meter.protocol
+    elif meter.framing != "hdlc":
         bus["framing"] = meter.framing
     if not meter.port.startswith("tcp://"):
         bus["baud"] = meter.baud
@@ -98,7 +111,7 @@ def _bus(name: str, meter: Answered) -> dict[str, Any]:
     return bus
 
 
-def _name(meter: Answered, taken: set[str]) -> str:
+def _name(meter: Answer, taken: set[str]) -> str:
     name, n = f"meter-{meter.address}", 2
     while name in taken:
         name, n = f"meter-{meter.address}-{n}", n + 1

@@ -5,6 +5,7 @@ Each rule notes its errors in the source, where they get file and line; nothing 
 
 from __future__ import annotations
 
+import datetime
 import zoneinfo
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -28,6 +29,13 @@ def check(config: Config, source: Source, *, online: bool) -> None:
         source.error(
             ("site", "timezone"), f'timezone = "{config.site.timezone}": expected a name such as "Europe/Berlin"'
         )
+    for n, day in enumerate(config.forecast.holidays):
+        try:
+            datetime.date.fromisoformat(day if len(day) == 10 else f"2024-{day}")
+        except ValueError:
+            source.error(
+                ("forecast", "holidays", n), f'"{day}" is no day: expected 2026-04-06, or 12-25 for every year'
+            )
     if config.meter == [] and source.given(("meter",)):
         source.error((), "no meter: add a [[meter]] table for the main meter and for each sub-meter")
     if config.zone == [] and source.given(("zone",)):
@@ -60,11 +68,19 @@ def _buses(buses: Iterable[Bus], source: Source) -> None:
                 source.error(here, f'port = "{bus.port}": expected tcp://host:port')
         elif not bus.port.startswith("/"):
             source.error(here, f'port = "{bus.port}": expected a device such as /dev/ttyUSB0, or tcp://host:port')
-        elif bus.framing == "wrapper":
+        elif bus.framing == "wrapper" and bus.protocol == "dlms":
             source.error(
                 ("bus", n, "framing"),
                 'framing = "wrapper" needs a TCP link: give port = "tcp://host:port", or use framing = "hdlc"',
             )
+        fitting = {"dlms": ("hdlc", "wrapper"), "modbus": ("rtu", "tcp")}.get(bus.protocol, ())
+        if bus.framing is not None and bus.framing not in fitting:
+            known = f"expected {' or '.join(fitting)}" if fitting else "leave it out"
+            source.error(
+                ("bus", n, "framing"), f'framing = "{bus.framing}" is none of protocol = "{bus.protocol}": {known}'
+            )
+        elif bus.framing == "tcp" and not bus.port.startswith("tcp://"):
+            source.error(("bus", n, "framing"), 'framing = "tcp" needs a TCP link: give port = "tcp://host:port"')
         if bus.port in ports:
             source.error(here, f'port = "{bus.port}" is already that of bus {ports[bus.port]}; one bus, one port')
         ports.setdefault(bus.port, bus.id)
@@ -72,7 +88,9 @@ def _buses(buses: Iterable[Bus], source: Source) -> None:
 
 def _meters(config: Config, source: Source, *, online: bool) -> None:
     buses = {bus.id for bus in config.bus}
-    taken: dict[tuple[str, int, int], str] = {}
+    spoken = {bus.id: bus.protocol for bus in config.bus}
+    framings = {bus.id: bus.framing for bus in config.bus}
+    taken: dict[tuple[str, str, int, str], str] = {}
     for n, meter in enumerate(config.meter):
         if meter.bus is not None and meter.bus not in buses:
             known = nearest(meter.bus, buses) or "; there is no [[bus]] at all: add one"
@@ -81,7 +99,8 @@ def _meters(config: Config, source: Source, *, online: bool) -> None:
             if online and value is None and not source.given(("meter", n, key)):
                 source.error(("meter", n), f'key "{key}" is missing: without it the meter cannot be read')
         if meter.bus is not None and meter.address is not None:
-            place = (meter.bus, meter.logical_address, meter.address)
+            protocol = meter.protocol or spoken.get(meter.bus, "dlms")
+            place = (meter.bus, protocol, meter.logical_address, str(meter.address))
             if place in taken:
                 source.error(
                     ("meter", n, "address"),
@@ -95,7 +114,36 @@ def _meters(config: Config, source: Source, *, online: bool) -> None:
                 f"accuracy_class = {meter.accuracy_class:g}: no meter has it; expected the one on its face plate: "
                 f"{', '.join(f'{c:g}' for c in CLASSES)} (A is 2, B is 1, C is 0.5)",
             )
-        _keys(meter, ("meter", n), source)
+        protocol = meter.protocol or spoken.get(meter.bus or "", "dlms")
+        if meter.bus in spoken and protocol != spoken[meter.bus]:
+            mixed = {protocol, spoken[meter.bus]} == {"dlms", "dlt645"} and framings[meter.bus] != "wrapper"
+            if not mixed:
+                source.error(
+                    ("meter", n, "protocol"),
+                    f'protocol = "{protocol}" cannot share a line with protocol = "{spoken[meter.bus]}" of bus '
+                    f"{meter.bus}: only DLMS over HDLC and DL/T 645 can; give it a bus of its own",
+                )
+        _address(meter, protocol, ("meter", n), source)
+        _keys(meter, protocol, ("meter", n), source)
+
+
+def _address(meter: Meter, protocol: str, here: Key, source: Source) -> None:
+    """The form of an address, by protocol."""
+    address = meter.address
+    if address is None:
+        return
+    number = isinstance(address, int)
+    good, expected = {
+        "dlms": (number, "a whole number of at least 0 and of at most 65535; write it without quotes"),
+        "dlt645": (number or str(address).isdigit(), 'up to twelve digits in quotes, as on the meter: "123456789012"'),
+        "modbus": (isinstance(address, int) and 1 <= address <= 247, "the Modbus unit, 1 to 247"),
+        "mbus": (
+            address <= 250 if isinstance(address, int) else len(address) in (8, 16),
+            "the primary address, 0 to 250, or the secondary one in quotes: 8 or 16 digits",
+        ),
+    }[protocol]
+    if not good:
+        source.error((*here, "address"), f"address = {address!r}: expected {expected}")
 
 
 CLASSES = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0)  # IEC 62053-21/-22/-24, EN 50470-3
@@ -120,7 +168,29 @@ NEEDED = {
 }
 
 
-def _keys(meter: Meter, here: Key, source: Source) -> None:
+# Secrets and other keys that one protocol alone has.
+OWN_KEYS = {
+    "dlms": (),
+    "dlt645": ("password", "edition", "rates"),
+    "modbus": ("profile", "proven"),
+    "mbus": ("encryption_key", "interval_s"),
+}
+
+
+def _keys(meter: Meter, protocol: str, here: Key, source: Source) -> None:
+    if protocol == "modbus" and not meter.profile and not source.given((*here, "profile")):
+        source.error(
+            here, 'key "profile" is missing: a Modbus meter needs its device profile; checkmeter scan finds it'
+        )
+    for other, keys in OWN_KEYS.items():
+        for key in keys:
+            if other != protocol and key not in ("password", "encryption_key") and source.given((*here, key)):
+                source.error((*here, key), f'{key} is a key of protocol = "{other}"; this meter speaks {protocol}')
+    if protocol != "dlms":
+        for key in ("security", "authentication_key", "password", "encryption_key", "system_title"):
+            if key not in OWN_KEYS[protocol] and source.given((*here, key)):
+                source.error((*here, key), f"{key} is not used with {protocol}: remove the key")
+        return
     secrets = ("password", "authentication_key", "encryption_key")
     for key in NEEDED[meter.security]:
         if not source.given((*here, key)):
@@ -134,6 +204,7 @@ def _keys(meter: Meter, here: Key, source: Source) -> None:
 
 def _zones(config: Config, source: Source) -> None:
     meters = {meter.id for meter in config.meter}
+    media = {meter.id: meter.medium for meter in config.meter}
     for n, zone in enumerate(config.zone):
         here: Key = ("zone", n)
         if zone.main and zone.main not in meters:
@@ -145,6 +216,12 @@ def _zones(config: Config, source: Source) -> None:
             source.error((*here, "subs"), "subs is empty: expected the ids of the sub-meters behind the main meter")
         for key in ("subs", "export", "minus"):
             _names(zone, key, meters, here, source)
+        for key, names in (("main", [zone.main]), ("subs", zone.subs)):
+            for other_medium in (m for m in names if media.get(m, "electricity") != "electricity"):
+                source.error(
+                    (*here, key),
+                    f"{other_medium} measures {media[other_medium]}: a balance takes electricity meters only",
+                )
         if zone.main in zone.subs:
             source.error((*here, "subs"), f"subs holds the main meter {zone.main}; take it out")
         for other in config.zone[:n]:
@@ -168,7 +245,7 @@ def _in_no_zone(config: Config, source: Source) -> None:
     """A meter that no zone counts is energy that is missing for ever: the cheapest false accusation there is."""
     counted = {name for zone in config.zone for name in (zone.main, *zone.subs)}
     for n, meter in enumerate(config.meter):
-        if meter.id and config.zone and meter.id not in counted:
+        if meter.id and config.zone and meter.id not in counted and meter.medium == "electricity":
             source.doubt(
                 ("meter", n),
                 "it is in no zone: what flows through it is missing in every balance; add it to the subs of its zone",

@@ -42,7 +42,10 @@ Label = Annotated[
 Hex16 = Annotated[
     str, msgspec.Meta(pattern=r"^[0-9A-Fa-f]{16}$", extra={"expected": "16 hexadecimal digits (8 octets)"})
 ]
+EXPECTED_DAY = "a day: 2026-04-06, or 12-25 for every year"
 Address = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Digits = Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,12}|[0-9Ff]{8}|[0-9Ff]{8}[0-9A-Fa-f]{8})$")]
+Protocol = Literal["dlms", "dlt645", "modbus", "mbus"]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
@@ -83,7 +86,11 @@ class Bus(_Table, frozen=True, kw_only=True):
 
     id: Annotated[Name, about("How meters name this bus.")]
     port: Annotated[str, about("/dev/ttyUSB0, a stable name under /dev/serial/by-id, or tcp://host:port.")]
-    framing: Annotated[Literal["hdlc", "wrapper"], about("HDLC, or the wrapper of IEC 62056-47 on TCP.")] = "hdlc"
+    protocol: Annotated[Protocol, about("What its meters speak: dlms, dlt645, modbus or mbus.")] = "dlms"
+    framing: Annotated[
+        Literal["hdlc", "wrapper", "rtu", "tcp"] | None,
+        about("DLMS: hdlc, or wrapper on TCP. Modbus: rtu (on TCP too: a gateway), or tcp. The usual one by default."),
+    ] = None
     baud: Annotated[int, msgspec.Meta(ge=50, le=4_000_000, description="Baud rate of a serial port.")] = 9600
     parity: Annotated[Literal["N", "E", "O"], about("None, even or odd.")] = "N"
     poll_s: Annotated[Positive, about("One cycle over all meters of the bus, seconds.")] = 60.0
@@ -110,7 +117,17 @@ class Meter(_Table, frozen=True, kw_only=True):
     name: Annotated[Label | None, about('As people call it, in any script: "302室".')] = None
     service_point: Annotated[Label | None, about("The utility's number of the connection or contract.")] = None
     bus: Annotated[str | None, about("The id of the [[bus]] it hangs on.")] = None
-    address: Annotated[Address | None, about("HDLC physical address, or the wrapper's server port.")] = None
+    protocol: Annotated[
+        Protocol | None, about("Its own protocol on a line that DLMS and DL/T 645 meters share; the bus's by default.")
+    ] = None
+    address: Annotated[
+        Address | Digits | None,
+        msgspec.Meta(
+            description="HDLC physical address or the wrapper's server port; Modbus unit; M-Bus primary address, or "
+            "secondary in quotes; DL/T 645: up to 12 digits in quotes.",
+            extra={"expected": "a whole number of at least 0 and of at most 65535, or digits in quotes"},
+        ),
+    ] = None
     logical_address: Annotated[int, msgspec.Meta(ge=0, le=16383, description="HDLC logical device.")] = 1
     address_octets: Annotated[Literal[0, 1, 2, 4], about("0: the shortest that holds the address.")] = 0
     client: Annotated[int, msgspec.Meta(ge=1, le=127, description="Client SAP: 16 is the public client.")] = 16
@@ -141,6 +158,16 @@ class Meter(_Table, frozen=True, kw_only=True):
     registers: Annotated[Registers | None, about("Objects that are not where they usually are.")] = None
     window: Annotated[int, msgspec.Meta(ge=1, le=7, description="HDLC frames in flight; the meter may want less.")] = 1
     inactivity_s: Annotated[Positive, about("It drops an idle association after so many seconds.")] = 120.0
+    profile: Annotated[str | None, about("Modbus: a shipped device profile, or the path of one of your own.")] = None
+    proven: Annotated[bool, about("Modbus: the profile is proven; else an hour passes first.")] = False
+    live: Annotated[bool, about("Power, voltages and currents with each poll; energy alone is quicker.")] = True
+    edition: Annotated[Literal[2007, 1997], about("Of DL/T 645.")] = 2007
+    rates: Annotated[bool, about("DL/T 645: the energy of the four rates too.")] = False
+    medium: Annotated[
+        Literal["electricity", "heat", "cold-water", "hot-water", "gas"],
+        about("What it measures; other media than electricity are read and shown, and take part in no balance yet."),
+    ] = "electricity"
+    interval_s: Annotated[NotNegative, about("M-Bus: asked no more often than this; spares batteries.")] = 0.0
 
 
 class Zone(_Table, frozen=True, kw_only=True):
@@ -152,6 +179,21 @@ class Zone(_Table, frozen=True, kw_only=True):
     subs: Annotated[list[str], about("The ids of the sub-meters behind it.")]
     export: Annotated[list[str], about("Those of `subs` whose export register is taken off their import.")] = []
     minus: Annotated[list[str], about("Those of `subs` that count against the sum: a shared load metered twice.")] = []
+    capacity_w: Annotated[
+        Positive | None, about("What fuse, transformer share or contract bear, W: near it an alert says so.")
+    ] = None
+
+
+class Forecast(_Table, frozen=True, kw_only=True):
+    """[forecast]: the next two days of each zone."""
+
+    enabled: Annotated[bool, about("Say every hour what each zone will draw in the next 48 h.")] = True
+    holidays: Annotated[
+        list[
+            Annotated[str, msgspec.Meta(pattern=r"^([0-9]{4}-)?[0-9]{2}-[0-9]{2}$", extra={"expected": EXPECTED_DAY})]
+        ],
+        about("Days like Sundays: 2026-04-06 once, 12-25 every year."),
+    ] = []
 
 
 class Detection(_Table, frozen=True, kw_only=True):
@@ -213,6 +255,7 @@ class Config(_Table, frozen=True, kw_only=True):
     meter: list[Meter]
     zone: list[Zone]
     detection: Detection = Detection()
+    forecast: Forecast = Forecast()
     mqtt: Mqtt | None = None
     store: Store = Store()
     service: Service = Service()

@@ -40,6 +40,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     meters: list[MeterView] = []
     balances: list[wire.Balance] = []
     alerts: list[wire.AlertData] = []
+    forecasts: list[wire.Forecast] = []
     suspicion: dict[str, float] = {}  # sub-meter -> theft probability as of the last interval
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 from agent import wire
 from agent.status.snapshot import Snapshot
@@ -27,6 +28,7 @@ def lines(snapshot: Snapshot) -> list[str]:
         f"± {_kwh(zone.uncertainty_kwh)} kWh"
         for zone in snapshot.balances
     ]
+    shown += [f"zone {forecast.zone}, {forecast_line(forecast)}" for forecast in snapshot.forecasts]
     for alert in snapshot.alerts:
         loss = "" if alert.loss_w is None else f", {alert.loss_w:.0f} W since {alert.onset:%Y-%m-%d %H:%M}"
         who = max(alert.suspects or [], key=lambda s: s.probability, default=None)
@@ -74,3 +76,21 @@ def balance_line(balance: wire.Balance) -> str:
         f" + lines {watts(balance.technical_loss_kwh)} W + missing {watts(balance.residual_kwh)} W"
         f" (± {watts(balance.uncertainty_kwh).strip()})"
     )
+
+
+def forecast_line(forecast: wire.Forecast, timezone: str = "UTC") -> str:
+    """The next day in one line, in local time."""
+    zone = ZoneInfo(timezone)
+
+    def at(extreme: wire.ForecastExtreme) -> str:
+        low, high = extreme.w_interval
+        return (
+            f"{extreme.w / 1000:.1f} kW ({low / 1000:.1f} to {high / 1000:.1f})"
+            f" about {extreme.start.astimezone(zone):%a %H:%M}"
+        )
+
+    over = forecast.over_capacity
+    words = f"next 24 h: peak {at(forecast.peak)}, trough {at(forecast.trough)}"
+    if over is not None:
+        words += f", over {over.capacity_w / 1000:g} kW {100 * over.probability:.0f} %"
+    return words + ("" if not forecast.flags else f"  [{', '.join(forecast.flags).replace('_', ' ')}]")

@@ -30,6 +30,7 @@ from agent.wire.events import (
     TamperEvent,
     TamperKind,
 )
+from agent.wire.forecast import Forecast, ForecastExtreme, OverCapacity
 from agent.wire.state import (
     ActiveSnapshot,
     Balance,
@@ -44,7 +45,7 @@ from agent.wire.state import (
     Status,
     ZoneInfo,
 )
-from agent.wire.topics import ROOT, Address, balance_suffix, evidence_suffix, split_topic
+from agent.wire.topics import ROOT, Address, balance_suffix, evidence_suffix, forecast_suffix, split_topic
 from agent.wire.values import Body, Count, Id, Order, Sha256, Share, Time, WireError, derived_uuid, number, utc
 
 __all__ = [
@@ -73,6 +74,8 @@ __all__ = [
     "DesiredConfig",
     "DesiredModel",
     "EvidenceChunk",
+    "Forecast",
+    "ForecastExtreme",
     "Health",
     "Id",
     "Info",
@@ -80,6 +83,7 @@ __all__ = [
     "MeterInfo",
     "ModelData",
     "Order",
+    "OverCapacity",
     "QualityData",
     "QueueHealth",
     "Reported",
@@ -102,6 +106,7 @@ __all__ = [
     "derived_uuid",
     "encode",
     "evidence_suffix",
+    "forecast_suffix",
     "number",
     "split_topic",
     "utc",

@@ -9,6 +9,7 @@ import msgspec
 
 from agent.wire.downlink import Ack, Command, CommandResult, DesiredConfig, DesiredModel, Reported, Signed
 from agent.wire.events import AlertEvent, TamperEvent
+from agent.wire.forecast import Forecast
 from agent.wire.state import ActiveSnapshot, Balance, EvidenceChunk, Health, Info, Status
 from agent.wire.values import WireError
 
@@ -22,6 +23,7 @@ SCHEMAS: dict[str, type[msgspec.Struct]] = {
     "checkmeter.info.v1": Info,
     "checkmeter.health.v1": Health,
     "checkmeter.evidence.v1": EvidenceChunk,
+    "checkmeter.forecast.v1": Forecast,
     "checkmeter.ack.v1": Ack,
     "checkmeter.signed.v1": Signed,
     "checkmeter.command.v1": Command,

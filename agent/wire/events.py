@@ -18,6 +18,7 @@ AlertKind = Literal[
     "meter_fault",
     "balance_surplus",
     "communication_loss",
+    "capacity",
 ]
 
 Severity = Literal["info", "warning", "critical"]
@@ -76,7 +77,8 @@ class AlertData(Body, frozen=True, kw_only=True):
     """One transition of one alert. Order by (`alert_id`, `revision`); a revision says all, not the difference.
 
     `kind` names a mechanism only where its probability has reached the site's set confidence; `suspects` are
-    probabilities at any time, and with `upstream_probability` they sum to 1 at most.
+    probabilities at any time. With `upstream_probability` (a load ahead of the sub-meters: a tap, or a common load that
+    nobody meters) and `unexplained_probability` (none of these) they sum to 1 at most.
     """
 
     alert_id: Id
@@ -94,6 +96,7 @@ class AlertData(Body, frozen=True, kw_only=True):
     loss_kwh: float | None = None
     suspects: list[SuspectData] | None = None
     upstream_probability: Share | None = None
+    unexplained_probability: Share | None = None
     residual: ResidualData | None = None
     features: dict[str, dict[str, float | None]] | None = None
     model: ModelData | None = None

@@ -36,6 +36,11 @@ def balance_suffix(zone: str) -> str:
     return f"balance/{zone}"
 
 
+def forecast_suffix(zone: str) -> str:
+    """`forecast/{zone}`."""
+    return f"forecast/{zone}"
+
+
 def evidence_suffix(alert_id: str, n: int, of: int) -> str:
     """`evidence/{alert_id}/{n}-{of}`."""
     return f"evidence/{alert_id}/{n}-{of}"

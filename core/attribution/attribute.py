@@ -15,6 +15,7 @@ import numpy as np
 from core.arrays import Floats
 from core.attribution import mechanisms
 from core.attribution.earlier_onset import earlier
+from core.attribution.flat_evidence import FlatEvidence, gather
 from core.attribution.hypotheses import Explanations, temper, weigh
 from core.attribution.rows import Onset, Rows
 from core.attribution.scene import Scene, coarse, head, later, log_nothing, stage
@@ -75,6 +76,8 @@ class Attribution:
 
     statistics [N, len(STATISTICS)]: the named columns, for the compact model and for inspectors. `second` is the flat
     that most likely steals beside the first (None if one thief explains the loss), `second_probability` how likely.
+    `evidence` (None: no row is known) and `taps`, the log weights of a steady load, of switched ones, of an unmetered
+    household and of the best flat, are for the model that states the probability.
     """
 
     probability: Floats
@@ -83,6 +86,8 @@ class Attribution:
     statistics: Floats
     second: int | None = None
     second_probability: float = 0.0
+    evidence: FlatEvidence | None = None
+    taps: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
 
 
 def attribute(
@@ -129,7 +134,10 @@ def attribute(
     statistics = np.column_stack([total, table, *own_statistics(scene, case.own)])
     second = pair.flat if posterior[first] > 0.5 and pair.probability > 0.5 else None
     second_probability = pair.probability if second is not None else 0.0
-    return Attribution(posterior[:-1], float(posterior[-1]), best, statistics, second, second_probability)
+    return Attribution(
+        posterior[:-1], float(posterior[-1]), best, statistics, second, second_probability,
+        gather(scene, surplus), case.by_kind_of_tap(),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +153,12 @@ class Case:
     def unmetered(self) -> float:
         """What share of nobody's weight an unmetered household has."""
         return float(np.exp(log_sum(self.taps.weight[1 + mechanisms.WINDOWS :]) - log_sum(self.taps.weight)))
+
+    def by_kind_of_tap(self) -> tuple[float, float, float, float]:
+        """Log weights of a steady load, of switched ones, of an unmetered household, and of the best flat."""
+        weight, switched = self.taps.weight, 1 + mechanisms.WINDOWS
+        flat = float(self.flats.weight.max()) if len(self.flats.weight) else -np.inf
+        return float(weight[0]), log_sum(weight[1:switched]), log_sum(weight[switched:]), flat
 
     @property
     def weight(self) -> float:

@@ -101,12 +101,13 @@ class Alarm:
 
 @dataclass(slots=True)
 class Posterior:
-    """What is held of each sub-meter after the last attribution."""
+    """What is stated of each sub-meter after the last attribution; probability, nobody and none sum to 1."""
 
     probability: Floats
     nobody: float
     mechanism: tuple[str, ...]
     statistics: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    none: float = 0.0
 
     def suspects(self, subs: Sequence[str]) -> tuple[Suspect, ...]:
         """The sub-meters in order of decreasing probability, without those that are out of the question."""

@@ -20,6 +20,7 @@ from core.evidence import Evidence, LossKind, Residual, Suspect
 from core.monitor.alarm import Alarm, Posterior
 from core.monitor.spec import Settings, ZoneSpec
 from core.registers import _align
+from core.scoring import posterior
 from core.scoring.features import FEATURES, Loss
 from core.scoring.zone_scores import Scorer, ZoneScores
 from core.signs import MeterSign, SignKind
@@ -38,10 +39,18 @@ class SuspectList:
     """One zone's suspects."""
 
     def __init__(
-        self, zone: ZoneSpec, row_h: float, settings: Settings, judge: Callable[..., Attribution], scorer: Scorer | None
+        self,
+        zone: ZoneSpec,
+        row_h: float,
+        settings: Settings,
+        judge: Callable[..., Attribution],
+        scorer: Scorer | None,
+        states: Scorer | None = None,
     ) -> None:
         self.zone, self.row_h, self.settings = zone, row_h, settings
         self._judge = judge
+        self._states = states  # the model whose probability is stated; without it, the likelihoods' own
+        self._memory: dict[int, posterior.Memory] = {}  # by loss and by surplus: what their last revisions said
         self.held: dict[int, Posterior] = {}  # by loss; not of a surplus
         self.signs: list[MeterSign] = []
         self.scores = ZoneScores(zone.subs, row_h, settings.offset_s, scorer)
@@ -85,19 +94,19 @@ class SuspectList:
         w, sd = since.power_w(start, stop)
         kwh = w * hours / 1000.0
         w *= alarm.sign
-        posterior = self.held.get(alarm.whose) if alarm.sign > 0 else None
+        stated = self.held.get(alarm.whose) if alarm.sign > 0 else None
         if active:
             alarm.loss_w = max(w, 1.0)
-            posterior = self._attribute(alarm, history, others_wh)
+            stated = self._attribute(alarm, history, others_wh)
             if alarm.sign > 0:
                 self.held.pop(alarm.whose, None)
-                self.held[alarm.whose] = posterior
+                self.held[alarm.whose] = stated
                 while len(self.held) > HELD_MAX:
                     del self.held[next(iter(self.held))]
         rows = history.rows(start, stop)
         main = float(rows.main_wh.sum())
-        suspects = () if posterior is None else posterior.suspects(self.zone.subs)
-        upstream = 0.0 if posterior is None else posterior.nobody
+        suspects = () if stated is None else stated.suspects(self.zone.subs)
+        upstream, unexplained = (0.0, 0.0) if stated is None else (stated.nobody, stated.none)
         return Evidence(
             zone=self.zone.id,
             time_s=at_s,
@@ -111,6 +120,7 @@ class SuspectList:
             loss_kwh=alarm.sign * (kwh + alarm.past_wh / 1000.0),
             suspects=suspects,
             upstream_probability=upstream,
+            unexplained_probability=unexplained,
             residual=Residual(
                 energy_kwh=kwh,
                 percent=100_000.0 * kwh / main if main > 0 else 0.0,
@@ -130,9 +140,10 @@ class SuspectList:
         probability = self.scores.probability(rows)
         place = {meter: j for j, meter in enumerate(self.zone.subs)}
         named = [s.meter for s in suspects[:FEATURES_OF]]
+        score = None if probability is None else float(probability[place[named[0]]])
         return {
             "features": {m: dict(zip(FEATURES, rows[place[m]].tolist(), strict=True)) for m in named},
-            "model_score": None if probability is None else float(probability[place[named[0]]]),
+            "model_score": suspects[0].probability if self._states is not None else score,
         }
 
     def _loss(self, latched: Alarm | None) -> Loss | None:
@@ -178,6 +189,7 @@ class SuspectList:
         if held is not None and alarm.returned:  # it is back: who it was before is more than anyone
             usual = np.log(np.maximum(held.probability, 1e-6) * len(self.zone.subs))
             prior = np.clip(usual, -RETURN_LIMIT, RETURN_LIMIT) + (0.0 if prior is None else prior)
+        signs = self._sign_evidence(alarm, history)
         judged = self._judge(
             Rows(
                 sub_wh=subs_wh,
@@ -190,16 +202,34 @@ class SuspectList:
                 resolution_wh=None if self.zone.sub_steps_wh is None else np.array(self.zone.sub_steps_wh),
             ),
             Onset(alarm.lo - start if alarm.lo > start else 0, max(alarm.onset - start, 0), max(alarm.hi - start, 0)),
-            signs=self._sign_evidence(alarm, history),
+            signs=signs,
             prior_log_odds=prior,
             surplus=alarm.sign < 0,
         )
-        named, nobody = judged.probability, judged.nobody
+        stated = self._stated(judged, signs, alarm)
+        said = stated.probability
+        # A word that was taken back does not go on as a suspicion; likelihoods alone swing, and their highest is kept.
+        self.suspicion = np.maximum(self.suspicion, said) if self._states is None else said.copy()
+        return stated
+
+    def _stated(self, judged: Attribution, signs: Floats, alarm: Alarm) -> Posterior:
+        """What is stated of attribution's findings: by the model, or by the likelihoods themselves."""
+        named, nobody, none = judged.probability, judged.nobody, 0.0
+        if self._states is not None and judged.evidence is not None:
+            found = posterior.Findings(
+                judged.evidence, judged.statistics, named, nobody, judged.taps, signs, alarm.sign < 0
+            )
+            memory = self._memory.pop(alarm.whose, None) or posterior.Memory()
+            self._memory[alarm.whose] = memory
+            while len(self._memory) > HELD_MAX:
+                del self._memory[next(iter(self._memory))]
+            said = posterior.state(self._states, posterior.rows_of(found, memory))
+            named, nobody, none = said.probability, said.nobody, said.none
         if alarm.question:  # a common load is nobody's theft, and no flat is named where one would do
             share = 1.0 - min(alarm.common, COMMON_MOST)
-            named, nobody = share * named, 1.0 - share * (1.0 - nobody)
-        self.suspicion = np.maximum(self.suspicion, named)
-        return Posterior(named, nobody, judged.mechanism, judged.statistics)
+            named, none = share * named, share * none
+            nobody = 1.0 - float(named.sum()) - none
+        return Posterior(named, nobody, judged.mechanism, judged.statistics, none)
 
     def _sign_evidence(self, alarm: Alarm, history: History) -> Floats:
         """Log-likelihood ratios of the meters' own signs."""
@@ -219,9 +249,17 @@ class SuspectList:
             "suspicion": self.suspicion,
             "before": self.scores.features.before,
             "held": [
-                [key, found.probability.tolist(), found.nobody, list(found.mechanism), found.statistics.tolist()]
+                [
+                    key,
+                    found.probability.tolist(),
+                    found.nobody,
+                    list(found.mechanism),
+                    found.statistics.tolist(),
+                    found.none,
+                ]
                 for key, found in self.held.items()
             ],
+            "memory": [[key, [kept.tolist() for kept in memory.kept]] for key, memory in self._memory.items()],
             "signs": [[s.meter, s.time_s, s.kind, s.value] for s in self.signs],
         }
 
@@ -230,7 +268,8 @@ class SuspectList:
         self.suspicion[:] = values["suspicion"]
         self.signs = [MeterSign(meter, time_s, SignKind(kind), value) for meter, time_s, kind, value in values["signs"]]
         self.held = {
-            key: Posterior(np.array(probability), nobody, tuple(mechanism), np.array(statistics))
-            for key, probability, nobody, mechanism, statistics in values["held"]
+            key: Posterior(np.array(probability), nobody, tuple(mechanism), np.array(statistics), none)
+            for key, probability, nobody, mechanism, statistics, none in values["held"]
         }
+        self._memory = {key: posterior.Memory.of(map(np.array, kept)) for key, kept in values["memory"]}
         self.scores.restore(history, self.signs, None if latched is None else latched.onset, values["before"])

@@ -45,13 +45,14 @@ class ZoneMonitor:
         settings: Settings | None = None,
         judge: Callable[..., Attribution] = attribute,
         scorer: Scorer | None = None,
+        states: Scorer | None = None,
     ) -> None:
         settings = settings or Settings()
         self.zone, self.row_h = zone, row_h
         self.learning = Learning(zone, row_h, settings)
         self.search = OnsetSearch(self.learning)
         self.life = AlarmLife(self.learning, self.search)
-        self.suspects = SuspectList(zone, row_h, settings, judge, scorer)
+        self.suspects = SuspectList(zone, row_h, settings, judge, scorer, states)
 
     @property
     def history(self) -> History:

@@ -12,33 +12,43 @@ import numpy.typing as npt
 
 from firmware_io.clock import Clock
 from firmware_io.dlms.spec import DlmsSpec
+from firmware_io.dlt645.driver import Dlt645Spec
 from firmware_io.errors import TransportError
+from firmware_io.mbus.driver import MbusSpec
+from firmware_io.modbus.driver import ModbusSpec
 from firmware_io.simulator.building.building import Building, Live, MeterPlan, ZonePlan
 from firmware_io.simulator.building.loads import CsvLoads, HouseholdLoads, LoadSource
 from firmware_io.simulator.building.scenario import Simulation, moment_s
 from firmware_io.simulator.building.weather import DAY_S
-from firmware_io.simulator.line.bus import Multidrop
+from firmware_io.simulator.dlt645.station import PASSWORD, Dlt645Station
+from firmware_io.simulator.line.bus import Multidrop, Wires
 from firmware_io.simulator.line.ports import LineThread, open_port
+from firmware_io.simulator.line.shared import Listener, MixedLine, SharedLine
 from firmware_io.simulator.line.station import Station
+from firmware_io.simulator.mbus.station import MbusStation
 from firmware_io.simulator.meter.clockface import MeterClock
 from firmware_io.simulator.meter.events import EventLog
 from firmware_io.simulator.meter.faults import Faults
 from firmware_io.simulator.meter.meter import Identity, SimulatedMeter
+from firmware_io.simulator.modbus.station import ModbusStation
 from firmware_io.spec import BusSpec
 
 Floats = npt.NDArray[np.float64]
+MeterSpec = DlmsSpec | Dlt645Spec | ModbusSpec | MbusSpec
+MEDIA = {"electricity": 0x02, "heat": 0x04, "cold-water": 0x16, "hot-water": 0x15, "gas": 0x03}
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedMeterPlan:
     """A meter as both sides agree on it, and what physics need to know beyond that."""
 
-    spec: DlmsSpec
+    spec: MeterSpec
     bus: str
     accuracy_class: float = 1.0
     resolution_wh: float = 10.0
     phase: int = 0
     ct_ratio: float = 1.0
+    medium: str = "electricity"
 
 
 class SharedBuilding:
@@ -97,29 +107,55 @@ class SimulatedSite:
         self._registers = SharedBuilding(self.building)
         exporting = {meter for zone in zones for meter in zone.export}
         self.meters: dict[str, SimulatedMeter] = {}
-        self.lines: dict[str, Multidrop] = {}
+        self.lines: dict[str, Wires] = {}
         framings: dict[str, str] = {}
         stations: dict[str, list[Station]] = {bus.id: [] for bus in buses}
+        listeners: dict[str, list[Listener]] = {bus.id: [] for bus in buses}
+        parity = {bus.id: bus.parity != "N" for bus in buses}
         for number, plan in enumerate(meters, 1):
             meter = self._meter(plan, number, plan.spec.id in mains, plan.spec.id in exporting, timezone)
             self.meters[plan.spec.id] = meter
-            stations[plan.bus].append(Station(meter))
-            framings[plan.bus] = plan.spec.framing
+            if isinstance(plan.spec, DlmsSpec):
+                stations[plan.bus].append(Station(meter))
+                framings[plan.bus] = plan.spec.framing
+            else:
+                listeners[plan.bus].append(_listener(plan, meter, timezone, parity=parity[plan.bus]))
         for bus in buses:
             serial = not bus.port.startswith("tcp://")
             bits = 10 if bus.parity == "N" else 11
-            self.lines[bus.id] = Multidrop(
-                stations[bus.id],
-                framing=framings.get(bus.id, "hdlc"),
-                octet_s=bits / bus.baud if serial and simulation.pace else 0.0,
-                turnaround_s=simulation.turnaround_s,
-                faults=Faults([f for f in simulation.fault if f.meter is None], bus.id, start_s, simulation.seed),
-                now=clock.now,
-            )
+            octet_s = bits / bus.baud if serial and simulation.pace else 0.0
+            turnaround_s = simulation.turnaround_s
+            faults = Faults([f for f in simulation.fault if f.meter is None], bus.id, start_s, simulation.seed)
+            lines: list[Wires] = []
+            if listeners[bus.id]:
+                lines.append(
+                    SharedLine(
+                        listeners[bus.id],
+                        octet_s=octet_s,
+                        turnaround_s=turnaround_s,
+                        faults=faults,
+                        now=clock.now,
+                        parity=parity[bus.id],
+                    )
+                )
+            if stations[bus.id] or not lines:
+                lines.append(
+                    Multidrop(
+                        stations[bus.id],
+                        framing=framings.get(bus.id, "hdlc"),
+                        octet_s=octet_s,
+                        turnaround_s=turnaround_s,
+                        faults=faults,
+                        now=clock.now,
+                    )
+                )
+            self.lines[bus.id] = lines[0] if len(lines) == 1 else MixedLine(lines)
         self._threads: list[LineThread] = []
 
     def _meter(self, plan: SimulatedMeterPlan, number: int, main: bool, exports: bool, timezone: str) -> SimulatedMeter:
         spec, simulation = plan.spec, self.simulation
+        if not isinstance(spec, DlmsSpec):
+            spec = DlmsSpec(spec.id, number)  # its registers, clock and log are those of any meter
         identity = Identity(
             spec.id,
             number,
@@ -188,3 +224,17 @@ class SimulatedSite:
         for thread in self._threads:
             thread.stop()
         self._threads.clear()
+
+
+def _listener(plan: SimulatedMeterPlan, meter: SimulatedMeter, timezone: str, *, parity: bool) -> Listener:
+    """The modem of a meter that does not speak DLMS."""
+    spec = plan.spec
+    if isinstance(spec, Dlt645Spec):
+        password = PASSWORD if spec.password is None else spec.password
+        return Dlt645Station(meter, spec.address, timezone=timezone, password=password, parity=parity)
+    if isinstance(spec, ModbusSpec):
+        return ModbusStation(meter, spec.unit, spec.profile, spec.framing, parity=parity)
+    assert isinstance(spec, MbusSpec), spec
+    digits = None if spec.secondary is None else spec.secondary.digits.replace("F", "0")
+    address = meter.identity.number if spec.address is None else spec.address
+    return MbusStation(meter, address, digits=digits, medium=MEDIA[plan.medium], key=spec.key, parity=parity)

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.alerts.book import AlertBook
 from agent.cli.lab.simulate import read_simulation, simulated_site
+from agent.forecast.zone_forecasts import ZoneForecasts
 from agent.keys.signing import KeyRing, Purpose, sign
 from agent.pipeline.inbox import Batch, CaughtUp
 from agent.pipeline.pipeline import Pipeline
@@ -64,7 +65,8 @@ class Rig:
         self.thread = BusThread(bus, line, [MeterWatch(m) for m in config.meter], clock, self.inbox)
         self.store = Store(config.store.path, clock.now())
         self.book = AlertBook.from_config(config)
-        self.pipeline = Pipeline(config, self.book)
+        forecasts = ZoneForecasts(config, config.detection.interval_s)
+        self.pipeline = Pipeline(config, self.book, forecasts=forecasts)
         self.worker = Worker(config, clock, self.pipeline, self.book, self.store, self.inbox, [bus.id])
         self.known_s = self.worker.restore()
 

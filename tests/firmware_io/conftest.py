@@ -9,6 +9,7 @@ import heapq
 import importlib.util
 import itertools
 import random
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -392,3 +393,23 @@ def oracle() -> ModuleType:
 @pytest.fixture
 def make_dirt() -> type[Dirt]:
     return Dirt
+
+
+@pytest.fixture(scope="session")
+def lab() -> ModuleType:
+    """Simulated meters of the protocols that only ask, and lines of every kind of dirt."""
+    name = "firmware_io_lab"
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("lab.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules.setdefault(name, importlib.util.module_from_spec(spec))  # its dataclasses look for it there
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(
+    params=["clean", "one octet", "noise", "lost octets", "lost frames", "doubled", "late", "torn", "rubbish", "echo"]
+)
+def kind_of_dirt(request: pytest.FixtureRequest) -> str:
+    """One way in which a line is dirty; see `lab.dirty_line`."""
+    return str(request.param)

@@ -71,7 +71,7 @@ def _loss(data: AlertData) -> list[str]:
     if data.kind in ("non_technical_loss", "balance_surplus"):
         parts.append("not attributed")
     elif data.kind == "upstream_tap":
-        parts.append(f"none of the sub-meters ({data.upstream_probability or 0.0:.0%})")
+        parts.append(f"unmetered load ahead of the meters ({data.upstream_probability or 0.0:.0%})")
     elif first is not None:
         parts.append(f"{first.meter} ({first.probability:.0%})")
     return parts

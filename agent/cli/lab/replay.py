@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from agent import models
+from agent.offline.replay import backtest
 from agent.offline.replay import replay as offline
 from agent.offline.replay.readings import Notes, ReadingsError, read, read_events
 from agent.process.exit_codes import INPUT_OUTPUT
@@ -29,6 +30,7 @@ _in = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--scores", type=_out, help="Write meter,theft_probability,<features>.")
 @click.option("--events", type=_in, help="Meter events: time,meter,kind,value.")
 @click.option("--csv", "balances", type=_out, help="Write the balance of every interval.")
+@click.option("--forecast", type=_out, help="Write the forecast of every midnight, one JSON a line; print its scores.")
 @click.option("--plot", type=_out, help="Draw loads, residual and alerts as SVG.")
 def command(
     site_file: Path,
@@ -37,6 +39,7 @@ def command(
     scores: Path | None,
     events: Path | None,
     balances: Path | None,
+    forecast: Path | None,
     plot: Path | None,
 ) -> None:
     """Run recorded registers through the service's own detection.
@@ -65,6 +68,7 @@ def command(
                 signs=signs,
                 model=model,
                 balances=balances is not None or plot is not None,
+                forecast=forecast is not None,
                 progress=bar.update,
             )
     except ReadingsError as error:
@@ -81,6 +85,8 @@ def command(
         offline.write_scores(scores, outcome.scores)
     if balances is not None:
         offline.write_balances(balances, outcome.balances)
+    if forecast is not None and outcome.backtest is not None:
+        backtest.write_forecasts(forecast, outcome.backtest.forecasts)
     if plot is not None:
         plot.write_text(offline.plot(outcome), encoding="utf-8")
     raised = [a for a in outcome.alerts if a.data.state == "raised"]
@@ -90,6 +96,13 @@ def command(
         data = alert.data
         loss = "" if data.loss_w is None else f", {data.loss_w:.0f} W since {data.onset:%Y-%m-%d %H:%M}"
         click.echo(f"  {alert.time:%Y-%m-%d %H:%M} {data.kind.replace('_', ' ')} in {data.zone}{loss}")
+    if outcome.backtest is not None:
+        for zone in config.zone:
+            scored = outcome.backtest.scores(zone.id)
+            count = int(scored["checkmeter"]["days"]) if scored else 0
+            click.echo(f"forecasts of {zone.id}: {count} whole days scored")
+            for line in backtest.table(scored) if scored else ():
+                click.echo(line)
 
 
 def _tell(notes: Notes) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from agent.polling.buses import bus_spec, dlms_spec
+from agent.polling.buses import bus_spec, meter_spec
 from agent.process.clock import ScaledClock
 from agent.process.exit_codes import UNAVAILABLE
 from agent.site.errors import ConfigError
@@ -149,12 +149,14 @@ def simulated_site(config: Config, simulation: Simulation, clock: ScaledClock, s
     try:
         plans = [
             SimulatedMeterPlan(
-                dlms_spec(meter, buses[str(meter.bus)]),  # `load` with online has seen to it that there is one
+                # `load` with online has seen to it that there is a bus.
+                meter_spec(meter, buses[str(meter.bus)], config.site.timezone),
                 str(meter.bus),
                 meter.accuracy_class,
                 meter.resolution_wh,
                 meter.phase,
                 meter.ct_ratio,
+                meter.medium,
             )
             for meter in config.meter
         ]

@@ -61,6 +61,8 @@ def command(
             click.echo(
                 f"{stamp(registers.times_s[0])} to {stamp(registers.times_s[-1])} UTC, {len(registers.times_s)} rows"
             )
+        for proof in registers.proofs:
+            click.echo(proof)
         for line in (*registers.problems, *clocks_apart(registers)):
             click.echo(f"! {line}")
         for report in reports:

@@ -14,6 +14,7 @@ from firmware_io import obis
 from firmware_io.bus import Bus
 from firmware_io.dlms.apdu.decode import Attribute
 from firmware_io.dlms.cosem.event_texts import EVENT_TEXTS
+from firmware_io.driver import HasProof, Line, MeterDriver
 from firmware_io.errors import RemoteProtocolError
 from firmware_io.obis import ObisCode
 from firmware_io.reading import Quality
@@ -117,11 +118,17 @@ def _registers(bus: Bus, meter: str) -> list[dict[str, object]]:
             head[0]["clock_taken_for"] = identity.clock_zone
     if identity.unreadable:
         head[0]["unreadable"] = list(identity.unreadable)
+    head += bus.use(meter, _proof)
     return head + [
         _measured(reading.obis, reading.value, reading.unit.symbol)
         | {"sampled": utc(reading.sampled_s), "quality": _flags(reading.quality)}
         for reading in readings
     ]
+
+
+def _proof(driver: MeterDriver, line: Line) -> list[dict[str, object]]:
+    """What is known of a device profile by now."""
+    return [{"proof": driver.proof}] if isinstance(driver, HasProof) else []
 
 
 def _named(bus: Bus, meter: str, names: list[ObisCode]) -> list[dict[str, object]]:

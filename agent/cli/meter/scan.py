@@ -9,19 +9,21 @@ from typing import cast
 
 import click
 
+from agent.cli.meter.answers import find_others, of_dlms, of_other, parities_of
+from agent.cli.meter.scan_others import FoundMeter
+from agent.polling.hex_trace import HexTrace
 from agent.process.exit_codes import NEGATIVE
 from agent.site.edit import text_of
-from agent.site.first_site import first_site
+from agent.site.first_site import Answer, first_site
 from firmware_io.dlms.meter.scan import (
     BAUDS,
     FIRST_ADDRESS,
     LAST_ADDRESS,
     MOST_ADDRESS,
-    PARITIES,
+    Attempt,
     Found,
     Framing,
     Octets,
-    Parity,
     attempts,
     search,
 )
@@ -31,28 +33,26 @@ from firmware_io.transport import open_transport
 
 @click.command()
 @click.argument("port")
-@click.option("--framing", type=click.Choice(["hdlc", "wrapper"]), help="Only this; on TCP both are tried.")
+@click.option("--protocol", type=click.Choice(["dlms", "dlt645", "modbus", "mbus"]), default="dlms", show_default=True)
+@click.option("--framing", type=click.Choice(["hdlc", "wrapper"]), help="Of DLMS: only this; on TCP both are tried.")
 @click.option("--baud", "bauds", type=int, multiple=True, help="Speed to try, more than once if you like.")
-@click.option(
-    "--parity", "parities", type=click.Choice(["N", "E", "O"]), multiple=True, help="Parity to try; N and E by default."
-)
-@click.option("--first", type=click.IntRange(0, 16383), default=FIRST_ADDRESS, show_default=True)
-@click.option("--last", type=click.IntRange(0, 16383), default=LAST_ADDRESS, show_default=True)
-@click.option("--all-addresses", is_flag=True, help="1 to 16381; on a serial line that takes more than an hour.")
+@click.option("--parity", type=click.Choice(["N", "E", "O"]), help="The protocol's usual one; DLMS: N, then E.")
+@click.option("--first", type=click.IntRange(0, 16383), help="Of DLMS and Modbus addresses; 16 and 1 by default.")
+@click.option("--last", type=click.IntRange(0, 16383), help="Of DLMS and Modbus addresses; 125 and 32 by default.")
+@click.option("--all-addresses", is_flag=True, help="Of DLMS: 1 to 16381; that takes more than an hour on RS-485.")
 @click.option("--octets", type=click.Choice(["1", "2", "4"]), multiple=True, default=("2",), show_default=True)
 @click.option("--all", "everything", is_flag=True, help="Go on after the first speed that is answered.")
-@click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write a site file of who answers."
-)
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write a site file of them.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on each line.")
 @click.option("--trace", is_flag=True, help="Show all frames in hex and decoded on standard error.")
 def command(
     port: str,
+    protocol: str,
     framing: str | None,
     bauds: tuple[int, ...],
-    parities: tuple[str, ...],
-    first: int,
-    last: int,
+    parity: str | None,
+    first: int | None,
+    last: int | None,
     all_addresses: bool,
     octets: tuple[str, ...],
     everything: bool,
@@ -66,15 +66,37 @@ def command(
     """
     if output is not None and output.exists():
         raise click.UsageError(f"{output} exists; give another name with --output, or move it away")
-    tried = attempts(
-        port,
-        framings=("hdlc", "wrapper") if framing is None else (cast(Framing, framing),),
-        bauds=bauds or BAUDS,
-        parities=tuple(cast(Parity, parity) for parity in parities) or PARITIES,
-        octets=tuple(cast(Octets, int(form)) for form in octets),
-        first=1 if all_addresses else first,
-        last=MOST_ADDRESS if all_addresses else last,
-    )
+    answers: list[Answer]
+    if protocol == "dlms":
+        first, last = FIRST_ADDRESS if first is None else first, LAST_ADDRESS if last is None else last
+        tried = attempts(
+            port,
+            framings=("hdlc", "wrapper") if framing is None else (cast(Framing, framing),),
+            bauds=bauds or BAUDS,
+            parities=parities_of(parity),
+            octets=tuple(cast(Octets, int(form)) for form in octets),
+            first=1 if all_addresses else first,
+            last=MOST_ADDRESS if all_addresses else last,
+        )
+        found = _dlms(port, tried, everything=everything, trace=trace)
+        for meter in found:
+            click.echo(json.dumps(asdict(meter)) if as_json else _line(meter))
+        answers = [of_dlms(meter) for meter in found]
+    else:
+        tracer = HexTrace(lambda text: click.echo(text, err=True)) if trace else None
+        others = find_others(port, protocol, bauds, parity, (first, last), tracer)
+        for other in others:
+            click.echo(json.dumps(asdict(other) | {"keys": dict(other.keys)}) if as_json else _other_line(other))
+        answers = [of_other(other, port, protocol, parity) for other in others]
+    if not answers:
+        click.echo(_nobody(port, protocol), err=True)
+        raise SystemExit(NEGATIVE)
+    if output is not None:
+        output.write_text(text_of(first_site(answers)))
+        click.echo(f"{output}: look through it, then: checkmeter check {output}", err=True)
+
+
+def _dlms(port: str, tried: list[Attempt], *, everything: bool, trace: bool) -> list[Found]:
     found: list[Found] = []
     with click.progressbar(length=sum(len(a.tries) for a in tried), label=port, show_pos=True) as bar:
         for attempt in tried:
@@ -82,19 +104,14 @@ def command(
             found += search(port, attempt, open_transport, step=lambda: bar.update(1), trace=tracer)
             if found and not everything:
                 break
-    for meter in found:
-        click.echo(json.dumps(asdict(meter)) if as_json else _line(meter))
-    if not found:
-        click.echo(
-            "nobody answers: check the wiring (A and B), the supply, --parity, and --octets (1 and 4 are in use, too)"
-            if not port.startswith("tcp://")
-            else "nobody answers: check address and port, --octets, and whether another program has the connection",
-            err=True,
-        )
-        raise SystemExit(NEGATIVE)
-    if output is not None:
-        output.write_text(text_of(first_site(found)))
-        click.echo(f"{output}: look through it, then: checkmeter check {output}", err=True)
+    return found
+
+
+def _nobody(port: str, protocol: str) -> str:
+    if port.startswith("tcp://"):
+        return "nobody answers: check address and port, --octets, and whether another program has the connection"
+    octets = ", and --octets (1 and 4 are in use, too)" if protocol == "dlms" else ""
+    return f"nobody answers: check the wiring (A and B), the supply, the speed, --parity{octets}"
 
 
 def _line(meter: Found) -> str:
@@ -102,3 +119,8 @@ def _line(meter: Found) -> str:
     told = "  ".join(text for text in (meter.serial, meter.name, meter.note) if text)
     form = f" ({meter.octets} octets)" if meter.framing == "hdlc" else ""
     return f"{speed}  address {meter.address}{form}  {told}"
+
+
+def _other_line(meter: FoundMeter) -> str:
+    told = "  ".join(text for text in (meter.serial, meter.note) if text)
+    return f"{meter.baud} Bd  address {meter.address}  {told}"

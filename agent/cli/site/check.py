@@ -24,6 +24,10 @@ def command(site_file: Path, online: bool) -> None:
         from agent.site.load import read_site
 
         read_simulation(config, read_site(site_file), site_file)
+    if any(meter.profile for meter in config.meter):
+        from agent.polling.buses import check_profiles
+
+        check_profiles(config)
     for doubt in doubts:
         click.echo(f"warning: {doubt}", err=True)
     read = f"{len(config.bus)} bus(es)" if config.bus else "no bus: for replay only"

@@ -88,7 +88,7 @@ def _tables() -> dict[str, type[msgspec.Struct]]:
 
     return {
         "site": tables.Site, "bus": tables.Bus, "meter": tables.Meter, "zone": tables.Zone, "mqtt": tables.Mqtt,
-        "detection": tables.Detection, "store": tables.Store, "service": tables.Service,
+        "detection": tables.Detection, "forecast": tables.Forecast, "store": tables.Store, "service": tables.Service,
     }  # fmt: skip
 
 

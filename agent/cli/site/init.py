@@ -7,21 +7,12 @@ from typing import cast
 
 import click
 
+from agent.cli.meter.answers import find_others, of_dlms, of_other, parities_of
 from agent.process.exit_codes import NEGATIVE
 from agent.site.edit import text_of
-from agent.site.first_site import addresses, first_site, main_of
+from agent.site.first_site import Answer, addresses, first_site, main_of
 from agent.site.load import load
-from firmware_io.dlms.meter.scan import (
-    BAUDS,
-    FIRST_ADDRESS,
-    LAST_ADDRESS,
-    PARITIES,
-    Found,
-    Octets,
-    Parity,
-    attempts,
-    search,
-)
+from firmware_io.dlms.meter.scan import BAUDS, FIRST_ADDRESS, LAST_ADDRESS, Attempt, Octets, attempts, search
 from firmware_io.transport import open_transport
 
 HEAD = """\
@@ -34,28 +25,30 @@ HEAD = """\
 
 @click.command("init")
 @click.argument("ports", metavar="PORT...", nargs=-1, required=True)
+@click.option("--protocol", type=click.Choice(["dlms", "dlt645", "modbus", "mbus"]), default="dlms", show_default=True)
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), default="site.toml", show_default=True)
 @click.option("--site", "site_name", default="building", show_default=True, help="Name of the building.")
 @click.option("--gateway", default="gw-0001", show_default=True, help="Name of this gateway.")
 @click.option("--broker", metavar="URL", help="mqtt:// or mqtts:// URL of the utility's broker.")
-@click.option("--main", "main_address", type=int, help="Address of the main meter; the first that answers by default.")
+@click.option("--main", "main_address", help="Address of the main meter; the first that answers by default.")
 @click.option("--baud", "bauds", type=int, multiple=True, help="Speed to try; all by default, until one is answered.")
-@click.option("--parity", "parities", type=click.Choice(["N", "E", "O"]), multiple=True, help="N and E by default.")
+@click.option("--parity", type=click.Choice(["N", "E", "O"]), help="The protocol's usual one; DLMS: N, then E.")
 @click.option("--octets", type=click.Choice(["1", "2", "4"]), multiple=True, default=("2",), show_default=True)
-@click.option("--first", type=click.IntRange(1, 16383), default=FIRST_ADDRESS, show_default=True)
-@click.option("--last", type=click.IntRange(1, 16383), default=LAST_ADDRESS, show_default=True)
+@click.option("--first", type=click.IntRange(1, 16383), help="16 for DLMS, 1 for Modbus by default.")
+@click.option("--last", type=click.IntRange(1, 16383), help="125 for DLMS, 32 for Modbus by default.")
 def command(
     ports: tuple[str, ...],
+    protocol: str,
     output: Path,
     site_name: str,
     gateway: str,
     broker: str | None,
-    main_address: int | None,
+    main_address: str | None,
     bauds: tuple[int, ...],
-    parities: tuple[str, ...],
+    parity: str | None,
     octets: tuple[str, ...],
-    first: int,
-    last: int,
+    first: int | None,
+    last: int | None,
 ) -> None:
     """Probe every address on each PORT (/dev/ttyUSB0, or tcp://host:port) and write a site file of who answered.
 
@@ -63,20 +56,26 @@ def command(
     """
     if output.exists():
         raise click.UsageError(f"{output} exists; give another name with --output, or move it away")
-    found: list[Found] = []
+    found: list[Answer] = []
     for port in ports:
-        found += _on(
+        if protocol != "dlms":
+            others = find_others(port, protocol, bauds, parity, (first, last))
+            found += [of_other(meter, port, protocol, parity) for meter in others]
+            continue
+        tried = attempts(
             port,
-            bauds or BAUDS,
-            tuple(cast(Parity, parity) for parity in parities) or PARITIES,
-            tuple(cast(Octets, int(form)) for form in octets),
-            first,
-            last,
+            bauds=bauds or BAUDS,
+            parities=parities_of(parity),
+            octets=tuple(cast(Octets, int(form)) for form in octets),
+            first=FIRST_ADDRESS if first is None else first,
+            last=LAST_ADDRESS if last is None else last,
         )
-    if len(found) < 2:
+        found += _dlms(port, tried)
+    electric = [meter for meter in found if meter.electric]
+    if len(electric) < 2:
         click.echo(
-            f"{len(found)} meter answered; expected a main meter and sub-meters. Check wiring and speed; if the main "
-            "meter hangs on another port, give that one, too.",
+            f"{len(electric)} electricity meter answered; expected a main meter and sub-meters. Check wiring and "
+            "speed; if the main meter hangs on another port, give that one, too.",
             err=True,
         )
         raise SystemExit(NEGATIVE)
@@ -91,20 +90,13 @@ def command(
     click.echo(f"{output}: {len(found)} meters: {addresses(found)}")
 
 
-def _on(
-    port: str,
-    bauds: tuple[int, ...],
-    parities: tuple[Parity, ...],
-    octets: tuple[Octets, ...],
-    first: int,
-    last: int,
-) -> list[Found]:
+def _dlms(port: str, tried: list[Attempt]) -> list[Answer]:
     """Who answers on one port, at the first setting at which somebody does."""
-    for attempt in attempts(port, bauds=bauds, parities=parities, octets=octets, first=first, last=last):
+    for attempt in tried:
         label = f"{port} {attempt.framing}" if port.startswith("tcp://") else f"{port} {attempt.baud} {attempt.parity}"
         with click.progressbar(length=len(attempt.tries), label=label, show_pos=True) as bar:
             steps = bar
             found = list(search(port, attempt, open_transport, step=lambda: steps.update(1)))  # noqa: B023
         if found:
-            return found
+            return [of_dlms(meter) for meter in found]
     return []

@@ -151,7 +151,8 @@ def analyse(case: Case, zone: tzinfo) -> Analysis:
 def _suspect(case: Case) -> str | None:
     alert = case.alert.data
     best = max(alert.suspects or [], key=lambda s: s.probability, default=None)
-    return None if best is None or best.probability <= (alert.upstream_probability or 0.0) else best.meter
+    other = max(alert.upstream_probability or 0.0, alert.unexplained_probability or 0.0)
+    return None if best is None or best.probability <= other else best.meter
 
 
 def _technical(

@@ -156,9 +156,12 @@ def _place(case: Case, meter: str | None) -> str:
 def _head(case: Case, a: Analysis, zone: tzinfo, made: datetime) -> str:
     alert, data = case.alert, case.alert.data
     best = max(data.suspects or [], key=lambda s: s.probability, default=None)
-    named = best is not None and best.probability > (data.upstream_probability or 0.0)
-    where = best.meter if named and best else "none of the sub-meters"
-    sure = best.probability if named and best else data.upstream_probability
+    ahead, unexplained = data.upstream_probability or 0.0, data.unexplained_probability or 0.0
+    named = best is not None and best.probability > max(ahead, unexplained)
+    where = "not explained" if unexplained > ahead else "none of the sub-meters"
+    sure = data.unexplained_probability if unexplained > ahead else data.upstream_probability
+    if named and best:
+        where, sure = best.meter, best.probability
     low, high = data.loss_w_interval or (float("nan"), float("nan"))
     tiles = [
         (
@@ -289,7 +292,9 @@ def _profile(case: Case, a: Analysis, zone: tzinfo) -> str:
 def _suspects(case: Case) -> str:
     data = case.alert.data
     rows = [(s.meter, s.probability, s.mechanism or "") for s in data.suspects or []]
-    rows.append(("none of them (ahead of the sub-meters, or unmetered)", data.upstream_probability or 0.0, ""))
+    rows.append(("an unmetered load ahead of the meters (a tap, or common load)", data.upstream_probability or 0.0, ""))
+    if data.unexplained_probability is not None:
+        rows.append(("none of these (a clock, solar, the main meter, or not known)", data.unexplained_probability, ""))
     rows.sort(key=lambda r: -r[1])
     return _section(
         "How probable is each explanation",
@@ -304,7 +309,7 @@ def _suspects(case: Case) -> str:
                 for m, p, w in rows[:SHOWN_SUSPECTS]
             ],
         ),
-        "<p>The probabilities of all meters and of “none of them” add up to 100 %.</p>",
+        "<p>The probabilities of all meters, of an unmetered load and of “none of these” add up to 100 %.</p>",
     )
 
 

@@ -115,5 +115,7 @@ def alert_lines(topic: str, event: AlertEvent, say: Callable[[str], None]) -> No
         how = f"  ({suspect.mechanism})" if suspect.mechanism else ""
         say(f"    {suspect.meter:<13} {100 * suspect.probability:.0f} %{how}")
     if alert.upstream_probability is not None:
-        say(f"    none of them  {100 * alert.upstream_probability:.0f} %")
+        say(f"    unmetered     {100 * alert.upstream_probability:.0f} %")
+    if alert.unexplained_probability is not None:
+        say(f"    none of these {100 * alert.unexplained_probability:.0f} %")
     say("")

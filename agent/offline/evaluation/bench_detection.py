@@ -144,7 +144,7 @@ def measure(seed: int, pool: Pool, model: bytes | None, case: tuple[int, Plan]) 
     """Draw one building and judge the three methods on it, in the order of METHODS."""
     number, plan = case
     building = make_building((seed, number), pool, plan)
-    found = trial.run(building, None if model is None else load(model))
+    found = trial.run(building, None, states=None if model is None else load(model))
     ours = judge(building, claims_of(found.evidence, trial.meters(building)), found.suspicion.tolist())
     return _baseline(building, percent_rule(building)), _baseline(building, daily_cusum(building)), ours
 

@@ -68,9 +68,9 @@ def site(building: Building) -> Config:
     )
 
 
-def run(building: Building, scorer: Scorer | None, days: Sequence[int] = ()) -> Trial:
+def run(building: Building, scorer: Scorer | None, days: Sequence[int] = (), states: Scorer | None = None) -> Trial:
     """Run the pipeline over the whole building; take a snapshot at the end of each of `days`."""
-    pipeline = Pipeline(site(building), _Keep(), scorer, keep=False)
+    pipeline = Pipeline(site(building), _Keep(), scorer, states=states, keep=False)
     wh = np.column_stack([building.main_wh, building.subs_wh])
     last = (len(building.times_s) - 1) * round(building.times_s[1] - building.times_s[0]) // DAY_S
     evidence: list[Evidence] = []

@@ -16,6 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.alerts.book import AlertBook
+from agent.forecast.words import conditions
+from agent.forecast.zone_forecasts import ZoneForecasts
+from agent.models import InUse
+from agent.offline.replay.backtest import Backtest
 from agent.offline.replay.readings import Readings, ReadingsError
 from agent.offline.svg import Band, Line, Mark, chart
 from agent.pipeline.pipeline import Balance, Pipeline
@@ -23,7 +27,6 @@ from agent.site.tables import Config
 from agent.wire.codec import encode
 from agent.wire.events import AlertEvent
 from core.registers.samples import RegisterSample
-from core.scoring.model import CompactModel
 from core.signs import MeterSign
 
 Floats = NDArray[np.float64]
@@ -43,6 +46,7 @@ class Outcome:
     balances: list[Balance] = field(default_factory=list)
     interval_s: float = 0.0
     rows: int = 0
+    backtest: Backtest | None = None
     register_notes: dict[str, int] = field(default_factory=dict)
 
 
@@ -64,15 +68,23 @@ def replay(
     readings: Readings,
     *,
     signs: list[MeterSign] | None = None,
-    model: CompactModel | None = None,
+    model: InUse | None = None,
     balances: bool = False,
+    forecast: bool = False,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Outcome:
-    """Run the recording; `progress` is told how many more rows are done."""
+    """Run the recording; `progress` is told how many more rows are done.
+
+    `forecast`: judge the forecasts of all zones; where a zone has a capacity they are made in any case, for its alerts.
+    """
     interval_s = interval_of(readings.times_s, config.detection.interval_s)
-    about = (None, None) if model is None else (model.sha256, model.threshold)
+    about = (None, None) if model is None else (model.named.sha256, model.named.threshold)
     book = AlertBook.from_config(config, *about)
-    pipeline = Pipeline(config, book, model, interval_s=interval_s, keep=balances)
+    wanted = forecast or any(zone.capacity_w is not None for zone in config.zone)
+    backtest = Backtest(interval_s)
+    forecasts = ZoneForecasts(config, interval_s, backtest.record if forecast else None) if wanted else None
+    scorer, states = (None, None) if model is None else (model.scorer, model.states)
+    pipeline = Pipeline(config, book, scorer, states=states, interval_s=interval_s, keep=balances, forecasts=forecasts)
     waiting = list(signs or [])
     outcome = Outcome(interval_s=interval_s, rows=len(readings.times_s))
     for start, stop, feed in blocks(readings, interval_s, pipeline):
@@ -82,10 +94,16 @@ def replay(
         feed()
         step = pipeline.step(until_s)
         outcome.alerts += step.alerts
+        if forecasts is not None:
+            issued = forecasts.drain()
+            outcome.alerts += book.observe(conditions(issued))
+            if forecast:
+                backtest.take(issued.forecasts, (forecasts.at_midnight(f) for f in issued.forecasts))
         outcome.balances += step.balances
         progress(stop - start)
     outcome.alerts += book.advance(float(readings.times_s[-1]))
     outcome.scores = pipeline.scores()
+    outcome.backtest = backtest if forecast else None
     outcome.register_notes = {reason: n for reason, n in (pipeline.counted | pipeline.unusable).items() if n}
     return outcome
 

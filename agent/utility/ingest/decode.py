@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from agent import wire
+from agent.utility.ingest.forecast_rows import fault, forecast_rows
 from agent.utility.mqtt.packets import MqttError, Publish, user_property
 from agent.utility.sql.batch import Letter
 from agent.utility.sql.keys import letter_id, name_key
@@ -85,6 +86,7 @@ class Reader:
         self._routes: dict[bytes, _Route] = {}
         self._kinds: dict[str, tuple[type[msgspec.Struct], Callable[[_Route, Any], Rows]]] = {
             "balance": (wire.Balance, self._balance),
+            "forecast": (wire.Forecast, self._forecast),
             "event/alert": (wire.AlertEvent, self._alert_event),
             "event/tamper": (wire.TamperEvent, self._tamper),
             "evidence": (wire.EvidenceChunk, self._evidence),
@@ -147,10 +149,14 @@ class Reader:
         gateway_key = name_key(*address)
         kind, _, rest = suffix.partition("/")
         zone, zone_key = "", 0
-        if kind == "balance" and _NAME.match(rest):
+        if kind in {"balance", "forecast"} and _NAME.match(rest):
             zone, zone_key = rest, name_key(*address, rest)
         known = self._kinds.get(suffix if kind in {"event", "model"} else kind)
-        if known is None or (rest and kind in {"status", "info", "active"}) or (kind == "balance" and not zone):
+        if (
+            known is None
+            or (rest and kind in {"status", "info", "active"})
+            or (kind in {"balance", "forecast"} and not zone)
+        ):
             raise Unreadable(f"topic: nothing is known of .../{suffix[:80]}")
         struct, read = known
         schema = wire.SCHEMA_OF[struct]
@@ -221,6 +227,14 @@ class Reader:
         if route.zone_key in self._named:
             return ((BALANCE, row),)
         return (*self._names(route, route.zone), (BALANCE, row))
+
+    def _forecast(self, route: _Route, forecast: wire.Forecast) -> Rows:
+        if forecast.zone != route.zone:
+            raise Unreadable(f"zone: the topic says {route.zone}, the body {forecast.zone[:64]!r}")
+        issued_s = self._time(forecast.issued, "issued")
+        if (wrong := fault(forecast)) is not None:
+            raise Unreadable(wrong)
+        return (*self._names(route, route.zone), *forecast_rows(route.zone_key, issued_s, forecast))
 
     def _alert_event(self, route: _Route, event: wire.AlertEvent) -> Rows:
         event_id, time_s = self._envelope(route, event)

@@ -49,7 +49,7 @@ METRICS_EVERY_S = 10.0
 LEAVE_QUIET_S = 3.0  # nothing for so long after unsubscribing: nothing is left for us
 
 SHARED = ("balance/+", "event/+", "evidence/+/+")
-RETAINED = ("status", "info", "active", "model/reported")
+RETAINED = ("status", "info", "active", "model/reported", "forecast/+")
 
 
 class Stopped(Exception):

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-VERSION = 1
+VERSION = 2
 DAY_S = 86_400
 JOULES_PER_KWH = 3_600_000
 
@@ -139,6 +139,42 @@ BALANCE_DAY = Table(
     keys=2,
     merge="add",
     numbers=True,
+    by_time="day",
+)
+# The last forecast of each zone, whole; and of each day the first one, as figures and as the curve, for looking back.
+FORECAST = Table(
+    "forecast",
+    (
+        ("zone_key", _KEY),
+        ("peak_w", "DOUBLE NOT NULL"),
+        ("peak_low_w", "DOUBLE NOT NULL"),
+        ("peak_high_w", "DOUBLE NOT NULL"),
+        ("peak_s", _INTEGER),
+        ("trough_w", "DOUBLE NOT NULL"),
+        ("trough_s", _INTEGER),
+        ("capacity_w", "DOUBLE"),
+        ("over_probability", "DOUBLE"),
+        ("body", "MEDIUMTEXT NOT NULL"),
+        ("issued_s", _INTEGER),
+    ),
+    keys=1,
+    merge="newest",
+    guard="issued_s",
+)
+FORECAST_DAY = Table(
+    "forecast_day",
+    (
+        ("zone_key", _KEY),
+        ("day", "INT NOT NULL"),
+        ("issued_s", _INTEGER),
+        ("step_s", "INT NOT NULL"),
+        ("peak_w", "DOUBLE NOT NULL"),
+        ("peak_s", _INTEGER),
+        ("trough_w", "DOUBLE NOT NULL"),
+        ("curve", "TEXT NOT NULL"),  # JSON: 48 h of [5 %, mean, 95 %] in W, step by step
+    ),
+    keys=2,
+    merge="first",
     by_time="day",
 )
 ALERT = Table(
@@ -296,6 +332,8 @@ TABLES = (
     GATEWAY_INFO,
     BALANCE,
     BALANCE_DAY,
+    FORECAST,
+    FORECAST_DAY,
     ALERT,
     SUSPECT,
     ALERT_EVENT,
@@ -328,6 +366,10 @@ VIEWS = {
         SELECT day * 86400 AS day_start_s, COUNT(*) AS zones, SUM(main_j) / 3600000.0 AS main_kwh,
             SUM(technical_j) / 3600000.0 AS technical_loss_kwh, SUM(residual_j) / 3600000.0 AS unexplained_kwh
         FROM balance_day GROUP BY day""",
+    "zone_peak": """
+        SELECT g.tenant, g.site, g.gateway, z.zone, f.issued_s, f.peak_w, f.peak_low_w, f.peak_high_w, f.peak_s,
+            f.trough_w, f.trough_s, f.capacity_w, f.over_probability
+        FROM forecast f JOIN zone z ON z.zone_key = f.zone_key JOIN gateway g ON g.gateway_key = z.gateway_key""",
     "open_case": """
         SELECT a.alert_id, g.tenant, g.site, g.gateway, z.zone, a.kind, a.severity, a.onset_s, a.updated_s, a.loss_w,
             a.loss_kwh, COALESCE(a.suspect, a.meter) AS suspect, a.probability, a.upstream_probability, a.model_score,

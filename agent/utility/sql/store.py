@@ -14,7 +14,17 @@ from urllib.parse import unquote, urlsplit
 
 from agent.utility.sql import statements
 from agent.utility.sql.batch import Letter, day_rows, merged
-from agent.utility.sql.schema import BALANCE, BALANCE_DAY, DAY_S, DEAD_LETTER, MIGRATION, TABLES, VERSION, Table
+from agent.utility.sql.schema import (
+    BALANCE,
+    BALANCE_DAY,
+    DAY_S,
+    DEAD_LETTER,
+    FORECAST_DAY,
+    MIGRATION,
+    TABLES,
+    VERSION,
+    Table,
+)
 from agent.utility.sql.server import Server, StoreMisfit, StoreUnavailable
 from agent.utility.sql.statements import Row
 from agent.utility.sql.tidb import after_new_partition, tidb_statements
@@ -163,6 +173,7 @@ class Store:
             done = self._delete_intervals(today - keep_days)
         else:
             done = self._move_partitions(today - keep_days, today + AHEAD_DAYS)
+        self.server.run(f"DELETE FROM {FORECAST_DAY.name} WHERE day < ?", (today - keep_days,))
         limit = timestamp(now_s - keep_letters_days * DAY_S)
         if letters := self.rows(f"SELECT COUNT(*) FROM {DEAD_LETTER.name} WHERE received_at < ?", (limit,))[0][0]:
             self.server.run(f"DELETE FROM {DEAD_LETTER.name} WHERE received_at < ?", (limit,))

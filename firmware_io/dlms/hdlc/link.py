@@ -6,7 +6,7 @@ the sizes and sets the sequence numbers to 0; I frames carry segments of protoco
 N(R) says which one is expected next and so acknowledges all before. Whoever sees a gap repeats its N(R), and the
 other side sends again from there. A time-out is the caller's to notice: it calls `repeat()`.
 
-All transitions are in three tables: what the caller orders, what a client makes of an answer, what a server makes of a
+All transitions are in the three tables of `states`: what the caller orders, what a client makes of an answer, what a server makes of a
 request. A breach of the rules is `Order.FORGET`. Nothing else changes a state.
 
 Both links take whole frames (`handle`) and keep what has to go out until `take` is called: they never read, write
@@ -15,9 +15,6 @@ one of them, because it is addressed to the other side. A frame that came twice 
 """
 
 from __future__ import annotations
-
-import enum
-from typing import NamedTuple, TypeAlias
 
 from firmware_io.dlms.hdlc.flow import (
     DISC,
@@ -41,6 +38,18 @@ from firmware_io.dlms.hdlc.flow import (
     is_supervisory,
 )
 from firmware_io.dlms.hdlc.framer import Address, Frame, frame_octets
+from firmware_io.dlms.hdlc.states import (
+    ANSWERS,
+    ORDERS,
+    REQUESTS,
+    Busy,
+    Connected,
+    Disconnected,
+    Event,
+    Order,
+    Received,
+    State,
+)
 from firmware_io.errors import LocalProtocolError, RemoteProtocolError
 
 __all__ = [
@@ -71,70 +80,6 @@ __all__ = [
     "is_information",
     "is_supervisory",
 ]
-
-
-class Connected(NamedTuple):
-    """The link is open with these parameters."""
-
-    parameters: Parameters
-
-
-class Disconnected(NamedTuple):
-    """The link is closed; why, and whether the other side took a frame of ours for a breach of the rules."""
-
-    reason: str
-    rejected: bool = False
-
-
-class Received(NamedTuple):
-    """A whole protocol data unit; `unnumbered` when it came in a UI frame, outside of the sequence."""
-
-    pdu: bytes
-    unnumbered: bool = False
-
-
-class Busy(NamedTuple):
-    """The server answered, but has nothing for us yet: ask again after a moment."""
-
-
-Event: TypeAlias = Connected | Disconnected | Received | Busy
-
-
-class State(enum.Enum):
-    """Of either link; a server is never CONNECTING or DISCONNECTING."""
-
-    DISCONNECTED = enum.auto()
-    CONNECTING = enum.auto()
-    CONNECTED = enum.auto()
-    DISCONNECTING = enum.auto()
-
-
-class Order(enum.Enum):
-    """What the caller of a link wants, or a breach of the rules makes necessary."""
-
-    CONNECT = enum.auto()
-    RELEASE = enum.auto()
-    FORGET = enum.auto()
-
-
-# From every state.
-_ORDERS = {
-    Order.CONNECT: State.CONNECTING,
-    Order.RELEASE: State.DISCONNECTING,
-    Order.FORGET: State.DISCONNECTED,
-}
-# What a request does to a server, in every state. Others change nothing.
-_REQUESTS = {SNRM: State.CONNECTED, DISC: State.DISCONNECTED}
-# What an unnumbered answer does to a client: (state, answer) -> (next state, reason). Others change nothing.
-_ANSWERS: dict[tuple[State, int], tuple[State, str]] = {
-    (State.CONNECTING, UA): (State.CONNECTED, ""),
-    (State.CONNECTING, DM): (State.DISCONNECTED, "the meter refuses the link (DM)"),
-    (State.CONNECTING, FRMR): (State.DISCONNECTED, "the meter rejects SNRM (FRMR)"),
-    (State.CONNECTED, DM): (State.DISCONNECTED, "the meter has dropped the link (DM)"),
-    (State.CONNECTED, FRMR): (State.DISCONNECTED, "the meter rejects our frame (FRMR)"),
-    (State.DISCONNECTING, UA): (State.DISCONNECTED, "released"),
-    (State.DISCONNECTING, DM): (State.DISCONNECTED, "released"),
-}
 
 
 def _strip(pdu: bytes, llc: bytes) -> bytes:
@@ -177,14 +122,14 @@ class ClientLink:
 
     def connect(self) -> None:
         """Ask for the link: SNRM."""
-        self.state = _ORDERS[Order.CONNECT]
+        self.state = ORDERS[Order.CONNECT]
         self._flow = Flow(Parameters(), self._max_pdu)
         self._outbox.clear()
         self._send(SNRM | FINAL, self._offer.encode())
 
     def disconnect(self) -> None:
         """Release the link: DISC."""
-        self.state = _ORDERS[Order.RELEASE]
+        self.state = ORDERS[Order.RELEASE]
         self._outbox.clear()
         self._send(DISC | FINAL)
 
@@ -216,7 +161,7 @@ class ClientLink:
 
     def drop(self) -> None:
         """Forget the link without a word."""
-        self.state = _ORDERS[Order.FORGET]
+        self.state = ORDERS[Order.FORGET]
         self._outbox.clear()
         self.turn = True
 
@@ -244,7 +189,7 @@ class ClientLink:
         answer = control & ~FINAL
         if answer == UI and self.state is State.CONNECTED:
             return [Received(_strip(frame.information, LLC_RESPONSE), unnumbered=True)]
-        transition = _ANSWERS.get((self.state, answer))
+        transition = ANSWERS.get((self.state, answer))
         if transition is None:
             return []
         self.state, reason = transition
@@ -345,7 +290,7 @@ class ServerLink:
 
     def drop(self) -> None:
         """Forget the link, as after the inactivity time-out."""
-        self.state = _ORDERS[Order.FORGET]
+        self.state = ORDERS[Order.FORGET]
         self._outbox.clear()
 
     def handle(self, frame: Frame) -> list[Event]:
@@ -367,13 +312,13 @@ class ServerLink:
         if kind == SNRM:
             parameters = self._limits.agreed_with(Parameters.decode(frame.information))
             self._flow = Flow(parameters, self._max_pdu)
-            self.state = _REQUESTS[kind]
+            self.state = REQUESTS[kind]
             self._outbox.clear()
             self._send(UA | FINAL, parameters.encode())
             return [Connected(parameters)]
         if kind == DISC:
             was_open = self.state is State.CONNECTED
-            self.state = _REQUESTS[kind]
+            self.state = REQUESTS[kind]
             self._outbox.clear()
             self._send((UA if was_open else DM) | FINAL)
             return [Disconnected("released by the client")] if was_open else []

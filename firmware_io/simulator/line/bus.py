@@ -10,7 +10,7 @@ import heapq
 import itertools
 import threading
 from collections.abc import Callable, Hashable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from firmware_io.dlms.hdlc.framer import Framer
 from firmware_io.dlms.session.wrapper import Unwrapper
@@ -28,6 +28,24 @@ class Due(NamedTuple):
     time_s: float
     connection: Hashable
     octets: bytes
+
+
+class Wires(Protocol):
+    """What a port, or a transport without one, needs of a line."""
+
+    busy_until_s: float
+
+    def receive(self, octets: bytes, time_s: float, connection: Hashable = None) -> None:
+        """Octets that a client hands to the line at a time."""
+
+    def due(self, time_s: float) -> list[Due]:
+        """What has arrived at the clients by a time, in order; told once."""
+
+    def next_due_s(self) -> float | None:
+        """When there will be something."""
+
+    def forget(self, connection: Hashable) -> None:
+        """A connection has closed: what was meant for it is lost."""
 
 
 class Multidrop:
@@ -165,7 +183,7 @@ class NullModem:
     For tests and benches of clients without a host's timers in the way. `lag` is called with each jump, seconds.
     """
 
-    def __init__(self, line: Multidrop, lag: Callable[[float], None] | None = None) -> None:
+    def __init__(self, line: Wires, lag: Callable[[float], None] | None = None) -> None:
         self._line = line
         self._lag = lag
         self._time_s = max(line.busy_until_s, 0.0)

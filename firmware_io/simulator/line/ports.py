@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import serial
 
 from firmware_io.errors import RemoteProtocolError, TransportError
-from firmware_io.simulator.line.bus import Due, Multidrop
+from firmware_io.simulator.line.bus import Due, Wires
 
 READ_OCTETS = 4096
 MAX_CONNECTIONS = 256  # of one TCP line
@@ -225,7 +225,7 @@ def open_port(address: str, baud: int, parity: str, link: Path | None = None) ->
 class LineThread:
     """Runs one line on one port until it is stopped."""
 
-    def __init__(self, name: str, line: Multidrop, port: Port) -> None:
+    def __init__(self, name: str, line: Wires, port: Port) -> None:
         self.name = name
         self.line = line
         self.port = port

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from firmware_io.dlms.apdu import axdr
 from firmware_io.dlms.apdu.axdr import Data
-from firmware_io.dlms.session.security import Policy
 from firmware_io.simulator.building.building import Live, Registers
 from firmware_io.simulator.meter.clockface import Era, MeterClock
 from firmware_io.simulator.meter.events import Code, EventLog
@@ -54,7 +54,7 @@ class Identity:
     inactivity_s: float = 120.0
     history_s: float = 65 * 86_400.0
     compress: bool = True
-    policy: Policy = "both"
+    policy: Literal["both", "authenticated", "encrypted"] = "both"
 
     @property
     def system_title(self) -> bytes:

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from agent.cli.meter.answers import of_dlms
 from agent.site.edit import text_of
 from agent.site.first_site import first_site, main_of
 from agent.site.load import load
 from firmware_io.dlms.meter.scan import Found, attempts
 
-MAIN = Found(0, 1, 2, "M1", framing="wrapper", port="tcp://10.0.0.7:4059")
+MAIN = of_dlms(Found(0, 1, 2, "M1", framing="wrapper", port="tcp://10.0.0.7:4059"))
 SUBS = [
-    Found(9600, 17, 2, "S17", parity="E", port="/dev/ttyUSB0"),
-    Found(9600, 300, 4, "S300", parity="E", port="/dev/ttyUSB0"),
-    Found(2400, 17, 1, None, port="/dev/ttyUSB1"),
+    of_dlms(Found(9600, 17, 2, "S17", parity="E", port="/dev/ttyUSB0")),
+    of_dlms(Found(9600, 300, 4, "S300", parity="E", port="/dev/ttyUSB0")),
+    of_dlms(Found(2400, 17, 1, None, port="/dev/ttyUSB1")),
 ]
 
 
@@ -25,8 +26,8 @@ def test_the_main_meter_by_tcp_and_the_others_on_two_lines(tmp_path: Path) -> No
     config = load(path, online=True)
     assert [(b.id, b.port, b.framing, b.baud, b.parity) for b in config.bus] == [
         ("line", "tcp://10.0.0.7:4059", "wrapper", 9600, "N"),
-        ("line-2", "/dev/ttyUSB0", "hdlc", 9600, "E"),
-        ("line-3", "/dev/ttyUSB1", "hdlc", 2400, "N"),
+        ("line-2", "/dev/ttyUSB0", None, 9600, "E"),
+        ("line-3", "/dev/ttyUSB1", None, 2400, "N"),
     ]
     assert [(m.id, m.bus, m.address, m.address_octets, m.serial) for m in config.meter] == [
         ("main", "line", 1, 0, "M1"),
@@ -38,11 +39,11 @@ def test_the_main_meter_by_tcp_and_the_others_on_two_lines(tmp_path: Path) -> No
 
 
 def test_the_main_meter_may_be_another_one() -> None:
-    main = main_of([MAIN, *SUBS], 300)
+    main = main_of([MAIN, *SUBS], "300")
     assert main.serial == "S300"
     assert first_site([MAIN, *SUBS], main=main)["zone"][0]["subs"] == ["meter-1", "meter-17", "meter-17-2"]
     with pytest.raises(LookupError, match="no meter answered at address 5"):
-        main_of(SUBS, 5)
+        main_of(SUBS, "5")
 
 
 def test_what_is_tried_on_a_port_begins_with_the_usual() -> None:

@@ -9,12 +9,21 @@ from typing import Any
 
 import pytest
 
+from agent.wire.forecast import Forecast, ForecastExtreme
 from agent.wire.state import ActiveSnapshot, Health, Info, Status
 from agent.wire.values import utc
 
 pytestmark = pytest.mark.mosquitto
 T0 = 1_767_225_600.0
 Check = Callable[..., None]
+
+
+def forecast() -> Forecast:
+    extreme = ForecastExtreme(w=2.0, w_interval=(1.0, 3.0), start=utc(T0), time_probability=[1 / 48] * 48)
+    return Forecast(
+        zone="building", issued=utc(T0), interval_s=1800, mean_w=[1.0] * 96, quantiles_w={"0.5": [1.0] * 96},
+        peak=extreme, trough=extreme, days=30,
+    )  # fmt: skip
 
 
 def test_each_topic_has_its_form_and_its_properties(stage: Any, wait: Check, everything_arrived: Check) -> None:
@@ -24,6 +33,7 @@ def test_each_topic_has_its_form_and_its_properties(stage: Any, wait: Check, eve
     gateway.publisher.tell("status", Status(state="online", since=utc(T0), versions={"checkmeter": "0"}))
     gateway.publisher.tell("info", Info(time=utc(T0), versions={}, meters=[], zones=[], schemas={}))
     gateway.publisher.tell("active", ActiveSnapshot(time=utc(T0), alerts=[]))
+    gateway.publisher.tell("forecast/building", forecast())
     gateway.alerts(3)
     gateway.balances(1)
     wait(lambda: gateway.publisher.connected)
@@ -37,8 +47,8 @@ def test_each_topic_has_its_form_and_its_properties(stage: Any, wait: Check, eve
     assert 604000 < listener.properties["balance/building"].MessageExpiryInterval <= 604800 + 900
     assert listener.properties["health"].MessageExpiryInterval <= 180
     late = stage.listener(broker.port, "late")  # only what is retained
-    wait(lambda: {"status", "info", "active"} <= set(late.topics))
-    assert set(late.topics) == {"status", "info", "active"}
+    wait(lambda: {"status", "info", "active", "forecast/building"} <= set(late.topics))
+    assert set(late.topics) == {"status", "info", "active", "forecast/building"}
 
 
 def test_mqtt_3_1_1_by_configuration(stage: Any, everything_arrived: Check) -> None:

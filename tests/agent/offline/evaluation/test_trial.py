@@ -15,7 +15,6 @@ from agent.cli.main import cli
 from agent.offline.evaluation import trial
 from agent.offline.evaluation.bench_detection import claims_of, judge
 from agent.offline.evaluation.virtual_buildings import DAY_S, Building, Plan, Pool, household_pool, make_building
-from agent.offline.training import default_model
 from agent.offline.training.table import read_table
 from core.scoring.features import FEATURES, NO_EVIDENCE
 
@@ -72,31 +71,6 @@ def test_the_scorer_speaks_in_scores_alert_and_prior(building: Building) -> None
     assert set(raised.features[raised.suspects[0].meter]) == set(FEATURES)
     blind = [rows for rows in scorer.shown if (rows[:, 1] == NO_EVIDENCE["theft_log_odds"]).all()]
     assert blind  # attribution asked for a prior, and saw nothing of the balance in it
-
-
-def test_a_sample_labels_the_thief_only_after_the_onset(pool: Pool) -> None:
-    plan = Plan(flats=12, days=63, theft="bypassed", onset_day=35, least_share=0.02)
-    sample = default_model.sample(9, pool, (3, plan))
-    days = len(sample.guilty) // 12
-    guilty = sample.guilty.reshape(days, 12).sum(axis=1)
-    assert guilty.tolist() == [0, 0, 1, 1, 1, 1]  # days 17 and 33, then 37, 40, 47 and the last
-    assert sample.features.shape == (days * 12, len(FEATURES))
-    table = default_model.as_table([sample, sample])
-    assert table.names == FEATURES
-    assert table.target.sum() == 8
-    text = str(default_model.by_kind([sample], [sample.guilty * 0.95]))
-    assert "1.0000" in text
-    assert "1.000 of 4" in text
-
-
-def test_the_population_has_every_kind_and_is_the_seeds() -> None:
-    plans = default_model.population(1, 200)
-    assert plans == default_model.population(1, 200)
-    assert plans != default_model.population(2, 200)
-    assert len({plan.theft for plan in plans}) == 12
-    assert any(plan.onset_day == 0 for plan in plans)
-    assert any(plan.thieves == 2 for plan in plans)
-    assert all(plan.onset_day < plan.days - 15 for plan in plans)
 
 
 @pytest.fixture(scope="module")
