@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from agent.process.clock import SystemClock
+from agent.utility.sql import upkeep
 from agent.utility.sql.schema import VERSION
 from agent.utility.sql.store import KEEP_DAYS, open_store
 from agent.utility.verbs.options import json_option, show, store_option, top_option
@@ -37,7 +38,7 @@ def maintain(dsn: str, keep_days: int) -> None:
     """What every ingest does once a day: partitions ahead, old ones dropped, old dead letters forgotten."""
     with open_store(dsn) as store:
         store.check_version()
-        for line in store.maintain(SystemClock().now(), keep_days):
+        for line in upkeep.maintain(store, SystemClock().now(), keep_days):
             click.echo(line)
 
 

@@ -26,6 +26,7 @@ from agent.utility.sql.schema import (
 )
 from agent.utility.sql.server import Server, StoreMisfit, StoreRefused, StoreUnavailable
 from agent.utility.sql.store import Store, open_store, timestamp
+from agent.utility.sql.upkeep import maintain, partitions
 
 NOW_S = int(time.time())
 TODAY = NOW_S // DAY_S
@@ -254,16 +255,16 @@ class TestRetention:
             store.migrate(NOW_S, keep_days=5)
             store.apply(rows)
             before = days(store)
-            assert store.maintain(NOW_S, keep_days=2)
+            assert maintain(store, NOW_S, keep_days=2)
             assert store.rows("SELECT MIN(start_s), COUNT(*) FROM balance") == [((TODAY - 2) * DAY_S, 24)]
             assert days(store) == before
-            assert store.maintain(NOW_S, keep_days=2) == []
+            assert maintain(store, NOW_S, keep_days=2) == []
 
     def test_old_dead_letters_go(self, store: Store) -> None:
         for n, age_days in enumerate((1, 29, 31)):
             row = (bytes([n]) * 16, b"t", "r", 0, b"", timestamp(NOW_S - age_days * DAY_S))
             store.apply([letter((DEAD_LETTER, row))])
-        assert any("1 dead letters" in line for line in store.maintain(NOW_S, keep_days=5))
+        assert any("1 dead letters" in line for line in maintain(store, NOW_S, keep_days=5))
         assert store.rows("SELECT COUNT(*) FROM dead_letter") == [(2,)]
 
     @pytest.mark.mariadb
@@ -271,9 +272,9 @@ class TestRetention:
     def test_partitions_move_with_the_days(self, mariadb: Any) -> None:
         with open_store(mariadb.database()) as store:
             store.migrate(NOW_S, keep_days=5)
-            assert store.partitions() == list(range(TODAY - 5, TODAY + 15))
-            store.maintain(NOW_S + 3 * DAY_S, keep_days=5)
-            assert store.partitions() == list(range(TODAY - 2, TODAY + 18))
+            assert partitions(store) == list(range(TODAY - 5, TODAY + 15))
+            maintain(store, NOW_S + 3 * DAY_S, keep_days=5)
+            assert partitions(store) == list(range(TODAY - 2, TODAY + 18))
 
     @pytest.mark.mariadb
     @pytest.mark.xdist_group("mariadb")

@@ -13,7 +13,8 @@ from agent.utility.sql import statements
 from agent.utility.sql.batch import Letter
 from agent.utility.sql.schema import BALANCE, TABLES
 from agent.utility.sql.store import open_store
-from agent.utility.sql.tidb import REFUSALS, after_new_partition, refusals, tidb_statements
+from agent.utility.sql.tidb import REFUSALS, after_the_day, new_partitions, refusals, tidb_statements
+from agent.utility.sql.upkeep import maintain
 
 
 @pytest.mark.parametrize(
@@ -70,11 +71,11 @@ def test_words_inside_literals_are_no_statements() -> None:
 
 
 def test_what_is_generated_for_the_mysql_family() -> None:
-    statements = [statements.create_table(table, "mysql", 20_000, 20_003) for table in TABLES]
-    statements += ["(0)".join(statements.insert(table, "mysql")) for table in TABLES]
-    statements += [*statements.create_views(), statements.existing(BALANCE, "mysql", [(1, 2)])]
-    statements += [*tidb_statements(2), *after_new_partition(20_000)]
-    assert {s: r for s in statements if (r := refusals(s))} == {}
+    made = [statements.create_table(table, "mysql", 20_000, 20_003) for table in TABLES]
+    made += ["(0)".join(statements.insert(table, "mysql")) for table in TABLES]
+    made += [*statements.create_views("mysql"), statements.existing(BALANCE, "mysql", [(1, 2)])]
+    made += [*tidb_statements(2, [20_000]), *new_partitions([20_000, 20_001]), *after_the_day([1, 2])]
+    assert {s: r for s in made if (r := refusals(s))} == {}
 
 
 def test_rows_of_each_table_lie_by_a_hash_or_a_random_id() -> None:
@@ -103,7 +104,7 @@ def test_every_statement_that_reaches_the_server(mariadb: Any, balances: Any) ->
         assert store.apply(letters[:10]) == 10
         assert store.apply(letters) == 5
         store.apply([Letter(1, b"", b"", ((table, _row(table)),)) for table in TABLES if table is not BALANCE])
-        store.maintain(now_s + 86_400, keep_days=5)
+        maintain(store, now_s + 86_400, keep_days=5)
         for answer in (
             queries.losses(store, now_s, 30, 5, 0.3),
             queries.cases(store, now_s, 5),
@@ -125,9 +126,9 @@ def test_every_statement_that_reaches_the_server(mariadb: Any, balances: Any) ->
         log.seek(log_from)
         lines = log.read()
     # "<time> <thread> Query <statement>", a statement's further lines without the head
-    statements = re.split(r"^.*?\d+ (?:Query|Connect|Quit|Init DB)\t", lines, flags=re.MULTILINE)[1:]
-    assert len(statements) > 60
-    assert {s: reasons for s in statements if (reasons := refusals(s))} == {}
+    logged = re.split(r"^.*?\d+ (?:Query|Connect|Quit|Init DB)\t", lines, flags=re.MULTILINE)[1:]
+    assert len(logged) > 60
+    assert {s: reasons for s in logged if (reasons := refusals(s))} == {}
 
 
 def _row(table: Any) -> tuple[object, ...]:
