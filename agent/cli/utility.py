@@ -20,6 +20,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "suspects": ("agent.utility.verbs.fleet:suspects", "Meters that more than one sign speaks against"),
     "gateways": ("agent.utility.verbs.fleet:gateways", "Gateways that are silent, degraded or offline"),
     "trend": ("agent.utility.verbs.fleet:trend", "The fleet's loss day by day"),
+    "serve": ("agent.cli.lab.serve:command", "The fleet as a web page"),
     "outcome": ("agent.utility.verbs.outcome:outcome", "Tell what an inspection found: theft, fault or nothing"),
     "precision": ("agent.utility.verbs.outcome:precision", "How often the fleet was right, by version of the model"),
     "export-features": ("agent.utility.verbs.outcome:export_features", "The training table, from inspected cases"),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from agent import wire
-from agent.utility.sql.schema import OUTCOME
+from agent.utility.sql.schema import OUTCOME, Table
 from agent.utility.sql.server import StoreMisfit
+from agent.utility.sql.statements import Row
 from agent.utility.sql.store import Store, timestamp
 from core.scoring.features import FEATURES
 
@@ -33,7 +34,10 @@ class Recorded(NamedTuple):
     meter: str | None
 
 
-def record(store: Store, alert_id: str, gateway: str | None, found: Found, now_s: float) -> Recorded:
+Also = Sequence[tuple[Table, Row]]  # rows of other tables, written in the same transaction
+
+
+def record(store: Store, alert_id: str, gateway: str | None, found: Found, now_s: float, also: Also = ()) -> Recorded:
     """Write down an outcome; a later one of the same alert replaces it, but a theft's meter stays if it names none."""
     key, name = find(store, alert_id, gateway)
     meter = found.meter
@@ -41,11 +45,11 @@ def record(store: Store, alert_id: str, gateway: str | None, found: Found, now_s
         before = store.rows("SELECT meter FROM outcome WHERE alert_key = ? AND outcome = 'theft'", (key,))
         meter = str(before[0][0]) if before and before[0][0] is not None else None
     row = (key, found.outcome, meter, found.inspected_s, found.note, found.inspector, None, int(now_s * 1000))
-    store.write(OUTCOME, [row])
+    _write(store, row, also)
     return Recorded(name, meter)
 
 
-def confirm(store: Store, alert_id: str, gateway: str | None, who: str, now_s: float) -> str:
+def confirm(store: Store, alert_id: str, gateway: str | None, who: str, now_s: float, also: Also = ()) -> str:
     """A second pair of eyes on an outcome; returns the gateway's name.
 
     Raises:
@@ -57,8 +61,15 @@ def confirm(store: Store, alert_id: str, gateway: str | None, who: str, now_s: f
         raise StoreMisfit(f"alert {alert_id} has no outcome yet: there is nothing to confirm")
     if rows[0][4] == who:
         raise StoreMisfit(f"{who} recorded this outcome: somebody else has to confirm it")
-    store.write(OUTCOME, [(key, *rows[0], who, int(now_s * 1000))])
+    _write(store, (key, *rows[0], who, int(now_s * 1000)), also)
     return name
+
+
+def _write(store: Store, row: Row, also: Also) -> None:
+    with store.server.transaction():
+        store.server.insert(OUTCOME, [row])
+        for table, other in also:
+            store.server.insert(table, [other])
 
 
 def find(store: Store, alert_id: str, gateway: str | None) -> tuple[int, str]:

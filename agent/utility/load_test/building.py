@@ -21,6 +21,7 @@ INTERVAL_S = 900
 BURDEN_KWH = 0.0008 * INTERVAL_S / 3600  # a meter's own 0.8 W
 HEALTH_EVERY_S = 4 * INTERVAL_S  # a gateway says it every minute; at a fleet's accelerated time that would be all
 VERSIONS = {"checkmeter": "fleet"}
+CIM_COVER, CIM_TAMPER = "3.12.141.212", "3.12.43.257"  # EndDeviceEventTypes, as agent.alerts.cim has them
 MODEL_SHA256 = hashlib.sha256(b"the fleet's model").hexdigest()
 COPPER = 0.012  # of the mean load, growing with its square
 
@@ -43,6 +44,7 @@ class Building:
         self._start_s = start_s
         self._revision = 0
         self._open: wire.AlertData | None = None
+        self._tampered: wire.AlertData | None = None
         self._stolen_kwh = 0.0
 
     # -- retained state --------------------------------------------------------------------------------------------
@@ -51,11 +53,12 @@ class Building:
         """What a gateway retains on the broker when it connects, as the agent does it: suffix and message."""
         nothing = wire.Reported(state="none", time=wire.utc(now_s))
         return [
-            ("status", self.status("online", now_s)),
+            ("status", self.status("degraded", now_s)),
             ("info", self.info(now_s)),
             ("active", self.active(now_s)),
             ("config/reported", nothing),
             ("model/reported", nothing),
+            ("status", self.status("online", now_s)),
         ]
 
     def status(self, state: Literal["online", "degraded", "offline"], since_s: float | None) -> wire.Status:
@@ -63,8 +66,7 @@ class Building:
         return wire.Status(
             state=state,
             since=None if since_s is None else wire.utc(since_s),
-            reason={"online": None, "degraded": "1 meters do not answer", "offline": "connection lost"}[state],
-            meters=[self.flats[-1]] if state == "degraded" else [],
+            reason={"online": None, "degraded": "starting", "offline": "connection lost"}[state],
             versions=VERSIONS,
         )
 
@@ -92,6 +94,8 @@ class Building:
     def active(self, now_s: float) -> wire.ActiveSnapshot:
         """`active`: no alerts in a healthy building, which is nearly always what is retained."""
         alerts = [] if self._open is None else [msgspec.structs.replace(self._open, features=None)]
+        if self._tampered is not None:
+            alerts.append(self._tampered)
         return wire.ActiveSnapshot(time=wire.utc(now_s), alerts=alerts)
 
     def health(self, now_s: float) -> wire.Health:
@@ -125,9 +129,10 @@ class Building:
         alerts = [event for event in events if isinstance(event, wire.AlertEvent)]
         if alerts:
             out.append(("active", self.active(start_s)))
-            if alerts[-1].data.state == "raised":
-                out += self._evidence(alerts[-1])
-            if alerts[-1].data.revision == 2:  # somebody at the utility has asked for the case once more
+        for event in alerts:
+            if event.data.loss_w is not None and event.data.state == "raised":
+                out += self._evidence(event)
+            if event.data.revision == 2:  # somebody at the utility has asked for the case once more
                 out.append(("cmd/res", self._answer(start_s)))
         if start_s % HEALTH_EVERY_S == 0:
             out.append(("health", self.health(start_s)))
@@ -162,11 +167,12 @@ class Building:
         age_s = start_s - self._onset_s
         if age_s == 2 * INTERVAL_S and self._rng.random() < 0.3:
             yield self._tamper(start_s)
+            yield self._tamper_alert(start_s)
         if age_s in {6 * INTERVAL_S, 12 * INTERVAL_S, 24 * INTERVAL_S} and self._stealing(start_s):
             yield self._alert(start_s, "updated" if self._revision else "raised")
         elif self._revision and start_s - INTERVAL_S < self._end_s <= start_s:
             yield self._alert(start_s, "cleared")
-            self._open = None
+            self._open = self._tampered = None
 
     def _stealing(self, start_s: int) -> bool:
         return self._thief is not None and self._onset_s <= start_s < self._end_s
@@ -261,5 +267,29 @@ class Building:
                 code=40,
                 received=wire.utc(start_s + 60),
                 detail="terminal cover removed",
+                cim=CIM_COVER,
             ),
+        )
+
+    def _tamper_alert(self, start_s: int) -> wire.AlertEvent:
+        """A meter's own alert beside the zone's."""
+        alert_id = wire.derived_uuid(*self.address, "tamper", str(self._onset_s))
+        self._tampered = wire.AlertData(
+            alert_id=alert_id,
+            revision=1,
+            state="raised",
+            kind="tamper",
+            severity="warning",
+            onset=wire.utc(start_s),
+            zone="building",
+            meter=self._thief,
+            detail="terminal_cover",
+            cim=CIM_TAMPER,
+        )
+        return wire.AlertEvent(
+            id=wire.derived_uuid(alert_id, "1"),
+            source=self.address.source,
+            subject=f"meter/{self._thief}",
+            time=wire.utc(start_s),
+            data=self._tampered,
         )

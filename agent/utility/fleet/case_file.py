@@ -1,0 +1,30 @@
+"""What the store holds of one case, as the lines `topic body` from which the evidence page is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from agent import wire
+from agent.utility.fleet.outcomes import find
+from agent.utility.sql.store import Store
+
+
+def messages(store: Store, alert_id: str, gateway: str | None = None) -> Iterator[str]:
+    """The gateway's info, the alert's revisions and its intervals, as they were sent.
+
+    Raises:
+        StoreMisfit: no such alert, or several gateways have one of this id.
+    """
+    key, name = find(store, alert_id, gateway)
+    address = wire.Address(*name.split("/"))
+    infos = store.rows(
+        "SELECT i.body FROM gateway_info i JOIN alert a ON a.gateway_key = i.gateway_key WHERE a.alert_key = ?", (key,)
+    )
+    for (body,) in infos:
+        yield f"{address.topic('info')} {body}"
+    for (body,) in store.rows("SELECT body FROM alert_event WHERE alert_key = ? ORDER BY revision", (key,)):
+        yield f"{address.topic('event/alert')} {body}"
+    for chunk, chunks, body in store.rows(
+        "SELECT chunk, chunks, body FROM evidence WHERE alert_key = ? ORDER BY chunk", (key,)
+    ):
+        yield f"{address.topic(wire.evidence_suffix(alert_id, int(str(chunk)), int(str(chunks))))} {body}"
