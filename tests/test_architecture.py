@@ -230,6 +230,7 @@ ARROWS: dict[str, set[str]] = {
     "agent.utility.ingest": {"agent.utility.mqtt", "agent.utility.sql", "agent.wire", "firmware_io"},
     "agent.utility.load_test": {"agent.process", "agent.utility.mqtt", "agent.wire", "core.scoring", "firmware_io"},
     "agent.utility.mqtt": {"firmware_io"},
+    "agent.utility.sql": {"agent.wire"},
     "agent.utility.verbs": {
         "agent.keys",
         "agent.process",
@@ -324,7 +325,7 @@ ARROWS: dict[str, set[str]] = {
 
 MODULES_MAX = 13  # of one folder; more is no room where a newcomer finds anything
 LINES_MAX = 420
-UTILITY_MAY = {"agent.wire", "agent.process", "agent.keys", "agent.charts"}  # of the agent: a backend is another program
+UTILITY_MAY = {"agent.wire", "agent.process", "agent.keys", "agent.charts"}  # a backend is another program
 
 
 def is_module(name: str) -> bool:

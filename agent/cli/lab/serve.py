@@ -1,8 +1,9 @@
-"""`checkmeter utility serve`: the fleet as a web page. Here the page meets the evidence page, which is another room's."""
+"""`checkmeter utility serve`: the fleet as a web page. Here it meets the evidence page, which is another room's."""
 
 from __future__ import annotations
 
 import ipaddress
+import signal
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -30,6 +31,7 @@ from agent.utility.sql.store import Store, open_store
 @click.option("--currency", default="", help="Of the price, as EUR.")
 @click.option("--timezone", default="UTC", show_default=True, help="In which times are shown.")
 @click.option("--promised-false-alarms", type=click.FloatRange(0.0, min_open=True), help="A building and year [0.1].")
+@click.option("--refresh", type=click.IntRange(0, 3600), default=60, show_default=True, help="Seconds; 0: never.")
 @click.option("--secure", is_flag=True, help="Browsers come through HTTPS: cookies and headers say so.")
 def command(
     dsn: str,
@@ -46,6 +48,7 @@ def command(
     currency: str,
     timezone: str,
     promised_false_alarms: float | None,
+    refresh: int,
     secure: bool,
 ) -> None:
     """Show the fleet to a browser. Read-only, unless a trusted proxy signs people in and a group of theirs says more.
@@ -79,7 +82,7 @@ def command(
     with open_store(dsn) as store:
         store.check_version()
     settings = Settings(
-        dsn, hosts, proxy, four_eyes, price, currency, UTC if timezone == "UTC" else zone, secure=secure, evidence=evidence,
+        dsn, hosts, proxy, four_eyes, price, currency, zone, refresh, secure=secure, evidence=evidence,
     )  # fmt: skip
     if promised_false_alarms is not None:
         settings = settings.promising(promised_false_alarms)
@@ -88,6 +91,8 @@ def command(
         log_level="warning", limit_concurrency=200, timeout_keep_alive=15, h11_max_incomplete_event_size=16 * 1024,
         ws="none", lifespan="off", http="h11",
     )  # fmt: skip
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)  # the server raises it once more when it has ended in order
     server = uvicorn.Server(config)
     with config.bind_socket() as bound:
         click.echo(f"http://{'[' + listen + ']' if ':' in listen else listen}:{bound.getsockname()[1]}/")

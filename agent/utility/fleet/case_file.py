@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
+
 from agent import wire
 from agent.utility.fleet.outcomes import find
 from agent.utility.sql.store import Store
 
 
 def messages(store: Store, alert_id: str, gateway: str | None = None) -> Iterator[str]:
-    """The gateway's info, the alert's revisions and its intervals, as they were sent.
+    """The gateway's info, the alert's revisions and its intervals, oldest first.
 
     Raises:
         StoreMisfit: no such alert, or several gateways have one of this id.
@@ -24,7 +26,8 @@ def messages(store: Store, alert_id: str, gateway: str | None = None) -> Iterato
         yield f"{address.topic('info')} {body}"
     for (body,) in store.rows("SELECT body FROM alert_event WHERE alert_key = ? ORDER BY revision", (key,)):
         yield f"{address.topic('event/alert')} {body}"
-    for chunk, chunks, body in store.rows(
-        "SELECT chunk, chunks, body FROM evidence WHERE alert_key = ? ORDER BY chunk", (key,)
-    ):
-        yield f"{address.topic(wire.evidence_suffix(alert_id, int(str(chunk)), int(str(chunks))))} {body}"
+    bodies = store.rows("SELECT body FROM evidence_chunk WHERE alert_key = ? ORDER BY start_s", (key,))
+    for n, (body,) in enumerate(bodies, 1):
+        # Numbered anew: the chunks may be those of several reports.
+        chunk = msgspec.structs.replace(wire.decode(wire.EvidenceChunk, str(body).encode()), n=n, of=len(bodies))
+        yield f"{address.topic(wire.evidence_suffix(alert_id, n, len(bodies)))} {wire.encode(chunk).decode()}"

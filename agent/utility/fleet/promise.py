@@ -1,7 +1,7 @@
 """What was promised, held against what inspections found: stated probabilities, and false alarms a building-year.
 
-A probability of 90 % is kept if nine of ten such cases are what was stated. An inspected case whose outcome is "nothing"
-is a false alarm; a case that nobody has inspected says nothing, so the rate found is a lower bound of the true one.
+A probability of 90 % is kept if nine of ten such cases are what was stated. An inspected case with the outcome
+"nothing" is a false alarm; a case that nobody has inspected says nothing, so the rate found is a lower bound.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ PROMISED_A_YEAR = 0.1  # false alarms a building and year: the default of [detec
 def inspected(store: Store) -> Answer:
     """Each inspected case: what was stated of it, and what was found."""
     columns = (
-        "alert_id", "tenant", "site", "gateway", "kind", "suspect", "loss_kwh", "stated_probability", "outcome", "meter",
-        "inspected_s", "inspector", "confirmed_by", "as_stated",
+        "alert_id", "tenant", "site", "gateway", "kind", "suspect", "loss_kwh", "stated_probability", "outcome",
+        "meter", "inspected_s", "inspector", "confirmed_by", "as_stated",
     )  # fmt: skip
     return Answer(
         columns, store.rows(f"SELECT {', '.join(columns)} FROM inspected_case ORDER BY inspected_s, alert_id")

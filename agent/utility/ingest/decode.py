@@ -307,12 +307,12 @@ class Reader:
     def _evidence(self, route: _Route, chunk: wire.EvidenceChunk) -> Rows:
         if route.suffix != wire.evidence_suffix(chunk.alert_id, chunk.n, chunk.of) or chunk.n > chunk.of:
             raise Unreadable(f"evidence: the topic says {route.suffix}, the body {chunk.alert_id}/{chunk.n}-{chunk.of}")
-        row = (
-            name_key(*route.address, alert_id_of(chunk.alert_id)),
-            revision(chunk.n),
-            revision(chunk.of),
-            body_of(chunk),
-        )
+        start_s = self._time(chunk.start, "start", since_s=int(self._now()) - ALERTS_KEEP_S)
+        rows = max((len(series.kwh) for series in chunk.series), default=0)
+        if not 0 < chunk.interval_s <= LONGEST_INTERVAL_S:
+            raise Unreadable(f"time: an interval of {chunk.interval_s:g} s; it is longer than nothing, a day at most")
+        end_s = start_s + round(rows * chunk.interval_s)
+        row = (name_key(*route.address, alert_id_of(chunk.alert_id)), start_s, body_of(chunk), end_s)
         return (*self._names(route, chunk.zone), (EVIDENCE, row))
 
     def _status(self, route: _Route, status: wire.Status) -> Rows:

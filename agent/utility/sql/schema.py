@@ -213,11 +213,13 @@ TAMPER = Table(
     merge="first",
     index=("gateway_key", "meter"),
 )
+# By time, not by number: a later report of the same case counts its chunks anew. Of two from one time the longer stays.
 EVIDENCE = Table(
-    "evidence",
-    (("alert_key", _KEY), ("chunk", "INT NOT NULL"), ("chunks", "INT NOT NULL"), ("body", "MEDIUMTEXT NOT NULL")),
+    "evidence_chunk",
+    (("alert_key", _KEY), ("start_s", _INTEGER), ("body", "MEDIUMTEXT NOT NULL"), ("end_s", _INTEGER)),
     keys=2,
-    merge="first",
+    merge="newest",
+    guard="end_s",
 )
 OUTCOME = Table(
     "outcome",

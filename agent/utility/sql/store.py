@@ -13,9 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from agent import wire
 from agent.utility.sql import statements
 from agent.utility.sql.batch import Letter, day_rows, merged
-from agent.utility.sql.schema import BALANCE, BALANCE_DAY, DAY_S, MIGRATION, TABLES, VERSION, Table
+from agent.utility.sql.schema import BALANCE, BALANCE_DAY, DAY_S, EVIDENCE, MIGRATION, TABLES, VERSION, Table
 from agent.utility.sql.server import Server, StoreMisfit, StoreUnavailable
 from agent.utility.sql.statements import Row
 from agent.utility.sql.tidb import tidb_statements
@@ -85,6 +86,7 @@ class Store:
                 for statement in more:
                     self.server.run(statement)
                 done += more
+            self._move_evidence()
             # SQLite drops and makes a view: no reader may see the moment between the two.
             with self.server.transaction() if dialect == "sqlite" else nullcontext():
                 for statement in statements.create_views(dialect):
@@ -97,6 +99,18 @@ class Store:
                 self.write(MIGRATION, [(VERSION, "tidb", timestamp(now_s))])
             self.write(MIGRATION, [(VERSION, "tables", timestamp(now_s))])
         return done
+
+    def _move_evidence(self) -> None:
+        """Version 1 numbered the chunks of a case, so that those of two reports mixed: from now on they lie by time."""
+        old = Table("evidence", (("alert_key", ""), ("chunk", ""), ("chunks", ""), ("body", "")), keys=2, merge="first")
+        if not self._columns(old):
+            return
+        for key, body in self.rows("SELECT alert_key, body FROM evidence"):
+            chunk = wire.decode(wire.EvidenceChunk, str(body).encode())
+            start_s = round(chunk.start.timestamp())
+            end_s = start_s + round(chunk.interval_s * max((len(s.kwh) for s in chunk.series), default=0))
+            self.write(EVIDENCE, [(key, start_s, body, end_s)])
+        self.server.run("DROP TABLE evidence")
 
     def _columns(self, table: Table) -> list[str]:
         """The columns that the server's table has."""

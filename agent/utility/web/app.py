@@ -67,6 +67,7 @@ class Asked:
         text = self.site.pages.get_template(template).render(
             w=self.words,
             _=self.words.say,
+            some=self.words.some,
             person=self.person,
             Role=Role,
             settings=settings,

@@ -1,7 +1,7 @@
 """What each page shows, read from the store: rows become values that a template can print.
 
-It asks in SQL and in the fleet's own questions; it knows nothing of HTTP or HTML. Everything that a gateway has sent is text
-here: templates escape it, and nothing marks it as safe.
+It asks in SQL and in the fleet's own questions; it knows nothing of HTTP or HTML. Everything that a gateway has sent is
+text here: templates escape it, and nothing marks it as safe.
 """
 
 from __future__ import annotations
@@ -55,8 +55,9 @@ def trend(store: Store, now_s: float, days: int) -> list[dict[str, Any]]:
     today = int(now_s // DAY_S)
     return records(
         store,
-        "SELECT day, COUNT(*) AS zones, SUM(main_j) / 3600000.0 AS main_kwh, SUM(technical_j) / 3600000.0 AS technical_kwh, "
-        "SUM(residual_j) / 3600000.0 AS unexplained_kwh FROM balance_day WHERE day >= ? AND day <= ? GROUP BY day ORDER BY day",
+        "SELECT day, COUNT(*) AS zones, SUM(main_j) / 3600000.0 AS main_kwh, "
+        "SUM(technical_j) / 3600000.0 AS technical_kwh, SUM(residual_j) / 3600000.0 AS unexplained_kwh "
+        "FROM balance_day WHERE day >= ? AND day <= ? GROUP BY day ORDER BY day",
         today - days,
         today,
     )
@@ -69,7 +70,7 @@ def gateways(store: Store, now_s: float) -> list[dict[str, Any]]:
     for row in rows:
         for name in ("status", "balance"):
             days = row.pop(f"{name}_days_ago")
-            row[f"{name}_age_s"] = None if days is None else days * DAY_S
+            row[f"{name}_age_s"] = None if days is None else float(str(days)) * DAY_S
     return rows
 
 
@@ -99,6 +100,10 @@ def found_kwh(store: Store) -> float:
     return float(str(store.rows(query)[0][0]))
 
 
+def _probability(suspect: wire.SuspectData) -> float:
+    return suspect.probability
+
+
 class Case(NamedTuple):
     """One alert: its latest revision as it was sent, the revisions, and what was found."""
 
@@ -122,19 +127,18 @@ def case(store: Store, place: Place, alert_id: str) -> Case | None:
             "kind": event.data.kind,
             "time_s": event.time.timestamp(),
             "loss_w": event.data.loss_w,
-            "suspect": max(event.data.suspects or [], key=lambda s: s.probability, default=None),
+            "suspect": sorted(event.data.suspects or [], key=_probability)[-1:],
         }
         for event in events
     ]
-    outcome = records(
-        store, "SELECT outcome, meter, inspected_s, note, inspector, confirmed_by FROM outcome WHERE alert_key = ?", key
-    )
-    chunks = int(str(store.rows("SELECT COUNT(*) FROM evidence WHERE alert_key = ?", (key,))[0][0]))
+    query = "SELECT outcome, meter, inspected_s, note, inspector, confirmed_by FROM outcome WHERE alert_key = ?"
+    outcome = records(store, query, key)
+    chunks = int(str(store.rows("SELECT COUNT(*) FROM evidence_chunk WHERE alert_key = ?", (key,))[0][0]))
     return Case(events[0].data, revisions, outcome[0] if outcome else None, chunks)
 
 
 class Building(NamedTuple):
-    """A gateway's zones with their days and latest intervals, its open cases, and the meters that signs speak against."""
+    """A gateway's zones with their days and latest intervals, and the meters that signs speak against."""
 
     zones: list[dict[str, Any]]
     suspects: list[dict[str, Any]]

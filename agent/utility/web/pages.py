@@ -32,6 +32,18 @@ KINDS = {
 STATES = {"raised": "raised", "updated": "updated", "cleared": "cleared", "online": "online", "offline": "offline",
           "degraded": "degraded", "silent": "silent", "unknown": "unknown", "theft": "theft", "fault": "fault",
           "nothing": "nothing found"}  # fmt: skip
+SIGNS = {
+    "energy balance": "energy balance",
+    "compact model": "compact model",
+    "tamper": "tampering",
+    "reverse_energy": "energy runs backwards",
+    "terminal_cover": "terminal cover opened",
+    "meter_cover": "meter cover opened",
+    "magnetic_field": "magnetic field",
+    "wrong_password": "wrong password",
+    "reverse_run": "ran backwards",
+    "other": "another entry of the meter's log",
+}
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -140,7 +152,14 @@ def building(asked: Asked) -> Response:
     ]
     mine = [one for one in everything if (one["tenant"], one["site"], one["gateway"]) == tuple(place)]
     return asked.page(
-        "building.html", place=place, zones=zones, suspects=found.suspects, cases=mine, kinds=KINDS, states=STATES
+        "building.html",
+        place=place,
+        zones=zones,
+        suspects=found.suspects,
+        cases=mine,
+        kinds=KINDS,
+        signs=SIGNS,
+        states=STATES,
     )
 
 

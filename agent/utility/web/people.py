@@ -1,8 +1,8 @@
 """Who asks, and what they may do.
 
 Two ways in. Nobody says who they are: everyone is a viewer, which is meant for loopback. Or a reverse proxy does the
-signing in (OIDC with oauth2-proxy, Authelia, Keycloak's gatekeeper) and names the person and the groups in headers: such
-headers count only from the proxy's own address. This module knows headers and roles, not pages.
+signing in (OIDC with oauth2-proxy or Authelia) and names the person and the groups in headers: such headers count only
+from the proxy's own address. This module knows headers and roles, not pages.
 """
 
 from __future__ import annotations

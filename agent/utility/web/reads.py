@@ -1,7 +1,7 @@
 """What pages ask of the store: one connection for each thread, and answers over the whole fleet kept for a minute.
 
-A fleet's question reads 10^5 days; fifty people who look at the same page ask it once. What is older than FRESH_S is still
-shown while one thread asks again; what is older than STALE_S is not shown.
+A fleet's question reads 10^5 days; fifty people who look at the same page ask it once. What is older than FRESH_S is
+still shown while one thread asks again; what is older than STALE_S is not shown.
 """
 
 from __future__ import annotations

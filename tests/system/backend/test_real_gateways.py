@@ -226,7 +226,7 @@ def test_every_topic_of_real_gateways_reaches_the_store_and_every_question_has_i
                 return int(str(store.rows(f"SELECT COUNT(*) FROM {table}")[0][0]))
 
             until(lambda: alive() and {k for k, v in listener.bodies.items() if v} >= UP, "every topic has come", 60)
-            tables = ("balance", "alert_event", "tamper", "evidence", "gateway_health", "command_result",
+            tables = ("balance", "alert_event", "tamper", "evidence_chunk", "gateway_health", "command_result",
                       "config_reported", "model_reported", "gateway_status", "gateway_info")  # fmt: skip
             until(lambda: all(map(count, tables)), f"a row in each of {tables}")
             assert count("dead_letter") == 0, store.rows("SELECT topic, reason FROM dead_letter")
