@@ -231,9 +231,11 @@ ARROWS: dict[str, set[str]] = {
     "agent.utility.load_test": {"agent.process", "agent.utility.mqtt", "agent.wire", "core.scoring", "firmware_io"},
     "agent.utility.mqtt": {"firmware_io"},
     "agent.utility.sql": {"agent.wire"},
+    "agent.utility.dashboards": set(),
     "agent.utility.verbs": {
         "agent.keys",
         "agent.process",
+        "agent.utility.dashboards",
         "agent.utility.fleet",
         "agent.utility.ingest",
         "agent.utility.mqtt",

@@ -21,6 +21,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "gateways": ("agent.utility.verbs.fleet:gateways", "Gateways that are silent, degraded or offline"),
     "trend": ("agent.utility.verbs.fleet:trend", "The fleet's loss day by day"),
     "serve": ("agent.cli.lab.serve:command", "The fleet as a web page"),
+    "grafana": ("agent.utility.verbs.grafana:grafana", "Dashboards for Grafana, alert rules for Prometheus"),
     "outcome": ("agent.utility.verbs.outcome:outcome", "Tell what an inspection found: theft, fault or nothing"),
     "precision": ("agent.utility.verbs.outcome:precision", "How often the fleet was right, by version of the model"),
     "export-features": ("agent.utility.verbs.outcome:export_features", "The training table, from inspected cases"),

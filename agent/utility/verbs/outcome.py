@@ -13,7 +13,7 @@ from agent.process.clock import SystemClock
 from agent.process.exit_codes import NEGATIVE
 from agent.utility.fleet import outcomes, queries
 from agent.utility.sql.store import open_store
-from agent.utility.verbs.options import json_option, show, store_option
+from agent.utility.verbs.options import Form, form_options, show, store_option
 from core.scoring.features import FEATURES
 
 
@@ -53,13 +53,15 @@ def outcome(
 
 @click.command()
 @store_option
-@json_option
-def precision(dsn: str, as_json: bool) -> None:
+@form_options
+def precision(dsn: str, form: Form) -> None:
     """Of the inspected cases, how many were theft: by version of the model that spoke, with a 95 % interval."""
     with open_store(dsn) as store:
         store.check_version()
         answer = queries.precision(store)
-    show(answer.columns, answer.rows, as_json=as_json)
+    show(
+        answer.columns, answer.rows, form, "no outcome yet: checkmeter utility outcome records what an inspection found"
+    )
 
 
 @click.command("export-features")
