@@ -133,14 +133,15 @@ def _load(alert_id: str, site: Path | None, messages: Path | None) -> Case:
 
 
 def _from_fleet(dsn: str, alert_id: str, gateway: str | None) -> Case:
-    from agent.utility.fleet.case_file import messages
+    from agent.utility.fleet.case_file import full_id, messages
     from agent.utility.sql.server import StoreError
     from agent.utility.sql.store import open_store
 
     try:
         with open_store(dsn) as store:
             store.check_version()
-            return from_messages(messages(store, alert_id, gateway), alert_id)
+            whole_id = full_id(store, alert_id, gateway)
+            return from_messages(messages(store, whole_id, gateway), whole_id)
     except StoreError as error:
         raise click.ClickException(str(error)) from None
 

@@ -11,6 +11,16 @@ from agent.utility.fleet.outcomes import find
 from agent.utility.sql.store import Store
 
 
+def full_id(store: Store, alert_id: str, gateway: str | None = None) -> str:
+    """The whole id of an alert that is named by its beginning.
+
+    Raises:
+        StoreMisfit: no such alert, or several.
+    """
+    key, _ = find(store, alert_id, gateway)
+    return str(store.rows("SELECT alert_id FROM alert WHERE alert_key = ?", (key,))[0][0])
+
+
 def messages(store: Store, alert_id: str, gateway: str | None = None) -> Iterator[str]:
     """The gateway's info, the alert's revisions and its intervals, oldest first.
 
@@ -24,6 +34,7 @@ def messages(store: Store, alert_id: str, gateway: str | None = None) -> Iterato
     )
     for (body,) in infos:
         yield f"{address.topic('info')} {body}"
+    alert_id = full_id(store, alert_id, name)
     for (body,) in store.rows("SELECT body FROM alert_event WHERE alert_key = ? ORDER BY revision", (key,)):
         yield f"{address.topic('event/alert')} {body}"
     bodies = store.rows("SELECT body FROM evidence_chunk WHERE alert_key = ? ORDER BY start_s", (key,))

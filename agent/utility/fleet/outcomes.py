@@ -15,6 +15,7 @@ from core.scoring.features import FEATURES
 
 IDENTIFIERS = ("building", "meter", "day")
 TARGET = "is_theft"
+LEAST_PREFIX = 6  # characters of an id that name an alert
 
 
 class Found(NamedTuple):
@@ -73,16 +74,20 @@ def _write(store: Store, row: Row, also: Also) -> None:
 
 
 def find(store: Store, alert_id: str, gateway: str | None) -> tuple[int, str]:
-    """The key of one alert and its gateway's name.
+    """The key of one alert and its gateway's name. The beginning of an id will do where no other begins so.
 
     Raises:
         StoreMisfit: no such alert, or several gateways have one of this id.
     """
     query = (
         "SELECT a.alert_key, g.tenant, g.site, g.gateway FROM alert a "
-        "JOIN gateway g ON g.gateway_key = a.gateway_key WHERE a.alert_id = ?"
+        "JOIN gateway g ON g.gateway_key = a.gateway_key WHERE a.alert_id {} LIMIT 20"
     )
-    rows = [(int(str(row[0])), "/".join(map(str, row[1:]))) for row in store.rows(query, (alert_id,))]
+    found = store.rows(query.format("= ?"), (alert_id,))
+    if not found and len(alert_id) >= LEAST_PREFIX:
+        like = alert_id.replace("!", "!!").replace("%", "!%").replace("_", "!_") + "%"
+        found = store.rows(query.format("LIKE ? ESCAPE '!'"), (like,))
+    rows = [(int(str(row[0])), "/".join(map(str, row[1:]))) for row in found]
     if gateway is not None:
         rows = [row for row in rows if row[1] == gateway]
     if len(rows) != 1:

@@ -28,7 +28,8 @@ store_option = click.option(
 top_option = click.option(
     "--top", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="Rows at most."
 )
-WIDTH, NARROWEST = 100, 8  # columns of a table, and of a cell that is cut
+WIDTH, NARROWEST = 100, 6  # columns of a table, and of a cell that is cut
+SHORT_ID = 8  # characters of an alert's id: what a person types
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -119,8 +120,12 @@ def show(columns: Sequence[str], rows: Iterable[Sequence[object]], form: Form, e
     texts = [names, *([_cell(name, value) for name, value in zip(columns, row, strict=True)] for row in listed)]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     # What does not fit is cut where it is longest: programs have --json and --csv for the whole of it.
-    while sum(widths) + 2 * (len(widths) - 1) > WIDTH and max(widths) > NARROWEST:
-        widths[widths.index(max(widths))] -= 1
+    wide = [n for n, name in enumerate(columns) if name != "alert_id"]
+    while sum(widths) + 2 * (len(widths) - 1) > WIDTH:
+        widest = max(wide, key=widths.__getitem__)
+        if widths[widest] <= NARROWEST:
+            break
+        widths[widest] -= 1
     numeric = [all(isinstance(row[n], int | float | None) for row in listed) for n in range(len(columns))]
     for line in texts:
         cells = [
@@ -139,6 +144,8 @@ def _cell(column: str, value: object) -> str:
         return "-"
     if column.endswith(("_days", "_days_ago")) and isinstance(value, int | float):
         return age(float(value) * 86_400)
+    if column == "alert_id":
+        return str(value)[:SHORT_ID]
     if column in {"probability", "confidence"} and isinstance(value, float):
         return f"{100 * value:.0f} %"
     if isinstance(value, float):
