@@ -174,4 +174,14 @@ def application(settings: Settings) -> Guard:
         return problem(asked, 404, words.say("There is no such page."))
 
     inner = Starlette(routes=routes, exception_handlers={404: missing})
-    return Guard(inner, settings.hosts, Rate(settings.requests_per_s, settings.burst), secure=settings.secure)
+
+    def named(client: str, headers: dict[bytes, bytes]) -> str:
+        try:
+            return who(
+                settings.proxy, client, {k.decode("latin-1"): v.decode("latin-1") for k, v in headers.items()}
+            ).name
+        except NotSignedIn:
+            return ""
+
+    rate = Rate(settings.requests_per_s, settings.burst)
+    return Guard(inner, settings.hosts, rate, lambda c, h: named(c, h) or c, secure=settings.secure)

@@ -16,6 +16,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Named = Callable[[str, dict[bytes, bytes]], str]
 
 MAX_FORM_OCTETS = 16 * 1024
 MAX_CLIENTS = 10_000  # whose rates are remembered; bounds what made-up addresses can make us keep
@@ -80,10 +81,22 @@ class Csrf:
 
 
 class Guard:
-    """The layer itself. `hosts`: names under which we may be asked, against DNS rebinding."""
+    """The layer itself.
 
-    def __init__(self, app: App, hosts: frozenset[str], rate: Rate, *, secure: bool) -> None:
-        self._app, self._hosts, self._rate, self._secure = app, hosts, rate, secure
+    `hosts`: names under which we may be asked, against DNS rebinding. `named` says whose rate a request counts for,
+    from the address and the headers: behind a proxy all have one address.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        hosts: frozenset[str],
+        rate: Rate,
+        named: Named,
+        *,
+        secure: bool,
+    ) -> None:
+        self._app, self._hosts, self._rate, self._named, self._secure = app, hosts, rate, named, secure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass on and put the headers on the answer."""
@@ -96,7 +109,7 @@ class Guard:
         length = headers.get(b"content-length", b"0")
         if host not in self._hosts:
             await _refuse(send, 421, "this server does not go by that name: start it with --host-name")
-        elif not self._rate.allows(client):
+        elif not self._rate.allows(self._named(client, headers)):
             await _refuse(send, 429, "too many requests; wait a little")
         elif scope["method"] not in {"GET", "HEAD", "POST"}:
             await _refuse(send, 405, "only GET and POST")

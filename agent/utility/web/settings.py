@@ -29,8 +29,8 @@ class Settings:
     refresh_s: int = 60
     days: int = 30
     promised_a_year: float = PROMISED_A_YEAR
-    requests_per_s: float = 20.0
-    burst: int = 100
+    requests_per_s: float = 50.0  # of one person, or of one address where nobody signs in
+    burst: int = 200
     secure: bool = False
     evidence: Evidence | None = None
 

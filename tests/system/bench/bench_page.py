@@ -1,7 +1,8 @@
 """The utility's page under load: fifty people on 10,000 buildings over 90 days. `make bench-page`.
 
-Each opens a page of a fixed mixture, waits for the answer, looks at it for a second or two, and opens the next. Measured is
-each answer's time, from the request to its last octet, against the real verb; beside it the server's CPU time a page.
+Each opens a page of a fixed mixture, waits for the answer, looks at it for a second or three, and opens the next.
+Measured is each answer's time, from the request to its last octet, against the real verb; beside it the server's CPU
+time a page.
 """
 
 from __future__ import annotations

@@ -144,6 +144,13 @@ def test_hosts_methods_and_sizes(full: Any, ask: Any) -> None:
     assert ask(app, "GET", "/static/%2e%2e/app.py").status_code == 404
 
 
+def test_behind_a_proxy_each_person_has_a_rate(full: Any, ask: Any) -> None:
+    app = application(Settings(full.dsn, proxy=PROXY, requests_per_s=0.001, burst=2))
+    assert [ask(app, "GET", "/health", headers=ANA).status_code for _ in range(3)] == [200, 200, 429]
+    assert ask(app, "GET", "/health", headers=BEN).status_code == 200
+    assert ask(app, "GET", "/health", client="192.0.2.1", headers=ANA).status_code == 401, "not ana's, and not let in"
+
+
 def test_a_client_that_asks_too_often_waits() -> None:
     now = [0.0]
     rate = Rate(2.0, 4, lambda: now[0])
