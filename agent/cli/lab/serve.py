@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import signal
-from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
@@ -105,14 +104,11 @@ def evidence(store: Store, gateway: str, alert_id: str) -> str:
     Raises:
         ValueError: what has come of it is not enough; the text says what is missing.
     """
-    from agent.offline.case.analysis import analyse
+    from agent.cli.lab.report import made_page
     from agent.offline.case.case import CaseError, from_messages
-    from agent.offline.case.page import page
-    from agent.offline.case.seal import seal
     from agent.utility.fleet.case_file import messages
 
     try:
-        case = from_messages(messages(store, alert_id, gateway), alert_id)
-        return page(case, analyse(case, UTC), seal(case, None), UTC, datetime.now(UTC))
+        return made_page(from_messages(messages(store, alert_id, gateway), alert_id), "UTC", None)[0]
     except CaseError as error:
         raise ValueError(str(error)) from error

@@ -20,6 +20,7 @@ from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
+from agent.site.toml_text import toml_lines
 from click.testing import CliRunner
 from paho.mqtt.enums import CallbackAPIVersion
 
@@ -29,7 +30,6 @@ from agent.keys import signing
 from agent.offline.demo.demo import NEVER_IDLE_S, _rfc3339
 from agent.process.clock import SystemClock
 from agent.site.load import read_site
-from agent.site.toml_text import toml_lines
 from agent.utility.load_test.building import INTERVAL_S, Building
 from agent.utility.mqtt import packets
 from agent.utility.mqtt.connection import Broker, Connection
