@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help build test lint format demo deb clean soak fuzz proof-kill proof-utility
-.PHONY: bench-agent bench-core bench-detection bench-dlms bench-forecast bench-link bench-train bench-utility
+.PHONY: bench-agent bench-core bench-detection bench-dlms bench-forecast bench-link bench-page bench-train bench-utility proof-hostile
 
 help: ## List the targets
 	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -79,6 +79,12 @@ fuzz: build ## Feed the parsers arbitrary octets (SECONDS=600)
 
 bench-utility: build ## Ingest rate through a real broker into SQLite and MariaDB; fleet views
 	$(PY) tests/system/bench/bench_utility.py
+
+bench-page: build ## The utility's page: fifty people on 10,000 buildings over 90 days, SQLite and MariaDB
+	$(PY) tests/system/bench/bench_page.py
+
+proof-hostile: build ## A million hostile messages into the ingest's reader and store
+	CHECKMETER_HOSTILE=1000000 $(PY) -m pytest tests/agent/utility/ingest/test_hostile.py -q --timeout 7200
 
 proof-utility: build ## kill -9 the ingest 40 times in a row, into SQLite and MariaDB
 	CHECKMETER_KILLS=40 $(PY) -m pytest tests/agent/utility/ingest/test_faults.py -q -k again_and_again --timeout 600

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.offline.svg import Line, chart
+from agent.charts.svg import Line, chart
 from agent.polling.buses import open_buses
 from agent.site.edit import Change
 from agent.site.tables import Config, Zone

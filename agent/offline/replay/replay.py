@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.alerts.book import AlertBook
+from agent.charts.svg import Band, Line, Mark, chart
 from agent.forecast.words import conditions
 from agent.forecast.zone_forecasts import ZoneForecasts
 from agent.models import InUse
 from agent.offline.replay.backtest import Backtest
 from agent.offline.replay.readings import Readings, ReadingsError
-from agent.offline.svg import Band, Line, Mark, chart
 from agent.pipeline.pipeline import Balance, Pipeline
 from agent.site.tables import Config
 from agent.wire.codec import encode

@@ -43,5 +43,8 @@ class Server(Protocol):
     def transaction(self) -> AbstractContextManager[None]:
         """Commit at the end, or roll back if the block raises."""
 
+    def patient(self, timeout_s: float) -> AbstractContextManager[None]:
+        """Let single statements take so long while the block runs: changes of the schema."""
+
     def close(self) -> None:
         """Close the connection."""
