@@ -74,10 +74,15 @@ class Building:
         """`info`."""
         return wire.Info(
             time=wire.utc(now_s),
+            name=f"House {self.address.site[5:]}",
+            address=f"{int(self.address.site[5:])} Fleet Street",
+            contact="the caretaker",
             versions=VERSIONS,
             meters=[
                 wire.MeterInfo(
                     id=name,
+                    name=name.replace("flat-", "Flat "),
+                    service_point=f"SP-{self.address.site}-{name}",
                     bus="rs485-1",
                     accuracy_class=0.5 if name == "main" else 1.0,
                     serial=f"{self.address.gateway}-{name}",
@@ -85,7 +90,7 @@ class Building:
                 )
                 for name in ("main", *self.flats)
             ],
-            zones=[wire.ZoneInfo(id="building", main="main", subs=self.flats)],
+            zones=[wire.ZoneInfo(id="building", name="whole house", main="main", subs=self.flats)],
             config_sha256=hashlib.sha256(self.address.target.encode()).hexdigest(),
             model_sha256=MODEL_SHA256,
             schemas={name.split(".")[1]: name for name in wire.SCHEMAS},

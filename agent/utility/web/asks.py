@@ -137,6 +137,17 @@ def case(store: Store, place: Place, alert_id: str) -> Case | None:
     return Case(events[0].data, revisions, outcome[0] if outcome else None, chunks)
 
 
+def told(store: Store, place: Place) -> wire.Info | None:
+    """What the gateway tells of its building: names and addresses for people, beside the ids."""
+    infos = store.rows("SELECT body FROM gateway_info WHERE gateway_key = ?", (place.key,))
+    return wire.decode(wire.Info, str(infos[0][0]).encode()) if infos else None
+
+
+def names(info: wire.Info | None) -> dict[str, str]:
+    """What people call the meters, by id."""
+    return {} if info is None else {meter.id: meter.name for meter in info.meters if meter.name}
+
+
 class Building(NamedTuple):
     """A gateway's zones with their days and latest intervals, and the meters that signs speak against."""
 
@@ -204,7 +215,6 @@ def gateway(store: Store, place: Place) -> Gateway | None:
         "meters, health_s FROM gateway_health WHERE gateway_key = ?",
         place.key,
     )
-    infos = store.rows("SELECT body FROM gateway_info WHERE gateway_key = ?", (place.key,))
     reported = [
         records(
             store, f"SELECT state, version, desired, reason, reported_s FROM {table} WHERE gateway_key = ?", place.key
@@ -220,7 +230,7 @@ def gateway(store: Store, place: Place) -> Gateway | None:
     return Gateway(
         state[0],
         health[0] if health else None,
-        wire.decode(wire.Info, str(infos[0][0]).encode()) if infos else None,
+        told(store, place),
         reported[0][0] if reported[0] else None,
         reported[1][0] if reported[1] else None,
         answers,

@@ -111,9 +111,10 @@ def case(asked: Asked) -> Response:
     if found is None:
         raise Refused(404, asked.words.say("There is no such case."))
     suspects = sorted(found.alert.suspects or [], key=lambda s: -s.probability)[:12]
+    info = asks.told(asked.site.stores.here(), place)
     return asked.page(
         "case.html", place=place, case=found, alert=found.alert, suspects=suspects, kinds=KINDS, states=STATES,
-        done=asked.query.get("done", ""),
+        done=asked.query.get("done", ""), info=info, names=asks.names(info),
     )  # fmt: skip
 
 
@@ -150,6 +151,7 @@ def building(asked: Asked) -> Response:
         }
         for zone in found.zones
     ]
+    info = asks.told(store, place)
     mine = [one for one in everything if (one["tenant"], one["site"], one["gateway"]) == tuple(place)]
     return asked.page(
         "building.html",
@@ -160,6 +162,8 @@ def building(asked: Asked) -> Response:
         kinds=KINDS,
         signs=SIGNS,
         states=STATES,
+        info=info,
+        names=asks.names(info),
     )
 
 

@@ -104,7 +104,8 @@ def test_what_a_gateway_sends_is_text_and_nothing_else(tmp_path: Path, ask: Any)
     info = wire.Info(
         time=wire.utc(now_s), versions={"checkmeter": EVIL}, schemas={},
         zones=[wire.ZoneInfo(id="z", main="m", subs=[])],
-        meters=[wire.MeterInfo(id=EVIL, bus=EVIL, serial=EVIL, firmware=EVIL)],
+        name=EVIL, address=EVIL, contact=EVIL,
+        meters=[wire.MeterInfo(id=EVIL, name=EVIL, bus=EVIL, serial=EVIL, firmware=EVIL)],
     )  # fmt: skip
     status = wire.Status(state="degraded", reason=EVIL, versions={"checkmeter": EVIL})
     reported = wire.Reported(state="rejected", time=wire.utc(now_s), reason=EVIL)
