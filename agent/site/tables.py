@@ -67,7 +67,7 @@ class Site(_Table, frozen=True, kw_only=True):
     name: Annotated[Label | None, about("The building as people call it, in any script.")] = None
     address: Annotated[Label | None, about("Its postal address.")] = None
     contact: Annotated[Label | None, about("Who opens the door: a name, a telephone number.")] = None
-    timezone: Annotated[str, about("Of the people in the building: for hour-of-day features and reports only.")] = "UTC"
+    timezone: Annotated[str, about("Of the people: for hours of the day, reports, clocks of DL/T 645 meters.")] = "UTC"
 
 
 class Bus(_Table, frozen=True, kw_only=True):
