@@ -20,6 +20,7 @@ from firmware_io.simulator.building.scenario import Fault
 from firmware_io.simulator.dlt698.station import Dlt698Station
 from firmware_io.simulator.line.bus import LineClock, NullModem
 from firmware_io.simulator.line.shared import SharedLine
+from firmware_io.transport import Tcp
 
 OCTET_S = 11 / 9600
 TIMING = Timing(1.0, 0.1, OCTET_S)
@@ -147,3 +148,34 @@ class WallClock(LineClock):
 
     def monotonic(self) -> float:
         return time.monotonic()
+
+
+def test_the_peers_meter_is_read() -> None:
+    dlt698 = pytest.importorskip("dlt698", reason="the peer dlt698 is not installed")
+    native = dlt698._native
+    address, options = native.ServerAddress(), native.ServerOptions()
+    address.bytes = Dlt698Spec("peer", "123456789012").octets
+    protocol = options.protocol
+    protocol.server = address
+    options.protocol = protocol
+    server = dlt698.Server(options=options)
+    told = {
+        (0x0010, 2): native.Data.array([native.Data.uint32(n) for n in (123456, 100000, 23456, 0, 0)]),
+        (0x2000, 2): native.Data.array([native.Data.uint16(n) for n in (2301, 2293, 2317)]),
+        (0x2001, 2): native.Data.array([native.Data.int32(n) for n in (1500, -200, 0)]),
+        (0x2004, 2): native.Data.array([native.Data.int32(n) for n in (-12345, 0, 0, 0)]),
+    }
+    for (oi, attribute), value in told.items():
+        server.set(native.Oad(oi=oi, attribute=attribute, index=0), value)
+    server.start_tcp("127.0.0.1", 0, native.ConnectionProfile.local_preset)
+    line = Line(Tcp("127.0.0.1", server.local_port))
+    try:
+        driver = Dlt698Driver(Dlt698Spec("peer", "123456789012"), Timing(5.0, 0.1, 0.0), WallClock(0.0))
+        at = {reading.obis: reading.value for reading in driver.poll(line)}
+    finally:
+        line.close(orderly=True)
+        server.close()
+    assert at[obis.ENERGY_IMPORT] == 1_234_560.0
+    assert (at[obis.POWER_IMPORT], at[obis.POWER_EXPORT]) == (0.0, 1234.5)
+    assert [at[v] for v in obis.VOLTAGE] == [230.1, 229.3, 231.7]
+    assert [at[v] for v in obis.CURRENT] == [1.5, -0.2, 0.0]
