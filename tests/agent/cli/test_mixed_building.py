@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-from agent.site.toml_text import toml_lines
 from click.testing import CliRunner
 
 from agent.cli.main import cli as main
