@@ -106,7 +106,7 @@ def build(source: Path, scratch: Path, output: Path) -> Path:
     wheel = _wheel(source, scratch)
     install = (sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps", "--target", site)
     _run(*install, wheel)
-    # Without their own dependencies, since pip would build Debian's share of them; `_complete` sees that none is missing.
+    # Without their own dependencies: pip would build what is Debian's part. `_complete` sees that none is missing.
     _run(*install, *_wanted(_metadata(site)), *ALSO)
     _complete(site)
     for pattern in NEEDLESS:
