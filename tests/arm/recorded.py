@@ -75,7 +75,7 @@ def replay(folder: Path, out: Path) -> None:
             result / "balance.csv",
         ]
         there = dict(os.environ, PYTHONPATH=str(Path.cwd()))
-        subprocess.run([str(w) for w in words], cwd=building, env=there, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(words, cwd=building, env=there, check=True, stdout=subprocess.DEVNULL)
 
 
 def compare(here: Path, there: Path, *, ids_only: bool) -> list[str]:
