@@ -10,9 +10,17 @@ if [ "$(cat $venv/.made-for 2>/dev/null)" != "$want" ]; then
     test -x $venv/bin/pip || python3 -m venv --system-site-packages $venv
     pip="$venv/bin/pip install --quiet --find-links /srv/wheels"
     $venv/bin/pip wheel --quiet --no-deps --find-links /srv/wheels --wheel-dir /srv/wheels "msgspec>=0.18"
-    $pip "setuptools>=77" "Cython>=3.1" wheel
-    $pip --no-build-isolation -e . "rich>=13" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100" "jsonschema>=4.20" \
-        "dlms-cosem==25.1.0" "gurux-dlms==1.0.203"
+    # The tree itself is not installed, only seen: that would compile its kernels once more.
+    $pip "setuptools>=77" "Cython>=3.1" $(python3 - <<'PYTHON'
+import re, tomllib
+with open("pyproject.toml", "rb") as file:
+    project = tomllib.load(file)["project"]
+peers = [p for p in project["optional-dependencies"]["test"] if re.match("dlms|gurux|hypothesis|jsonschema|pytest", p)]
+print("rich>=13", *(d.partition(";")[0].strip() for d in project["dependencies"] + peers if "3.12'" not in d or "< '3.12'" in d))
+PYTHON
+)
+    echo /srv/checkmeter >$venv/lib/python3.11/site-packages/checkmeter.pth
     echo "$want" >$venv/.made-for
 fi
+[ -d checkmeter.egg-info ] || $venv/bin/python setup.py -q egg_info
 $venv/bin/python setup.py -q build_ext --inplace

@@ -87,9 +87,11 @@ def compare(here: Path, there: Path, *, ids_only: bool) -> list[str]:
             found.append(f"{name}: no alert at all, so nothing is compared")
         if one != other:
             found.append(f"{name}: ids of alerts differ")
-        for result in () if ids_only else RESULTS[:2]:
-            if (here / name / result).read_bytes() != (there / name / result).read_bytes():
-                found.append(f"{name}/{result}: octets differ")
+        found += [
+            f"{name}/{result}: octets differ"
+            for result in (() if ids_only else RESULTS[:2])
+            if (here / name / result).read_bytes() != (there / name / result).read_bytes()
+        ]
         if not ids_only and (worst := _scores_apart(here / name, there / name)) > SCORE_TOLERANCE:
             found.append(f"{name}/scores.csv: apart by {worst:.2g}")
     return found

@@ -14,9 +14,6 @@ import click
 from agent.deploy.layout import ACTIVATION, UNIT, SystemFile, system_files
 
 ACTIVATION_TIMEOUT_S = 30
-HIDDEN = ("/home", "/root", "/run/user")  # what ProtectHome=yes in the unit hides
-
-
 HIDDEN = (Path("/home"), Path("/root"), Path("/run/user"), Path("/tmp"), Path("/var/tmp"))
 
 
@@ -43,12 +40,6 @@ def command(root: Path, remove: bool, dry_run: bool) -> None:
         wanted = system_files(str(script), packaged=False)
     except ValueError as error:
         raise click.ClickException(str(error)) from None
-    hidden = next((folder for folder in HIDDEN if script.is_relative_to(folder)), None)
-    if hidden is not None and root == Path("/") and not remove:
-        raise click.ClickException(
-            f"{script} is below {hidden}, which the service cannot see (ProtectHome=yes): install into /opt, say "
-            "`python3 -m venv /opt/checkmeter && /opt/checkmeter/bin/pip install .`, or the package of `make deb`"
-        )
     if not dry_run and root == Path("/") and os.geteuid() != 0:
         raise click.ClickException(f"this needs root: sudo {shlex.quote(str(script))} install")
     for file in wanted:
