@@ -106,9 +106,9 @@ def build(source: Path, scratch: Path, output: Path) -> Path:
     wheel = _wheel(source, scratch)
     install = (sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps", "--target", site)
     _run(*install, wheel)
-    # Without their own dependencies: pip would build what is Debian's part. `_complete` sees that none is missing.
+    # Without their own dependencies: pip would build what is Debian's part. `complete` sees that none is missing.
     _run(*install, *_wanted(_metadata(site)), *ALSO)
-    _complete(site)
+    complete(site)
     for pattern in NEEDLESS:
         for path in sorted(site.glob(pattern)):
             shutil.rmtree(path, ignore_errors=True)
@@ -156,7 +156,12 @@ def _wanted(about: Message) -> list[str]:
     return [text for text in requirements if "extra ==" not in text and _name(text) not in FROM_DEBIAN]
 
 
-def _complete(site: Path) -> None:
+def complete(site: Path) -> None:
+    """See that whatever the packages in `site` ask for is there, or is Debian's.
+
+    Raises:
+        RuntimeError: something is not; who asks for it stands in the text.
+    """
     held = {str(found.metadata["Name"]).lower().replace("_", "-") for found in distributions(path=[str(site)])}
     there = held | FROM_DEBIAN.keys() | SPARED
     missing = [
