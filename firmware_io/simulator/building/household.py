@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from functools import lru_cache
 from zoneinfo import ZoneInfo
@@ -21,9 +20,8 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import numpy.typing as npt
 
+from firmware_io.clock import local_time
 from firmware_io.simulator.building.weather import DAY_S, Weather, daily_walk
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # and a timedelta: where time_t has 32 bits, fromtimestamp ends with 2038
 
 Floats = npt.NDArray[np.float64]
 
@@ -155,7 +153,7 @@ class _Year:
 @lru_cache(maxsize=4096)
 def zone_offset_s(timezone: str, day: int) -> int:
     """The offset of local time from UTC at noon of a day."""
-    offset = (EPOCH + timedelta(days=day + 0.5)).astimezone(ZoneInfo(timezone)).utcoffset()
+    offset = local_time((day + 0.5) * DAY_S, ZoneInfo(timezone)).utcoffset()
     return 0 if offset is None else int(offset.total_seconds())
 
 

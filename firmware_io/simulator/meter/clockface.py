@@ -10,11 +10,10 @@ from itertools import pairwise
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+from firmware_io.clock import local_time
 from firmware_io.dlms.cosem.meter_time import MeterTime
 from firmware_io.errors import RemoteProtocolError
 from firmware_io.simulator.meter.faults import Faults
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # and a timedelta: where time_t has 32 bits, fromtimestamp ends with 2038
 
 DRIFT_STEP_S = 3600.0  # drift is added in steps of this length: a profile row knows its time to a second
 
@@ -101,7 +100,7 @@ class MeterClock:
         return -self._offset_min(self.shown_s(true_s))
 
     def _local(self, shown_s: float) -> datetime:
-        return (EPOCH + timedelta(seconds=shown_s)).astimezone(self._zone)
+        return local_time(shown_s, self._zone)
 
     def _offset_min(self, shown_s: float) -> int:
         offset = self._local(shown_s).utcoffset()
@@ -137,7 +136,7 @@ class MeterClock:
         if time is None:
             return None
         if time.deviation_min is None:
-            local = (EPOCH + timedelta(seconds=time.local_s)).replace(tzinfo=self._zone)
+            local = local_time(time.local_s, UTC).replace(tzinfo=self._zone)
             return local.timestamp()
         sign = -1 if self._faults.all("deviation_reversed") else 1
         return time.local_s + 60 * sign * time.deviation_min

@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
+from agent.site.toml_text import toml_lines
 from click.testing import CliRunner
 
 from agent.cli.main import cli as main
 from agent.site.load import load, read_site
 from agent.site.source import Source
-from agent.site.toml_text import toml_lines
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "mixed-building.toml"
 
