@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, timedelta, tzinfo
 from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
+
+from agent.wire.values import utc
 
 Floats = NDArray[np.float64]
 _Scale = Callable[[float], float]
@@ -177,10 +179,10 @@ def _hour_ticks(x0: float, x1: float) -> list[tuple[float, str]]:
 
 def _time_ticks(x0: float, x1: float, zone: tzinfo) -> list[tuple[float, str]]:
     step = next((s for s in TIME_STEPS_S if (x1 - x0) / s <= 9), TIME_STEPS_S[-1])
-    offset = (datetime.fromtimestamp(x0, zone).utcoffset() or timedelta()).total_seconds()
+    offset = (utc(x0).astimezone(zone).utcoffset() or timedelta()).total_seconds()
     first = math.ceil((x0 + offset) / step) * step - offset
     form = "%d %b" if step >= DAY_S else "%d %b %H:%M"
-    return [(t, datetime.fromtimestamp(t, zone).strftime(form)) for t in np.arange(first, x1 + 1, step).tolist()]
+    return [(t, utc(t).astimezone(zone).strftime(form)) for t in np.arange(first, x1 + 1, step).tolist()]
 
 
 def _runs(ok: NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 from firmware_io import obis
-from firmware_io.clock import Clock
+from firmware_io.clock import Clock, local_time
 from firmware_io.dlt645 import frame as wire
 from firmware_io.dlt645 import registers as table
 from firmware_io.dlt645.frame import Frame
@@ -166,14 +166,14 @@ class Dlt645Driver:
             AccessDenied: the meter takes neither.
         """
         if self.spec.edition == 2007 and self.spec.password is not None:
-            local = datetime.fromtimestamp(utc_s, self._zone)
+            local = local_time(utc_s, self._zone)
             weekday = local.isoweekday() % 7
             date = _pairs(weekday, local.day, local.month, local.year % 100)
             self._write(line, table.DATE, date)
             self._write(line, table.TIME, _pairs(local.second, local.minute, local.hour))
             return
         asked_s = self._clock.now()
-        local = datetime.fromtimestamp(utc_s, self._zone)
+        local = local_time(utc_s, self._zone)
         octets = _pairs(local.second, local.minute, local.hour, local.day, local.month, local.year % 100)
         self._asker.tell(line, Frame(wire.BROADCAST, wire.TIME_BROADCAST, octets).encode(self.spec.wake_up))
         self._asker.rest(line, 0.5)
@@ -222,7 +222,7 @@ class Dlt645Driver:
 
     def _load_profile(self, line: Line, first_s: float, last_s: float) -> list[Reading]:
         readings: list[Reading] = []
-        cursor = datetime.fromtimestamp(first_s, self._zone)
+        cursor = local_time(first_s, self._zone)
         seen_s = float("-inf")
         for _ in range(MAX_ROWS // RECORDS_AT_ONCE):
             asked = _pairs(RECORDS_AT_ONCE, cursor.minute, cursor.hour, cursor.day, cursor.month, cursor.year % 100)
@@ -242,7 +242,7 @@ class Dlt645Driver:
             if not fresh or fresh[-1][0] >= last_s:
                 break
             seen_s = fresh[-1][0]
-            cursor = datetime.fromtimestamp(seen_s + 60.0, self._zone)
+            cursor = local_time(seen_s + 60.0, self._zone)
         return readings
 
     def _freezes(self, line: Line, first_s: float, last_s: float) -> list[Reading]:

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from agent.status.snapshot import Snapshot
 from agent.status.text import when
 from agent.wire.codec import decode
 from agent.wire.events import AlertEvent
+from agent.wire.values import utc
 
 START = "2026-03-01T22:00:00Z"  # a Sunday night: the theft begins on Monday afternoon
 NEVER_IDLE_S = 1e8  # a time-out of two minutes would be over in a blink of an accelerated clock
@@ -264,4 +265,4 @@ class Demo:
 
 
 def _rfc3339(time_s: float) -> str:
-    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return utc(time_s).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from agent.pipeline.pipeline import Balance, Pipeline
 from agent.site.tables import Config
 from agent.wire.codec import encode
 from agent.wire.events import AlertEvent
+from agent.wire.values import utc
 from core.registers.samples import RegisterSample
 from core.signs import MeterSign
 
@@ -169,7 +169,7 @@ def write_balances(path: Path, balances: list[Balance]) -> None:
 
 
 def _stamp(time_s: float) -> str:
-    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return utc(time_s).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def plot(outcome: Outcome) -> str:

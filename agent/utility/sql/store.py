@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -20,6 +19,7 @@ from agent.utility.sql.schema import BALANCE, BALANCE_DAY, DAY_S, EVIDENCE, MIGR
 from agent.utility.sql.server import Server, StoreMisfit, StoreUnavailable
 from agent.utility.sql.statements import Row
 from agent.utility.sql.tidb import tidb_statements
+from agent.wire.values import utc
 
 KEEP_DAYS = 90  # intervals; the days' rollups and the alerts stay
 AHEAD_DAYS = 14  # partitions made in advance: so long may the maintenance fail
@@ -52,7 +52,7 @@ def open_store(dsn: str) -> Store:
 
 def timestamp(seconds: float) -> str:
     """A DATETIME in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return utc(seconds).strftime("%Y-%m-%d %H:%M:%S")
 
 
 class Store:

@@ -7,7 +7,7 @@ follow the language.
 from __future__ import annotations
 
 import gettext
-from datetime import datetime, tzinfo
+from datetime import tzinfo
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -17,6 +17,8 @@ from babel.dates import format_date, format_datetime
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from babel.numbers import format_decimal
+
+from agent.wire.values import utc
 
 FOLDER = Path(__file__).parent / "locale"
 LANGUAGES = {"en": "English", "zh": "中文"}
@@ -73,17 +75,13 @@ class Words:
         """A moment, to the minute."""
         if seconds is None:
             return "–"
-        return format_datetime(
-            datetime.fromtimestamp(float(str(seconds)), self._zone), "d MMM y HH:mm", locale=self._locale
-        )
+        return format_datetime(utc(float(str(seconds))).astimezone(self._zone), "d MMM y HH:mm", locale=self._locale)
 
     def day(self, seconds: object) -> str:
         """A day."""
         if seconds is None:
             return "–"
-        return format_date(
-            datetime.fromtimestamp(float(str(seconds)), self._zone).date(), "medium", locale=self._locale
-        )
+        return format_date(utc(float(str(seconds))).astimezone(self._zone).date(), "medium", locale=self._locale)
 
     def age(self, seconds: object) -> str:
         """How long ago, in one unit."""

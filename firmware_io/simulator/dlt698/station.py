@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from zoneinfo import ZoneInfo
 
+from firmware_io.clock import local_time
 from firmware_io.dlt698 import apdu
 from firmware_io.dlt698 import frame as wire
 from firmware_io.dlt698.driver import CLOCK, NUMBER
@@ -79,7 +79,7 @@ class Dlt698Station:
                 digits = "".join(c for c in meter.serial_number() if c.isdigit()).rjust(12, "0")
                 return bytes((9, 6)) + bytes.fromhex(digits[-12:])
             case _ if oad == CLOCK:
-                local = datetime.fromtimestamp(meter.clock.shown_s(meter.now()), self._zone)
+                local = local_time(meter.clock.shown_s(meter.now()), self._zone)
                 parts = (local.month, local.day, local.hour, local.minute, local.second)
                 return bytes((28,)) + local.year.to_bytes(2, "big") + bytes(parts)
         return None
