@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from agent import wire
-from agent.utility.sql.schema import OUTCOME, Table
+from agent.utility.sql.schema import OUTCOME
 from agent.utility.sql.server import StoreMisfit
 from agent.utility.sql.statements import Row
 from agent.utility.sql.store import Store, timestamp
+from agent.utility.sql.table import Table
 from core.scoring.features import FEATURES
 
 IDENTIFIERS = ("building", "meter", "day")

@@ -54,10 +54,10 @@ from agent.utility.sql.schema import (
     SUSPECT,
     TAMPER,
     ZONE,
-    Table,
 )
 from agent.utility.sql.statements import Row
 from agent.utility.sql.store import KEEP_DAYS, timestamp
+from agent.utility.sql.table import Table
 
 log = logging.getLogger(__name__)
 

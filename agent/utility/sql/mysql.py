@@ -17,9 +17,9 @@ import pymysql
 from pymysql.constants import FIELD_TYPE
 from pymysql.converters import conversions, escape_string
 
-from agent.utility.sql.schema import Table
 from agent.utility.sql.server import StoreMisfit, StoreRefused, StoreUnavailable
 from agent.utility.sql.statements import Dialect, Row, insert, literals
+from agent.utility.sql.table import Table
 
 # Server error numbers after which the same transaction may succeed: connection and shutdown, lock wait and
 # deadlock; 8000 and 9000 are TiDB's (write conflict, region moved, schema changed while we wrote, TiKV busy or away).

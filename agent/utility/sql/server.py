@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from agent.utility.sql.schema import Table
 from agent.utility.sql.statements import Dialect, Row
+from agent.utility.sql.table import Table
 
 
 class StoreError(Exception):

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from agent.utility.sql.schema import Table
 from agent.utility.sql.server import StoreMisfit, StoreRefused, StoreUnavailable
 from agent.utility.sql.statements import Dialect, Row, insert
+from agent.utility.sql.table import Table
 
 # Primary result codes (sqlite.org/rescode.html) after which the same transaction may succeed later.
 _TRANSIENT = {

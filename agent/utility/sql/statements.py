@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from agent.utility.sql.schema import DAY_S, Table
+from agent.utility.sql.schema import DAY_S
+from agent.utility.sql.table import Table
 from agent.utility.sql.views import VIEWS
 
 Dialect = Literal["sqlite", "mysql"]

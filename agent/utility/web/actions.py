@@ -13,8 +13,9 @@ from starlette.responses import RedirectResponse, Response
 
 from agent.utility.fleet import outcomes
 from agent.utility.fleet.outcomes import Found
-from agent.utility.sql.schema import AUDIT, Table
+from agent.utility.sql.schema import AUDIT
 from agent.utility.sql.statements import Row
+from agent.utility.sql.table import Table
 from agent.utility.web.app import Asked, Handler, Refused
 from agent.utility.web.pages import place_of
 from agent.utility.web.people import Role

@@ -22,10 +22,10 @@ from agent.utility.sql.schema import (
     GATEWAY_STATUS,
     SUSPECT,
     TABLES,
-    Table,
 )
 from agent.utility.sql.server import Server, StoreMisfit, StoreRefused, StoreUnavailable
 from agent.utility.sql.store import Store, open_store, timestamp
+from agent.utility.sql.table import Table
 from agent.utility.sql.upkeep import DELETE_ROWS, maintain, partitions
 
 NOW_S = int(time.time())
