@@ -94,7 +94,8 @@ class Fleet:
         self._speed = speed
         self._rng = random.Random(seed)
         self._origin_s = clock.monotonic()
-        self._start_s = clock.now() - seconds * speed
+        self._end_s = clock.now()
+        self._start_s = self._end_s - seconds * speed
         # Whole days are what a fleet is judged by: what was before the start, from yesterday's midnight on, the
         # gateways have stored and send first, as after an outage.
         yesterday_s = (int(clock.now()) // 86_400 - 1) * 86_400
@@ -116,9 +117,8 @@ class Fleet:
             for gateway in self._gateways:
                 self._connect(gateway)
                 self._listen(0.0)
-            end_s = self._start_s + self._seconds * self._speed
-            while not stop.is_set() and ((now_s := self._now()) < end_s or self._due[0][0] <= end_s):
-                self._live(min(now_s, end_s))
+            while not stop.is_set() and ((now_s := self._now()) < self._end_s or self._due[0][0] <= self._end_s):
+                self._live(now_s)
                 self._listen(min(0.05, max(0.0, (self._due[0][0] - now_s) / self._speed)))
             self._drain(stop)
         finally:
@@ -128,8 +128,8 @@ class Fleet:
         return self.report
 
     def _now(self) -> float:
-        """Simulated UTC."""
-        return self._start_s + (self._clock.monotonic() - self._origin_s) * self._speed
+        """Simulated UTC; it stands still at its end, also for those who come back while the backlogs are sent."""
+        return min(self._end_s, self._start_s + (self._clock.monotonic() - self._origin_s) * self._speed)
 
     def _live(self, now_s: float) -> None:
         """Everything whose time has come."""
