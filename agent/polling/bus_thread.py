@@ -119,7 +119,7 @@ class BusThread:
                 watch.identified(identity.serial, identity.firmware, self._clock.now())
             registers = self._stored(stop, watch, first_s)
             stored.add(meter, registers)
-            if not registers:
+            if not registers and meter not in self._row_s:  # nothing since the first pass is no sign of it
                 stored.without.add(meter)
             self._row_s[meter] = max(registers, default=first_s - 1.0)
         except RegisterUnavailable as error:
