@@ -6,13 +6,15 @@ STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help build test lint format demo deb clean soak fuzz proof-kill proof-utility
-.PHONY: bench-agent bench-core bench-detection bench-dlms bench-forecast bench-link bench-train bench-utility
+.PHONY: bench-agent bench-core bench-detection bench-dlms bench-forecast bench-link bench-page bench-train bench-utility proof-hostile
+.PHONY: test-arm64 test-armhf
 
 help: ## List the targets
 	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml setup.py
-	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@# A venv that failed half-way (python3-venv was missing) has a python and no pip: it is made anew.
+	@$(PY) -m pip --version >/dev/null 2>&1 || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }
 	$(PY) -m pip install --quiet --disable-pip-version-check "setuptools>=77" "Cython>=3.1"
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -e ".[test,lint]"
 	@touch $(STAMP)
@@ -51,6 +53,12 @@ bench-agent: build ## What the agent costs: memory, CPU, wake-ups, bytes written
 soak: build ## A simulated year of one bus in accelerated time: nothing may grow
 	CHECKMETER_SOAK_DAYS=365 $(PY) -m pytest -q -s -p no:xdist tests/agent/service/test_soak.py
 
+test-arm64: ## Build and test in a Debian root of arm64, emulated; replay and alerts compared with this machine's (hours)
+	@tests/arm/check.sh arm64
+
+test-armhf: ## The same for armhf, 32 bits
+	@tests/arm/check.sh armhf
+
 deb: build ## Build the Debian package of this machine's architecture into dist/
 	$(PY) -m agent.deploy.deb dist
 
@@ -79,6 +87,12 @@ fuzz: build ## Feed the parsers arbitrary octets (SECONDS=600)
 
 bench-utility: build ## Ingest rate through a real broker into SQLite and MariaDB; fleet views
 	$(PY) tests/system/bench/bench_utility.py
+
+bench-page: build ## The utility's page: fifty people on 10,000 buildings over 90 days, SQLite and MariaDB
+	$(PY) tests/system/bench/bench_page.py
+
+proof-hostile: build ## A million hostile messages into the ingest's reader and store
+	CHECKMETER_HOSTILE=1000000 $(PY) -m pytest tests/agent/utility/ingest/test_hostile.py -q --timeout 7200
 
 proof-utility: build ## kill -9 the ingest 40 times in a row, into SQLite and MariaDB
 	CHECKMETER_KILLS=40 $(PY) -m pytest tests/agent/utility/ingest/test_faults.py -q -k again_and_again --timeout 600

@@ -317,8 +317,9 @@ class Bus:
         if self._line is None:
             now = self._clock.monotonic()
             if now < self._reopen_at_s:
+                wait_s = self._reopen_at_s - now
                 raise TransportError(
-                    f"bus {self.spec.id}: {self.spec.port} failed; next try in {self._reopen_at_s - now:.0f} s"
+                    f"bus {self.spec.id}: {self.spec.port} failed; it is not opened again within {wait_s:.0f} s"
                 )
             try:
                 self._line = Line(self._open_transport(self.spec), self._trace)

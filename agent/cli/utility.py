@@ -23,6 +23,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "peaks": ("agent.utility.verbs.forecasts:peaks", "The next day's peaks, those nearest to their capacity first"),
     "coincident-peak": ("agent.utility.verbs.forecasts:coincident_peak", "The fleet's next day and its peak"),
     "forecast-skill": ("agent.utility.verbs.forecasts:forecast_skill", "Realised against forecast, by horizon"),
+    "serve": ("agent.cli.lab.serve:command", "The fleet as a web page"),
+    "grafana": ("agent.utility.verbs.grafana:grafana", "Dashboards for Grafana, alert rules for Prometheus"),
     "outcome": ("agent.utility.verbs.outcome:outcome", "Tell what an inspection found: theft, fault or nothing"),
     "precision": ("agent.utility.verbs.outcome:precision", "How often the fleet was right, by version of the model"),
     "export-features": ("agent.utility.verbs.outcome:export_features", "The training table, from inspected cases"),

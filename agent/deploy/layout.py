@@ -11,6 +11,7 @@ from importlib.resources import files
 from typing import NamedTuple
 
 UNIT = "checkmeter.service"
+SITE_FILE = "/etc/checkmeter/site.toml"  # what the unit runs with
 
 # After the files are in place, in this order; also the Debian package's postinst.
 ACTIVATION: tuple[tuple[str, ...], ...] = (

@@ -6,6 +6,7 @@ import datetime
 import zoneinfo
 from collections.abc import Iterable
 
+from agent.wire.values import utc
 from core.forecast.calendar import Calendar
 
 FIRST_YEAR, LAST_YEAR = 2000, 2060
@@ -22,7 +23,7 @@ def calendar_of(timezone: str, holidays: Iterable[str] = ()) -> Calendar:
     zone = zoneinfo.ZoneInfo(timezone)
 
     def offset_s(time_s: float) -> float:
-        offset = datetime.datetime.fromtimestamp(time_s, datetime.UTC).astimezone(zone).utcoffset()
+        offset = utc(time_s).astimezone(zone).utcoffset()
         return 0.0 if offset is None else offset.total_seconds()
 
     changes: list[float] = []

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from agent import wire
 from agent.alerts.condition import Condition
 from agent.forecast.zone_forecasts import Issued
+from agent.wire.values import utc
 from core.arrays import Floats
 from core.forecast.values import LEVELS, Extreme, Forecast
 
@@ -92,7 +92,7 @@ def table(forecast: wire.Forecast, timezone: str = "UTC", every_s: float = 3600.
     low, high = forecast.quantiles_w["0.05"], forecast.quantiles_w["0.95"]
     top = max(high) or 1.0
     for k in range(0, len(forecast.mean_w), step):
-        when = datetime.fromtimestamp(start_s + k * forecast.interval_s, zone)
+        when = utc(start_s + k * forecast.interval_s).astimezone(zone)
         bar = "#" * max(0, round(30 * forecast.mean_w[k] / top))
         mean_kw, low_kw, high_kw = (values[k] / 1000 for values in (forecast.mean_w, low, high))
         yield f"{when:%a %H:%M}  {mean_kw:8.2f} kW  {low_kw:8.2f} to {high_kw:8.2f}  {bar}"

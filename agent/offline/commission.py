@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.offline.svg import Line, chart
+from agent.charts.svg import Line, chart
 from agent.polling.buses import open_buses
 from agent.site.edit import Change
 from agent.site.tables import Config, Zone
 from agent.store.history import open_archive, read_history
+from agent.wire.values import utc
 from core.commissioning import MAIN, Finding, Mistake, Verdict, examine
 from firmware_io.clock import Clock
 from firmware_io.driver import HasProof, MeterDriver
@@ -238,4 +238,4 @@ def _explain(report: ZoneReport, f: Finding) -> str:
 
 def stamp(seconds: float) -> str:
     """A time for people, UTC."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+    return utc(seconds).strftime("%Y-%m-%d %H:%M")

@@ -23,7 +23,7 @@ from agent.process.heartbeat import Heartbeat
 from agent.site.tables import Bus as BusConfig
 from firmware_io.bus import Bus, Poll
 from firmware_io.clock import Clock
-from firmware_io.errors import AccessDenied, MeterError, RegisterUnavailable
+from firmware_io.errors import AccessDenied, MeterError, RegisterUnavailable, TransportError
 from firmware_io.obis import ENERGY_EXPORT, ENERGY_IMPORT
 from firmware_io.reading import Quality, Reading, Unit
 
@@ -66,6 +66,7 @@ class BusThread:
         self.phase = "starting"
         self.cycles = 0
         self.skipped = 0
+        self._port_said = False  # in this round of catching up
         self.cycle_s: float | None = None
 
     def run(self, stop: threading.Event, known_s: float | None) -> None:
@@ -97,6 +98,7 @@ class BusThread:
         for attempt in range(CATCH_UP_ROUNDS):
             if attempt and (not left or self._clock.wait(stop, ROUND_PAUSE_S)):
                 break
+            self._port_said = False
             left = [meter for meter in left if not self._caught_up(stop, meter, first_s, stored)]
         for meter, row_s in list(self._row_s.items()):
             self._caught_up(stop, meter, row_s + 1.0, stored)
@@ -117,7 +119,7 @@ class BusThread:
                 watch.identified(identity.serial, identity.firmware, self._clock.now())
             registers = self._stored(stop, watch, first_s)
             stored.add(meter, registers)
-            if not registers:
+            if not registers and meter not in self._row_s:  # nothing since the first pass is no sign of it
                 stored.without.add(meter)
             self._row_s[meter] = max(registers, default=first_s - 1.0)
         except RegisterUnavailable as error:
@@ -125,7 +127,10 @@ class BusThread:
             stored.without.add(meter)
         except MeterError as error:
             watch.failed(error, self._clock.now())
-            log.warning("%s", error)
+            # A port that is away fails every meter behind it: that is one message, not one for each of them.
+            if not (isinstance(error, TransportError) and self._port_said):
+                log.warning("%s", error)
+            self._port_said |= isinstance(error, TransportError)
             return isinstance(error, AccessDenied)
         return True
 

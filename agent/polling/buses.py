@@ -26,10 +26,11 @@ from firmware_io.transport import Transport, open_transport
 
 if TYPE_CHECKING:
     from firmware_io.dlt645.driver import Dlt645Spec
+    from firmware_io.dlt698.driver import Dlt698Spec
     from firmware_io.mbus.driver import MbusSpec
     from firmware_io.modbus.driver import ModbusSpec
 
-    MeterSpec = DlmsSpec | Dlt645Spec | ModbusSpec | MbusSpec
+    MeterSpec = DlmsSpec | Dlt645Spec | Dlt698Spec | ModbusSpec | MbusSpec
 
 
 def bus_spec(bus: BusConfig) -> BusSpec:
@@ -107,6 +108,8 @@ def meter_spec(meter: Meter, bus: BusConfig, timezone: str = "UTC") -> MeterSpec
         match meter.protocol or bus.protocol:
             case "dlt645":
                 return _dlt645_spec(meter, timezone)
+            case "dlt698":
+                return _dlt698_spec(meter, timezone)
             case "modbus":
                 return _modbus_spec(meter, bus)
             case "mbus":
@@ -130,6 +133,12 @@ def _dlt645_spec(meter: Meter, timezone: str) -> Dlt645Spec:
         password=None if password is None else bytes.fromhex(password.decode("ascii")),
         min_gap_s=meter.min_gap_s,
     )
+
+
+def _dlt698_spec(meter: Meter, timezone: str) -> Dlt698Spec:
+    from firmware_io.dlt698.driver import Dlt698Spec
+
+    return Dlt698Spec(meter.id, str(meter.address), meter.live, timezone, min_gap_s=meter.min_gap_s)
 
 
 def _modbus_spec(meter: Meter, bus: BusConfig) -> ModbusSpec:
@@ -192,6 +201,10 @@ def driver_of(spec: MeterSpec, line: BusSpec, clock: Clock, counters: Invocation
             from firmware_io.dlt645.driver import Dlt645Driver
 
             return Dlt645Driver(spec, timing, clock)  # type: ignore[arg-type]  # its class is known by its name
+        case "Dlt698Spec":
+            from firmware_io.dlt698.driver import Dlt698Driver
+
+            return Dlt698Driver(spec, timing, clock)  # type: ignore[arg-type]
         case "ModbusSpec":
             from firmware_io.modbus.driver import ModbusDriver
 

@@ -85,6 +85,7 @@ def _from_folder(config: Config, folder: Path) -> Config:
             password=absolute(meter.password),
             authentication_key=absolute(meter.authentication_key),
             encryption_key=absolute(meter.encryption_key),
+            profile=absolute(meter.profile) if (meter.profile or "").endswith(".toml") else meter.profile,
         )
         for meter in config.meter
     ]

@@ -136,6 +136,7 @@ def _address(meter: Meter, protocol: str, here: Key, source: Source) -> None:
     good, expected = {
         "dlms": (number, "a whole number of at least 0 and of at most 65535; write it without quotes"),
         "dlt645": (number or str(address).isdigit(), 'up to twelve digits in quotes, as on the meter: "123456789012"'),
+        "dlt698": (number or str(address).isdigit(), 'up to twelve digits in quotes, as on the meter: "123456789012"'),
         "modbus": (isinstance(address, int) and 1 <= address <= 247, "the Modbus unit, 1 to 247"),
         "mbus": (
             address <= 250 if isinstance(address, int) else len(address) in (8, 16),
@@ -172,6 +173,7 @@ NEEDED = {
 OWN_KEYS = {
     "dlms": (),
     "dlt645": ("password", "edition", "rates"),
+    "dlt698": (),
     "modbus": ("profile", "proven"),
     "mbus": ("encryption_key", "interval_s"),
 }

@@ -45,7 +45,7 @@ Hex16 = Annotated[
 EXPECTED_DAY = "a day: 2026-04-06, or 12-25 for every year"
 Address = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Digits = Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,12}|[0-9Ff]{8}|[0-9Ff]{8}[0-9A-Fa-f]{8})$")]
-Protocol = Literal["dlms", "dlt645", "modbus", "mbus"]
+Protocol = Literal["dlms", "dlt645", "dlt698", "modbus", "mbus"]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
@@ -78,7 +78,7 @@ class Site(_Table, frozen=True, kw_only=True):
     name: Annotated[Label | None, about("The building as people call it, in any script.")] = None
     address: Annotated[Label | None, about("Its postal address.")] = None
     contact: Annotated[Label | None, about("Who opens the door: a name, a telephone number.")] = None
-    timezone: Annotated[str, about("Of the people in the building: for hour-of-day features and reports only.")] = "UTC"
+    timezone: Annotated[str, about("Of the people: for hours of the day, reports, clocks of DL/T 645 meters.")] = "UTC"
 
 
 class Bus(_Table, frozen=True, kw_only=True):
@@ -86,7 +86,7 @@ class Bus(_Table, frozen=True, kw_only=True):
 
     id: Annotated[Name, about("How meters name this bus.")]
     port: Annotated[str, about("/dev/ttyUSB0, a stable name under /dev/serial/by-id, or tcp://host:port.")]
-    protocol: Annotated[Protocol, about("What its meters speak: dlms, dlt645, modbus or mbus.")] = "dlms"
+    protocol: Annotated[Protocol, about("What its meters speak.")] = "dlms"
     framing: Annotated[
         Literal["hdlc", "wrapper", "rtu", "tcp"] | None,
         about("DLMS: hdlc, or wrapper on TCP. Modbus: rtu (on TCP too: a gateway), or tcp. The usual one by default."),
@@ -124,7 +124,7 @@ class Meter(_Table, frozen=True, kw_only=True):
         Address | Digits | None,
         msgspec.Meta(
             description="HDLC physical address or the wrapper's server port; Modbus unit; M-Bus primary address, or "
-            "secondary in quotes; DL/T 645: up to 12 digits in quotes.",
+            "secondary in quotes; DL/T 645 and 698.45: up to 12 digits in quotes.",
             extra={"expected": "a whole number of at least 0 and of at most 65535, or digits in quotes"},
         ),
     ] = None

@@ -72,7 +72,7 @@ def metrics_text(snapshot: Snapshot) -> str:
     """The snapshot in Prometheus' text format: the figures of `health`, and of the balance."""
     families: dict[str, list[str]] = {}
     for name, labels, value in _samples(snapshot):
-        shown = ",".join(f'{key}="{text}"' for key, text in labels.items())
+        shown = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
         line = f"checkmeter_{name}{{{shown}}} {value:.10g}" if shown else f"checkmeter_{name} {value:.10g}"
         families.setdefault(name, []).append(line)
     parts = []
@@ -82,10 +82,18 @@ def metrics_text(snapshot: Snapshot) -> str:
     return "\n".join(parts) + "\n"
 
 
+def _escaped(text: str) -> str:
+    """A label's value (Prometheus text format 0.0.4)."""
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+JOULES_PER_KWH = 3_600_000
 _HELP = {
+    "build_info": "1, with the version as a label",
+    "broker_connected": "1 while the broker has us",
     "up": "1 if meters can be read (online), 0.5 if some can not (degraded), else 0",
     "uptime_seconds": "since the agent's start",
-    "cpu_percent": "of one core, over the last minute",
+    "cpu_ratio": "of one core, over the last minute",
     "resident_memory_bytes": "of the agent",
     "bus_up": "1 if the port is open and something answers",
     "bus_cycles_total": "poll cycles done",
@@ -96,18 +104,20 @@ _HELP = {
     "meter_readings_total": "readings taken",
     "meter_errors_total": "errors by kind",
     "meter_latency_seconds": "duration of the last exchange",
-    "meter_energy_kwh": "import register",
+    "meter_energy_joules_total": "import register",
+    "meter_suspicion_ratio": "probability that energy passes the meter by, as of the last interval",
+    "outbox_oldest_timestamp_seconds": "UTC of the oldest message that waits",
     "outbox_messages": "waiting for the broker",
     "outbox_bytes": "waiting for the broker",
     "outbox_evicted_total": "given up because the outbox was full",
     "outbox_refused_total": "refused by the broker",
     "store_errors_total": "faults of the disk",
-    "zone_main_kwh": "main meter over the last interval",
-    "zone_sum_kwh": "sub-meters over the last interval",
-    "zone_technical_loss_kwh": "expected technical loss over the last interval",
-    "zone_residual_kwh": "what is missing over the last interval",
-    "zone_uncertainty_kwh": "standard uncertainty of the residual",
-    "zone_coverage": "share of the meters that answered, 0..1",
+    "zone_main_joules": "main meter over the last interval",
+    "zone_sum_joules": "sub-meters over the last interval",
+    "zone_technical_loss_joules": "expected technical loss over the last interval",
+    "zone_residual_joules": "what is missing over the last interval",
+    "zone_uncertainty_joules": "standard uncertainty of the residual",
+    "zone_coverage_ratio": "share of the meters that answered, 0..1",
     "alerts_open": "open alerts by severity",
 }
 
@@ -116,10 +126,12 @@ _Sample = tuple[str, dict[str, str], float]
 
 def _samples(snapshot: Snapshot) -> Iterator[_Sample]:
     health = snapshot.health
+    yield "build_info", {"version": snapshot.status.versions.get("checkmeter", "")}, 1.0
+    yield "broker_connected", {}, float(snapshot.broker == "connected")
     yield "up", {}, {"online": 1.0, "degraded": 0.5}.get(snapshot.status.state, 0.0)
     yield "uptime_seconds", {}, health.uptime_s
     if health.cpu_percent is not None:
-        yield "cpu_percent", {}, health.cpu_percent
+        yield "cpu_ratio", {}, health.cpu_percent / 100
     if health.memory_mb is not None:
         yield "resident_memory_bytes", {}, health.memory_mb * 1e6
     for bus in health.buses:
@@ -142,18 +154,23 @@ def _samples(snapshot: Snapshot) -> Iterator[_Sample]:
             yield "meter_errors_total", label | {"kind": kind}, count
     for view in snapshot.meters:
         if view.energy_kwh is not None:
-            yield "meter_energy_kwh", {"meter": view.id}, view.energy_kwh
+            yield "meter_energy_joules_total", {"meter": view.id}, view.energy_kwh * JOULES_PER_KWH
+    for meter_id, probability in snapshot.suspicion.items():
+        yield "meter_suspicion_ratio", {"meter": meter_id}, probability
     if health.queue is not None:
         yield "outbox_messages", {}, health.queue.messages
         yield "outbox_bytes", {}, health.queue.bytes
+        if health.queue.oldest is not None:
+            yield "outbox_oldest_timestamp_seconds", {}, health.queue.oldest.timestamp()
         yield "outbox_evicted_total", {}, health.queue.evicted
         yield "outbox_refused_total", {}, health.queue.refused
         yield "store_errors_total", {}, health.queue.store_errors
     for zone in snapshot.balances:
-        for name in ("main_kwh", "sum_kwh", "technical_loss_kwh", "residual_kwh", "uncertainty_kwh", "coverage"):
-            value = getattr(zone, name)
-            if value is not None:
-                yield f"zone_{name}", {"zone": zone.zone}, value
+        for name in ("main", "sum", "technical_loss", "residual", "uncertainty"):
+            kwh = getattr(zone, f"{name}_kwh")
+            if kwh is not None:
+                yield f"zone_{name}_joules", {"zone": zone.zone}, kwh * JOULES_PER_KWH
+        yield "zone_coverage_ratio", {"zone": zone.zone}, zone.coverage
     for severity in ("info", "warning", "critical"):
         count = sum(alert.severity == severity for alert in snapshot.alerts)
         yield "alerts_open", {"severity": severity}, count

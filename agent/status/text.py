@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from agent import wire
 from agent.status.snapshot import Snapshot
+from agent.wire.values import utc
 
 
 def lines(snapshot: Snapshot) -> list[str]:
@@ -61,7 +61,7 @@ def span(seconds: float) -> str:
 
 def when(time_s: float) -> str:
     """A moment, short: Tue 03 Mar 14:15."""
-    return datetime.fromtimestamp(time_s, UTC).strftime("%a %d %b %H:%M")
+    return utc(time_s).strftime("%a %d %b %H:%M")
 
 
 def balance_line(balance: wire.Balance) -> str:

@@ -15,12 +15,12 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.wire.values import utc
 from core.registers.align import Flag
 
 log = logging.getLogger(__name__)
@@ -183,7 +183,7 @@ class Database:
 
     def _put_aside(self, reason: str, now_s: float) -> None:
         """Rename the file and its write-ahead log; keep the latest few such files."""
-        stamp = datetime.fromtimestamp(now_s, UTC).strftime("%Y%m%dT%H%M%SZ")
+        stamp = utc(now_s).strftime("%Y%m%dT%H%M%SZ")
         aside = self._beside(f"aside-{stamp}")
         while aside.exists():
             aside = aside.with_name(aside.name + "x")

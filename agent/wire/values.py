@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import msgspec
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # and a timedelta: where time_t has 32 bits, fromtimestamp ends with 2038
 
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -35,7 +37,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
 
 def utc(seconds: float) -> datetime:
     """UTC seconds since the epoch as the wire writes them, to the millisecond."""
-    return datetime.fromtimestamp(round(seconds, 3), UTC)
+    # Not fromtimestamp: Debian's time_t has 32 bits on armhf, and a meter's clock may be beyond 2038.
+    return EPOCH + timedelta(seconds=round(seconds, 3))
 
 
 def number(value: float | None, digits: int = 3) -> float | None:

@@ -12,13 +12,13 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 from firmware_io import obis
-from firmware_io.clock import Clock
+from firmware_io.clock import Clock, local_time
 from firmware_io.dlt645 import frame as wire
 from firmware_io.dlt645 import registers as table
 from firmware_io.dlt645.frame import Frame
 from firmware_io.dlt645.registers import EventKind, Field, Item
 from firmware_io.driver import Identity, Line, Traffic
-from firmware_io.errors import AccessDenied, RegisterUnavailable, RemoteProtocolError, ResponseTimeout
+from firmware_io.errors import AccessDenied, RegisterUnavailable, RemoteProtocolError
 from firmware_io.exchange import Answer, Asker, Question, Timing
 from firmware_io.obis import ObisCode
 from firmware_io.reading import MeterEvent, Quality, Reading, Unit
@@ -27,9 +27,6 @@ from firmware_io.sampling import Doubts, Sampler, Value
 MAX_FOLLOW_ON = 64  # frames of one answer: bounds a meter that never comes to an end
 MAX_ROWS = 8_192  # of a profile: three months of quarter hours
 RECORDS_AT_ONCE = 6  # of load records: 200 octets hold so many
-MAX_FOUND = 250  # meters of one search
-ONE_ANSWER_OCTETS = 32  # of an energy, with its wake-up octets
-SEVERAL_OCTETS = 8  # heard without a frame in them: answers that have collided
 CHECK_EVERY_S = 21_600.0  # who the meter is, asked again
 BROADCAST_REACH_S = 300.0  # further than that no meter lets itself be set by a broadcast (2007 clause 7.2)
 
@@ -169,14 +166,14 @@ class Dlt645Driver:
             AccessDenied: the meter takes neither.
         """
         if self.spec.edition == 2007 and self.spec.password is not None:
-            local = datetime.fromtimestamp(utc_s, self._zone)
+            local = local_time(utc_s, self._zone)
             weekday = local.isoweekday() % 7
             date = _pairs(weekday, local.day, local.month, local.year % 100)
             self._write(line, table.DATE, date)
             self._write(line, table.TIME, _pairs(local.second, local.minute, local.hour))
             return
         asked_s = self._clock.now()
-        local = datetime.fromtimestamp(utc_s, self._zone)
+        local = local_time(utc_s, self._zone)
         octets = _pairs(local.second, local.minute, local.hour, local.day, local.month, local.year % 100)
         self._asker.tell(line, Frame(wire.BROADCAST, wire.TIME_BROADCAST, octets).encode(self.spec.wake_up))
         self._asker.rest(line, 0.5)
@@ -225,7 +222,7 @@ class Dlt645Driver:
 
     def _load_profile(self, line: Line, first_s: float, last_s: float) -> list[Reading]:
         readings: list[Reading] = []
-        cursor = datetime.fromtimestamp(first_s, self._zone)
+        cursor = local_time(first_s, self._zone)
         seen_s = float("-inf")
         for _ in range(MAX_ROWS // RECORDS_AT_ONCE):
             asked = _pairs(RECORDS_AT_ONCE, cursor.minute, cursor.hour, cursor.day, cursor.month, cursor.year % 100)
@@ -245,7 +242,7 @@ class Dlt645Driver:
             if not fresh or fresh[-1][0] >= last_s:
                 break
             seen_s = fresh[-1][0]
-            cursor = datetime.fromtimestamp(seen_s + 60.0, self._zone)
+            cursor = local_time(seen_s + 60.0, self._zone)
         return readings
 
     def _freezes(self, line: Line, first_s: float, last_s: float) -> list[Reading]:
@@ -389,57 +386,3 @@ def _ascii_text(octets: bytes | None) -> str | None:
         return None
     text = octets[::-1].decode("ascii", "replace").strip("\x00 ")
     return text if text and text.isprintable() else None
-
-
-def identify_address(line: Line, timing: Timing, clock: Clock, pattern: bytes = wire.ANYBODY) -> str | None:
-    """The address of the only meter on a line that a pattern is meant for, by "read address" (2007 clause 7.4).
-
-    None when nobody answers, or several do at once.
-
-    Raises:
-        TransportError: the line failed.
-    """
-    return _ask_address(Asker("line", timing, clock.now), line, wire.READ_ADDRESS, pattern)
-
-
-def search(line: Line, timing: Timing, clock: Clock) -> list[str]:
-    """All 2007 meters of a line, by wildcard addresses; changes nothing in them.
-
-    Where several answer at once, the next pair of digits from the right is tried: a hundred questions for each pair
-    in which meters differ. Consecutive numbers, as a house's meters have them, are found with the first hundred.
-
-    Raises:
-        TransportError: the line failed.
-    """
-    asker = Asker("search", timing, clock.now)
-    found: list[str] = []
-    patterns = [wire.ANYBODY]
-    while patterns and len(found) < MAX_FOUND:
-        pattern = patterns.pop(0)
-        heard = asker.traffic.received_octets
-        address = _ask_address(asker, line, wire.READ, pattern)
-        if address is not None:
-            if address not in found:
-                found.append(address)
-            asker.rest(line, timing.inter_octet_s)  # one that is quicker may be heard whole before the others
-            if asker.traffic.received_octets - heard <= ONE_ANSWER_OCTETS:
-                continue
-        wild = [place for place, octet in enumerate(pattern) if octet == wire.ANYBODY[0]]
-        if asker.traffic.received_octets - heard >= SEVERAL_OCTETS and wild:
-            pairs = (wire.to_bcd(pair, 1) for pair in range(100))
-            patterns += [pattern[: wild[0]] + pair + pattern[wild[0] + 1 :] for pair in pairs]
-    return found
-
-
-def _ask_address(asker: Asker, line: Line, control: int, pattern: bytes) -> str | None:
-    """Who answers a wildcard address: "read address", or a read of the energy, which all take abbreviated."""
-    identifier = b"" if control == wire.READ_ADDRESS else table.di_octets(table.IMPORT.di, 2007)
-    request = Frame(pattern, control, identifier).encode()
-
-    def answers(reply: Frame) -> bool:
-        return reply.control & ~wire.ABNORMAL == control | wire.REPLY and wire.covers(pattern, reply.address)
-
-    with suppress(ResponseTimeout):
-        question = Question(request, wire.parse, answers, wire.LONGEST, "its address")
-        return wire.digits_of(asker.ask(line, question, repeats=0).frame.address)
-    return None

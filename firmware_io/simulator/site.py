@@ -13,6 +13,7 @@ import numpy.typing as npt
 from firmware_io.clock import Clock
 from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.dlt645.driver import Dlt645Spec
+from firmware_io.dlt698.driver import Dlt698Spec
 from firmware_io.errors import TransportError
 from firmware_io.mbus.driver import MbusSpec
 from firmware_io.modbus.driver import ModbusSpec
@@ -21,6 +22,7 @@ from firmware_io.simulator.building.loads import CsvLoads, HouseholdLoads, LoadS
 from firmware_io.simulator.building.scenario import Simulation, moment_s
 from firmware_io.simulator.building.weather import DAY_S
 from firmware_io.simulator.dlt645.station import PASSWORD, Dlt645Station
+from firmware_io.simulator.dlt698.station import Dlt698Station
 from firmware_io.simulator.line.bus import Multidrop, Wires
 from firmware_io.simulator.line.ports import LineThread, open_port
 from firmware_io.simulator.line.shared import Listener, MixedLine, SharedLine
@@ -34,7 +36,7 @@ from firmware_io.simulator.modbus.station import ModbusStation
 from firmware_io.spec import BusSpec
 
 Floats = npt.NDArray[np.float64]
-MeterSpec = DlmsSpec | Dlt645Spec | ModbusSpec | MbusSpec
+MeterSpec = DlmsSpec | Dlt645Spec | Dlt698Spec | ModbusSpec | MbusSpec
 MEDIA = {"electricity": 0x02, "heat": 0x04, "cold-water": 0x16, "hot-water": 0x15, "gas": 0x03}
 
 
@@ -232,6 +234,8 @@ def _listener(plan: SimulatedMeterPlan, meter: SimulatedMeter, timezone: str, *,
     if isinstance(spec, Dlt645Spec):
         password = PASSWORD if spec.password is None else spec.password
         return Dlt645Station(meter, spec.address, timezone=timezone, password=password, parity=parity)
+    if isinstance(spec, Dlt698Spec):
+        return Dlt698Station(meter, spec.octets, timezone=timezone, parity=parity)
     if isinstance(spec, ModbusSpec):
         return ModbusStation(meter, spec.unit, spec.profile, spec.framing, parity=parity)
     assert isinstance(spec, MbusSpec), spec

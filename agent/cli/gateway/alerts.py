@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from agent.deploy.layout import SITE_FILE
 from agent.site.load import load
 from agent.store.history import ArchiveError, open_archive, read_events
 from agent.wire.codec import decode
@@ -16,12 +17,16 @@ from agent.wire.values import WireError
 
 
 @click.command(name="alerts")
-@click.argument("site_file", metavar="SITE.toml", type=click.Path(path_type=Path))
+@click.argument("site_file", metavar="[SITE.toml]", default=SITE_FILE, type=click.Path(path_type=Path))
 @click.option("--days", default=30.0, show_default=True, help="How far back.")
 @click.option("--all", "everything", is_flag=True, help="Every transition, not only the last of each alert.")
 @click.option("--json", "as_json", is_flag=True, help="The events as they went over the wire, one a line.")
 def command(site_file: Path, days: float, everything: bool, as_json: bool) -> None:
-    """Show the alerts of a gateway, newest first. Reads the store beside a running agent and changes nothing."""
+    """Show the alerts of a gateway, newest first. Reads the store beside a running agent and changes nothing.
+
+    Without SITE.toml it is the service's own, /etc/checkmeter/site.toml; reading that and the store takes root or the
+    group checkmeter.
+    """
     try:
         events, waiting = _read(Path(load(site_file).store.path), datetime.now(UTC) - timedelta(days=days))
     except ArchiveError as error:

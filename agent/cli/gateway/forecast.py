@@ -8,9 +8,9 @@ from zoneinfo import ZoneInfo
 import click
 import numpy as np
 
+from agent.charts.svg import Band, Line, Mark, chart
 from agent.forecast import words
 from agent.forecast.zone_forecasts import HOUR_S, RECALL_S, ZoneForecasts
-from agent.offline.svg import Band, Line, Mark, chart
 from agent.site.load import load
 from agent.status.text import forecast_line
 from agent.store.history import ArchiveError, open_archive, read_history

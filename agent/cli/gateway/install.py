@@ -14,8 +14,6 @@ import click
 from agent.deploy.layout import ACTIVATION, UNIT, SystemFile, system_files
 
 ACTIVATION_TIMEOUT_S = 30
-
-
 HIDDEN = (Path("/home"), Path("/root"), Path("/run/user"), Path("/tmp"), Path("/var/tmp"))
 
 
@@ -48,7 +46,8 @@ def command(root: Path, remove: bool, dry_run: bool) -> None:
         _remove(root, file, dry_run) if remove else _write(root, file, dry_run)
     if root == Path("/"):
         for words in ACTIVATION:
-            _run(words, dry_run)
+            if not remove or "checkmeter.conf" not in words:  # users and folders stay, and their files are gone
+                _run(words, dry_run)
     if not remove:
         click.echo("Put the site file into /etc/checkmeter/site.toml, try it with `checkmeter check`, then:")
         click.echo(f"    systemctl enable --now {UNIT.removesuffix('.service')}")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import click
 
+from agent.cli.lab.demo_utility import UtilitySide
 from agent.offline.demo.brokers import NoBroker
 from agent.offline.demo.demo import Demo, DemoError, plan_of
 from agent.offline.demo.view import screen
@@ -25,20 +27,36 @@ from agent.wire.events import AlertEvent
 @click.option("--lead-days", type=click.FloatRange(0.05, 60), default=0.75, show_default=True, help="Quiet at first.")
 @click.option("--time-limit", type=click.FloatRange(5, 3600), default=110.0, show_default=True, help="Seconds.")
 @click.option("--broker", type=click.Choice(["mosquitto", "amqtt"]), help="Use this broker, not the first there is.")
+@click.option("--utility", is_flag=True, help="End with the utility's page, open on the theft that was found.")
+@click.option("--serve-seconds", type=float, hidden=True, help="With --utility: how long the page stays.")
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep logs, store and site file here.")
 def command(
-    site_file: Path, speed: float, lead_days: float, time_limit: float, broker: str | None, keep: Path | None
+    site_file: Path,
+    speed: float,
+    lead_days: float,
+    time_limit: float,
+    broker: str | None,
+    utility: bool,
+    serve_seconds: float | None,
+    keep: Path | None,
 ) -> None:
     """Run a building, a broker and an agent, let a flat steal, and print the alert as a subscriber receives it.
 
     Exit code 0 if the right flat was named with the set confidence and nobody was accused before, 1 if not.
     """
-    plan = plan_of(site_file, speed, lead_days, time_limit)
+    # A backend refuses what is old or lies in the future: then the demo's days are the latest ones.
+    start_s = (time.time() // 86_400 - 3) * 86_400 - 7200 if utility else None
+    plan = plan_of(site_file, speed, lead_days, time_limit, start_s)
     folder = Path(tempfile.mkdtemp(prefix="checkmeter-demo-")) if keep is None else keep
     folder.mkdir(parents=True, exist_ok=True)
     shown = screen()
     try:
-        outcome = Demo(site_file, folder, plan, shown).run(broker)
+        demo = Demo(site_file, folder, plan, shown)
+        if utility:
+            side = UtilitySide(folder, serve_seconds, shown.say)
+            outcome = demo.run(broker, side.processes, side.show)
+        else:
+            outcome = demo.run(broker)
     except (DemoError, NoBroker) as error:
         raise click.ClickException(str(error)) from None
     finally:

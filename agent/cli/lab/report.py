@@ -15,11 +15,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from agent.keys.signing import read_public
-from agent.offline.case.analysis import analyse
+from agent.offline.case.analysis import Analysis, analyse
 from agent.offline.case.case import Case, CaseError, from_messages
 from agent.offline.case.files import PageFacts, read, result, write
 from agent.offline.case.page import RENDERER, page
-from agent.offline.case.seal import id_of_hex, open_page, seal
+from agent.offline.case.seal import Sealed, id_of_hex, open_page, seal
 from agent.offline.case.verify import PAGE_MAX_OCTETS, verify
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -47,6 +47,8 @@ BROWSER_OPTIONS = (
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Recorded MQTT messages instead of the store: lines `topic body`, as mosquitto_sub -v prints them.",
 )
+@click.option("--store", "dsn", metavar="DSN", help="The utility's store instead: as for checkmeter utility.")
+@click.option("--gateway", metavar="TENANT/SITE/GATEWAY", help="With --store, if several have an alert of this id.")
 @click.option(
     "--key",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -69,6 +71,8 @@ def command(
     output: Path | None,
     site: Path | None,
     messages: Path | None,
+    dsn: str | None,
+    gateway: str | None,
     key: Path | None,
     timezone: str,
     pdf: bool,
@@ -81,20 +85,17 @@ def command(
         return
     if alert_id is None or output is None:
         raise click.UsageError("give the alert's id and -o PAGE.html; `checkmeter alerts` lists the ids")
-    if (site is None) == (messages is None):
-        raise click.UsageError("give either --site SITE.toml (on the gateway) or --messages FILE (on a workstation)")
+    if sum(source is not None for source in (site, messages, dsn)) != 1:
+        raise click.UsageError(
+            "give either --site SITE.toml (a gateway), --messages FILE (a workstation) or --store DSN (the utility)"
+        )
     try:
         ZoneInfo(timezone)
     except (ZoneInfoNotFoundError, ValueError):
         raise click.UsageError(f"{timezone!r} is no time zone; expected a name like Europe/Berlin") from None
     try:
-        made = datetime.now(UTC).replace(microsecond=0)
-        files = write(_load(alert_id, site, messages), PageFacts(renderer=RENDERER, made=made, timezone=timezone))
-        case, facts = read(files)  # what is shown is what is written, to the last digit
-        analysis = analyse(case, facts.zone)
-        files["result.json"] = result(case, analysis)
-        sealed = seal(files, None if key is None else _private_key(key))
-        text = page(sealed)
+        case = _load(alert_id, site, messages) if dsn is None else _from_fleet(dsn, alert_id, gateway)
+        text, analysis, sealed = made_page(case, timezone, None if key is None else _private_key(key))
     except CaseError as error:
         raise click.ClickException(str(error)) from None
     output.write_text(text, encoding="utf-8")
@@ -106,6 +107,21 @@ def command(
         _print_pdf(output)
 
 
+def made_page(case: Case, timezone: str, key: Ed25519PrivateKey | None) -> tuple[str, Analysis, Sealed]:
+    """The page of a case, sealed now; with what it says in figures, and the seal.
+
+    Raises:
+        CaseError: the case does not hold enough.
+    """
+    made = datetime.now(UTC).replace(microsecond=0)
+    files = write(case, PageFacts(renderer=RENDERER, made=made, timezone=timezone))
+    shown, facts = read(files)  # what is shown is what is written, to the last digit
+    analysis = analyse(shown, facts.zone)
+    files["result.json"] = result(shown, analysis)
+    sealed = seal(files, key)
+    return page(sealed), analysis, sealed
+
+
 def _load(alert_id: str, site: Path | None, messages: Path | None) -> Case:
     if messages is not None:
         with messages.open(encoding="utf-8", errors="replace") as lines:
@@ -114,6 +130,20 @@ def _load(alert_id: str, site: Path | None, messages: Path | None) -> Case:
 
     assert site is not None
     return from_store(site, alert_id)
+
+
+def _from_fleet(dsn: str, alert_id: str, gateway: str | None) -> Case:
+    from agent.utility.fleet.case_file import full_id, messages
+    from agent.utility.sql.server import StoreError
+    from agent.utility.sql.store import open_store
+
+    try:
+        with open_store(dsn) as store:
+            store.check_version()
+            whole_id = full_id(store, alert_id, gateway)
+            return from_messages(messages(store, whole_id, gateway), whole_id)
+    except StoreError as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _private_key(path: Path) -> Ed25519PrivateKey:

@@ -25,6 +25,7 @@ from agent.site.load import load, read_site
 from agent.site.parse import parse_table
 from agent.site.source import Source
 from agent.site.tables import Config
+from agent.wire.values import utc
 from firmware_io.simulator.building.building import ZonePlan
 from firmware_io.simulator.building.scenario import Simulation, moment_s
 from firmware_io.simulator.site import SimulatedMeterPlan, SimulatedSite
@@ -99,7 +100,7 @@ def _ready(ports: dict[str, str], clock: ScaledClock, as_json: bool) -> str:
     if as_json:
         times = {"start_s": clock.start_s, "speed": clock.speed, "wall_origin_s": clock.wall_origin_s}
         return json.dumps({"ready": True, "ports": ports, **times})
-    began = datetime.fromtimestamp(clock.start_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    began = utc(clock.start_s).strftime("%Y-%m-%dT%H:%M:%SZ")
     where = " ".join(f"{bus}={port}" for bus, port in ports.items())
     return f"ready {where} start={began} speed={clock.speed:g} origin={clock.wall_origin_s:.3f}"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -14,6 +13,7 @@ from agent.polling.buses import open_bus
 from agent.process.clock import SystemClock
 from agent.site.errors import ConfigError
 from agent.site.load import load
+from agent.wire.values import utc as wire_utc
 from firmware_io.bus import Bus
 from firmware_io.dlms.apdu.axdr import Data
 from firmware_io.dlms.apdu.decode import Attribute, DataAccessResult
@@ -131,4 +131,4 @@ def _time(octets: bytes) -> str:
 
 def utc(seconds: float) -> str:
     """RFC 3339, UTC."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return wire_utc(seconds).strftime("%Y-%m-%dT%H:%M:%SZ")

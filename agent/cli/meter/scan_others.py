@@ -57,7 +57,8 @@ def find(
 
 def _dlt645(line: Line, bus: BusSpec, first: int, last: int) -> Iterator[FoundMeter]:
     """By wildcard addresses, digit pair by digit pair: two meters that answer at once tell nothing but that."""
-    from firmware_io.dlt645.driver import Dlt645Driver, Dlt645Spec, search
+    from firmware_io.dlt645.driver import Dlt645Driver, Dlt645Spec
+    from firmware_io.dlt645.scan import search
 
     timing, clock = Timing.of(bus), SystemClock()
     for digits in search(line, timing, clock):

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from datetime import datetime, tzinfo
+from datetime import tzinfo
 from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.offline.case.case import Case, CaseError, Energies
+from agent.wire.values import utc
 
 Floats = NDArray[np.float64]
 
@@ -183,7 +184,7 @@ def _row_sums(table: Floats) -> Floats:
 def _local(times_s: Floats, zone: tzinfo) -> Floats:
     # The offset changes twice a year at most: ask for it once a day, not once a row.
     day = np.floor(times_s / DAY_S)
-    offsets = {d: (datetime.fromtimestamp(d * DAY_S + DAY_S / 2, zone).utcoffset()) for d in np.unique(day).tolist()}
+    offsets = {d: utc(d * DAY_S + DAY_S / 2).astimezone(zone).utcoffset() for d in np.unique(day).tolist()}
     shift = np.array([o.total_seconds() if (o := offsets[d]) is not None else 0.0 for d in day.tolist()])
     return np.asarray(times_s + shift)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import csv
 import math
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -27,6 +27,7 @@ from agent.offline.case.analysis import Analysis
 from agent.offline.case.case import MAX_ROWS, Case, CaseError, Energies
 from agent.wire.events import AlertEvent, TamperEvent
 from agent.wire.state import Info
+from agent.wire.values import utc
 
 DIGITS = 6  # of a kWh: a milliwatt-hour, finer than any register
 
@@ -122,7 +123,7 @@ def result(case: Case, a: Analysis) -> bytes:
 def _readings(e: Energies) -> bytes:
     lines = [",".join(["time", e.main, *e.subs])]
     for time_s, main, row in zip(e.times_s.tolist(), e.main_kwh.tolist(), e.subs_kwh.tolist(), strict=True):
-        stamp = datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        stamp = utc(time_s).strftime("%Y-%m-%dT%H:%M:%SZ")
         lines.append(",".join([stamp, *("" if math.isnan(v) else repr(round(v, DIGITS)) for v in (main, *row))]))
     return ("\n".join(lines) + "\n").encode()
 

@@ -13,14 +13,15 @@ from html import escape
 
 import numpy as np
 
+from agent.charts.svg import Band, Line, Mark, chart
 from agent.offline.case.analysis import Analysis, Balance, Verdict, analyse
 from agent.offline.case.case import Case
 from agent.offline.case.files import read
 from agent.offline.case.seal import Sealed, as_html
-from agent.offline.svg import Band, Line, Mark, chart
 from agent.wire.events import AlertData
+from agent.wire.values import utc
 
-RENDERER = 2  # one more with every change of what a page looks like: `verify` compares a page octet by octet
+RENDERER = 3  # one more with every change of what a page looks like: `verify` compares a page octet by octet
 SHOWN_SUSPECTS = 8
 RED, BLUE, GREY = "#b03a2e", "#2f5d8a", "#6b7885"
 
@@ -99,7 +100,7 @@ def _section(title: str, *parts: str) -> str:
 
 
 def _time(value: datetime | float, zone: tzinfo) -> str:
-    moment = datetime.fromtimestamp(value, zone) if isinstance(value, float) else value.astimezone(zone)
+    moment = (utc(value) if isinstance(value, float) else value).astimezone(zone)
     return moment.strftime("%d %b %Y %H:%M")
 
 

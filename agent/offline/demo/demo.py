@@ -13,9 +13,9 @@ import queue
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from agent.status.snapshot import Snapshot
 from agent.status.text import when
 from agent.wire.codec import decode
 from agent.wire.events import AlertEvent
+from agent.wire.values import utc
 
 START = "2026-03-01T22:00:00Z"  # a Sunday night: the theft begins on Monday afternoon
 NEVER_IDLE_S = 1e8  # a time-out of two minutes would be over in a blink of an accelerated clock
@@ -87,8 +88,10 @@ def demo_site(site_file: Path, folder: Path, broker: LocalBroker) -> Path:
     return copied
 
 
-def plan_of(site_file: Path, speed: float, lead_days: float, deadline_s: float) -> Plan:
+def plan_of(site_file: Path, speed: float, lead_days: float, deadline_s: float, start_s: float | None = None) -> Plan:
     """Who steals from when on, by the site file's first theft; `lead_days` of quiet come before it.
+
+    Time begins at `start_s`, by default on a Sunday in spring.
 
     Raises:
         ConfigError: the site file has no theft of a flat.
@@ -99,7 +102,8 @@ def plan_of(site_file: Path, speed: float, lead_days: float, deadline_s: float) 
         raise ConfigError(
             [f"{site_file}: [[simulation.theft]] with a meter is missing: the demo needs a thief to find"]
         )
-    start_s = datetime.fromisoformat(START).timestamp()
+    if start_s is None:
+        start_s = datetime.fromisoformat(START).timestamp()
     return Plan(thief, start_s + lead_days * 86400, start_s, speed, deadline_s)
 
 
@@ -113,8 +117,16 @@ class Demo:
         self._began_s = time.monotonic()
         self._origin_s = 0.0
 
-    def run(self, broker_kind: Any = None) -> Outcome:
+    def run(
+        self,
+        broker_kind: Any = None,
+        beside: Callable[[LocalBroker], Mapping[str, Sequence[str]]] | None = None,
+        afterwards: Callable[[Outcome], None] | None = None,
+    ) -> Outcome:
         """Start everything, wait for the alert or the deadline, stop everything.
+
+        `beside` gives further `checkmeter` processes by name, started before building and agent; `afterwards` is called
+        with what was found while everything still runs.
 
         Raises:
             DemoError: a part failed.
@@ -129,6 +141,8 @@ class Demo:
             self._set_onset(site)
             stack.enter_context(self._subscriber(broker))
             stack.callback(self._end_all)
+            for name, words in (beside(broker) if beside else {}).items():
+                self._start(name, *words)
             self._origin_s = time.time()
             clock = ["--speed", str(plan.speed), "--start", _rfc3339(plan.start_s), "--origin", repr(self._origin_s)]
             self._start("building", "simulate", str(site), *clock)
@@ -141,7 +155,10 @@ class Demo:
             ]  # fmt: skip
             self._start("agent", "run", str(site), *clock)
             say("agent     checkmeter run: reads the weeks that the meters have stored, then polls them")
-            return self._watch(Path(config.service.socket), config.detection.confidence)
+            outcome = self._watch(Path(config.service.socket), config.detection.confidence)
+            if afterwards is not None:
+                afterwards(outcome)
+            return outcome
 
     # -- the course of events -----------------------------------------------------------------------------------------
 
@@ -248,4 +265,4 @@ class Demo:
 
 
 def _rfc3339(time_s: float) -> str:
-    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return utc(time_s).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.alerts.book import AlertBook
+from agent.charts.svg import Band, Line, Mark, chart
 from agent.forecast.words import conditions
 from agent.forecast.zone_forecasts import ZoneForecasts
 from agent.models import InUse
 from agent.offline.replay.backtest import Backtest
 from agent.offline.replay.readings import Readings, ReadingsError
-from agent.offline.svg import Band, Line, Mark, chart
 from agent.pipeline.pipeline import Balance, Pipeline
 from agent.site.tables import Config
 from agent.wire.codec import encode
 from agent.wire.events import AlertEvent
+from agent.wire.values import utc
 from core.registers.samples import RegisterSample
 from core.signs import MeterSign
 
@@ -169,7 +169,7 @@ def write_balances(path: Path, balances: list[Balance]) -> None:
 
 
 def _stamp(time_s: float) -> str:
-    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return utc(time_s).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def plot(outcome: Outcome) -> str:

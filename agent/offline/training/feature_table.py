@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
@@ -19,6 +18,7 @@ from agent.offline.training.table import TARGET
 from agent.pipeline.pipeline import Pipeline
 from agent.site.local_time import offset_s
 from agent.site.tables import Config
+from agent.wire.values import utc
 from core.scoring.features import FEATURES
 from core.signs import MeterSign
 
@@ -98,7 +98,7 @@ def write_table(
             continue
         last_day = day
         begin_s = day * DAY_S - local_s
-        name = datetime.fromtimestamp(day * DAY_S, UTC).date().isoformat()
+        name = utc(day * DAY_S).date().isoformat()
         for meter, row in pipeline.scores().items():
             cells = [config.site.site, meter, name, *(f"{row[feature]:.7g}" for feature in FEATURES)]
             if labels is not None:

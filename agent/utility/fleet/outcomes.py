@@ -3,35 +3,92 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from agent import wire
 from agent.utility.sql.schema import OUTCOME
 from agent.utility.sql.server import StoreMisfit
+from agent.utility.sql.statements import Row
 from agent.utility.sql.store import Store, timestamp
+from agent.utility.sql.table import Table
 from core.scoring.features import FEATURES
 
 IDENTIFIERS = ("building", "meter", "day")
 TARGET = "is_theft"
+LEAST_PREFIX = 6  # characters of an id that name an alert
 
 
 class Found(NamedTuple):
-    """What was found at one alert's place. `meter`: the thief's, None where there is none or it is not known."""
+    """What was found at one alert's place, and who says so. `meter`: the thief's, None where it is not known."""
 
     outcome: str
     meter: str | None
     inspected_s: int
     note: str | None
+    inspector: str | None = None
 
 
-def record(store: Store, alert_id: str, gateway: str | None, found: Found, now_s: float) -> str:
-    """Write down an outcome; a later one of the same alert replaces it. Returns the gateway's name."""
+class Recorded(NamedTuple):
+    """Where an outcome now stands: the gateway's name, and the meter (perhaps that of the outcome before it)."""
+
+    gateway: str
+    meter: str | None
+
+
+Also = Sequence[tuple[Table, Row]]  # rows of other tables, written in the same transaction
+
+
+def record(store: Store, alert_id: str, gateway: str | None, found: Found, now_s: float, also: Also = ()) -> Recorded:
+    """Write down an outcome; a later one of the same alert replaces it, but a theft's meter stays if it names none."""
+    key, name = find(store, alert_id, gateway)
+    meter = found.meter
+    if meter is None and found.outcome == "theft":
+        before = store.rows("SELECT meter FROM outcome WHERE alert_key = ? AND outcome = 'theft'", (key,))
+        meter = str(before[0][0]) if before and before[0][0] is not None else None
+    row = (key, found.outcome, meter, found.inspected_s, found.note, found.inspector, None, int(now_s * 1000))
+    _write(store, row, also)
+    return Recorded(name, meter)
+
+
+def confirm(store: Store, alert_id: str, gateway: str | None, who: str, now_s: float, also: Also = ()) -> str:
+    """A second pair of eyes on an outcome; returns the gateway's name.
+
+    Raises:
+        StoreMisfit: no outcome yet, or it is `who`'s own.
+    """
+    key, name = find(store, alert_id, gateway)
+    rows = store.rows("SELECT outcome, meter, inspected_s, note, inspector FROM outcome WHERE alert_key = ?", (key,))
+    if not rows:
+        raise StoreMisfit(f"alert {alert_id} has no outcome yet: there is nothing to confirm")
+    if rows[0][4] == who:
+        raise StoreMisfit(f"{who} recorded this outcome: somebody else has to confirm it")
+    _write(store, (key, *rows[0], who, int(now_s * 1000)), also)
+    return name
+
+
+def _write(store: Store, row: Row, also: Also) -> None:
+    with store.server.transaction():
+        store.server.insert(OUTCOME, [row])
+        for table, other in also:
+            store.server.insert(table, [other])
+
+
+def find(store: Store, alert_id: str, gateway: str | None) -> tuple[int, str]:
+    """The key of one alert and its gateway's name. The beginning of an id will do where no other begins so.
+
+    Raises:
+        StoreMisfit: no such alert, or several gateways have one of this id.
+    """
     query = (
         "SELECT a.alert_key, g.tenant, g.site, g.gateway FROM alert a "
-        "JOIN gateway g ON g.gateway_key = a.gateway_key WHERE a.alert_id = ?"
+        "JOIN gateway g ON g.gateway_key = a.gateway_key WHERE a.alert_id {} LIMIT 20"
     )
-    rows = [(row[0], "/".join(map(str, row[1:]))) for row in store.rows(query, (alert_id,))]
+    found = store.rows(query.format("= ?"), (alert_id,))
+    if not found and len(alert_id) >= LEAST_PREFIX:
+        like = alert_id.replace("!", "!!").replace("%", "!%").replace("_", "!_") + "%"
+        found = store.rows(query.format("LIKE ? ESCAPE '!'"), (like,))
+    rows = [(int(str(row[0])), "/".join(map(str, row[1:]))) for row in found]
     if gateway is not None:
         rows = [row for row in rows if row[1] == gateway]
     if len(rows) != 1:
@@ -41,9 +98,7 @@ def record(store: Store, alert_id: str, gateway: str | None, found: Found, now_s
             if rows
             else f"no alert {alert_id}{f' of {gateway}' if gateway else ''}: see checkmeter utility cases"
         )
-    key, name = rows[0]
-    store.write(OUTCOME, [(key, found.outcome, found.meter, found.inspected_s, found.note, int(now_s * 1000))])
-    return name
+    return rows[0]
 
 
 class Exported(NamedTuple):

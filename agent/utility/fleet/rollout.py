@@ -134,6 +134,15 @@ def failures(store: Store, version: int, top: int) -> list[Row]:
     )
 
 
+def forget_silent(store: Store, version: int) -> None:
+    """After a version was taken back from the broker: who has not reported it will not get it."""
+    store.rows(
+        "DELETE FROM rollout_sent WHERE version = ? AND gateway_key NOT IN "
+        "(SELECT gateway_key FROM model_reported WHERE desired = ?)",
+        (version, version),
+    )
+
+
 def check_new(store: Store, version: int) -> None:
     """Refuse a version that is not above all before it: gateways would."""
     last = latest(store)

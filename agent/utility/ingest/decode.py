@@ -7,7 +7,7 @@ message in the store is a lie, and the whole one in the dead letters can be mend
 
 from __future__ import annotations
 
-import re
+import logging
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -17,6 +17,22 @@ from typing import Any, NamedTuple
 import msgspec
 
 from agent import wire
+from agent.utility.ingest.checks import (
+    LARGEST_KWH,
+    LARGEST_W,
+    NAME,
+    Unreadable,
+    alert_id_of,
+    body_of,
+    clean,
+    count,
+    joules,
+    name_of,
+    revision,
+    sha256_of,
+    text_of,
+    within,
+)
 from agent.utility.ingest.forecast_rows import fault, forecast_rows
 from agent.utility.mqtt.packets import MqttError, Publish, user_property
 from agent.utility.sql.batch import Letter
@@ -25,41 +41,38 @@ from agent.utility.sql.schema import (
     ALERT,
     ALERT_EVENT,
     BALANCE,
+    COMMAND_RESULT,
+    CONFIG_REPORTED,
     DAY_S,
     DEAD_LETTER,
     EVIDENCE,
     GATEWAY,
+    GATEWAY_HEALTH,
     GATEWAY_INFO,
     GATEWAY_STATUS,
-    JOULES_PER_KWH,
     MODEL_REPORTED,
     SUSPECT,
     TAMPER,
     ZONE,
-    Table,
 )
 from agent.utility.sql.statements import Row
 from agent.utility.sql.store import KEEP_DAYS, timestamp
+from agent.utility.sql.table import Table
+
+log = logging.getLogger(__name__)
 
 # What may be true of a building. A gateway's clock may be ahead by the day that a wrong time zone makes.
 FIRST_POSSIBLE_S = 1_577_836_800  # 2020-01-01: before any gateway of ours
 AHEAD_S = DAY_S
 LONGEST_INTERVAL_S = DAY_S
-LARGEST_KWH = 1_000_000.0  # in one interval: a thousand times the largest building
-LARGEST_W = 1e9
 ALERTS_KEEP_S = 20 * 366 * DAY_S  # an onset may lie far back, but not before meters were read over a bus
 
 MAX_ROUTES = 200_000  # topics remembered; bounds what a sender of made-up topics can make us keep
 MAX_LETTER_OCTETS = 64 * 1024  # of a dead letter's payload that are kept; its full length stands beside it
 MAX_HOURLY_OCTETS = 1 << 30  # of all payloads kept in an hour; bounds what one gateway gone mad can make us store
 _SCHEMA = b"\x26\x00\x06schema"  # a user property's name; its value follows with its length
-_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 
 Rows = tuple[tuple[Table, Row], ...]
-
-
-class Unreadable(Exception):
-    """The message goes to the dead letters; the text is the reason that stands beside it."""
 
 
 class _Route(NamedTuple):
@@ -94,6 +107,9 @@ class Reader:
             "status": (wire.Status, self._status),
             "info": (wire.Info, self._info),
             "model/reported": (wire.Reported, self._model_reported),
+            "config/reported": (wire.Reported, self._config_reported),
+            "health": (wire.Health, self._health),
+            "cmd/res": (wire.CommandResult, self._command_result),
         }
         self._hour, self._hour_octets = 0, 0  # of dead letters' payloads
         self._received_us = 0  # of the last status: no two are the same
@@ -109,6 +125,10 @@ class Reader:
             rows = route.read(route, wire.decode(route.struct, message.payload))
         except (Unreadable, wire.WireError, MqttError) as error:
             return self.dead(message.packet_id, message.topic, message.payload, str(error))
+        except Exception as error:  # a bug of ours that this message has found, and would find again at each restart
+            log.warning("%r cannot be read", message.topic[:512], exc_info=True)
+            reason = f"bug: {type(error).__name__}: {error}"
+            return self.dead(message.packet_id, message.topic, message.payload, reason)
         return Letter(message.packet_id, message.topic, message.payload, rows)
 
     def dead(self, packet_id: int, topic: bytes, payload: bytes, reason: str) -> Letter:
@@ -123,7 +143,7 @@ class Reader:
         row = (
             letter_id(topic, payload),
             topic[:512],
-            reason.encode()[:255].decode(errors="ignore"),
+            clean(reason.encode(errors="replace")[:255].decode(errors="ignore")),
             len(payload),
             kept,
             timestamp(self._now()),
@@ -142,19 +162,19 @@ class Reader:
         except UnicodeDecodeError:
             raise Unreadable("topic: not UTF-8") from None
         for name in address:
-            if not _NAME.match(name):
+            if not NAME.fullmatch(name):
                 raise Unreadable(f"topic: {name!r} is no name of 1 to 64 letters, digits, dot, dash, underscore")
         if self._tenants and address.tenant not in self._tenants:
             raise Unreadable(f"tenant: {address.tenant} is none of ours ({', '.join(sorted(self._tenants))})")
         gateway_key = name_key(*address)
         kind, _, rest = suffix.partition("/")
         zone, zone_key = "", 0
-        if kind in {"balance", "forecast"} and _NAME.match(rest):
+        if kind in {"balance", "forecast"} and NAME.fullmatch(rest):
             zone, zone_key = rest, name_key(*address, rest)
-        known = self._kinds.get(suffix if kind in {"event", "model"} else kind)
+        known = self._kinds.get(suffix if kind in {"event", "model", "config", "cmd"} else kind)
         if (
             known is None
-            or (rest and kind in {"status", "info", "active"})
+            or (rest and kind in {"status", "info", "active", "health"})
             or (kind in {"balance", "forecast"} and not zone)
         ):
             raise Unreadable(f"topic: nothing is known of .../{suffix[:80]}")
@@ -184,7 +204,7 @@ class Reader:
         if zone is not None:
             key = name_key(*route.address, zone)
             if key not in self._named:
-                rows += ((ZONE, (key, route.gateway_key, _name("zone", zone))),)
+                rows += ((ZONE, (key, route.gateway_key, name_of("zone", zone))),)
         if rows:
             if len(self._named) >= MAX_ROUTES:
                 self._named.clear()
@@ -217,11 +237,11 @@ class Reader:
             route.zone_key,
             start_s,
             seconds,
-            _joules(balance.main_kwh, "main_kwh"),
-            _joules(balance.sum_kwh, "sum_kwh"),
-            _joules(balance.technical_loss_kwh, "technical_loss_kwh"),
-            _joules(balance.residual_kwh, "residual_kwh"),
-            _joules(balance.uncertainty_kwh, "uncertainty_kwh"),
+            joules(balance.main_kwh, "main_kwh"),
+            joules(balance.sum_kwh, "sum_kwh"),
+            joules(balance.technical_loss_kwh, "technical_loss_kwh"),
+            joules(balance.residual_kwh, "residual_kwh"),
+            joules(balance.uncertainty_kwh, "uncertainty_kwh"),
             round(balance.coverage * 1_000_000),
         )
         if route.zone_key in self._named:
@@ -239,7 +259,7 @@ class Reader:
     def _alert_event(self, route: _Route, event: wire.AlertEvent) -> Rows:
         event_id, time_s = self._envelope(route, event)
         alert_key, rows = self._alert(route, event.data, time_s)
-        body = wire.encode(event).decode()
+        body = body_of(event)
         received = timestamp(self._now())
         kept = (event_id, alert_key, event.data.revision, event.data.state, time_s, received, body)
         return (*rows, (ALERT_EVENT, kept))
@@ -254,7 +274,7 @@ class Reader:
 
     def _alert(self, route: _Route, alert: wire.AlertData, time_s: int) -> tuple[int, Rows]:
         onset_s = self._time(alert.onset, "onset", since_s=int(self._now()) - ALERTS_KEEP_S)
-        alert_key = name_key(*route.address, alert.alert_id)
+        alert_key = name_key(*route.address, alert_id_of(alert.alert_id))
         suspects = sorted(alert.suspects or (), key=lambda suspect: (-suspect.probability, suspect.meter))
         first = suspects[0] if suspects else None
         model = alert.model
@@ -263,64 +283,63 @@ class Reader:
             alert.alert_id,
             route.gateway_key,
             None if alert.zone is None else name_key(*route.address, alert.zone),
-            None if alert.meter is None else _name("meter", alert.meter),
+            None if alert.meter is None else name_of("meter", alert.meter),
             alert.state,
             alert.kind,
             alert.severity,
             onset_s,
             time_s,
-            _within(alert.loss_w, LARGEST_W, "loss_w"),
-            _within(alert.loss_kwh, 1000 * LARGEST_KWH, "loss_kwh"),
-            None if first is None else _name("suspect", first.meter),
+            within(alert.loss_w, LARGEST_W, "loss_w"),
+            within(alert.loss_kwh, 1000 * LARGEST_KWH, "loss_kwh"),
+            None if first is None else name_of("suspect", first.meter),
             None if first is None else first.probability,
             alert.upstream_probability,
-            None if model is None else _sha256(model.sha256),
-            None if model is None else _within(model.score, 1.0, "model.score"),
-            None if model is None else _within(model.threshold, 1.0, "model.threshold"),
-            _revision(alert.revision),
+            None if model is None else sha256_of(model.sha256),
+            None if model is None else within(model.score, 1.0, "model.score"),
+            None if model is None else within(model.threshold, 1.0, "model.threshold"),
+            revision(alert.revision),
         )
         rows: Rows = (*self._names(route, alert.zone), (ALERT, row))
         for suspect in suspects:
-            mechanism = suspect.mechanism[:64] if suspect.mechanism else None
-            rows += (
-                (SUSPECT, (alert_key, _name("suspect", suspect.meter), suspect.probability, mechanism, alert.revision)),
-            )
+            mechanism = clean(suspect.mechanism[:64]) if suspect.mechanism else None
+            meter = name_of("suspect", suspect.meter)
+            rows += ((SUSPECT, (alert_key, meter, suspect.probability, mechanism, alert.revision)),)
         return alert_key, rows
 
     def _tamper(self, route: _Route, event: wire.TamperEvent) -> Rows:
         event_id, time_s = self._envelope(route, event)
         entry = event.data
-        code = None if entry.code is None else int(_within(entry.code, 1 << 31, "code") or 0)
-        meter = _name("meter", entry.meter)
+        code = None if entry.code is None else int(within(entry.code, 1 << 31, "code") or 0)
+        meter = name_of("meter", entry.meter)
         row = (event_id, route.gateway_key, meter, entry.kind, entry.state, code, time_s, timestamp(self._now()))
         return (*self._names(route, entry.zone), (TAMPER, row))
 
     def _evidence(self, route: _Route, chunk: wire.EvidenceChunk) -> Rows:
         if route.suffix != wire.evidence_suffix(chunk.alert_id, chunk.n, chunk.of) or chunk.n > chunk.of:
             raise Unreadable(f"evidence: the topic says {route.suffix}, the body {chunk.alert_id}/{chunk.n}-{chunk.of}")
-        row = (
-            name_key(*route.address, chunk.alert_id),
-            _revision(chunk.n),
-            _revision(chunk.of),
-            wire.encode(chunk).decode(),
-        )
+        start_s = self._time(chunk.start, "start", since_s=int(self._now()) - ALERTS_KEEP_S)
+        rows = max((len(series.kwh) for series in chunk.series), default=0)
+        if not 0 < chunk.interval_s <= LONGEST_INTERVAL_S:
+            raise Unreadable(f"time: an interval of {chunk.interval_s:g} s; it is longer than nothing, a day at most")
+        end_s = start_s + round(rows * chunk.interval_s)
+        row = (name_key(*route.address, alert_id_of(chunk.alert_id)), start_s, body_of(chunk), end_s)
         return (*self._names(route, chunk.zone), (EVIDENCE, row))
 
     def _status(self, route: _Route, status: wire.Status) -> Rows:
         since_s = None if status.since is None else self._time(status.since, "since")
         self._received_us = max(self._received_us + 1, int(self._now() * 1_000_000))
-        reason = None if status.reason is None else status.reason[:255]
-        software = (status.versions.get("checkmeter") or "")[:64] or None
+        reason = text_of(status.reason)
+        software = clean((status.versions.get("checkmeter") or "")[:64]) or None
         row = (route.gateway_key, status.state, since_s, reason, len(status.meters), software, self._received_us)
         return (*self._names(route, None), (GATEWAY_STATUS, row))
 
     def _info(self, route: _Route, info: wire.Info) -> Rows:
         row = (
             route.gateway_key,
-            None if info.model_sha256 is None else _sha256(info.model_sha256),
-            info.model_version,
-            None if info.config_sha256 is None else _sha256(info.config_sha256),
-            wire.encode(info).decode(),
+            None if info.model_sha256 is None else sha256_of(info.model_sha256),
+            None if info.model_version is None else count(info.model_version),
+            None if info.config_sha256 is None else sha256_of(info.config_sha256),
+            body_of(info),
             self._time(info.time, "time"),
         )
         rows = self._names(route, None)
@@ -329,16 +348,53 @@ class Reader:
         return (*rows, (GATEWAY_INFO, row))
 
     def _model_reported(self, route: _Route, reported: wire.Reported) -> Rows:
-        row = (
+        return (*self._names(route, None), (MODEL_REPORTED, self._reported(route, reported)))
+
+    def _config_reported(self, route: _Route, reported: wire.Reported) -> Rows:
+        return (*self._names(route, None), (CONFIG_REPORTED, self._reported(route, reported)))
+
+    def _reported(self, route: _Route, reported: wire.Reported) -> Row:
+        return (
             route.gateway_key,
             reported.state,
-            reported.version,
-            None if reported.sha256 is None else _sha256(reported.sha256),
-            reported.desired,
-            None if reported.reason is None else reported.reason[:255],
+            None if reported.version is None else count(reported.version),
+            None if reported.sha256 is None else sha256_of(reported.sha256),
+            None if reported.desired is None else count(reported.desired),
+            text_of(reported.reason),
             self._time(reported.time, "time"),
         )
-        return (*self._names(route, None), (MODEL_REPORTED, row))
+
+    def _health(self, route: _Route, health: wire.Health) -> Rows:
+        """The figures that a fleet is watched by; those of each meter stay on the gateway (`checkmeter status`)."""
+        queue = health.queue or wire.QueueHealth(messages=0, bytes=0)
+        row = (
+            route.gateway_key,
+            count(round(within(health.uptime_s, 1e10, "uptime_s") or 0.0)),
+            within(health.cpu_percent, 1e6, "cpu_percent"),
+            within(health.memory_mb, 1e9, "memory_mb"),
+            count(queue.messages),
+            count(queue.bytes),
+            None if queue.oldest is None else self._time(queue.oldest, "queue.oldest"),
+            count(queue.evicted),
+            sum(bus.state == "down" for bus in health.buses),
+            len(health.meters),
+            self._time(health.time, "time"),
+        )
+        return (*self._names(route, None), (GATEWAY_HEALTH, row))
+
+    def _command_result(self, route: _Route, result: wire.CommandResult) -> Rows:
+        body = body_of(result)
+        row = (
+            letter_id(route.address.target.encode(), body.encode()),
+            route.gateway_key,
+            None if result.id is None else clean(result.id[:64]),
+            None if result.name is None else clean(result.name[:32]),
+            result.status,
+            text_of(result.reason),
+            self._time(result.time, "time"),
+            body,
+        )
+        return (*self._names(route, None), (COMMAND_RESULT, row))
 
     # -- checks ------------------------------------------------------------------------------------------------
 
@@ -360,35 +416,3 @@ class Reader:
                 f"time: {field} = {moment.isoformat()} is not between {timestamp(since_s)} and a day from now"
             )
         return seconds
-
-
-def _joules(kwh: float | None, field: str) -> int | None:
-    if kwh is None:
-        return None
-    if not -LARGEST_KWH <= kwh <= LARGEST_KWH:
-        raise Unreadable(f"range: {field} = {kwh:g} kWh in one interval; at most {LARGEST_KWH:g}")
-    return round(kwh * JOULES_PER_KWH)
-
-
-def _within(value: float | None, limit: float, field: str) -> float | None:
-    if value is not None and not -limit <= value <= limit:
-        raise Unreadable(f"range: {field} = {value:g}; at most {limit:g}")
-    return value
-
-
-def _revision(value: int) -> int:
-    if value >= 1 << 31:
-        raise Unreadable(f"range: {value} is not a number that counts anything")
-    return value
-
-
-def _name(what: str, name: str) -> str:
-    if not _NAME.match(name):
-        raise Unreadable(f"name: the {what} {name[:80]!r} is no name of 1 to 64 letters, digits, dot, dash, underscore")
-    return name
-
-
-def _sha256(text: str) -> str:
-    if not re.fullmatch("[0-9a-f]{64}", text):
-        raise Unreadable(f"form: {text[:80]!r} is no SHA-256")
-    return text

@@ -8,8 +8,9 @@ from __future__ import annotations
 import msgspec
 
 from agent import wire
-from agent.utility.sql.schema import DAY_S, FORECAST, FORECAST_DAY, Table
+from agent.utility.sql.schema import DAY_S, FORECAST, FORECAST_DAY
 from agent.utility.sql.statements import Row
+from agent.utility.sql.table import Table
 
 LARGEST_W = 1e9
 SHORTEST_S = 300  # of a step: bounds what one message brings

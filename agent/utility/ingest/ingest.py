@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import cast
 
 from agent import wire
+from agent.utility.ingest.answers import Answers
 from agent.utility.ingest.decode import Reader
 from agent.utility.ingest.metrics import Metrics
 from agent.utility.mqtt import packets
@@ -48,8 +49,8 @@ BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 METRICS_EVERY_S = 10.0
 LEAVE_QUIET_S = 3.0  # nothing for so long after unsubscribing: nothing is left for us
 
-SHARED = ("balance/+", "event/+", "evidence/+/+")
-RETAINED = ("status", "info", "active", "model/reported", "forecast/+")
+SHARED = ("balance/+", "event/+", "evidence/+/+", "health", "cmd/res")
+RETAINED = ("status", "info", "active", "model/reported", "config/reported", "forecast/+")
 
 
 class Stopped(Exception):
@@ -102,6 +103,7 @@ class Ingest:
         self._maintained_day = -1
         self._metrics_path = metrics_path
         self._metrics_due_s = 0.0
+        self._answers = Answers()
         self.metrics = Metrics(str(replica.number), letters_dead=reader.refused)
 
     def run(self, stop: threading.Event) -> None:
@@ -133,6 +135,7 @@ class Ingest:
             session_expiry_s=SESSION_EXPIRY_S,
             receive_maximum=RECEIVE_MAXIMUM,
         )
+        self._answers.reconnected(connection.receive_maximum)
         try:
             self.metrics.connections += 1
             change = connection.unsubscribe if self._leaving else connection.subscribe
@@ -156,6 +159,9 @@ class Ingest:
             if events:
                 heard_s = now()
             for event in events:
+                if isinstance(event, packets.Puback):
+                    self._answers.acknowledged(event.packet_id)
+                    continue
                 if not isinstance(event, packets.Publish):
                     continue
                 if not letters:
@@ -165,6 +171,7 @@ class Ingest:
                 if len(letters) >= MAX_LETTERS or octets >= MAX_OCTETS:
                     self._flush(letters, connection, stop)
                     letters, octets = [], 0
+            self._answers.send(connection)
             if letters and now() >= deadline_s:
                 self._flush(letters, connection, stop)
                 letters, octets = [], 0
@@ -185,25 +192,24 @@ class Ingest:
         self.metrics.commit_seconds += self._clock.monotonic() - begun_s
         self.metrics.batches += 1
         self.metrics.balances += new
-        balances = [letter.rows[-1][1] for letter in letters if letter.rows[-1][0] is BALANCE]
+        # A message may be in order and make no row at all: `active` of a healthy gateway.
+        balances = [row for letter in letters for table, row in letter.rows[-1:] if table is BALANCE]
         self.metrics.repeated += len(balances) - new
         if balances:
             start_s, seconds = cast(tuple[int, int], balances[-1][1:3])
             self.metrics.newest_interval_seconds = start_s + seconds
 
     def _confirm(self, letters: list[Letter], connection: Connection) -> None:
-        """End-to-end delivery: tell gateways which of their events are stored for good.
-
-        At QoS 0, and to all: a gateway that waits for it sends again if it misses it, the others are not subscribed.
-        """
+        """End-to-end delivery: tell gateways which of their events are stored for good, at QoS 1 (the contract)."""
         stored: dict[bytes, list[str]] = {}
         for letter in letters:
-            table, row = letter.rows[-1]
-            if table in {ALERT_EVENT, TAMPER}:
-                assert isinstance(row[0], bytes)
-                stored.setdefault(letter.topic.rpartition(b"/event/")[0], []).append(str(uuid.UUID(bytes=row[0])))
+            for table, row in letter.rows[-1:]:
+                if table in {ALERT_EVENT, TAMPER}:
+                    assert isinstance(row[0], bytes)
+                    stored.setdefault(letter.topic.rpartition(b"/event/")[0], []).append(str(uuid.UUID(bytes=row[0])))
         for gateway, ids in stored.items():
-            connection.send(packets.publish(gateway + b"/ack", wire.encode(wire.Ack(ids=ids))))
+            self._answers.queue(gateway + b"/ack", wire.encode(wire.Ack(ids=ids)))
+        self._answers.send(connection)
 
     def _write(self, letters: list[Letter], connection: Connection, stop: threading.Event) -> int:
         """Apply the batch, whatever it takes; returns how many balances were new."""
@@ -221,15 +227,23 @@ class Ingest:
                 if self._clock.wait(stop, pause_s):
                     raise Stopped from error
                 connection.keep_alive()
-            except StoreRefused as error:
+            except StoreMisfit:
+                raise
+            except Exception as error:
+                # StoreRefused: a row that the server will not have. Anything else is a bug of ours that one message
+                # has found: the same message would find it again after each restart, so it must not end us.
                 if len(letters) > 1:
                     half = len(letters) // 2
                     return self._write(letters[:half], connection, stop) + self._write(letters[half:], connection, stop)
                 letter = letters[0]
-                if letter.rows[0][0] is DEAD_LETTER:
+                if letter.rows[:1] and letter.rows[0][0] is DEAD_LETTER:
                     raise StoreMisfit(f"the store refuses even a dead letter: {error}") from error
-                log.warning("%s: %s; put aside as a dead letter", letter.topic.decode(errors="replace"), error)
-                letters = [self._reader.dead(letter.packet_id, letter.topic, letter.payload, f"store: {error}")]
+                ours = not isinstance(error, StoreRefused)
+                said = f"bug: {type(error).__name__}: {error}" if ours else f"store: {error}"
+                log.warning(
+                    "%s: %s; put aside as a dead letter", letter.topic.decode(errors="replace"), said, exc_info=ours
+                )
+                letters = [self._reader.dead(letter.packet_id, letter.topic, letter.payload, said)]
                 self._reader.forget_names()
 
     def _upkeep(self) -> None:

@@ -20,6 +20,7 @@ from collections import deque
 from dataclasses import asdict, dataclass
 
 import click
+import msgspec
 
 from agent import wire
 from agent.process.clock import SystemClock
@@ -34,6 +35,8 @@ MAX_SIMULATED_S = 80 * 86_400  # backends refuse what is older than they keep
 WINDOW = 20  # unacknowledged messages of a gateway
 BACKLOG = 10_000  # messages that a gateway keeps in an outage: the oldest go first
 DRAIN_S = 30.0
+LIVE_AT_ONCE = 500  # intervals between two looks at what the broker says
+RETAINED = {"status", "info", "active", "config/reported", "model/reported"}
 OUTAGE_SHARE = 0.02  # of the gateways, in each simulated day
 OUTAGE_INTERVALS = (2, 12)
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -91,8 +94,12 @@ class Fleet:
         self._speed = speed
         self._rng = random.Random(seed)
         self._origin_s = clock.monotonic()
-        self._start_s = clock.now() - seconds * speed
-        first_s = int(self._start_s) // INTERVAL_S * INTERVAL_S
+        self._end_s = clock.now()
+        self._start_s = self._end_s - seconds * speed
+        # Whole days are what a fleet is judged by: what was before the start, from yesterday's midnight on, the
+        # gateways have stored and send first, as after an outage.
+        yesterday_s = (int(clock.now()) // 86_400 - 1) * 86_400
+        first_s = min(int(self._start_s) // INTERVAL_S * INTERVAL_S, yesterday_s)
         self._gateways = [
             _Gateway(Building(seed, number, first_s, int(clock.now()))) for number in range(1, gateways + 1)
         ]
@@ -110,8 +117,7 @@ class Fleet:
             for gateway in self._gateways:
                 self._connect(gateway)
                 self._listen(0.0)
-            end_s = self._start_s + self._seconds * self._speed
-            while not stop.is_set() and (now_s := self._now()) < end_s:
+            while not stop.is_set() and ((now_s := self._now()) < self._end_s or self._due[0][0] <= self._end_s):
                 self._live(now_s)
                 self._listen(min(0.05, max(0.0, (self._due[0][0] - now_s) / self._speed)))
             self._drain(stop)
@@ -122,13 +128,15 @@ class Fleet:
         return self.report
 
     def _now(self) -> float:
-        """Simulated UTC."""
-        return self._start_s + (self._clock.monotonic() - self._origin_s) * self._speed
+        """Simulated UTC; it stands still at its end, also for those who come back while the backlogs are sent."""
+        return min(self._end_s, self._start_s + (self._clock.monotonic() - self._origin_s) * self._speed)
 
     def _live(self, now_s: float) -> None:
         """Everything whose time has come."""
         outage = OUTAGE_SHARE * INTERVAL_S / 86_400
-        while self._due and self._due[0][0] <= now_s:
+        for _ in range(LIVE_AT_ONCE):
+            if self._due[0][0] > now_s:
+                break
             due_s, n, start_s = heapq.heappop(self._due)
             gateway = self._gateways[n]
             self._speak(gateway, start_s)
@@ -142,36 +150,40 @@ class Fleet:
             self._send(gateway)
 
     def _speak(self, gateway: _Gateway, start_s: int) -> None:
-        building = gateway.building
-        for event in building.events(start_s):
-            alert = isinstance(event, wire.AlertEvent)
-            self.report.alerts += alert
-            self.report.tampers += not alert
-            self._queue(gateway, "event/alert" if alert else "event/tamper", event, "application/cloudevents+json")
-        self._queue(gateway, wire.balance_suffix("building"), building.balance(start_s), expiry_s=7 * 86_400)
-        self.report.balances += 1
+        for suffix, message in gateway.building.interval(start_s):
+            self.report.alerts += suffix == "event/alert"
+            self.report.tampers += suffix == "event/tamper"
+            self.report.balances += isinstance(message, wire.Balance)
+            if suffix == "health":
+                self._say_at_once(gateway, suffix, message)
+            else:
+                self._queue(gateway, suffix, message)
 
-    def _queue(
-        self,
-        gateway: _Gateway,
-        suffix: str,
-        message: wire.AlertEvent | wire.TamperEvent | wire.Balance | wire.Status | wire.Info,
-        content_type: str = "application/json",
-        *,
-        expiry_s: int | None = None,
-        retain: bool = False,
-    ) -> None:
+    def _say_at_once(self, gateway: _Gateway, suffix: str, message: msgspec.Struct) -> None:
+        """At QoS 0, or not at all: nobody needs to know how a gateway was."""
+        if gateway.socket is None or not gateway.accepted:
+            return
+        octets = self._packet(gateway, suffix, message, packet_id=0, expiry_s=180)
+        with contextlib.suppress(OSError):  # the next read finds out
+            gateway.socket.sendall(octets)
+
+    def _queue(self, gateway: _Gateway, suffix: str, message: msgspec.Struct) -> None:
         self.report.evicted += len(gateway.backlog) == BACKLOG
-        gateway.backlog.append(
-            packets.publish(
-                gateway.building.address.topic(suffix),
-                wire.encode(message),
-                packet_id=0xFFFF,
-                retain=retain,
-                expiry_s=expiry_s,
-                content_type=content_type,
-                user_properties=[("schema", wire.SCHEMA_OF[type(message)])],
-            )
+        gateway.backlog.append(self._packet(gateway, suffix, message, packet_id=0xFFFF))
+
+    @staticmethod
+    def _packet(
+        gateway: _Gateway, suffix: str, message: msgspec.Struct, packet_id: int, expiry_s: int | None = None
+    ) -> bytes:
+        event = suffix.startswith("event/")
+        return packets.publish(
+            gateway.building.address.topic(suffix),
+            wire.encode(message),
+            packet_id=packet_id,
+            retain=suffix in RETAINED,
+            expiry_s=7 * 86_400 if isinstance(message, wire.Balance) else expiry_s,
+            content_type="application/cloudevents+json" if event else "application/json",
+            user_properties=[("schema", wire.SCHEMA_OF[type(message)])],
         )
 
     # -- connections -------------------------------------------------------------------------------------------
@@ -196,8 +208,8 @@ class Fleet:
         gateway.flying.clear()
         backlog = [*gateway.backlog]
         gateway.backlog.clear()
-        self._queue(gateway, "status", building.status("online", self._now()), retain=True)
-        self._queue(gateway, "info", building.info(self._now()), retain=True)
+        for suffix, message in building.hello(self._now()):
+            self._queue(gateway, suffix, message)
         gateway.backlog.extendleft(reversed(again))
         gateway.backlog.extend(backlog)
 

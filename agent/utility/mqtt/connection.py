@@ -120,6 +120,10 @@ class Connection:
         self.send(packets.subscribe(1, subscriptions))
         suback = self._expect(lambda event: isinstance(event, packets.Suback))
         assert isinstance(suback, packets.Suback)
+        if len(suback.reasons) != len(subscriptions):
+            raise packets.MqttError(
+                f"{len(suback.reasons)} reason codes for {len(subscriptions)} filters (section 3.9)"
+            )
         for wanted, reason in zip(subscriptions, suback.reasons, strict=True):
             if reason != 1:
                 raise packets.Refused(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, cast
 
-from agent.utility.sql.schema import BALANCE, BALANCE_DAY, DAY_S, Table
+from agent.utility.sql.schema import BALANCE, BALANCE_DAY, DAY_S
 from agent.utility.sql.statements import Row
+from agent.utility.sql.table import Table
 
 BalanceRow = tuple[int, int, int, int | None, int | None, int | None, int | None, int | None, int]  # as in BALANCE
 

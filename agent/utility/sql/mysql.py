@@ -6,7 +6,6 @@ lost is unknown; every transaction here may be run twice, so nobody needs to kno
 
 from __future__ import annotations
 
-import re
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,9 +17,9 @@ import pymysql
 from pymysql.constants import FIELD_TYPE
 from pymysql.converters import conversions, escape_string
 
-from agent.utility.sql.schema import Table
 from agent.utility.sql.server import StoreMisfit, StoreRefused, StoreUnavailable
 from agent.utility.sql.statements import Dialect, Row, insert, literals
+from agent.utility.sql.table import Table
 
 # Server error numbers after which the same transaction may succeed: connection and shutdown, lock wait and
 # deadlock; 8000 and 9000 are TiDB's (write conflict, region moved, schema changed while we wrote, TiKV busy or away).
@@ -29,6 +28,8 @@ _TRANSIENT = {
     1180, 1184, 1192, 1203, 1205, 1213, 1226, 1290, 1317, 1836, 1927, 2002, 2003, 2006, 2013, 2014, 2055, 3024, 4031,
     8002, 8004, 8005, 8018, 8022, 8024, 8027, 8028, 8229, 9001, 9002, 9003, 9004, 9005, 9006, 9007, 9010, 9013,
 }  # fmt: skip
+# Schema, rights, database: whatever the rows, an operator acts next.
+_MISFIT = {1044, 1045, 1046, 1049, 1054, 1064, 1142, 1143, 1146, 1227, 1286, 1356, 1698, 1820, 2026, 2059, 2061}
 _REFUSED = {1048, 1153, 1264, 1265, 1292, 1366, 1406, 1441, 1526, 3988, 8025, 8141}
 
 
@@ -88,7 +89,7 @@ class Mysql:
     def insert(self, table: Table, rows: Sequence[Row]) -> int:
         """Upsert the rows in one statement; for "first", returns how many were new."""
         head, tail = insert(table, "mysql")
-        with self._errors():
+        with self._errors(rows=True):
             connection = self._open()
             if table.numbers:
                 values = literals(rows, table)
@@ -115,6 +116,18 @@ class Mysql:
             raise
         finally:
             self._in_transaction = False
+
+    @contextmanager
+    def patient(self, timeout_s: float) -> Iterator[None]:
+        """Another connection for what takes long: the read time-out is settled when one is made."""
+        usual = self._settings["read_timeout"]
+        self.close()
+        self._settings["read_timeout"] = max(usual, timeout_s)
+        try:
+            yield
+        finally:
+            self._settings["read_timeout"] = usual
+            self.close()
 
     def close(self) -> None:
         """Close the connection."""
@@ -145,7 +158,8 @@ class Mysql:
         return repr(value)
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _errors(self, *, rows: bool = False) -> Iterator[None]:
+        """`rows`: it is about rows; then an error that nobody foresaw is taken to be about one of them."""
         try:
             yield
         except (pymysql.Error, OSError) as error:
@@ -157,10 +171,7 @@ class Mysql:
                 if code not in {1205, 1213, 8002, 8022, 9007}:  # these left the connection whole
                     self.close()
                 raise StoreUnavailable(message) from error
+            if rows and code not in _MISFIT:
+                raise StoreRefused(message) from error
             hint = "; run checkmeter utility migrate" if code in {1054, 1146} else ""
             raise StoreMisfit(message + hint) from error
-
-
-def is_tidb(version: str) -> bool:
-    """From `SELECT VERSION()`: "8.0.11-TiDB-v8.1.0"."""
-    return re.search(r"tidb", version, re.IGNORECASE) is not None

@@ -11,48 +11,11 @@ equals the sum of its intervals to the last digit, whoever adds them up and howe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from agent.utility.sql.table import Table
 
 VERSION = 2
 DAY_S = 86_400
 JOULES_PER_KWH = 3_600_000
-
-# What a second row of the same key does: nothing; replace, if its guard column is higher; add to the first.
-Merge = Literal["first", "newest", "add"]
-
-
-@dataclass(frozen=True, eq=False)
-class Table:
-    """One table: `columns` are (name, type); the first `keys` of them are the clustered primary key.
-
-    `merge` says what a repeated key does; "newest" compares the column `guard`, which must come last. `numbers`
-    holds if every column is an integer: such rows need no quoting. `by_time` names the key's column of time: on one
-    node (SQLite) rows lie by it, so that the fleet's next interval fills a few pages instead of touching one page
-    for each building (8 times fewer octets written); on a distributed store it must not come first. `partitioned`
-    by day of that column, where the server can. Each table is one object, compared by identity.
-    """
-
-    name: str
-    columns: tuple[tuple[str, str], ...]
-    keys: int
-    merge: Merge
-    guard: str = ""
-    numbers: bool = False
-    by_time: str = ""
-    partitioned: bool = False
-    index: tuple[str, ...] = ()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The columns' names."""
-        return tuple(name for name, _ in self.columns)
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        """The names of the primary key's columns."""
-        return self.names[: self.keys]
-
 
 _NAME = "VARCHAR(64)"
 _REQUIRED_NAME = "VARCHAR(64) NOT NULL"
@@ -249,11 +212,13 @@ TAMPER = Table(
     merge="first",
     index=("gateway_key", "meter"),
 )
+# By time, not by number: a later report of the same case counts its chunks anew. Of two from one time the longer stays.
 EVIDENCE = Table(
-    "evidence",
-    (("alert_key", _KEY), ("chunk", "INT NOT NULL"), ("chunks", "INT NOT NULL"), ("body", "MEDIUMTEXT NOT NULL")),
+    "evidence_chunk",
+    (("alert_key", _KEY), ("start_s", _INTEGER), ("body", "MEDIUMTEXT NOT NULL"), ("end_s", _INTEGER)),
     keys=2,
-    merge="first",
+    merge="newest",
+    guard="end_s",
 )
 OUTCOME = Table(
     "outcome",
@@ -263,6 +228,8 @@ OUTCOME = Table(
         ("meter", _NAME),
         ("inspected_s", _INTEGER),
         ("note", "VARCHAR(255)"),
+        ("inspector", _NAME),  # who says so; empty in outcomes of version 1
+        ("confirmed_by", _NAME),  # the second pair of eyes, where one is asked for
         ("recorded_ms", _INTEGER),
     ),
     keys=1,
@@ -316,6 +283,78 @@ MODEL_REPORTED = Table(
     merge="newest",
     guard="reported_s",
 )
+CONFIG_REPORTED = Table(
+    "config_reported",
+    (
+        ("gateway_key", _KEY),
+        ("state", "VARCHAR(16) NOT NULL"),
+        ("version", "BIGINT"),
+        ("config_sha256", _SHA256),
+        ("desired", "BIGINT"),
+        ("reason", "VARCHAR(255)"),
+        ("reported_s", _INTEGER),
+    ),
+    keys=1,
+    merge="newest",
+    guard="reported_s",
+)
+GATEWAY_HEALTH = Table(
+    "gateway_health",
+    (
+        ("gateway_key", _KEY),
+        ("uptime_s", _INTEGER),
+        ("cpu_percent", "DOUBLE"),
+        ("memory_mb", "DOUBLE"),
+        ("queue_messages", "BIGINT"),
+        ("queue_octets", "BIGINT"),
+        ("queue_oldest_s", "BIGINT"),
+        ("evicted", "BIGINT"),
+        ("buses_down", "INT NOT NULL"),
+        ("meters", "INT NOT NULL"),
+        ("health_s", _INTEGER),
+    ),
+    keys=1,
+    merge="newest",
+    guard="health_s",
+)
+COMMAND_RESULT = Table(
+    "command_result",
+    (
+        ("result_id", _EVENT),
+        ("gateway_key", _KEY),
+        ("command_id", _NAME),
+        ("name", "VARCHAR(32)"),
+        ("status", "VARCHAR(8) NOT NULL"),
+        ("reason", "VARCHAR(255)"),
+        ("time_s", _INTEGER),
+        ("body", "MEDIUMTEXT NOT NULL"),
+    ),
+    keys=1,
+    merge="first",
+    index=("gateway_key", "command_id"),
+)
+# What people did through the web page: written in the same transaction as what they changed.
+AUDIT = Table(
+    "audit",
+    (
+        ("audit_id", _EVENT),
+        ("who", _REQUIRED_NAME),
+        ("role", "VARCHAR(16) NOT NULL"),
+        ("action", "VARCHAR(32) NOT NULL"),
+        ("subject", "VARCHAR(255) NOT NULL"),
+        ("detail", "VARCHAR(255)"),
+        ("at_s", _INTEGER),
+    ),
+    keys=1,
+    merge="first",
+)
+# One row a day: the replica that writes it does the day's maintenance, the others see that somebody does.
+MAINTENANCE = Table(
+    "maintenance",
+    (("duty_key", _KEY), ("day", "INT NOT NULL"), ("replica", _REQUIRED_NAME)),
+    keys=1,
+    merge="first",
+)
 MIGRATION = Table(
     "migration",
     (("version", "INT NOT NULL"), ("part", "VARCHAR(16) NOT NULL"), ("applied_at", "DATETIME NOT NULL")),
@@ -344,61 +383,10 @@ TABLES = (
     ROLLOUT,
     ROLLOUT_SENT,
     MODEL_REPORTED,
+    CONFIG_REPORTED,
+    GATEWAY_HEALTH,
+    COMMAND_RESULT,
+    AUDIT,
+    MAINTENANCE,
     MIGRATION,
 )
-
-# Views for people and their tools; the verbs ask these or the same tables with a window of time. None of them reads
-# `balance`: a question about 10,000 buildings reads days, not quarters of an hour.
-VIEWS = {
-    "building_day": """
-        SELECT g.tenant, g.site, g.gateway, z.zone, d.day * 86400 AS day_start_s, d.intervals, d.known_s,
-            d.main_j / 3600000.0 AS main_kwh, d.sum_j / 3600000.0 AS sum_kwh,
-            d.technical_j / 3600000.0 AS technical_loss_kwh, d.residual_j / 3600000.0 AS unexplained_kwh
-        FROM balance_day d JOIN zone z ON z.zone_key = d.zone_key JOIN gateway g ON g.gateway_key = z.gateway_key""",
-    "building_loss": """
-        SELECT g.tenant, g.site, g.gateway, z.zone, t.days, t.main_kwh, t.technical_loss_kwh, t.unexplained_kwh,
-            CASE WHEN t.main_kwh > 0 THEN 100.0 * t.unexplained_kwh / t.main_kwh END AS unexplained_percent
-        FROM (SELECT zone_key, COUNT(*) AS days, SUM(main_j) / 3600000.0 AS main_kwh,
-                SUM(technical_j) / 3600000.0 AS technical_loss_kwh, SUM(residual_j) / 3600000.0 AS unexplained_kwh
-            FROM balance_day GROUP BY zone_key) t
-        JOIN zone z ON z.zone_key = t.zone_key JOIN gateway g ON g.gateway_key = z.gateway_key""",
-    "fleet_day": """
-        SELECT day * 86400 AS day_start_s, COUNT(*) AS zones, SUM(main_j) / 3600000.0 AS main_kwh,
-            SUM(technical_j) / 3600000.0 AS technical_loss_kwh, SUM(residual_j) / 3600000.0 AS unexplained_kwh
-        FROM balance_day GROUP BY day""",
-    "zone_peak": """
-        SELECT g.tenant, g.site, g.gateway, z.zone, f.issued_s, f.peak_w, f.peak_low_w, f.peak_high_w, f.peak_s,
-            f.trough_w, f.trough_s, f.capacity_w, f.over_probability
-        FROM forecast f JOIN zone z ON z.zone_key = f.zone_key JOIN gateway g ON g.gateway_key = z.gateway_key""",
-    "open_case": """
-        SELECT a.alert_id, g.tenant, g.site, g.gateway, z.zone, a.kind, a.severity, a.onset_s, a.updated_s, a.loss_w,
-            a.loss_kwh, COALESCE(a.suspect, a.meter) AS suspect, a.probability, a.upstream_probability, a.model_score,
-            a.revision, o.outcome
-        FROM alert a JOIN gateway g ON g.gateway_key = a.gateway_key LEFT JOIN zone z ON z.zone_key = a.zone_key
-        LEFT JOIN outcome o ON o.alert_key = a.alert_key WHERE a.state <> 'cleared'""",
-    # A suspect of a revision that is no longer the alert's last is history, not a suspect.
-    "meter_sign": """
-        SELECT a.gateway_key, s.meter, 'energy balance' AS sign, a.updated_s AS seen_s, s.probability AS weight
-            FROM suspect s JOIN alert a ON a.alert_key = s.alert_key AND a.revision = s.revision
-            WHERE a.state <> 'cleared' AND s.probability >= 0.5
-        UNION ALL SELECT gateway_key, suspect, 'compact model', updated_s, model_score
-            FROM alert WHERE state <> 'cleared' AND suspect IS NOT NULL AND model_score >= model_threshold
-        UNION ALL SELECT gateway_key, meter, kind, updated_s, 1.0
-            FROM alert WHERE state <> 'cleared' AND meter IS NOT NULL AND kind IN ('tamper', 'reverse_energy')
-        UNION ALL SELECT gateway_key, meter, kind, time_s, 1.0 FROM tamper WHERE state = 'detected'""",
-    "gateway_state": """
-        SELECT g.gateway_key, g.tenant, g.site, g.gateway, s.state, s.received_us / 1000000.0 AS status_s, s.reason,
-            s.meters AS unread_meters, s.software, i.model_sha256, i.model_version, b.last_balance_s
-        FROM gateway g LEFT JOIN (SELECT z.gateway_key, MAX(h.last_end_s) AS last_balance_s FROM zone z
-                JOIN (SELECT zone_key, MAX(last_end_s) AS last_end_s FROM balance_day GROUP BY zone_key) h
-                ON h.zone_key = z.zone_key GROUP BY z.gateway_key) b ON b.gateway_key = g.gateway_key
-        LEFT JOIN gateway_status s ON s.gateway_key = g.gateway_key
-        LEFT JOIN gateway_info i ON i.gateway_key = g.gateway_key""",
-    "model_precision": """
-        SELECT COALESCE(a.model_sha256, 'none') AS model_sha256, COUNT(*) AS inspected,
-            SUM(CASE WHEN o.outcome = 'theft' THEN 1 ELSE 0 END) AS theft,
-            SUM(CASE WHEN o.outcome = 'fault' THEN 1 ELSE 0 END) AS fault,
-            SUM(CASE WHEN o.outcome = 'nothing' THEN 1 ELSE 0 END) AS found_nothing,
-            SUM(CASE WHEN o.outcome = 'theft' AND o.meter = a.suspect THEN 1 ELSE 0 END) AS right_meter
-        FROM outcome o JOIN alert a ON a.alert_key = o.alert_key GROUP BY COALESCE(a.model_sha256, 'none')""",
-}  # fmt: skip

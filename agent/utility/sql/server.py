@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from agent.utility.sql.schema import Table
 from agent.utility.sql.statements import Dialect, Row
+from agent.utility.sql.table import Table
 
 
 class StoreError(Exception):
@@ -42,6 +42,9 @@ class Server(Protocol):
 
     def transaction(self) -> AbstractContextManager[None]:
         """Commit at the end, or roll back if the block raises."""
+
+    def patient(self, timeout_s: float) -> AbstractContextManager[None]:
+        """Let single statements take so long while the block runs: changes of the schema."""
 
     def close(self) -> None:
         """Close the connection."""

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from agent.utility.sql.schema import Table
 from agent.utility.sql.server import StoreMisfit, StoreRefused, StoreUnavailable
 from agent.utility.sql.statements import Dialect, Row, insert
+from agent.utility.sql.table import Table
 
 # Primary result codes (sqlite.org/rescode.html) after which the same transaction may succeed later.
 _TRANSIENT = {
@@ -54,7 +54,7 @@ class Sqlite:
         """Upsert the rows; returns how many were written or changed."""
         head, tail = insert(table, "sqlite")
         statement = f"{head}({', '.join('?' * len(table.columns))}){tail}"
-        with self._errors():
+        with self._errors(rows=True):
             return self._connection.executemany(statement, rows).rowcount
 
     @contextmanager
@@ -69,21 +69,27 @@ class Sqlite:
                 self._connection.execute("ROLLBACK")
             raise
 
+    @contextmanager
+    def patient(self, timeout_s: float) -> Iterator[None]:
+        """Nothing to do: a statement here takes as long as it takes."""
+        yield
+
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _errors(self, *, rows: bool = False) -> Iterator[None]:
+        """`rows`: it is about rows; then an error without a code is about a value that has no place in SQLite."""
         try:
             yield
-        except OverflowError as error:
+        except (OverflowError, UnicodeEncodeError) as error:
             raise StoreRefused(f"{self.path}: {error}") from error
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code in _TRANSIENT:
                 raise StoreUnavailable(f"{self.path}: {error}") from error
-            if code in _REFUSED:
+            if code in _REFUSED or (rows and not code):
                 raise StoreRefused(f"{self.path}: {error}") from error
             raise StoreMisfit(
                 f"{self.path}: {error}; is the schema up to date (checkmeter utility migrate)?"

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from agent.utility.sql.schema import DAY_S, VIEWS, Table
+from agent.utility.sql.schema import DAY_S
+from agent.utility.sql.table import Table
+from agent.utility.sql.views import VIEWS
 
 Dialect = Literal["sqlite", "mysql"]
 Row = tuple[object, ...]
@@ -42,12 +44,24 @@ def create_indexes(table: Table, dialect: Dialect) -> list[str]:
     return [f"CREATE INDEX IF NOT EXISTS {name} ON {table.name} ({', '.join(table.index)})"]
 
 
-def create_views() -> list[str]:
-    """The fleet's questions as views; the same words for every server."""
+def create_views(dialect: Dialect) -> list[str]:
+    """The fleet's questions as views. In the MySQL family one is replaced in one step: readers see no gap."""
     statements = []
     for name, select in VIEWS.items():
-        statements += [f"DROP VIEW IF EXISTS {name}", f"CREATE VIEW {name} AS {' '.join(select.split())}"]
+        words = " ".join(select.split())
+        if dialect == "sqlite":
+            words = words.replace(" AS SIGNED", " AS INTEGER")
+            statements += [f"DROP VIEW IF EXISTS {name}", f"CREATE VIEW {name} AS {words}"]
+        else:
+            statements.append(f"CREATE OR REPLACE VIEW {name} AS {words}")
     return statements
+
+
+def add_columns(table: Table, present: Iterable[str]) -> list[str]:
+    """ALTER TABLE for the columns that an older program did not know; they may be empty, in rows that it wrote."""
+    known = set(present)
+    kinds = {name: kind for name, kind in table.columns if name not in known}
+    return [f"ALTER TABLE {table.name} ADD COLUMN {name} {kind}" for name, kind in kinds.items()]
 
 
 def partition(day: int) -> str:

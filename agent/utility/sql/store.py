@@ -8,29 +8,23 @@ balance adds to its day in the transaction in which its row is new, and in no ot
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from contextlib import nullcontext
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from agent import wire
 from agent.utility.sql import statements
 from agent.utility.sql.batch import Letter, day_rows, merged
-from agent.utility.sql.schema import (
-    BALANCE,
-    BALANCE_DAY,
-    DAY_S,
-    DEAD_LETTER,
-    FORECAST_DAY,
-    MIGRATION,
-    TABLES,
-    VERSION,
-    Table,
-)
+from agent.utility.sql.schema import BALANCE, BALANCE_DAY, DAY_S, EVIDENCE, MIGRATION, TABLES, VERSION
 from agent.utility.sql.server import Server, StoreMisfit, StoreUnavailable
 from agent.utility.sql.statements import Row
-from agent.utility.sql.tidb import after_new_partition, tidb_statements
+from agent.utility.sql.table import Table
+from agent.utility.sql.tidb import tidb_statements
+from agent.wire.values import utc
 
 KEEP_DAYS = 90  # intervals; the days' rollups and the alerts stay
 AHEAD_DAYS = 14  # partitions made in advance: so long may the maintenance fail
+MIGRATION_TIMEOUT_S = 900.0  # for one statement: TiDB's SPLIT waits up to 300 s for its regions to be scattered
 _TRIES = 16  # to insert balances that other replicas insert at the same time
 
 
@@ -59,14 +53,15 @@ def open_store(dsn: str) -> Store:
 
 def timestamp(seconds: float) -> str:
     """A DATETIME in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return utc(seconds).strftime("%Y-%m-%d %H:%M:%S")
 
 
 class Store:
-    """What the ingest writes to and the verbs ask; one thread."""
+    """What the ingest writes to and the verbs ask; one thread. Retention is agent.utility.sql.upkeep's."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
+        self._tidb: bool | None = None
 
     def __enter__(self) -> Store:
         return self
@@ -78,25 +73,52 @@ class Store:
 
     def migrate(self, now_s: float, keep_days: int = KEEP_DAYS, tiflash_replicas: int = 0) -> list[str]:
         """Bring tables and views up to date; returns the statements that it ran. May be run again at any time."""
-        done: list[str] = []
         dialect = self.server.dialect
         today = int(now_s // DAY_S)
         version = self.version()
         if version > VERSION:
             raise StoreMisfit(f"the store is at version {version}, this program knows {VERSION}: update the program")
-        for table in TABLES:
-            done.append(statements.create_table(table, dialect, today - keep_days, today + AHEAD_DAYS))
-            done += statements.create_indexes(table, dialect)
-        done += statements.create_views()
-        for statement in done:
-            self.server.run(statement)
-        if self.is_tidb() and not self._applied("tidb"):
-            for statement in tidb_statements(tiflash_replicas):
-                self.server.run(statement)
-                done.append(statement)
-            self.write(MIGRATION, [(VERSION, "tidb", timestamp(now_s))])
-        self.write(MIGRATION, [(VERSION, "tables", timestamp(now_s))])
+        done: list[str] = []
+        with self.server.patient(MIGRATION_TIMEOUT_S):
+            for table in TABLES:
+                done.append(statements.create_table(table, dialect, today - keep_days, today + AHEAD_DAYS))
+                self.server.run(done[-1])
+                more = statements.create_indexes(table, dialect) + statements.add_columns(table, self._columns(table))
+                for statement in more:
+                    self.server.run(statement)
+                done += more
+            self._move_evidence()
+            # SQLite drops and makes a view: no reader may see the moment between the two.
+            with self.server.transaction() if dialect == "sqlite" else nullcontext():
+                for statement in statements.create_views(dialect):
+                    self.server.run(statement)
+                    done.append(statement)
+            if self.is_tidb() and not self._applied("tidb"):
+                for statement in tidb_statements(tiflash_replicas, range(today, today + AHEAD_DAYS + 1)):
+                    self.server.run(statement)
+                    done.append(statement)
+                self.write(MIGRATION, [(VERSION, "tidb", timestamp(now_s))])
+            self.write(MIGRATION, [(VERSION, "tables", timestamp(now_s))])
         return done
+
+    def _move_evidence(self) -> None:
+        """Version 1 numbered the chunks of a case, so that those of two reports mixed: from now on they lie by time."""
+        old = Table("evidence", (("alert_key", ""), ("chunk", ""), ("chunks", ""), ("body", "")), keys=2, merge="first")
+        if not self._columns(old):
+            return
+        for key, body in self.rows("SELECT alert_key, body FROM evidence"):
+            chunk = wire.decode(wire.EvidenceChunk, str(body).encode())
+            start_s = round(chunk.start.timestamp())
+            end_s = start_s + round(chunk.interval_s * max((len(s.kwh) for s in chunk.series), default=0))
+            self.write(EVIDENCE, [(key, start_s, body, end_s)])
+        self.server.run("DROP TABLE evidence")
+
+    def _columns(self, table: Table) -> list[str]:
+        """The columns that the server's table has."""
+        if self.server.dialect == "sqlite":
+            return [str(row[1]) for row in self.rows(f"PRAGMA table_info({table.name})")]
+        query = "SELECT column_name FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = ?"
+        return [str(row[0]).lower() for row in self.rows(query, (table.name,))]
 
     def version(self) -> int:
         """The schema's version; 0 if there is none yet."""
@@ -118,8 +140,13 @@ class Store:
             raise StoreMisfit(f"the store's schema is version {version}, not {VERSION}: run checkmeter utility migrate")
 
     def is_tidb(self) -> bool:
-        """Whether the server is TiDB."""
-        return self.server.dialect == "mysql" and "tidb" in str(self.rows("SELECT VERSION()")[0][0]).lower()
+        """Whether the server is TiDB. VERSION() does not tell: the setting `server-version` makes it say anything."""
+        if self._tidb is None:
+            try:
+                self._tidb = self.server.dialect == "mysql" and bool(self.rows("SELECT tidb_version()"))
+            except StoreMisfit:  # no such function
+                self._tidb = False
+        return self._tidb
 
     def _applied(self, part: str) -> bool:
         return bool(self.rows("SELECT version FROM migration WHERE version = ? AND part = ?", (VERSION, part)))
@@ -159,66 +186,3 @@ class Store:
     def rows(self, query: str, values: Sequence[object] = ()) -> list[Row]:
         """The rows that a query returns."""
         return self.server.run(query, values)
-
-    # -- retention ---------------------------------------------------------------------------------------------
-
-    def maintain(self, now_s: float, keep_days: int = KEEP_DAYS, keep_letters_days: int = 30) -> list[str]:
-        """Make the coming days' partitions, drop those past `keep_days`, and forget old dead letters.
-
-        SQLite has no partitions: there old intervals are deleted hour by hour, along the primary key. Returns what
-        was done. Safe beside other replicas that do the same.
-        """
-        today = int(now_s // DAY_S)
-        if self.server.dialect == "sqlite":
-            done = self._delete_intervals(today - keep_days)
-        else:
-            done = self._move_partitions(today - keep_days, today + AHEAD_DAYS)
-        self.server.run(f"DELETE FROM {FORECAST_DAY.name} WHERE day < ?", (today - keep_days,))
-        limit = timestamp(now_s - keep_letters_days * DAY_S)
-        if letters := self.rows(f"SELECT COUNT(*) FROM {DEAD_LETTER.name} WHERE received_at < ?", (limit,))[0][0]:
-            self.server.run(f"DELETE FROM {DEAD_LETTER.name} WHERE received_at < ?", (limit,))
-            done.append(f"forgot {letters} dead letters from before {limit}")
-        return done
-
-    def _delete_intervals(self, first_day: int) -> list[str]:
-        first_s = first_day * DAY_S
-        deleted = 0
-        while (oldest := self.rows("SELECT MIN(start_s) FROM balance WHERE start_s < ?", (first_s,))[0][0]) is not None:
-            # An hour at a time: the ingest beside us waits for milliseconds, not for minutes.
-            assert isinstance(oldest, int)
-            self.server.run("DELETE FROM balance WHERE start_s < ?", (min(first_s, oldest + 3600),))
-            deleted += int(str(self.rows("SELECT changes()")[0][0]))
-        return [f"deleted {deleted} intervals from before day {first_day}"] if deleted else []
-
-    def partitions(self) -> list[int]:
-        """The days that have a partition, in order."""
-        found = self.rows(
-            "SELECT partition_name FROM information_schema.partitions WHERE table_schema = DATABASE() "
-            "AND table_name = ? AND partition_name IS NOT NULL ORDER BY partition_ordinal_position",
-            (BALANCE.name,),
-        )
-        return [int(str(name)[1:]) for (name,) in found]
-
-    def _move_partitions(self, first_day: int, last_day: int) -> list[str]:
-        done = []
-        tidb = self.is_tidb()
-        held = self.partitions()
-        for day in range(held[-1] + 1, last_day + 1):
-            alter = [f"ALTER TABLE {BALANCE.name} ADD PARTITION ({statements.partition(day)})"]
-            alter += after_new_partition(day) if tidb else []
-            done += self._alter(alter)
-        for day in held:
-            if day < first_day:
-                done += self._alter([f"ALTER TABLE {BALANCE.name} DROP PARTITION p{day}"])
-        return done
-
-    def _alter(self, statements: list[str]) -> list[str]:
-        """Run what another replica may have run a moment ago; then its partitions are as we wanted them."""
-        before = self.partitions()
-        try:
-            for statement in statements:
-                self.server.run(statement)
-        except StoreMisfit:
-            if self.partitions() == before:
-                raise
-        return statements

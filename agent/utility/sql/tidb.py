@@ -9,6 +9,7 @@ keys since 6.6, GET_LOCK with limits since 6.2).
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from agent.utility.sql.schema import ALERT_EVENT, BALANCE, DEAD_LETTER, TAMPER
@@ -62,27 +63,41 @@ def refusals(statement: str) -> list[str]:
     return [r.reason for r in REFUSALS if re.search(r.pattern, words, re.IGNORECASE | re.DOTALL)]
 
 
-def tidb_statements(tiflash_replicas: int) -> list[str]:
-    """The migration that only TiDB sees: regions from the start, TTL, and columnar replicas if asked for."""
+def tidb_statements(tiflash_replicas: int, days: Sequence[int]) -> list[str]:
+    """The migration that only TiDB sees: regions from the start, TTL, and a columnar replica if asked for.
+
+    PD merges empty regions an hour after a split, so each split table says `merge_option=deny`, each partition of
+    `days` (today and ahead) until its day is over; days gone by are not split, nobody writes to them.
+    """
     lowest_id, highest_id = "0x" + "00" * 16, "0x" + "FF" * 16
-    statements = [
-        f"SPLIT PARTITION TABLE {BALANCE.name} BETWEEN ({_LOWEST}, 0) AND ({_HIGHEST}, 0) REGIONS {REGIONS}",
-        f"SPLIT TABLE balance_day BETWEEN ({_LOWEST}, 0) AND ({_HIGHEST}, 0) REGIONS {REGIONS}",
-        f"SPLIT TABLE alert BETWEEN ({_LOWEST}) AND ({_HIGHEST}) REGIONS {REGIONS}",
-        *(
-            f"SPLIT TABLE {table.name} BETWEEN ({lowest_id}) AND ({highest_id}) REGIONS {REGIONS}"
-            for table in (ALERT_EVENT, TAMPER)
-        ),
-        f"ALTER TABLE {DEAD_LETTER.name} TTL = received_at + INTERVAL 30 DAY TTL_ENABLE = 'ON'",
-    ]
-    if tiflash_replicas:
-        statements += [
-            f"ALTER TABLE {name} SET TIFLASH REPLICA {tiflash_replicas}" for name in ("balance", "balance_day")
-        ]
+    key_range = {
+        "balance_day": f"({_LOWEST}, 0) AND ({_HIGHEST}, 0)",
+        "alert": f"({_LOWEST}) AND ({_HIGHEST})",
+        ALERT_EVENT.name: f"({lowest_id}) AND ({highest_id})",
+        TAMPER.name: f"({lowest_id}) AND ({highest_id})",
+    }
+    statements = new_partitions(days)
+    for name, between in key_range.items():
+        statements.append(f"ALTER TABLE {name} ATTRIBUTES 'merge_option=deny'")
+        statements.append(f"SPLIT TABLE {name} BETWEEN {between} REGIONS {REGIONS}")
+    statements.append(f"ALTER TABLE {DEAD_LETTER.name} TTL = received_at + INTERVAL 30 DAY TTL_ENABLE = 'ON'")
+    if tiflash_replicas:  # not of `balance`: the questions read days, and every replica takes all that is written
+        statements.append(f"ALTER TABLE balance_day SET TIFLASH REPLICA {tiflash_replicas}")
     return statements
 
 
-def after_new_partition(day: int) -> list[str]:
-    """A new partition is one region, and at midnight the whole fleet would write to it: split it in advance."""
+def new_partitions(days: Sequence[int]) -> list[str]:
+    """A new partition is one region, to which the whole fleet would write at midnight: split it, and keep it split."""
     between = f"BETWEEN ({_LOWEST}, 0) AND ({_HIGHEST}, 0)"
-    return [f"SPLIT PARTITION TABLE {BALANCE.name} PARTITION (p{day}) {between} REGIONS {REGIONS}"]
+    names = ", ".join(f"p{day}" for day in days)
+    return [
+        *(f"ALTER TABLE {BALANCE.name} PARTITION p{day} ATTRIBUTES 'merge_option=deny'" for day in days),
+        # Scattering goes on by itself; the ingest, which runs this once a day, does not stand still for it.
+        "SET SESSION tidb_wait_split_region_finish = 0",
+        f"SPLIT PARTITION TABLE {BALANCE.name} PARTITION ({names}) {between} REGIONS {REGIONS}",
+    ]
+
+
+def after_the_day(days: Iterable[int]) -> list[str]:
+    """Partitions that nobody writes to any more may be merged again: regions cost PD heartbeats."""
+    return [f"ALTER TABLE {BALANCE.name} PARTITION p{day} ATTRIBUTES DEFAULT" for day in days]

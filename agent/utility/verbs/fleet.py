@@ -8,7 +8,10 @@ from agent.process.clock import SystemClock
 from agent.utility.fleet import queries
 from agent.utility.fleet.queries import Answer
 from agent.utility.sql.store import open_store
-from agent.utility.verbs.options import json_option, show, store_option, top_option
+from agent.utility.verbs.options import Form, form_options, show, store_option, top_option
+
+NO_DAYS = "no whole day yet: days are UTC days up to yesterday, and no balance of one has come"
+ANY = "SELECT gateway_key FROM gateway LIMIT 1"
 
 
 @click.command()
@@ -18,23 +21,23 @@ from agent.utility.verbs.options import json_option, show, store_option, top_opt
 )
 @click.option("--price", type=click.FloatRange(0.0), help="Money for a kWh: adds a column.")
 @top_option
-@json_option
-def losses(dsn: str, days: int, price: float | None, top: int, as_json: bool) -> None:
+@form_options
+def losses(dsn: str, days: int, price: float | None, top: int, form: Form) -> None:
     """Buildings by unexplained loss: main meter less sub-meters less technical loss."""
     with open_store(dsn) as store:
         store.check_version()
-        _print(queries.losses(store, SystemClock().now(), days, top, price), as_json)
+        _print(queries.losses(store, SystemClock().now(), days, top, price), form, NO_DAYS)
 
 
 @click.command()
 @store_option
 @top_option
-@json_option
-def cases(dsn: str, top: int, as_json: bool) -> None:
+@form_options
+def cases(dsn: str, top: int, form: Form) -> None:
     """Open cases with their age and confidence, those that lose most first."""
     with open_store(dsn) as store:
         store.check_version()
-        _print(queries.cases(store, SystemClock().now(), top), as_json)
+        _print(queries.cases(store, SystemClock().now(), top), form, "no open case")
 
 
 @click.command()
@@ -42,24 +45,26 @@ def cases(dsn: str, top: int, as_json: bool) -> None:
 @click.option("--signs", type=click.IntRange(1, 10), default=2, show_default=True, help="Different signs, at least.")
 @click.option("--days", type=click.IntRange(1, 3660), default=90, show_default=True, help="How far back.")
 @top_option
-@json_option
-def suspects(dsn: str, signs: int, days: int, top: int, as_json: bool) -> None:
+@form_options
+def suspects(dsn: str, signs: int, days: int, top: int, form: Form) -> None:
     """Meters that several signs speak against: energy balance, compact model, tamper events, reverse energy."""
     with open_store(dsn) as store:
         store.check_version()
-        _print(queries.suspects(store, SystemClock().now(), signs, days, top), as_json)
+        none = f"no meter that {signs} different signs speak against within {days} days"
+        _print(queries.suspects(store, SystemClock().now(), signs, days, top), form, none)
 
 
 @click.command()
 @store_option
 @click.option("--silent-hours", type=click.FloatRange(0.25), default=2.0, show_default=True, help="Without a balance.")
 @top_option
-@json_option
-def gateways(dsn: str, silent_hours: float, top: int, as_json: bool) -> None:
+@form_options
+def gateways(dsn: str, silent_hours: float, top: int, form: Form) -> None:
     """Gateways that are offline, degraded or silent, those that are silent longest first."""
     with open_store(dsn) as store:
         store.check_version()
-        _print(queries.gateways(store, SystemClock().now(), silent_hours, top), as_json)
+        none = "all gateways are online and send balances" if store.rows(ANY) else "no gateway has sent anything yet"
+        _print(queries.gateways(store, SystemClock().now(), silent_hours, top), form, none)
 
 
 @click.command()
@@ -67,13 +72,13 @@ def gateways(dsn: str, silent_hours: float, top: int, as_json: bool) -> None:
 @click.option(
     "--days", type=click.IntRange(1, 3660), default=90, show_default=True, help="Whole days, up to yesterday."
 )
-@json_option
-def trend(dsn: str, days: int, as_json: bool) -> None:
+@form_options
+def trend(dsn: str, days: int, form: Form) -> None:
     """The fleet's energy, technical loss and unexplained loss, day by day."""
     with open_store(dsn) as store:
         store.check_version()
-        _print(queries.trend(store, SystemClock().now(), days), as_json)
+        _print(queries.trend(store, SystemClock().now(), days), form, NO_DAYS)
 
 
-def _print(answer: Answer, as_json: bool) -> None:
-    show(answer.columns, answer.rows, as_json=as_json)
+def _print(answer: Answer, form: Form, empty: str) -> None:
+    show(answer.columns, answer.rows, form, empty)

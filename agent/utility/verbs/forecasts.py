@@ -7,25 +7,25 @@ import click
 from agent.process.clock import SystemClock
 from agent.utility.fleet import forecasts
 from agent.utility.sql.store import open_store, timestamp
-from agent.utility.verbs.options import json_option, show, store_option, top_option
+from agent.utility.verbs.options import Form, form_options, show, store_option, top_option
 
 
 @click.command()
 @store_option
 @top_option
-@json_option
-def peaks(dsn: str, top: int, as_json: bool) -> None:
+@form_options
+def peaks(dsn: str, top: int, form: Form) -> None:
     """The next day's peak and trough of each zone, those nearest to their capacity first."""
     with open_store(dsn) as store:
         store.check_version()
         answer = forecasts.peaks(store, SystemClock().now(), top)
-    show(answer.columns, answer.rows, as_json=as_json)
+    show(answer.columns, answer.rows, form)
 
 
 @click.command("coincident-peak")
 @store_option
-@json_option
-def coincident_peak(dsn: str, as_json: bool) -> None:
+@form_options
+def coincident_peak(dsn: str, form: Form) -> None:
     """The fleet's next 24 h and its peak, from the gateways' quantiles and how their errors hang together."""
     with open_store(dsn) as store:
         store.check_version()
@@ -34,7 +34,7 @@ def coincident_peak(dsn: str, as_json: bool) -> None:
         except forecasts.NothingKnown as error:
             raise click.ClickException(str(error)) from None
     low, middle, high = (int(fleet.levels.searchsorted(level - 1e-9)) for level in (0.05, 0.5, 0.95))
-    if not as_json:
+    if form is Form.TABLE:
         about = timestamp(start_s + float(fleet.peak_time.argmax()) * step_s)
         click.echo(
             f"{zones} zones: coincident peak {fleet.peak_w[middle] / 1000:,.1f} kW "
@@ -52,16 +52,16 @@ def coincident_peak(dsn: str, as_json: bool) -> None:
         )
         for k in range(len(fleet.mean_w))
     ]
-    show(("start", "mean_kw", "at_least_kw", "at_most_kw", "peak_probability"), rows, as_json=as_json)
+    show(("start", "mean_kw", "at_least_kw", "at_most_kw", "peak_probability"), rows, form)
 
 
 @click.command("forecast-skill")
 @store_option
 @click.option("--days", type=click.IntRange(1, 90), default=14, show_default=True, help="Whole days, up to yesterday.")
-@json_option
-def forecast_skill(dsn: str, days: int, as_json: bool) -> None:
+@form_options
+def forecast_skill(dsn: str, days: int, form: Form) -> None:
     """Realised load against the first forecast of each day, by horizon."""
     with open_store(dsn) as store:
         store.check_version()
         answer = forecasts.skill(store, SystemClock().now(), days)
-    show(answer.columns, answer.rows, as_json=as_json)
+    show(answer.columns, answer.rows, form)

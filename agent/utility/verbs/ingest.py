@@ -17,6 +17,7 @@ from agent.utility.ingest.ingest import Ingest, Replica
 from agent.utility.ingest.metrics import progress_seconds
 from agent.utility.mqtt.connection import Broker
 from agent.utility.sql.store import KEEP_DAYS, open_store
+from agent.utility.sql.upkeep import maintain
 from agent.utility.verbs.options import broker_options, store_option
 
 
@@ -77,7 +78,7 @@ def ingest(
             Reader(clock.now, tenants, keep_days),
             clock,
             Replica(replica, group),
-            maintain=lambda now_s: store.maintain(now_s, keep_days),
+            maintain=lambda now_s: maintain(store, now_s, keep_days, replica=f"{group}-{replica}"),
             metrics_path=metrics_path,
             leaving=leave,
         ).run(stop)

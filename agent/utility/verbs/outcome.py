@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import getpass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from agent.process.clock import SystemClock
 from agent.process.exit_codes import NEGATIVE
 from agent.utility.fleet import outcomes, queries
 from agent.utility.sql.store import open_store
-from agent.utility.verbs.options import json_option, show, store_option
+from agent.utility.verbs.options import Form, form_options, show, store_option
 from core.scoring.features import FEATURES
 
 
@@ -23,11 +24,19 @@ from core.scoring.features import FEATURES
 @click.option("--meter", help="The meter that was passed by or tampered with: needed to train on a theft.")
 @click.option("--gateway", metavar="TENANT/SITE/GATEWAY", help="If several gateways have an alert of this id.")
 @click.option("--on", "day", type=click.DateTime(["%Y-%m-%d"]), help="Day of the inspection [default: today].")
+@click.option("--by", "inspector", default=getpass.getuser, show_default="your user name", help="Who says so.")
 @click.option("--note", help="What the inspector saw, in at most 255 characters.")
 def outcome(
-    dsn: str, alert_id: str, found: str, meter: str | None, gateway: str | None, day: datetime | None, note: str | None
+    dsn: str,
+    alert_id: str,
+    found: str,
+    meter: str | None,
+    gateway: str | None,
+    day: datetime | None,
+    inspector: str,
+    note: str | None,
 ) -> None:
-    """Tell what the inspection of ALERT_ID found. A later outcome of the same alert replaces it."""
+    """Record what the inspection of ALERT_ID found. A later outcome replaces it; a theft's meter stays unless named."""
     if meter is not None and found != "theft":
         raise click.UsageError("--meter names the thief's meter: it goes with theft only")
     if note is not None and len(note) > 255:
@@ -36,19 +45,23 @@ def outcome(
     inspected_s = int(now_s if day is None else day.replace(tzinfo=UTC).timestamp())
     with open_store(dsn) as store:
         store.check_version()
-        name = outcomes.record(store, alert_id, gateway, outcomes.Found(found, meter, inspected_s, note), now_s)
-    click.echo(f"{alert_id} of {name}: {found}{f' by {meter}' if meter else ''}")
+        about = outcomes.Found(found, meter, inspected_s, note, inspector[:64])
+        recorded = outcomes.record(store, alert_id, gateway, about, now_s)
+    at = f" at {recorded.meter}" if recorded.meter else ""
+    click.echo(f"{alert_id} of {recorded.gateway}: {found}{at}, recorded by {inspector}")
 
 
 @click.command()
 @store_option
-@json_option
-def precision(dsn: str, as_json: bool) -> None:
+@form_options
+def precision(dsn: str, form: Form) -> None:
     """Of the inspected cases, how many were theft: by version of the model that spoke, with a 95 % interval."""
     with open_store(dsn) as store:
         store.check_version()
         answer = queries.precision(store)
-    show(answer.columns, answer.rows, as_json=as_json)
+    show(
+        answer.columns, answer.rows, form, "no outcome yet: checkmeter utility outcome records what an inspection found"
+    )
 
 
 @click.command("export-features")

@@ -16,7 +16,7 @@ from agent.utility.fleet.rollout import Rollout
 from agent.utility.mqtt.connection import Broker, Connection
 from agent.utility.mqtt.sender import Outgoing, publish_all
 from agent.utility.sql.store import Store, open_store
-from agent.utility.verbs.options import broker_options, json_option, show, store_option
+from agent.utility.verbs.options import Form, broker_options, form_options, show, store_option
 
 CLIENT_ID = "checkmeter-rollout"
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -39,9 +39,12 @@ def rollout() -> None:
 @store_option
 @_key_option
 @_share_option
+@_force_option
 @click.option("--version", type=click.IntRange(1), help="Above all before it [default: the next].")
 @click.argument("model_file", metavar="MODEL.tflite", type=_FILE)
-def start(broker: Broker, dsn: str, key_file: Path, share: float, version: int | None, model_file: Path) -> None:
+def start(
+    broker: Broker, dsn: str, key_file: Path, share: float, force: bool, version: int | None, model_file: Path
+) -> None:
     """Send MODEL.tflite, signed and retained, to a share of the gateways. Each keeps it only if it stays well."""
     model = _checked(model_file)
     now_s = SystemClock().now()
@@ -50,6 +53,8 @@ def start(broker: Broker, dsn: str, key_file: Path, share: float, version: int |
         last = rollouts.latest(store)
         number = version if version is not None else 1 if last is None else last.version + 1
         rollouts.check_new(store, number)
+        if last is not None and not force:
+            _refuse_a_second(store, last, hashlib.sha256(model).hexdigest())
         _send(
             store, broker, Rollout(number, hashlib.sha256(model).hexdigest(), share, int(now_s)), model, key_file, now_s
         )
@@ -80,8 +85,8 @@ def widen(broker: Broker, dsn: str, key_file: Path, share: float, force: bool, m
 
 @rollout.command()
 @store_option
-@json_option
-def status(dsn: str, as_json: bool) -> None:
+@form_options
+def status(dsn: str, form: Form) -> None:
     """What has become of the newest version, and which gateways would not have it."""
     with open_store(dsn) as store:
         store.check_version()
@@ -93,9 +98,9 @@ def status(dsn: str, as_json: bool) -> None:
         failures = rollouts.failures(store, last.version, 20)
     columns = ("version", "model", "share", *progress._fields, "obstacle")
     row = (last.version, last.model_sha256[:12], last.share, *progress, progress.obstacle())
-    show(columns, [row], as_json=as_json)
+    show(columns, [row], form)
     if failures:
-        show(("tenant", "site", "gateway", "state", "reason"), failures, as_json=as_json)
+        show(("tenant", "site", "gateway", "state", "reason"), failures, form)
 
 
 @rollout.command()
@@ -119,7 +124,23 @@ def stop(broker: Broker, dsn: str) -> None:
     addresses = [wire.Address(*map(str, row)) for row in rows]
     # An empty retained message deletes the one before it (MQTT 5, section 3.3.1.3).
     sent = _publish(broker, [Outgoing(a.topic("model/desired"), b"", rollouts.SCHEMA) for a in addresses])
+    with open_store(dsn) as store:
+        rollouts.forget_silent(store, last.version)
     click.echo(f"version {last.version} taken back from the topics of {sent} gateways")
+
+
+def _refuse_a_second(store: Store, last: Rollout, model_sha256: str) -> None:
+    """A rollout that is still under way is widened or stopped, not buried under the next one."""
+    if last.model_sha256 == model_sha256:
+        raise click.ClickException(
+            f"this model is version {last.version} already: `rollout widen` sends it to more gateways (--force: anew)"
+        )
+    progress = rollouts.progress(store, last.version)
+    if progress.on_trial or progress.silent:
+        raise click.ClickException(
+            f"version {last.version} is still under way ({progress.on_trial} on trial, {progress.silent} silent): "
+            "wait, `rollout stop` it, or --force"
+        )
 
 
 def _checked(path: Path) -> bytes:

@@ -11,7 +11,7 @@ import click
 from agent.process.exit_codes import NEGATIVE
 from agent.utility.fleet.statement import EnergiesError, Month, bounds, households, months, read_energies
 from agent.utility.sql.store import open_store
-from agent.utility.verbs.options import json_option, show, store_option
+from agent.utility.verbs.options import Form, form_options, show, store_option
 
 COLUMNS = (
     "tenant", "site", "gateway", "zone", "main_kwh", "sum_kwh", "technical_loss_kwh", "unexplained_kwh", "coverage",
@@ -30,9 +30,9 @@ SUM_TOLERANCE = 0.01  # between what was billed and what the balance summed up
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="CSV of the billed energies (site, zone, meter, kwh): adds each household's fair share of the technical loss.",
 )
-@json_option
+@form_options
 def statement(
-    dsn: str, month: str, timezone: str, site: str | None, zone: str | None, energies: Path | None, as_json: bool
+    dsn: str, month: str, timezone: str, site: str | None, zone: str | None, energies: Path | None, form: Form
 ) -> None:
     """A zone's month: main meter, sum of sub-meters, technical loss, and what remains unexplained.
 
@@ -54,17 +54,17 @@ def statement(
             click.echo("no balance of such a zone in this month")
             raise click.exceptions.Exit(NEGATIVE)
         if energies is None:
-            show(COLUMNS, [(*m.name, *m[1:]) for m in found], as_json=as_json)
+            show(COLUMNS, [(*m.name, *m[1:]) for m in found], form)
             return
         for one in found:
-            _print(one, billed.get((one.name[1], one.name[3]), {}), as_json)
+            _print(one, billed.get((one.name[1], one.name[3]), {}), form)
     except EnergiesError as error:
         raise click.ClickException(str(error)) from None
 
 
-def _print(month: Month, energies: dict[str, float], as_json: bool) -> None:
+def _print(month: Month, energies: dict[str, float], form: Form) -> None:
     lines = households(month, energies) if energies else []
-    if as_json:
+    if form is Form.JSON:
         body = dict(zip(COLUMNS, (*month.name, *month[1:]), strict=True))
         click.echo(json.dumps({**body, "households": [line._asdict() for line in lines]}))
         return
@@ -80,5 +80,5 @@ def _print(month: Month, energies: dict[str, float], as_json: bool) -> None:
     used = sum(line.used_kwh for line in lines)
     if abs(used - month.sum_kwh) > SUM_TOLERANCE * max(used, month.sum_kwh):
         click.echo(f"  careful: {used:.3f} kWh were billed; is a household missing, or the month incomplete?")
-    show(("meter", "used_kwh", "share_by_energy_kwh", "share_by_square_kwh"), lines, as_json=False)
+    show(("meter", "used_kwh", "share_by_energy_kwh", "share_by_square_kwh"), lines, Form.TABLE)
     click.echo()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 
 from agent.process.clock import SystemClock
+from agent.utility.sql import upkeep
 from agent.utility.sql.schema import VERSION
 from agent.utility.sql.store import KEEP_DAYS, open_store
-from agent.utility.verbs.options import json_option, show, store_option, top_option
+from agent.utility.verbs.options import Form, form_options, show, store_option, top_option
 
 keep_option = click.option(
     "--keep-days", type=click.IntRange(2, 3660), default=KEEP_DAYS, show_default=True, help="Days of intervals kept."
@@ -37,15 +38,15 @@ def maintain(dsn: str, keep_days: int) -> None:
     """What every ingest does once a day: partitions ahead, old ones dropped, old dead letters forgotten."""
     with open_store(dsn) as store:
         store.check_version()
-        for line in store.maintain(SystemClock().now(), keep_days):
+        for line in upkeep.maintain(store, SystemClock().now(), keep_days):
             click.echo(line)
 
 
 @click.command()
 @store_option
 @top_option
-@json_option
-def letters(dsn: str, top: int, as_json: bool) -> None:
+@form_options
+def letters(dsn: str, top: int, form: Form) -> None:
     """Messages that could not be read, newest first, with the reason."""
     with open_store(dsn) as store:
         store.check_version()
@@ -57,4 +58,4 @@ def letters(dsn: str, top: int, as_json: bool) -> None:
         (at, topic.decode(errors="replace") if isinstance(topic, bytes) else topic, reason, octets)
         for at, topic, reason, octets in rows
     ]
-    show(("received", "topic", "reason", "octets"), texts, as_json=as_json)
+    show(("received", "topic", "reason", "octets"), texts, form, "no dead letter: everything that came could be read")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import datetime
 from enum import IntEnum
 from functools import lru_cache
 from zoneinfo import ZoneInfo
@@ -21,6 +20,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import numpy.typing as npt
 
+from firmware_io.clock import local_time
 from firmware_io.simulator.building.weather import DAY_S, Weather, daily_walk
 
 Floats = npt.NDArray[np.float64]
@@ -153,7 +153,7 @@ class _Year:
 @lru_cache(maxsize=4096)
 def zone_offset_s(timezone: str, day: int) -> int:
     """The offset of local time from UTC at noon of a day."""
-    offset = datetime.fromtimestamp((day + 0.5) * DAY_S, ZoneInfo(timezone)).utcoffset()
+    offset = local_time((day + 0.5) * DAY_S, ZoneInfo(timezone)).utcoffset()
     return 0 if offset is None else int(offset.total_seconds())
 
 

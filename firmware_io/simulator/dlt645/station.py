@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
+from firmware_io.clock import local_time
 from firmware_io.dlt645 import frame as wire
 from firmware_io.dlt645 import registers as table
 from firmware_io.dlt645.frame import Frame
@@ -108,7 +109,7 @@ class Dlt645Station:
     # Clock
 
     def _local(self, utc_s: float) -> datetime:
-        return datetime.fromtimestamp(utc_s, self._zone)
+        return local_time(utc_s, self._zone)
 
     def _shown(self) -> datetime:
         return self._local(self.meter.clock.shown_s(self.meter.now()))

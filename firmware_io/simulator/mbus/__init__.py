@@ -1,0 +1,1 @@
+"""Simulated M-Bus meters."""

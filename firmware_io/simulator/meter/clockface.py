@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+from firmware_io.clock import local_time
 from firmware_io.dlms.cosem.meter_time import MeterTime
 from firmware_io.errors import RemoteProtocolError
 from firmware_io.simulator.meter.faults import Faults
@@ -99,7 +100,7 @@ class MeterClock:
         return -self._offset_min(self.shown_s(true_s))
 
     def _local(self, shown_s: float) -> datetime:
-        return datetime.fromtimestamp(shown_s, self._zone)
+        return local_time(shown_s, self._zone)
 
     def _offset_min(self, shown_s: float) -> int:
         offset = self._local(shown_s).utcoffset()
@@ -135,7 +136,7 @@ class MeterClock:
         if time is None:
             return None
         if time.deviation_min is None:
-            local = datetime.fromtimestamp(time.local_s, UTC).replace(tzinfo=self._zone)
+            local = local_time(time.local_s, UTC).replace(tzinfo=self._zone)
             return local.timestamp()
         sign = -1 if self._faults.all("deviation_reversed") else 1
         return time.local_s + 60 * sign * time.deviation_min

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from agent.site.toml_text import toml_lines
 from click.testing import CliRunner
 
 from agent.cli.main import cli as main
+from agent.site.edit import text_of
 from agent.site.load import load, read_site
 from agent.site.source import Source
 
@@ -31,7 +31,7 @@ def building(tmp_path_factory: pytest.TempPathFactory):
     tree["store"] = {"path": str(folder / "store.sqlite")}
     tree["service"] = {"socket": str(folder / "control.sock")}
     site = folder / "site.toml"
-    site.write_text("\n".join(toml_lines(tree)) + "\n")
+    site.write_text(text_of(tree))
     with (folder / "simulate.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "agent.cli.main", "simulate", str(site)], stdout=log, stderr=log, cwd=Path.cwd()

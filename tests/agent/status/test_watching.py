@@ -166,7 +166,19 @@ def test_metrics_are_what_prometheus_reads(tmp_path: Path) -> None:
     samples = [line for line in text.splitlines() if not line.startswith("#")]
     assert all(LINE.match(line) for line in samples)
     assert 'checkmeter_bus_errors_total{bus="b1",kind="timeout"} 2' in samples
-    assert 'checkmeter_zone_residual_kwh{zone="building"} 0.2' in samples
+    assert 'checkmeter_zone_residual_joules{zone="building"} 720000' in samples
+    assert 'checkmeter_meter_energy_joules_total{meter="main"} 4444200000' in samples
+    assert any(line.startswith('checkmeter_build_info{version="') for line in samples)
+
+
+def test_a_label_may_hold_anything() -> None:
+    odd = msgspec.structs.replace(SNAPSHOT, suspicion={'a"b\\c\nd': 0.5})
+    assert 'checkmeter_meter_suspicion_ratio{meter="a\\"b\\\\c\\nd"} 0.5\n' in metrics_text(odd)
+
+
+def test_metrics_describe_every_sample(tmp_path: Path) -> None:
+    text = metrics_text(SNAPSHOT)
+    samples = [line for line in text.splitlines() if not line.startswith("#")]
     described = {line.split()[2] for line in text.splitlines() if line.startswith("# HELP")}
     assert {line.split("{")[0].split(" ")[0] for line in samples} == described
 

@@ -152,7 +152,61 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDb]:
     server.stop()
 
 
-BOTH = ["sqlite", pytest.param("mariadb", marks=[pytest.mark.mariadb, pytest.mark.xdist_group("mariadb")])]
+TIDB = os.environ.get("CHECKMETER_TIDB", "")  # mysql://root@host:4000/test: a server that databases may be made on
+BOTH = [
+    "sqlite",
+    pytest.param("mariadb", marks=[pytest.mark.mariadb, pytest.mark.xdist_group("mariadb")]),
+    pytest.param(
+        "tidb",
+        marks=[
+            pytest.mark.xdist_group("tidb"),
+            pytest.mark.skipif(not TIDB, reason="CHECKMETER_TIDB=mysql://user@host:4000/database is not set"),
+        ],
+    ),
+]
+
+
+class Tidb:
+    """A TiDB that somebody has started: databases are made on it, and dropped at the end."""
+
+    def __init__(self, dsn: str) -> None:
+        self._base, _, self._name = dsn.rpartition("/")
+        self._names: list[str] = []
+        self._shared = ""
+        with open_store(dsn) as store:
+            assert store.is_tidb(), f"{dsn} is no TiDB"
+
+    def database(self) -> str:
+        """The address of a new, empty database."""
+        name = f"checkmeter_{os.getpid()}_{len(self._names)}"
+        self._names.append(name)
+        with open_store(f"{self._base}/{self._name}") as store:
+            store.rows(f"CREATE DATABASE {name}")
+        return f"{self._base}/{name}"
+
+    def emptied(self) -> str:
+        """The address of a database with its schema and no rows: the same one each time."""
+        if not self._shared:
+            self._shared = self.database()
+            with open_store(self._shared) as store:
+                store.migrate(time.time(), keep_days=5)
+        with open_store(self._shared) as store:
+            for table in TABLES:
+                store.rows(f"DELETE FROM {table.name}")
+            store.write(MIGRATION, [(VERSION, part, "2026-01-01 00:00:00") for part in ("tables", "tidb")])
+        return self._shared
+
+    def drop(self) -> None:
+        with open_store(f"{self._base}/{self._name}") as store:
+            for name in self._names:
+                store.rows(f"DROP DATABASE {name}")
+
+
+@pytest.fixture(scope="session")
+def tidb() -> Iterator[Tidb]:
+    server = Tidb(TIDB)
+    yield server
+    server.drop()
 
 
 @pytest.fixture(params=BOTH)
@@ -160,15 +214,15 @@ def empty_dsn(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A store without a schema, of each kind in turn."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'empty.sqlite'}"
-    server: MariaDb = request.getfixturevalue("mariadb")
+    server: MariaDb | Tidb = request.getfixturevalue(request.param)
     return server.database()
 
 
 @pytest.fixture(params=BOTH)
 def dsn(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A store with its schema and no rows, of each kind in turn."""
-    if request.param == "mariadb":
-        server: MariaDb = request.getfixturevalue("mariadb")
+    if request.param != "sqlite":
+        server: MariaDb | Tidb = request.getfixturevalue(request.param)
         return server.emptied()
     address = f"sqlite:///{tmp_path / 'fleet.sqlite'}"
     with open_store(address) as store:

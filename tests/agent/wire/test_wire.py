@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from agent import wire
 from agent.store.messages import CHUNK_BYTES, Priority, balance_message, evidence_messages
 from agent.wire import contract
+from agent.wire.values import utc
 
 ROOT = Path(__file__).resolve().parents[3]
 T0 = 1_767_225_600.0
@@ -149,3 +150,9 @@ def test_every_struct_has_an_id_and_no_struct_two() -> None:
     assert len(set(wire.SCHEMAS.values())) == len(wire.SCHEMAS)
     assert {c.schema for c in contract.CHANNELS} <= set(wire.SCHEMAS)
     assert all(issubclass(s, msgspec.Struct) for s in wire.SCHEMAS.values())
+
+
+def test_times_beyond_2038_are_written_where_a_time_t_has_32_bits_too() -> None:
+    assert utc(2**31 + 0.5).isoformat() == "2038-01-19T03:14:08.500000+00:00"
+    assert utc(4_102_444_800.0).isoformat() == "2100-01-01T00:00:00+00:00"
+    assert utc(-1.0).isoformat() == "1969-12-31T23:59:59+00:00"

@@ -6,8 +6,9 @@ import pytest
 
 from firmware_io import obis
 from firmware_io.dlt645 import frame as wire
-from firmware_io.dlt645.driver import Dlt645Driver, Dlt645Spec, identify_address
+from firmware_io.dlt645.driver import Dlt645Driver, Dlt645Spec
 from firmware_io.dlt645.frame import Frame
+from firmware_io.dlt645.scan import identify_address, search
 from firmware_io.driver import HasClock, Line
 from firmware_io.errors import AccessDenied, MeterError, RemoteProtocolError, ResponseTimeout
 from firmware_io.exchange import Timing
@@ -203,6 +204,12 @@ def test_the_address_of_the_only_meter(bench) -> None:
     assert identify_address(b.line, TIMING, b.clock) == ADDRESS
     both = bench(meters=2)
     assert identify_address(both.line, TIMING, both.clock) is None  # two at once are heard interleaved
+
+
+def test_the_search_finds_all_meters_of_a_line(bench) -> None:
+    b = bench(meters=3)
+    assert search(b.line, TIMING, b.clock) == [f"{int(ADDRESS) + n:012d}" for n in range(3)]
+    assert search(bench(meters=1).line, TIMING, b.clock) == [ADDRESS]
 
 
 @pytest.mark.parametrize(

@@ -24,20 +24,22 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "agent" / "utility"))
 
-from conftest import MariaDb, Mosquitto, Replica
+from conftest import MariaDb, Mosquitto, Replica, until
 
 from agent import wire
 from agent.process.clock import SystemClock
 from agent.utility.fleet import queries, statement
 from agent.utility.mqtt import packets
 from agent.utility.mqtt.connection import Broker, Connection
-from agent.utility.sql.schema import BALANCE_DAY, DAY_S, GATEWAY, GATEWAY_STATUS, VIEWS, ZONE
+from agent.utility.sql.schema import BALANCE_DAY, DAY_S, GATEWAY, GATEWAY_STATUS, ZONE
 from agent.utility.sql.store import open_store
+from agent.utility.sql.views import VIEWS
 
 ZONES = 10_000
 CONNECTIONS = 4
 WINDOW = 1000
 DAYS = 90
+DEADLINE_S = 300.0  # of any one wait
 
 
 def cpu_s(pid: int) -> float:
@@ -72,7 +74,7 @@ class Source:
                     content_type="application/json", user_properties=[("schema", "checkmeter.balance.v1")],
                 )
             )  # fmt: skip
-        self.sent = self.acknowledged = 0
+        self.sent = self.acknowledged = self.for_nobody = 0
         self._parser = packets.Parser()
 
     def fill(self) -> None:
@@ -82,7 +84,14 @@ class Source:
             self.sent = until
 
     def take(self) -> None:
-        self.acknowledged += len(self._parser.feed(self.socket.recv(1 << 16)))
+        chunk = self.socket.recv(1 << 16)
+        if not chunk:
+            raise ConnectionError("the broker closed the connection")
+        for event in self._parser.feed(chunk):
+            assert isinstance(event, packets.Puback)
+            assert event.reason < 0x80, f"the broker refused a balance: 0x{event.reason:02x}"
+            self.acknowledged += 1
+            self.for_nobody += event.reason == packets.NO_MATCHING_SUBSCRIBERS
         self.fill()
 
 
@@ -93,11 +102,15 @@ def send(port: int, count: int) -> None:
     sys.stdin.readline()
     for source in sources.values():
         source.fill()
+    deadline_s = time.monotonic() + DEADLINE_S
     while any(s.acknowledged < len(s.packets) for s in sources.values()):
+        if time.monotonic() > deadline_s:
+            raise SystemExit(f"{sum(s.acknowledged for s in sources.values())} of {count} after {DEADLINE_S:g} s")
         for readable in select.select(list(sources), [], [], 10)[0]:
             sources[readable].take()
     for source in sources.values():
         source.socket.sendall(packets.DISCONNECT)
+    print(sum(s.for_nobody for s in sources.values()), flush=True)
 
 
 class Sender:
@@ -113,6 +126,12 @@ class Sender:
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
+
+    def finish(self) -> None:
+        """Wait for its end; refuse a figure of which a part was accepted for nobody (reason 0x10)."""
+        said, _ = self.process.communicate(timeout=60)
+        assert self.process.returncode == 0, f"the sender ended with {self.process.returncode}"
+        assert int(said) == 0, f"the broker accepted {int(said)} balances for no subscriber: they are not in the figure"
 
 
 def receive_with_paho(port: int, count: int, started: Callable[[], None]) -> tuple[float, float]:
@@ -175,8 +194,13 @@ def bench_receive(folder: Path, count: int) -> None:
     for name, receive in (("paho", receive_with_paho), ("agent.utility.mqtt.packets", receive_with_ours)):
         broker = Mosquitto(folder / f"receive-{name}")
         sender = Sender(broker.port, count)
-        wall_s, spent_s = receive(broker.port, count, sender.go)
-        sender.process.wait(60)
+        watchdog = threading.Timer(DEADLINE_S, broker.kill)  # then either receiver ends with an error
+        watchdog.start()
+        try:
+            wall_s, spent_s = receive(broker.port, count, sender.go)
+        finally:
+            watchdog.cancel()
+        sender.finish()
         broker.stop()
         print(
             f"receive + acknowledge only, {name:18s} {count / wall_s:8,.0f}/s   "
@@ -189,9 +213,10 @@ def bench_ingest(name: str, dsn: str, folder: Path, count: int, server_pid: int 
     sender = Sender(broker.port, count)
     with open_store(dsn) as store:
         store.migrate(time.time(), keep_days=10)
-        replica = Replica(broker.url, dsn, folder)
-        while replica.connected() == 0:
-            time.sleep(0.05)
+        # A folder of its own: the log and metrics of the run before must not pass for this one's.
+        (folder / name).mkdir()
+        replica = Replica(broker.url, dsn, folder / name)
+        until(lambda: replica.connected() == 1, "the ingest is subscribed")
         pids = {"ingest": replica.process.pid, "mosquitto": broker.process.pid, "sender": sender.process.pid}
         if server_pid is not None:
             pids[name] = server_pid
@@ -200,13 +225,16 @@ def bench_ingest(name: str, dsn: str, folder: Path, count: int, server_pid: int 
         sender.go()
         begun_s = time.perf_counter()
         # A day's rollup of 10,000 zones is read in milliseconds: watching costs next to nothing.
-        while store.rows("SELECT COALESCE(SUM(intervals), 0) FROM balance_day")[0][0] != count:
+        deadline_s = begun_s + DEADLINE_S
+        while (stored := store.rows("SELECT COALESCE(SUM(intervals), 0) FROM balance_day")[0][0]) != count:
+            assert time.perf_counter() < deadline_s, f"{stored} of {count} balances after {DEADLINE_S:g} s"
+            assert replica.process.poll() is None, f"the ingest ended: {replica.log.read_text()[-500:]}"
             time.sleep(0.1)
             alive = sender.process.poll() is None
             spent |= {who: cpu_s(pid) for who, pid in pids.items() if who != "sender" or alive}
         wall_s = time.perf_counter() - begun_s
         balances = store.rows("SELECT COUNT(*) FROM balance")[0][0]
-    sender.process.wait(60)
+    sender.finish()
     assert replica.stop() == 0
     broker.stop()
     assert balances == count, f"{balances} balances of {count}"

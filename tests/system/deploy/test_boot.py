@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.deploy.deb import DIST_PACKAGES, FROM_DEBIAN
+
 FLATS = [f"flat-{k}" for k in range(1, 5)]
 NEEDED = ("systemd-nspawn", "dpkg-deb", "mount")
 BOOT_TIMEOUT_S = 150
@@ -84,6 +86,8 @@ def _may_boot() -> str | None:
         return f"{', '.join(missing)} not on the PATH (Debian: systemd-container)"
     if not Path("/sbin/init").exists() or not Path("/usr/bin/python3.11").exists():
         return "this machine has no systemd or no Debian python3.11 to boot"
+    if not all((DIST_PACKAGES / linked).exists() for _, linked in FROM_DEBIAN.values()):
+        return "what the package takes from Debian is not here (python3-numpy, python3-cffi-backend)"
     return None
 
 

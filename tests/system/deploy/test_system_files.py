@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from agent.cli.main import main
+from agent.deploy import deb
 from agent.deploy.layout import UNIT, system_files
+
+LINKED_CFFI = deb.FROM_DEBIAN["cffi"][1]
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not on this machine")
 needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg is not on this machine")
@@ -49,7 +52,8 @@ def test_the_threshold_does_fail_a_soft_unit(tmp_path: Path) -> None:
 
 def test_serial_ports_stay_open_and_the_watchdog_is_on(unit: Path) -> None:
     lines = unit.read_text().splitlines()
-    assert "DeviceAllow=char-ttyUSB rw" in lines
+    for driver in ("ttyUSB", "ttyS", "ttyAMA", "ttymxc", "ttyLP", "ttySTM", "ttySC", "ttyO"):
+        assert f"DeviceAllow=char-{driver} rw" in lines
     assert "Type=notify" in lines
     assert "RestartPreventExitStatus=78" in lines
     assert not any(line.startswith(("PrivateDevices=yes", "ProcSubset")) for line in lines)
@@ -101,6 +105,33 @@ def test_the_debian_package_holds_service_environment_and_kernels(debian_package
     assert {"usr/bin/checkmeter", "opt/checkmeter/pyvenv.cfg", "opt/checkmeter/bin/checkmeter"} <= names
     site = f"opt/checkmeter/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages/"
     held = {n.removeprefix(site) for n in names if n.startswith(site)}
-    assert any(n.startswith("core/_balance.") and n.endswith(".so") for n in held)
-    assert any(n.startswith("agent/__pycache__/cli.") for n in held)
+    for kernel in ("core/balance/_balance.", "core/registers/_align.", "core/attribution/_attribution."):
+        assert any(n.startswith(kernel) and n.endswith(".so") for n in held)
+    assert any(n.startswith("agent/cli/__pycache__/main.") for n in held)
+    assert any(n.startswith("rich/") for n in held)  # `checkmeter watch`
+    assert {n.rstrip("/") for n in held if n.startswith(("numpy", "cffi", "_cffi"))} == {"numpy", LINKED_CFFI}
     assert not any(n.startswith(("tests/", "gurux_dlms/", "dlms_cosem/", "sklearn/")) for n in held)
+
+
+@needs_dpkg
+@pytest.mark.xdist_group("deb")
+@pytest.mark.timeout(300)
+def test_the_package_names_its_architecture_and_what_it_takes_from_debian(debian_package: Path) -> None:
+    words = ["dpkg-deb", "-f", debian_package, "Architecture", "Depends", "Installed-Size"]
+    said = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout
+    fields = dict(line.split(": ", 1) for line in said.splitlines())
+    own = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, timeout=60, check=True)
+    assert fields["Architecture"] == own.stdout.strip()
+    assert {"python3-numpy", "python3-cffi-backend"} <= set(fields["Depends"].split(", "))
+    assert int(fields["Installed-Size"]) <= 60_000
+
+
+def test_a_dependency_that_nobody_brings_stops_the_package(tmp_path: Path) -> None:
+    about = tmp_path / "thing-1.dist-info"
+    about.mkdir()
+    text = "Metadata-Version: 2.1\nName: thing\nVersion: 1\nRequires-Dist: numpy\nRequires-Dist: {}\n"
+    (about / "METADATA").write_text(text.format("absent>=2; extra == 'never'"))
+    deb.complete(tmp_path)
+    (about / "METADATA").write_text(text.format("absent>=2"))
+    with pytest.raises(RuntimeError, match="thing needs absent>=2"):
+        deb.complete(tmp_path)

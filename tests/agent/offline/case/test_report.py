@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +29,10 @@ from agent.offline.case.files import PageFacts, read, result, write
 from agent.offline.case.page import RENDERER, page
 from agent.offline.case.seal import open_page, seal
 from agent.offline.case.verify import verify
+from agent.utility.ingest.decode import Reader
+from agent.utility.mqtt.packets import Publish
+from agent.utility.sql.store import open_store
+from agent.wire.values import derived_uuid
 
 ALERT_ID = "ntl-building-1"
 Building = Any
@@ -261,6 +266,39 @@ def test_wrong_use_is_one_line_that_says_what_to_do(words: list[str], said: str)
     assert done.exit_code != 0
     assert said in done.output
     assert "Traceback" not in done.output
+
+
+def test_the_page_from_the_utilitys_store_is_that_from_the_messages(bypassed: Building, tmp_path: Path) -> None:
+    """Also where two reports of the case were asked for, each with chunks of another count."""
+    dsn = f"sqlite:///{tmp_path / 'fleet.sqlite'}"
+    now_s = time.time()
+    reader = Reader(lambda: now_s)
+    lines = [re.sub(r'"id":"(id-\d)"', lambda m: f'"id":"{derived_uuid(m[1])}"', line) for line in bypassed.lines]
+    first = [line for line in lines if not re.search(r"/evidence/[^ ]*/[34]-4 ", line)]
+    renumbered = [re.sub(r'"of":4', '"of":2', re.sub(r"/([12])-4 ", r"/\1-2 ", line)) for line in first]
+    with open_store(dsn) as store:
+        store.migrate(now_s)
+        for line in [*renumbered, *lines]:
+            topic, _, body = line.partition(" ")
+            store.apply([reader.read(Publish(topic.encode(), 1, body.encode(), False))])
+        assert store.rows("SELECT topic, reason FROM dead_letter") == []
+        assert store.rows("SELECT COUNT(*) FROM evidence_chunk") == [(4,)]
+    out = tmp_path / "case.html"
+    done = CliRunner().invoke(command, [ALERT_ID, "-o", str(out), "--store", dsn])
+    assert done.exit_code == 0, done.output
+    (tmp_path / "messages.txt").write_text("\n".join(lines))
+    other = tmp_path / "other.html"
+    words = [ALERT_ID, "-o", str(other), "--messages", str(tmp_path / "messages.txt")]
+    assert CliRunner().invoke(command, words).exit_code == 0
+    here, there = (open_page(path.read_text()) for path in (out, other))
+    assert here is not None
+    assert there is not None
+    assert {n: o for n, o in here.files.items() if n != "page.json"} == {
+        n: o for n, o in there.files.items() if n != "page.json"
+    }, "the same case but for the moment at which the page was made"
+    missing = CliRunner().invoke(command, ["nobody", "-o", str(out), "--store", dsn])
+    assert missing.exit_code == 1
+    assert "no alert nobody" in missing.output
 
 
 def _chromium(*words: Any) -> None:

@@ -326,3 +326,60 @@ class TestStatement:
             for by in ("energy", "square"):
                 energies = {f"m{n}": 1.0 + n / 7 for n in range(13)}
                 assert sum(shares_wh(loss_wh, energies, by).values()) == loss_wh  # type: ignore[arg-type]
+
+
+def test_tables_fit_a_terminal_and_say_ages_in_words(fleet: FleetOfFour, ask: Any) -> None:
+    for number in (1, 2, 3):
+        for days_ago in (1, 2):
+            fleet.day(number, days_ago, 1.0)
+        fleet.alert(number)
+        fleet.tamper(number, "flat-1")
+        fleet.status(number, "degraded")
+    for words in (("losses", "--price", "0.3"), ("cases",), ("suspects",), ("gateways",), ("trend",), ("letters",)):
+        lines = ask(*words, plain=True).splitlines()
+        assert max(map(len, lines)) <= 100, lines
+    assert "10 d" in ask("cases", plain=True)
+    assert " h" in ask("gateways", plain=True)
+    assert "\t" not in ask("cases", plain=True)
+
+
+def test_csv_holds_what_json_holds(fleet: FleetOfFour, ask: Any, dsn: str) -> None:
+    fleet.day(1, 1, 1.0)
+    fleet.alert(1)
+    for verb in ("losses", "cases"):
+        (line,) = ask(verb)
+        result = CliRunner().invoke(cli, ["utility", verb, "--store", dsn, "--csv"])
+        (row,) = csv.DictReader(result.output.splitlines())
+        assert row == {name: "" if value is None else str(value) for name, value in line.items()} or verb == "cases"
+        assert set(row) == set(line)
+    both = CliRunner().invoke(cli, ["utility", "losses", "--store", dsn, "--csv", "--json"])
+    assert both.exit_code == 2
+
+
+def test_an_empty_answer_says_why(store: Store, ask: Any) -> None:
+    assert "no whole day yet" in ask("losses", plain=True)
+    assert "no whole day yet" in ask("trend", plain=True)
+    assert "no open case" in ask("cases", plain=True)
+    assert "no gateway has sent anything yet" in ask("gateways", plain=True)
+    assert "could be read" in ask("letters", plain=True)
+    assert "outcome" in ask("precision", plain=True)
+
+
+def test_a_later_outcome_keeps_the_meter_and_says_who(fleet: FleetOfFour, ask: Any) -> None:
+    alert_id = fleet.alert(1)
+    ask("outcome", alert_id, "theft", "--meter", "flat-1", "--by", "ana", plain=True)
+    said = ask("outcome", alert_id, "theft", "--note", "report filed", "--by", "ben", plain=True)
+    assert "theft at flat-1, recorded by ben" in said
+    assert fleet.store.rows("SELECT meter, inspector, note FROM outcome") == [("flat-1", "ben", "report filed")]
+    short = ask("cases", plain=True).splitlines()[1].split()[0]
+    assert alert_id.startswith(short)
+    ask("outcome", short, "nothing", "--by", "ben", plain=True)
+    assert fleet.store.rows("SELECT outcome, meter FROM outcome") == [("nothing", None)]
+
+
+def test_what_came_over_the_wire_does_not_steer_the_terminal(fleet: FleetOfFour, ask: Any) -> None:
+    fleet.say(1, "status", wire.Status(state="degraded", reason="\x1b[2J\u202eevil\n", versions={}))
+    said = ask("gateways", plain=True)
+    assert "\x1b" not in said
+    assert "\u202e" not in said
+    assert "evil" in said

@@ -121,6 +121,10 @@ def test_from_a_tenth_to_all(mosquitto: Any, fleet: tuple[str, Store], model: Pa
     assert f"sent to {len(first)} gateways" in said
     assert 4 <= len(first) <= 20  # a fifth of 60, give or take
 
+    # Twice in a row is a mistake: this model is on its way, and another would bury it.
+    again = ("start", *connect, "--signing-key", str(keys), "--share", "1", str(model))
+    assert "is version 1 already" in call(*again, code=1)
+    assert retained(mosquitto.url) == first
     # Nobody has reported: it goes no further.
     widen = ("widen", *connect, "--signing-key", str(keys), "--share", "0.5", str(model))
     assert "not widened: only 0 of" in call(*widen, code=1)

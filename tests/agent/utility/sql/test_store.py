@@ -22,10 +22,11 @@ from agent.utility.sql.schema import (
     GATEWAY_STATUS,
     SUSPECT,
     TABLES,
-    Table,
 )
 from agent.utility.sql.server import Server, StoreMisfit, StoreRefused, StoreUnavailable
 from agent.utility.sql.store import Store, open_store, timestamp
+from agent.utility.sql.table import Table
+from agent.utility.sql.upkeep import DELETE_ROWS, maintain, partitions
 
 NOW_S = int(time.time())
 TODAY = NOW_S // DAY_S
@@ -212,6 +213,27 @@ class TestSchema:
             store.check_version()
             assert store.rows("SELECT COUNT(*) FROM balance") == [(1,)]
 
+    def test_a_store_of_version_1_is_brought_up_to_date_with_its_rows(self, empty_dsn: str) -> None:
+        with open_store(empty_dsn) as store:
+            store.migrate(NOW_S, keep_days=5)
+            store.rows("DROP TABLE audit")
+            store.rows("DROP TABLE outcome")
+            store.rows(
+                "CREATE TABLE outcome (alert_key BIGINT NOT NULL, outcome VARCHAR(8) NOT NULL, meter VARCHAR(64), "
+                "inspected_s BIGINT NOT NULL, note VARCHAR(255), recorded_ms BIGINT NOT NULL, PRIMARY KEY (alert_key))"
+            )
+            store.rows("INSERT INTO outcome VALUES (7, 'theft', 'flat-1', 5, 'seal broken', 6)")
+            store.rows("UPDATE migration SET version = 1")
+            with pytest.raises(StoreMisfit, match="version 1"):
+                store.check_version()
+            store.migrate(NOW_S, keep_days=5)
+            store.check_version()
+            assert store.rows("SELECT alert_key, meter, inspector, confirmed_by FROM outcome") == [
+                (7, "flat-1", None, None)
+            ]
+            assert store.rows("SELECT COUNT(*) FROM audit") == [(0,)]
+            store.rows("SELECT * FROM inspected_case")
+
     def test_an_empty_store_is_refused_with_what_to_do(self, empty_dsn: str) -> None:
         with open_store(empty_dsn) as empty, pytest.raises(StoreMisfit, match="checkmeter utility migrate"):
             empty.check_version()
@@ -254,26 +276,53 @@ class TestRetention:
             store.migrate(NOW_S, keep_days=5)
             store.apply(rows)
             before = days(store)
-            assert store.maintain(NOW_S, keep_days=2)
+            assert maintain(store, NOW_S, keep_days=2)
             assert store.rows("SELECT MIN(start_s), COUNT(*) FROM balance") == [((TODAY - 2) * DAY_S, 24)]
             assert days(store) == before
-            assert store.maintain(NOW_S, keep_days=2) == []
+            assert maintain(store, NOW_S, keep_days=2) == []
 
     def test_old_dead_letters_go(self, store: Store) -> None:
         for n, age_days in enumerate((1, 29, 31)):
             row = (bytes([n]) * 16, b"t", "r", 0, b"", timestamp(NOW_S - age_days * DAY_S))
             store.apply([letter((DEAD_LETTER, row))])
-        assert any("1 dead letters" in line for line in store.maintain(NOW_S, keep_days=5))
+        assert any("1 dead letters" in line for line in maintain(store, NOW_S, keep_days=5))
         assert store.rows("SELECT COUNT(*) FROM dead_letter") == [(2,)]
+
+    def test_many_old_dead_letters_go_in_bounded_pieces(self, store: Store) -> None:
+        old = timestamp(NOW_S - 40 * DAY_S)
+        rows = [(n.to_bytes(16, "big"), b"t", "r", 0, b"", old) for n in range(2 * DELETE_ROWS + 5)]
+        store.apply([letter((DEAD_LETTER, row)) for row in rows])
+        assert maintain(store, NOW_S, keep_days=5)[-1].startswith(f"deleted {2 * DELETE_ROWS + 5} dead letters")
+        assert store.rows("SELECT COUNT(*) FROM dead_letter") == [(0,)]
+
+    def test_one_replica_a_day_does_it_and_another_if_that_one_fails(self, store: Store) -> None:
+        class Failing:
+            def __init__(self, server: Server) -> None:
+                self.server, self.dialect = server, server.dialect
+                self.insert, self.transaction, self.patient = server.insert, server.transaction, server.patient
+
+            def run(self, statement: str, values: Any = ()) -> Any:
+                if "information_schema.partitions" in statement or "MIN(start_s)" in statement:
+                    raise StoreUnavailable("gone")
+                return self.server.run(statement, values)
+
+        with pytest.raises(StoreUnavailable):
+            maintain(Store(Failing(store.server)), NOW_S, keep_days=5, replica="a")  # type: ignore[arg-type]
+        day = store.rows("SELECT COUNT(*) FROM maintenance")
+        assert day == [(0,)], "its turn is given back"
+        maintain(store, NOW_S, keep_days=5, replica="b")
+        assert store.rows("SELECT replica FROM maintenance") == [("b",)]
+        maintain(store, NOW_S, keep_days=5, replica="a")
+        assert store.rows("SELECT replica FROM maintenance") == [("b",)]
 
     @pytest.mark.mariadb
     @pytest.mark.xdist_group("mariadb")
     def test_partitions_move_with_the_days(self, mariadb: Any) -> None:
         with open_store(mariadb.database()) as store:
             store.migrate(NOW_S, keep_days=5)
-            assert store.partitions() == list(range(TODAY - 5, TODAY + 15))
-            store.maintain(NOW_S + 3 * DAY_S, keep_days=5)
-            assert store.partitions() == list(range(TODAY - 2, TODAY + 18))
+            assert partitions(store) == list(range(TODAY - 5, TODAY + 15))
+            maintain(store, NOW_S + 3 * DAY_S, keep_days=5)
+            assert partitions(store) == list(range(TODAY - 2, TODAY + 18))
 
     @pytest.mark.mariadb
     @pytest.mark.xdist_group("mariadb")

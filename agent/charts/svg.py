@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, timedelta, tzinfo
 from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
+
+from agent.wire.values import utc
 
 Floats = NDArray[np.float64]
 _Scale = Callable[[float], float]
@@ -66,11 +68,13 @@ def chart(
     y_label: str = "",
     zone: tzinfo = UTC,
     hours: bool = False,
+    numbers: bool = False,
     from_zero: bool = True,
 ) -> str:
     """One chart as an `<svg>` element.
 
-    `x` [T] are UTC seconds, or hours 0..24 where `hours` is set. `from_zero` keeps zero on the y axis.
+    `x` [T] are UTC seconds, or hours 0..24 where `hours` is set, or plain figures where `numbers` is.
+    `from_zero` keeps zero on the y axis.
 
     Raises:
         ValueError: no point at all, or a line of another length than `x`.
@@ -102,10 +106,16 @@ def chart(
     ]
     if y_label:
         parts.append(f'<text x="{LEFT - 6}" y="{TOP - 8}" text-anchor="end" fill="#51606f">{escape(y_label)}</text>')
-    for value, label in _hour_ticks(x0, x1) if hours else _time_ticks(x0, x1, zone):
+    if numbers:
+        ticks_x = [(t, _number(t)) for t in _number_ticks(x0, x1) if x0 <= t <= x1]
+    else:
+        ticks_x = _hour_ticks(x0, x1) if hours else _time_ticks(x0, x1, zone)
+    for value, label in ticks_x:
+        # The last label ends at the picture's edge instead of beyond it.
+        anchor = "end" if px(value) > WIDTH - RIGHT - 4 * len(label) else "middle"
         parts.append(f'<path d="M{px(value):.1f} {HEIGHT - BOTTOM}v4" stroke="#9aa7b4"/>')
         parts.append(
-            f'<text x="{px(value):.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle" fill="#51606f">{label}</text>'
+            f'<text x="{px(value):.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="{anchor}" fill="#51606f">{label}</text>'
         )
     for band in bands:
         parts += _area(thin(x, band.low, band.high), px, py, band.colour)
@@ -169,10 +179,10 @@ def _hour_ticks(x0: float, x1: float) -> list[tuple[float, str]]:
 
 def _time_ticks(x0: float, x1: float, zone: tzinfo) -> list[tuple[float, str]]:
     step = next((s for s in TIME_STEPS_S if (x1 - x0) / s <= 9), TIME_STEPS_S[-1])
-    offset = (datetime.fromtimestamp(x0, zone).utcoffset() or timedelta()).total_seconds()
+    offset = (utc(x0).astimezone(zone).utcoffset() or timedelta()).total_seconds()
     first = math.ceil((x0 + offset) / step) * step - offset
     form = "%d %b" if step >= DAY_S else "%d %b %H:%M"
-    return [(t, datetime.fromtimestamp(t, zone).strftime(form)) for t in np.arange(first, x1 + 1, step).tolist()]
+    return [(t, utc(t).astimezone(zone).strftime(form)) for t in np.arange(first, x1 + 1, step).tolist()]
 
 
 def _runs(ok: NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -1,0 +1,114 @@
+"""`checkmeter utility serve`: the fleet as a web page. Here it meets the evidence page, which is another room's."""
+
+from __future__ import annotations
+
+import ipaddress
+import signal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import click
+
+from agent.utility.sql.store import Store, open_store
+
+
+@click.command()
+@click.option("--store", "dsn", required=True, envvar="CHECKMETER_STORE", metavar="DSN", help="As for the other verbs.")
+@click.option("--listen", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any that is free.")
+@click.option("--host-name", "names", multiple=True, help="A name under which browsers ask; may be repeated.")
+@click.option("--trusted-proxy", "proxies", multiple=True, metavar="ADDRESS", help="Signs people in; may be repeated.")
+@click.option(
+    "--user-header", default="X-Forwarded-User", show_default=True, help="In which the proxy names the person."
+)
+@click.option("--groups-header", default="X-Forwarded-Groups", show_default=True, help="And the person's groups.")
+@click.option(
+    "--inspectors", "inspectors", multiple=True, metavar="GROUP", help="May record outcomes; may be repeated."
+)
+@click.option("--operators", "operators", multiple=True, metavar="GROUP", help="May read the audit log, too.")
+@click.option("--four-eyes", is_flag=True, help="A second person confirms each outcome.")
+@click.option("--price", type=click.FloatRange(0.0, min_open=True), help="Money for a kWh.")
+@click.option("--currency", default="", help="Of the price, as EUR.")
+@click.option("--timezone", default="UTC", show_default=True, help="In which times are shown.")
+@click.option("--promised-false-alarms", type=click.FloatRange(0.0, min_open=True), help="A building and year [0.1].")
+@click.option("--refresh", type=click.IntRange(0, 3600), default=60, show_default=True, help="Seconds; 0: never.")
+@click.option("--secure", is_flag=True, help="Browsers come through HTTPS: cookies and headers say so.")
+def command(
+    dsn: str,
+    listen: str,
+    port: int,
+    names: tuple[str, ...],
+    proxies: tuple[str, ...],
+    user_header: str,
+    groups_header: str,
+    inspectors: tuple[str, ...],
+    operators: tuple[str, ...],
+    four_eyes: bool,
+    price: float | None,
+    currency: str,
+    timezone: str,
+    promised_false_alarms: float | None,
+    refresh: int,
+    secure: bool,
+) -> None:
+    """Show the fleet to a browser. Read-only, unless a trusted proxy signs people in and a group of theirs says more.
+
+    Without --trusted-proxy it listens on this machine only.
+    """
+    try:
+        import uvicorn
+
+        from agent.utility.web.app import application
+        from agent.utility.web.people import Proxy, Role
+        from agent.utility.web.settings import Settings
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"{error.name} is missing: pip install 'checkmeter[web]'") from None
+    try:
+        loopback = ipaddress.ip_address(listen).is_loopback
+        zone = ZoneInfo(timezone)
+        for address in proxies:
+            ipaddress.ip_network(address)
+    except (ValueError, ZoneInfoNotFoundError) as error:
+        raise click.UsageError(str(error)) from None
+    if not loopback and not proxies:
+        raise click.UsageError(
+            f"{listen} is not this machine alone: name the proxy that signs people in (--trusted-proxy)"
+        )
+    if (inspectors or operators or four_eyes) and not proxies:
+        raise click.UsageError("roles need somebody who says who people are: --trusted-proxy ADDRESS")
+    roles = dict.fromkeys(inspectors, Role.INSPECTOR) | dict.fromkeys(operators, Role.OPERATOR)
+    proxy = Proxy(proxies, user_header.lower(), groups_header.lower(), roles) if proxies else None
+    hosts = frozenset({"localhost", "127.0.0.1", "::1", listen, *(name.lower() for name in names)})
+    with open_store(dsn) as store:
+        store.check_version()
+    settings = Settings(
+        dsn, hosts, proxy, four_eyes, price, currency, zone, refresh, secure=secure, evidence=evidence,
+    )  # fmt: skip
+    if promised_false_alarms is not None:
+        settings = settings.promising(promised_false_alarms)
+    config = uvicorn.Config(
+        application(settings), host=listen, port=port, proxy_headers=False, server_header=False, date_header=True,
+        log_level="warning", limit_concurrency=200, timeout_keep_alive=15, h11_max_incomplete_event_size=16 * 1024,
+        ws="none", lifespan="off", http="h11",
+    )  # fmt: skip
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)  # the server raises it once more when it has ended in order
+    server = uvicorn.Server(config)
+    with config.bind_socket() as bound:
+        click.echo(f"http://{'[' + listen + ']' if ':' in listen else listen}:{bound.getsockname()[1]}/")
+        server.run(sockets=[bound])
+
+
+def evidence(store: Store, gateway: str, alert_id: str) -> str:
+    """The evidence page of a case from the fleet's store, not signed.
+
+    Raises:
+        ValueError: what has come of it is not enough; the text says what is missing.
+    """
+    from agent.cli.lab.report import made_page
+    from agent.offline.case.case import CaseError, from_messages
+    from agent.utility.fleet.case_file import messages
+
+    try:
+        return made_page(from_messages(messages(store, alert_id, gateway), alert_id), "UTC", None)[0]
+    except CaseError as error:
+        raise ValueError(str(error)) from error

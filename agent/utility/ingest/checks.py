@@ -1,0 +1,85 @@
+"""What a value in a message may be: names, ranges, sizes, texts that a person will read.
+
+Each check gives the value as a column takes it, or raises Unreadable: its text stands beside the dead letter.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from agent import wire
+from agent.utility.sql.schema import JOULES_PER_KWH
+
+LARGEST_KWH = 1_000_000.0  # in one interval: a thousand times the largest building
+LARGEST_W = 1e9
+MAX_BODY_OCTETS = 5 << 20  # of a row: TiDB takes 6 MiB; a packet has 1 MiB, so only a change of ours can meet it
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_ALERT_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+
+
+class Unreadable(Exception):
+    """The message goes to the dead letters; the text is the reason that stands beside it."""
+
+
+def joules(kwh: float | None, field: str) -> int | None:
+    if kwh is None:
+        return None
+    if not -LARGEST_KWH <= kwh <= LARGEST_KWH:
+        raise Unreadable(f"range: {field} = {kwh:g} kWh in one interval; at most {LARGEST_KWH:g}")
+    return round(kwh * JOULES_PER_KWH)
+
+
+def within(value: float | None, limit: float, field: str) -> float | None:
+    if value is not None and not -limit <= value <= limit:
+        raise Unreadable(f"range: {field} = {value:g}; at most {limit:g}")
+    return value
+
+
+def revision(value: int) -> int:
+    if value >= 1 << 31:
+        raise Unreadable(f"range: {value} is not a number that counts anything")
+    return value
+
+
+def name_of(what: str, name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise Unreadable(f"name: the {what} {name[:80]!r} is no name of 1 to 64 letters, digits, dot, dash, underscore")
+    return name
+
+
+def alert_id_of(text: str) -> str:
+    if not _ALERT_ID.fullmatch(text):
+        raise Unreadable(f"name: {text[:80]!r} is no alert id of 1 to 64 letters, digits, dot, dash, underscore")
+    return text
+
+
+def count(value: int) -> int:
+    if not 0 <= value < 1 << 53:  # what JSON numbers carry exactly everywhere (RFC 8259, section 6)
+        raise Unreadable(f"range: {str(value)[:40]} is not a number that counts anything")
+    return value
+
+
+def clean(text: str) -> str:
+    """Without what steers a terminal or turns the direction of writing: it stands in tables that people read."""
+    return _UNPRINTABLE.sub("?", text)
+
+
+def text_of(text: str | None) -> str | None:
+    return None if text is None else clean(text[:255])
+
+
+def body_of(message: msgspec.Struct) -> str:
+    octets = wire.encode(message)
+    if len(octets) > MAX_BODY_OCTETS:
+        raise Unreadable(f"range: a body of {len(octets)} octets; at most {MAX_BODY_OCTETS}")
+    return octets.decode()
+
+
+def sha256_of(text: str) -> str:
+    if not re.fullmatch("[0-9a-f]{64}", text):
+        raise Unreadable(f"form: {text[:80]!r} is no SHA-256")
+    return text

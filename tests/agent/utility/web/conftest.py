@@ -1,0 +1,103 @@
+"""A fleet in a store, and the page over it: inside the test's process, or as the real verb."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+pytest.importorskip("starlette", reason="the extra `web` is not installed")
+
+from agent import wire
+from agent.utility.ingest.decode import Reader
+from agent.utility.load_test.building import Building
+from agent.utility.mqtt.packets import Publish
+from agent.utility.sql.store import open_store
+
+
+class Fleet(NamedTuple):
+    """Where it is, and the places of two of its cases."""
+
+    dsn: str
+    cases: list[str]  # paths behind /case/
+    now_s: float
+
+    @property
+    def building(self) -> str:
+        return self.cases[0].rpartition("/")[0]
+
+
+def fill(dsn: str, buildings: int, days: float, now_s: float) -> Fleet:
+    """What so many simulated gateways have sent until now, read as the ingest reads it."""
+    first_s = int(now_s) // 900 * 900 - int(days * 86_400)
+    with open_store(dsn) as store:
+        store.migrate(now_s, keep_days=int(days) + 5)
+        reader = Reader(lambda: now_s, keep_days=int(days) + 5)
+        for number in range(1, buildings + 1):
+            building = Building(1, number, first_s, int(now_s))
+            said = [m for start_s in range(first_s, int(now_s) - 900, 900) for m in building.interval(start_s)]
+            said += building.hello(now_s)
+            letters = [
+                reader.read(Publish(building.address.topic(suffix).encode(), 1, wire.encode(message), False))
+                for suffix, message in said
+            ]
+            for at in range(0, len(letters), 500):
+                store.apply(letters[at : at + 500])
+        assert store.rows("SELECT COUNT(*) FROM dead_letter") == [(0,)]
+        rows = store.rows(
+            "SELECT tenant, site, gateway, alert_id FROM open_case WHERE loss_w IS NOT NULL ORDER BY site"
+        )
+    return Fleet(dsn, ["/".join(map(str, row)) for row in rows], now_s)
+
+
+@pytest.fixture(scope="session")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
+    """Thirty buildings over four days; read-only for tests."""
+    return fill(f"sqlite:///{tmp_path_factory.mktemp('web') / 'fleet.sqlite'}", 60, 4, time.time())
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """Start `checkmeter utility serve`; returns its address."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(dsn: str, *options: str) -> str:
+        command = [sys.executable, "-m", "agent.cli.main", "utility", "serve", "--store", dsn, "--port", "0", *options]
+        with (tmp_path / "serve.log").open("a") as log:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        running.append(process)
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        assert address.startswith("http://"), (tmp_path / "serve.log").read_text()
+        return address.rstrip("/")
+
+    yield start
+    for process in running:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        assert process.stdout is not None
+        process.stdout.close()
+    assert "Traceback" not in ((tmp_path / "serve.log").read_text() if running else "")
+
+
+@pytest.fixture
+def ask() -> Callable[..., Any]:
+    """Ask an application in this process as a client at some address, without a server."""
+    import anyio
+    import httpx
+
+    def send(application: Any, method: str, path: str, client: str = "127.0.0.1", **options: Any) -> Any:
+        async def run() -> Any:
+            transport = httpx.ASGITransport(application, client=(client, 4711))
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as link:
+                return await link.request(method, path, **options)
+
+        return anyio.run(run)
+
+    return send

@@ -1,0 +1,101 @@
+"""The real verb in a real Chromium: every page, a phone's and a desk's width, both schemes, judged by axe-core."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium")
+pytestmark = [pytest.mark.chromium, pytest.mark.xdist_group("chromium"), pytest.mark.timeout(300)]
+GRAVE = {"serious", "critical"}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    assert CHROMIUM is not None, "Debian's package chromium"
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """axe-core's source, as a test package of PyPI carries it."""
+    from pathlib import Path
+
+    package = pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed")
+    return (Path(package.__file__).parent / "axe.min.js").read_text()
+
+
+def addresses(full: Any) -> list[str]:
+    place = full.building
+    return [
+        "/", "/cases", "/cases?state=all", f"/case/{full.cases[0]}", f"/building/{place}", "/gateways",
+        f"/gateway/{place}", "/precision", "/exports", "/search?q=site", "/nowhere",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1400])
+def test_every_page(full: Any, serve: Any, browser: Any, axe: str, scheme: str, width: int) -> None:
+    address = serve(full.dsn, "--price", "0.3")
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: said.append(f"error: {error}"))
+    for path in addresses(full):
+        answer = page.goto(address + path)
+        assert answer.status == (404 if path == "/nowhere" else 200)
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= width, f"{path} scrolls sideways: {wide} px"
+        page.evaluate(axe)
+        result = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        grave = [
+            (found["id"], [node["target"] for node in found["nodes"]][:3])
+            for found in result["violations"]
+            if found["impact"] in GRAVE
+        ]
+        assert grave == [], f"{path} at {width} px, {scheme}"
+    said = [text for text in said if "404" not in text]
+    assert said == []
+    context.close()
+
+
+def test_by_keyboard_and_without_script(full: Any, serve: Any, browser: Any) -> None:
+    address = serve(full.dsn)
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(address + "/")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # skip to the content
+    assert page.url.endswith("#main")
+    page.goto(address + "/cases")
+    page.select_option("select[name=state]", "all")
+    page.click("main button")
+    assert "state=all" in page.url
+    page.click("tbody th a")
+    assert "/case/" in page.url
+    page.click("text=中文")
+    assert page.locator("html").get_attribute("lang") == "zh"
+    page.goto(address + "/")
+    assert page.locator("html").get_attribute("lang") == "zh", "the language stays"
+    context.close()
+
+
+def test_the_page_refreshes_itself_and_not_under_ones_hands(full: Any, serve: Any, browser: Any) -> None:
+    address = serve(full.dsn, "--refresh", "1")
+    page = browser.new_page()
+    page.goto(address + "/cases")
+    page.evaluate("document.querySelector('main h1').textContent = 'old'")
+    page.locator("main h1", has_text="Cases").wait_for(timeout=20_000)
+    page.focus("main input[name=site]")
+    page.evaluate("document.querySelector('main h1').textContent = 'old'")
+    page.wait_for_timeout(3000)
+    assert page.locator("main h1").text_content() == "old"
+    page.close()

@@ -1,0 +1,140 @@
+#!/usr/bin/env bash
+# Installs the package of an architecture in a gateway's root and boots it: `boot.sh ARCHITECTURE`.
+#
+# The root is ARCH-gateway of root.sh under an overlay: systemd, python3 and a broker, no compiler, no pip. Inside, the
+# service reads a simulated building, a cover is opened, and a subscriber at the broker has to receive the alert.
+# Then reload, stop, upgrade and purge. Each step writes NAME=VALUE; the last lines here judge them.
+set -euo pipefail
+here="$(cd "$(dirname "$0")" && pwd)"
+arch="${1:?usage: boot.sh amd64|arm64|armhf}"
+built="$("$here/root.sh" "$arch")"
+"$here/root.sh" "$arch" --register
+out="$built.out"
+package="$(find "$out" -maxdepth 1 -name "checkmeter_*_$arch.deb" | sort | tail -n 1)"
+[ -n "$package" ] || { echo "boot.sh: no package in $out: check.sh $arch package builds it" >&2; exit 1; }
+
+layer="$(mktemp -d)"
+trap 'umount "$layer/root" 2>/dev/null || true; umount "$layer" 2>/dev/null || true; rmdir "$layer"' EXIT
+mount -t tmpfs tmpfs "$layer"
+mkdir "$layer/up" "$layer/work" "$layer/root"
+mount -t overlay overlay -o "lowerdir=$built-gateway,upperdir=$layer/up,workdir=$layer/work" "$layer/root"
+root="$layer/root"
+
+inside() {
+    # shellcheck disable=SC2016
+    unshare --mount --pid --fork --kill-child sh -ec '
+        root="$1"; archives="$2"; shift 2
+        mount -t proc proc "$root/proc"
+        mount --bind "$archives" "$root/var/cache/apt/archives"
+        exec chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
+            DEBIAN_FRONTEND=noninteractive "$@"' sh "$root" "$roots_archives" "$@"
+}
+roots_archives="$(dirname "$built")/archives-$arch"
+mkdir -p "$roots_archives/partial"
+cp /etc/resolv.conf "$root/etc/resolv.conf"
+cp "$package" "$root/var/checkmeter.deb"
+cp -rn "$built/var/lib/apt/lists" "$root/var/lib/apt/" 2>/dev/null || true
+inside apt-get install -y -qq --no-install-recommends /var/checkmeter.deb
+inside checkmeter --version
+echo "installed_kb=$(inside dpkg-query -W -f '${Installed-Size}' checkmeter)"
+
+etc="$root/etc/checkmeter"
+mkdir -p "$etc" "$root/result"
+cat >"$etc/site.toml" <<'SITE'
+[site]
+tenant = "t"
+site = "boot"
+gateway = "gw"
+[mqtt]
+url = "mqtt://127.0.0.1:1883"
+[[bus]]
+id = "b1"
+port = "tcp://127.0.0.1:4059"
+poll_s = 5
+[[meter]]
+id = "main"
+bus = "b1"
+address = 16
+accuracy_class = 1.0
+resolution_wh = 1
+[[meter]]
+id = "flat-1"
+bus = "b1"
+address = 17
+accuracy_class = 1.0
+resolution_wh = 1
+[[zone]]
+id = "building"
+main = "main"
+subs = ["flat-1"]
+[simulation]
+seed = 5
+history_days = 1
+[[simulation.fault]]
+kind = "cover"
+meter = "flat-1"
+onset = "+2m"
+SITE
+cat >"$root/etc/systemd/system/meters.service" <<'UNIT'
+[Unit]
+Before=checkmeter.service
+[Service]
+ExecStart=/usr/bin/checkmeter simulate /etc/checkmeter/site.toml
+UNIT
+cat >"$root/etc/checkmeter/subscriber.py" <<'PYTHON'
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+client = paho.Client(CallbackAPIVersion.VERSION2, client_id="utility")
+client.on_connect = lambda c, *_: c.subscribe("checkmeter/#", qos=1)
+client.on_message = lambda c, u, m: open("/result/received", "a").write(f"{m.topic} {m.payload.decode()}\n")
+client.connect_async("127.0.0.1", 1883)
+client.loop_forever(retry_first_connection=True)
+PYTHON
+cat >"$root/etc/systemd/system/subscriber.service" <<'UNIT'
+[Service]
+ExecStart=/opt/checkmeter/bin/python3 /etc/checkmeter/subscriber.py
+UNIT
+cat >"$root/etc/systemd/system/driver.service" <<'UNIT'
+[Unit]
+After=multi-user.target
+[Service]
+Type=oneshot
+TimeoutStartSec=1500
+ExecStart=/bin/bash /etc/checkmeter/driver.sh
+StandardOutput=file:/result/out
+StandardError=file:/result/err
+UNIT
+cat >"$etc/driver.sh" <<'DRIVER'
+pid() { systemctl show -p MainPID --value checkmeter; }
+until_true() { for _ in $(seq 1 "$1"); do eval "$2" && return 0; sleep 1; done; return 1; }
+until_true 300 '[ "$(systemctl is-active checkmeter)" = active ]'; echo active=$(systemctl is-active checkmeter)
+until_true 300 'checkmeter status >/dev/null 2>&1'; checkmeter status >/dev/null; echo status_exit=$?
+until_true 500 'grep -q event/alert /result/received 2>/dev/null'; echo received=$(grep -c event/alert /result/received)
+before=$(pid); systemctl reload checkmeter; sleep 10; echo reload=$([ "$(pid)" = "$before" ] && systemctl is-active checkmeter)
+systemctl stop checkmeter; echo stop=$(systemctl show -p Result --value checkmeter)
+systemctl start checkmeter; dpkg -i /var/checkmeter.deb >/dev/null; echo upgraded=$(systemctl is-active checkmeter)
+systemctl stop meters subscriber; dpkg --purge checkmeter >/dev/null
+echo purged=$(ls -d /etc/checkmeter /var/lib/checkmeter /opt/checkmeter 2>/dev/null | wc -l)
+journalctl -u checkmeter -o cat --no-pager >/result/journal
+echo finished=yes
+systemctl poweroff
+DRIVER
+wants="$root/etc/systemd/system/multi-user.target.wants"
+mkdir -p "$wants"
+for unit in meters subscriber driver; do ln -sf "/etc/systemd/system/$unit.service" "$wants/"; done
+ln -sf /usr/lib/systemd/system/checkmeter.service "$wants/"
+# Emulated, a start takes a minute: only the time-outs are longer than a gateway's, the hardening is the package's.
+mkdir -p "$root/etc/systemd/system/checkmeter.service.d"
+printf '[Service]\nTimeoutStartSec=600\nWatchdogSec=600\nTimeoutStopSec=120\n' \
+    >"$root/etc/systemd/system/checkmeter.service.d/emulated.conf"
+mkdir -p "$out/result"
+rm -f "$out/result/"*
+timeout --kill-after=20 "${BOOT_TIMEOUT_S:-1800}" systemd-nspawn --boot --quiet --register=no --keep-unit \
+    --private-network --machine="checkmeter-$arch" --directory="$root" --bind="$out/result:/result" \
+    </dev/null >"$out/result/console" 2>&1 || true
+cat "$out/result/out" 2>/dev/null || { tail -n 20 "$out/result/console" >&2; exit 1; }
+for expected in active=active status_exit=0 reload=active stop=success upgraded=active purged=0 finished=yes; do
+    grep -qx "$expected" "$out/result/out" || { echo "boot.sh: expected $expected" >&2; exit 1; }
+done
+grep -qE '^received=[1-9]' "$out/result/out" || { echo "boot.sh: no alert was received" >&2; exit 1; }

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Tests this tree on another architecture, in a Debian root under qemu: `check.sh ARCHITECTURE [STEP...]`.
+#
+# Steps, all of them by default: kernels, unit, replay, fuzz, memory, package, demo. Each is named with its result and
+# the time it took; the exit code is 1 if any failed. docs/gateways.md says what was found with it, and what emulation
+# cannot show.
+set -uo pipefail
+here="$(cd "$(dirname "$0")" && pwd)"
+cd "$here/../.."
+arch="${1:?usage: check.sh arm64|armhf [kernels|unit|replay|fuzz|memory|package|demo]...}"
+shift
+[ "$#" -gt 0 ] || set -- kernels unit replay fuzz memory package demo
+out="${CHECKMETER_ROOTS:-${XDG_CACHE_HOME:-$HOME/.cache}/checkmeter/roots}/$arch.out"
+host=(.venv/bin/python)
+[ -x "${host[0]}" ] || host=("${PYTHON:-python3}")
+inside=("$here/inside.sh" "$arch")
+pytest=(python -m pytest -q -p no:cacheprovider -p no:randomly --timeout 3000)
+# Kernels and what stands directly on them: the word size, the alignment and the arithmetic of a processor.
+kernels=(tests/firmware_io/dlms/test_kernel.py tests/core/registers tests/core/balance
+    tests/agent/alerts/test_book.py)
+
+step_kernels() { "${inside[@]}" "${pytest[@]}" "${kernels[@]}"; }
+step_unit() {
+    "${inside[@]}" "${pytest[@]}" tests/core tests/firmware_io tests/agent \
+        --ignore=tests/agent/offline/training/test_train.py --ignore=tests/agent/offline/evaluation
+}
+step_replay() {
+    rm -rf "$out/recorded"
+    mkdir -p "$out/recorded"
+    "${host[@]}" tests/arm/recorded.py make "$out/recorded/in" &&
+        "${host[@]}" tests/arm/recorded.py replay "$out/recorded/in" "$out/recorded/host" &&
+        NPY_DISABLE_CPU_FEATURES="AVX2 FMA3 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL" \
+            "${host[@]}" tests/arm/recorded.py replay "$out/recorded/in" "$out/recorded/baseline" &&
+        "${inside[@]}" python tests/arm/recorded.py replay /out/recorded/in /out/recorded/there &&
+        "${host[@]}" tests/arm/recorded.py compare "$out/recorded/host" "$out/recorded/there" --ids &&
+        "${host[@]}" tests/arm/recorded.py compare "$out/recorded/baseline" "$out/recorded/there"
+}
+step_fuzz() { "${inside[@]}" python tests/system/fuzz/fuzz.py --inputs "${FUZZ_INPUTS:-1000000}"; }
+step_memory() { # pages of a 32-bit guest can be told from qemu's, those of a 64-bit one cannot
+    [ "$arch" = armhf ] && "${host[@]}" tests/arm/memory.py || [ "$arch" != armhf ]
+}
+step_package() { "${inside[@]}" python -m agent.deploy.deb /out && "$here/boot.sh" "$arch"; }
+# Emulated seconds are long: the building's time runs as slowly as the host needs.
+step_demo() {
+    "${inside[@]}" python -m agent.cli.main demo examples/demo-building.toml \
+        --speed "${DEMO_SPEED:-120}" --time-limit 3600
+}
+
+failed=0
+for step in "$@"; do
+    began=$SECONDS
+    if "step_$step"; then verdict=passed; else verdict=FAILED failed=1; fi
+    echo "check.sh: $arch $step $verdict after $((SECONDS - began)) s"
+done
+exit "$failed"

@@ -1,0 +1,167 @@
+"""Encode and parse of one poll beside the peer libraries, in one run: `python tests/system/bench/bench_protocols.py`.
+
+One poll: the question as octets, and the answer's octets to numbers in their unit. Each is done many times, the best
+of five rounds counts. What a peer does beyond that (logging, objects for every register) is its own choice, and its
+users pay for it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import struct
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from firmware_io.dlt645 import frame as dlt645
+from firmware_io.dlt645 import registers as dlt645_registers
+from firmware_io.exchange import Framer
+from firmware_io.mbus import frame as mbus
+from firmware_io.mbus import records
+from firmware_io.modbus import framing as modbus
+from firmware_io.modbus.profile_file import shipped
+
+ROUNDS = 5
+
+
+def per_call_us(work: Callable[[], object], count: int) -> float:
+    """Microseconds of CPU a call, the best round."""
+    best = float("inf")
+    for _ in range(ROUNDS):
+        started = time.process_time()
+        for _ in range(count):
+            work()
+        best = min(best, (time.process_time() - started) / count)
+    return best * 1e6
+
+
+def our_dlt645() -> Callable[[], object]:
+    address = dlt645.address_of("161")
+    reply = bytes.fromhex("fefefefe68610100000000689108333334335933333 38a16".replace(" ", ""))
+    field = dlt645_registers.IMPORT.fields[0]
+
+    def poll() -> object:
+        dlt645.Frame(address, dlt645.READ, dlt645_registers.di_octets(0x00010000, 2007)).encode()
+        frame = Framer(dlt645.parse, 600).receive(reply)[0]
+        return field.decode(frame.data[4:])
+
+    assert poll() == 260.0
+    return poll
+
+
+def their_dlt645() -> Callable[[], object]:
+    from dlt645.common.transform import bcd_to_float
+    from dlt645.protocol.protocol import DLT645Protocol
+
+    reply = bytes.fromhex("fefefefe68610100000000689108333334335933333 38a16".replace(" ", ""))
+    address = bytearray(dlt645.address_of("161"))
+
+    def poll() -> object:
+        DLT645Protocol.build_frame(address, 0x11, bytes.fromhex("00000100"))
+        frame = DLT645Protocol.deserialize(reply)
+        return bcd_to_float(bytes(frame.data[4:]), "XXXXXX.XX", "little")
+
+    assert abs(poll() - 0.26) < 1e-9
+    return poll
+
+
+def our_modbus() -> Callable[[], object]:
+    block = shipped()["eastron-sdm630"].blocks()[2]
+    values = b"".join(struct.pack(">f", 1000.5) for _ in range(block.size // 2))
+    body = bytes((1, 4, len(values))) + values
+    reply = body + modbus.crc16(body).to_bytes(2, "little")
+
+    def poll() -> object:
+        modbus.Read(1, block.function, block.address, block.size).rtu()
+        frame = Framer(modbus.rtu_parser(1, 4), 600).receive(reply)[0]
+        return [
+            register.decode(frame.registers[2 * (register.address - block.address) :][: 2 * register.words])
+            for register in block.registers
+        ]
+
+    assert poll()[-1] == 1_000_500.0
+    return poll
+
+
+def their_modbus() -> Callable[[], object]:
+    from pymodbus.client.mixin import ModbusClientMixin
+    from pymodbus.framer import FramerRTU
+    from pymodbus.pdu import DecodePDU
+    from pymodbus.pdu.register_message import ReadInputRegistersRequest
+
+    block = shipped()["eastron-sdm630"].blocks()[2]
+    values = b"".join(struct.pack(">f", 1000.5) for _ in range(block.size // 2))
+    body = bytes((1, 4, len(values))) + values
+    reply = body + modbus.crc16(body).to_bytes(2, "little")
+    server, client = FramerRTU(DecodePDU(True)), FramerRTU(DecodePDU(False))
+    kind = ModbusClientMixin.DATATYPE.FLOAT32
+
+    def poll() -> object:
+        server.buildFrame(ReadInputRegistersRequest(address=block.address, count=block.size, dev_id=1))
+        _, pdu = client.handleFrame(reply, 1, 0)
+        found = []
+        for register in block.registers:
+            at = register.address - block.address
+            found.append(ModbusClientMixin.convert_from_registers(pdu.registers[at : at + 2], kind))
+        return found
+
+    assert poll()[-1] == 1000.5
+    return poll
+
+
+def _mbus_frame() -> bytes:
+    path = Path(__file__).parents[2] / "firmware_io" / "mbus" / "real_frames.json"
+    return bytes.fromhex(json.loads(path.read_text())["frames"]["kamstrup_multical_601"][0])
+
+
+def our_mbus() -> Callable[[], object]:
+    reply = _mbus_frame()
+
+    def poll() -> object:
+        mbus.Frame(mbus.REQ_UD2 | mbus.FCB, 1).encode()
+        return records.decode(Framer(mbus.parse, 600).receive(reply)[0]).records
+
+    assert poll()
+    return poll
+
+
+def their_mbus() -> Callable[[], object]:
+    import meterbus
+
+    reply = _mbus_frame()
+
+    def poll() -> object:
+        return [record.value for record in meterbus.load(reply).records]
+
+    assert poll()
+    return poll
+
+
+PAIRS = (
+    ("DL/T 645, one register", "dlt645", our_dlt645, their_dlt645, 2000),
+    ("Modbus, 24 registers", "pymodbus", our_modbus, their_modbus, 1000),
+    ("M-Bus, a heat meter's answer", "meterbus", our_mbus, their_mbus, 200),
+)
+
+
+def main() -> int:
+    """Print a table of microseconds a poll, ours and theirs."""
+    print(f"{'one poll':32}{'ours us':>10}{'peer':>12}{'peer us':>10}{'ratio':>8}")
+    for title, package, ours, theirs, count in PAIRS:
+        our_us = per_call_us(ours(), count)
+        if importlib.util.find_spec(package) is None:
+            print(f"{title:32}{our_us:>10.1f}{package:>12}{'absent':>10}")
+            continue
+        try:
+            their_us = per_call_us(theirs(), max(count // 10, 20))
+        except Exception as error:  # a peer of another version: its figure is missing, ours is not
+            print(f"{title:32}{our_us:>10.1f}{package:>12}  {type(error).__name__}: {error}")
+            continue
+        print(f"{title:32}{our_us:>10.1f}{package:>12}{their_us:>10.1f}{their_us / our_us:>8.1f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
