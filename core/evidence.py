@@ -43,12 +43,12 @@ class Residual:
 class Evidence:
     """State of one zone's alarm. `active` is latched: true from the alarm until the loss is gone.
 
-    `episode` counts the zone's alarms of this sign since the detector was made: it is part of what makes an
-    alert's identity stable while `onset_s` is still being refined. `loss_w_interval` and `onset_window_s` are
-    95 % intervals. `suspects` are sorted by falling probability; with `upstream_probability` (a load ahead
-    of the sub-meters) and `unexplained_probability` (none of these: a clock, a roof, a main meter, or what nobody has
-    thought of) all flats' probabilities sum to 1 (suspects below 0.5 % may be left out). Whoever names a flat
-    compares with the set confidence first: below it, the loss is "not attributed".
+    `episode` counts the zone's losses of this sign since the detector was made: it is part of what makes an alert's
+    identity stable while `onset_s` is still being refined. A loss that has ended and is back keeps its episode.
+    `loss_w_interval` and `onset_window_s` are 95 % intervals. `suspects` are in order of decreasing probability; with
+    `upstream_probability` (a load ahead of the sub-meters) and `unexplained_probability` (none of these: a clock, a
+    roof, a main meter, or what nobody has thought of) all flats' probabilities sum to 1 (suspects below 0.5 % may be
+    left out). Whoever names a flat compares with the set confidence first: below it, the loss is "not attributed".
     """
 
     zone: str

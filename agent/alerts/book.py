@@ -126,6 +126,7 @@ class AlertBook:
         """Judge the zones' evidence, oldest first; give back the transitions to commit and send, oldest first."""
         events: list[AlertEvent] = []
         for item in evidence:
+            events += self.advance(item.time_s)  # what was quiet for long enough is over before anything new begins
             sign = "surplus" if item.kind is LossKind.BALANCE_SURPLUS else "loss"
             family = f"{item.zone}/{sign}"
             events += self._judge(
@@ -217,9 +218,24 @@ class AlertBook:
             elif time_s - life.quiet_s >= life.hold_s:
                 del self._state.open[key]
                 family = _family(key)
-                self._state.ended[family] = [*self._recent(family, time_s), time_s]
-                events.append(self._transition(life, "cleared", life.data, time_s))
-        return events
+                # The time at which the hold was over, whenever anybody looks: replay says what the service said.
+                over_s = life.quiet_s + life.hold_s
+                self._state.ended[family] = [*self._recent(family, over_s), over_s]
+                events.append(self._transition(life, "cleared", life.data, over_s))
+        return sorted(events, key=lambda event: event.time)
+
+    def loss_of(self, alert_id: str) -> tuple[str, float, int]:
+        """Zone, sign (1 loss, -1 surplus) and episode of the loss that an open alert tells.
+
+        Raises:
+            KeyError: no open alert has this id, or it tells no loss.
+        """
+        for key, life in self._state.open.items():
+            if life.data.alert_id == alert_id and _family(key) != key:
+                family, _, episode = key.rpartition("/")
+                zone, _, sign = family.rpartition("/")
+                return zone, -1.0 if sign == "surplus" else 1.0, int(episode)
+        raise KeyError(alert_id)
 
     def acknowledge(self, alert_id: str, by: str, time_s: float) -> list[AlertEvent]:
         """Note that somebody took notice; no event if it is noted already.
@@ -296,11 +312,6 @@ class AlertBook:
             if life is not None and life.quiet_s is None:
                 life.quiet_s = time_s
             return []
-        if life is None:
-            # A return within the hold time continues the quiet alert, also under a new episode.
-            quiet = [k for k, v in opened.items() if _family(k) == family and v.quiet_s is not None]
-            if quiet:
-                life = opened[key] = opened.pop(quiet[-1])
         if life is None:
             recent = self._recent(family, time_s)
             self._state.ended[family] = recent

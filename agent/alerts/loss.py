@@ -11,6 +11,8 @@ from agent.wire.events import AlertData, ModelData, QualityData, ResidualData, S
 from agent.wire.values import number, utc
 from core.evidence import Evidence, LossKind
 
+QUESTION = "a load that has no meter: stairs, lift, pumps? Set [[zone]] unmetered_w, or acknowledge with a reason"
+
 
 def loss_data(item: Evidence, confidence: float, critical_percent: float, model: ModelData | None) -> AlertData:
     """What the evidence says; a mechanism is named from `confidence` on, below it the loss is "not attributed".
@@ -28,6 +30,8 @@ def loss_data(item: Evidence, confidence: float, critical_percent: float, model:
     severity: Severity = (
         "critical" if named.get(item.kind, False) or abs(item.residual.percent) >= critical_percent else "warning"
     )
+    if item.question:
+        severity = "info"
     low, high = (number(w, 1) for w in item.loss_w_interval)
     if model is not None:
         model = msgspec.structs.replace(model, score=number(item.model_score, 4))
@@ -58,6 +62,7 @@ def loss_data(item: Evidence, confidence: float, critical_percent: float, model:
         features={m: {k: number(v, 4) for k, v in f.items()} for m, f in item.features.items()} or None,
         model=model,
         quality=QualityData(coverage=_share(item.coverage)),
+        detail=QUESTION if item.question else None,
     )
 
 

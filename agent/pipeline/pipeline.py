@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from agent.forecast.zone_forecasts import ZoneForecasts
 from agent.site.local_time import offset_s
 from agent.site.tables import Config
+from agent.wire.events import AlertEvent
 from core.arrays import Z95, Floats
 from core.balance import _balance
 from core.balance.rows import ZoneRows
@@ -46,7 +47,7 @@ LIMIT_W = 50_000.0  # no flat draws more; the main meter may draw so much for ea
 class Book(Protocol):
     """What turns evidence into alert transitions on the wire: `agent.alerts.book.AlertBook`."""
 
-    def apply(self, evidence: Sequence[Evidence]) -> list[Any]:
+    def apply(self, evidence: Sequence[Evidence]) -> list[AlertEvent]:
         """Alert events to send, oldest first; may be empty."""
 
 
@@ -69,7 +70,7 @@ class Balance:
 class Step:
     """What one step brought; `checkpoint` is None when no boundary was closed. Commit all of it together."""
 
-    alerts: list[Any]
+    alerts: list[AlertEvent]
     evidence: list[Evidence]
     balances: list[Balance]
     history: list[HistoryRow]
@@ -152,6 +153,7 @@ class Pipeline:
                         tuple(known[m].accuracy_class for m in zone.subs),
                         known[zone.main].accuracy_class,
                         tuple(known[m].resolution_wh for m in zone.subs),
+                        zone.unmetered_w,
                     ),
                     self.interval_s / 3600,
                     Settings(
@@ -194,6 +196,16 @@ class Pipeline:
         """Take one tamper sign."""
         for zone in self._zones:
             zone.monitor.sign(sign)
+
+    def accept(self, zone: str, sign: float, episode: int, reason: str, now_s: float) -> list[AlertEvent]:
+        """Take a told loss of a zone for a normal load of the building from now on: what the book says of its end."""
+        found = next((z.monitor for z in self._zones if z.monitor.zone.id == zone), None)
+        if found is None:
+            return []
+        evidence = found.accept(sign, episode, reason, now_s)
+        for item in evidence:
+            zone_tree.smallest(item, self._tree, self._open)
+        return self._book.apply(evidence)
 
     # -- step ---------------------------------------------------------------------------------------------------------
 

@@ -235,10 +235,13 @@ def _zones(config: Config, source: Source) -> None:
                     (*here, "subs"),
                     f"{sub} is already a sub of zone {other.id}; leave it in one, or let one zone hold the other",
                 )
-        for key, named in (("export", zone.export), ("minus", zone.minus)):
+        for key, named, allowed, words in (
+            ("export", zone.export, {zone.main, *zone.subs}, "main or subs"),
+            ("minus", zone.minus, set(zone.subs), "subs"),
+        ):
             for meter in named:
-                if meter not in zone.subs and meter in meters:
-                    source.error((*here, key), f"{meter} is not among the zone's subs; {key} names some of them")
+                if meter not in allowed and meter in meters:
+                    source.error((*here, key), f"{meter} is not among the zone's {words}; {key} names some of them")
     _circles(config.zone, source)
     _in_no_zone(config, source)
 

@@ -177,7 +177,10 @@ class Zone(_Table, frozen=True, kw_only=True):
     name: Annotated[Label | None, about("As people call it, in any script.")] = None
     main: Annotated[str, about("The id of the main meter.")]
     subs: Annotated[list[str], about("The ids of the sub-meters behind it.")]
-    export: Annotated[list[str], about("Those of `subs` whose export register is taken off their import.")] = []
+    export: Annotated[list[str], about("Those of `main` and `subs` whose export register is taken off.")] = []
+    unmetered_w: Annotated[
+        NotNegative, about("Load behind `main` that has no meter (stairs, lift, pumps), W in the mean over a day.")
+    ] = 0.0
     minus: Annotated[list[str], about("Those of `subs` that count against the sum: a shared load metered twice.")] = []
     capacity_w: Annotated[
         Positive | None, about("What fuse, transformer share or contract bear, W: near it an alert says so.")

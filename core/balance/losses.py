@@ -28,7 +28,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from core.arrays import Floats
+from core.arrays import UNKNOWN_WH2, Floats
 from core.balance import _balance
 from core.balance.rows import ZoneRows, jumps_wh2
 
@@ -204,6 +204,19 @@ class LossModel:
             out,
         )
         return out
+
+    def skip(self, hours: float) -> None:
+        """Let time pass over rows that must not be learned: coefficients walk, the offset is forgotten."""
+        base = slice(1, 1 + self.size)
+        keep = np.exp(-(1 - self._keep) * hours)
+        fade = np.concatenate([[0.0], keep, np.ones(len(self.told))])
+        self.x[base] *= keep
+        self.x[0] = 0.0
+        self.p *= fade[:, None] * fade[None, :]
+        gained = np.where(self._keep < 1, self.sd**2 * (1 - keep**2), self._walk * hours)
+        at = np.arange(1, 1 + self.size)
+        self.p[at, at] += gained
+        self.p[0, 0] = UNKNOWN_WH2
 
     def adopt(self, fit: LossModel, x: Floats, unmetered_sd_w: float) -> None:
         """Take over coefficients `x` [1 + P] and their covariance from `fit`; the unmetered load is `x`'s.

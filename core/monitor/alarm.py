@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from core.arrays import Floats
+from core.arrays import DAY_S, HOUR_S, Floats, Ints
 from core.balance.rows import ZoneRows
-from core.detection.bins import BLOCKS
 from core.evidence import Suspect
 
 SUSPECT_MIN = 0.005  # probability below which a sub-meter is not listed
 WIDE = 3.0  # prior standard deviation of a told loss's level, in units of what was told: the rows decide
 DRIFT_PER_DAY = 0.02  # of the level: how fast a told loss may grow or fade, one standard deviation
+SLOTS, SLOT_H = 8, 3  # of the UTC day: a told loss has a level and a swing of its own in each
+SWING_SHARE, WANDER_SHARE = 1.0, 0.25  # how far it is taken to swing over hours, and over days, before its days tell
 LEAST_W = 10.0  # a told loss is taken for no smaller
 
 
@@ -28,9 +29,11 @@ class Alarm:
     scale_w: prior standard deviation of its level. onset_s, lo_s, hi_s: of the onset and its 95 % range, fixed while
     their rows are kept. past_wh: energy lost in rows before `past_to`, which are kept no longer. fading, ended: first
     row of the end's doubt, and the first that surely lies behind it; None while the loss is on. swing_w2: variance of
-    its power from day to day. accepted: why the utility takes it for a normal load, "" while it does not. question,
-    common: whether, and how probably, a common load that nobody meters explains it. serial: its number among all of the
-    zone. A loss that has ended and is back is told under its episode: `returned`, and the ended one `resumed`.
+    its power in each slot of the day, from day to day; wander_w2: of its mean over some days. accepted: why the utility
+    takes it for a normal load, "" while it does not. question, common: whether, and how probably, a common load that
+    nobody meters explains it. serial: its number among all losses of the zone. One that has ended and is back is told
+    under its episode: `returned` lists the rows in which it was on before, and the ended one is `resumed`. rest_until:
+    row before which no other loss of this sign is told beside it.
     """
 
     episode: int
@@ -50,13 +53,21 @@ class Alarm:
     past_to: int = 0
     fading: int | None = None
     ended: int | None = None
-    swing_w2: float = 0.0
+    wander_w2: float = 0.0
+    swing_w2: list[float] = field(default_factory=lambda: [0.0] * SLOTS)
     accepted: str = ""
     question: bool = False
     common: float = 0.0
     serial: int = 0
-    returned: bool = False
+    rest_until: int = 0
+    returned: list[tuple[int, int]] = field(default_factory=list)
     resumed: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.scale_w:
+            self.scale_w = WIDE * self.level_w
+            self.swing_w2 = [(SWING_SHARE * self.level_w) ** 2] * SLOTS
+            self.wander_w2 = (WANDER_SHARE * self.level_w) ** 2
 
     @property
     def active(self) -> bool:
@@ -74,29 +85,34 @@ class Alarm:
         return max(LEAST_W, abs(self.loss_w))
 
     def columns(self, rows: ZoneRows, first: int, row_h: float) -> Floats:
-        """What it may add to rows from row `first` on [T, BLOCKS + 3], each column one prior standard deviation.
+        """What it may add to rows from row `first` on [T, SLOTS + 3], each column one prior standard deviation.
 
-        A level for each quarter of the (UTC) day while it is on, one that grows with time, and one each for the rows
+        A level for each slot of the (UTC) day while it is on, one that grows with time, and one each for the rows
         in which it may have begun or ended.
         """
         at = first + np.arange(len(rows))
         until = np.inf if self.ended is None else float(self.ended)
         faded = until if self.fading is None else float(self.fading)
         on = (at >= self.onset) & (at < faded)
-        quarter = ((rows.ends_s - 1800.0 * row_h) % 86_400.0 // (86_400.0 / BLOCKS)).astype(np.intp)
-        out = np.zeros((len(at), BLOCKS + 3))
-        out[np.arange(len(at)), quarter] = on
+        out = np.zeros((len(at), SLOTS + 3))
+        out[np.arange(len(at)), slot_of(rows.ends_s, row_h)] = on
         days = (at - self.onset) * row_h / 24.0
-        out[:, BLOCKS] = np.where(on, DRIFT_PER_DAY * np.sqrt(np.maximum(days, 0.0) * 30.0), 0.0) / WIDE
-        out[:, BLOCKS + 1] = (at >= self.lo) & (at < self.hi) & (self.hi > self.lo + 1)
-        out[:, BLOCKS + 2] = (at >= faded) & (at < until)
+        out[:, SLOTS] = np.where(on, DRIFT_PER_DAY * np.sqrt(np.maximum(days, 0.0) * 30.0), 0.0) / WIDE
+        out[:, SLOTS + 1] = (at >= self.lo) & (at < self.hi) & (self.hi > self.lo + 1)
+        out[:, SLOTS + 2] = (at >= faded) & (at < until)
         return np.asarray(out * (self.scale_w * row_h))
 
     def swing_wh2(self, rows: ZoneRows, first: int, row_h: float) -> Floats:
         """Variance of each row's energy because it is not the same every day [T]."""
         at = first + np.arange(len(rows))
         until = np.inf if self.ended is None else float(self.ended)
-        return np.where((at >= self.lo) & (at < until), self.swing_w2 * 24.0 * row_h, 0.0)
+        swing = np.array(self.swing_w2)[slot_of(rows.ends_s, row_h)]
+        return np.where((at >= self.lo) & (at < until), swing * SLOT_H * row_h, 0.0)
+
+
+def slot_of(ends_s: Floats, row_h: float) -> Ints:
+    """The slot of the UTC day in which the middle of each row lies [T]."""
+    return np.asarray((ends_s - 1800.0 * row_h) % DAY_S // (SLOT_H * HOUR_S), np.intp)
 
 
 @dataclass(slots=True)

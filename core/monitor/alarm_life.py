@@ -6,13 +6,13 @@ who is suspected.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from core.monitor.alarm import WIDE, Alarm
+from core.monitor.alarm import SLOT_H, SLOTS, SWING_SHARE, WANDER_SHARE, WIDE, Alarm
 from core.monitor.learning import HISTORY_DAYS, Learning
 from core.monitor.searching import Beside, NewLoss, OnsetSearch
 
@@ -23,8 +23,10 @@ CLEAR_H = 168.0  # a loss has to be gone for this long
 CLEAR_SHARE = 0.2  # gone means: less than this share of what it was
 RESTLESS_Z = 2.0  # and then its days scatter no more than this, in standard deviations
 RETURN_DAYS = 90  # a loss of the same size within this time after one has ended is the same loss again
-RETURN_RATIO = 2.5
-SWING_SHARE, SWING_PRIOR_DAYS = 0.3, 2.0  # how far a loss is taken to swing from day to day before its days tell
+RETURN_RATIO, RETURN_RATIO_HOURS = 2.5, 8.0  # over days, and over some hours of an evening
+SWING_PRIOR_DAYS = 0.5  # days of its own that what is taken for a loss's swing is worth
+WANDER_DAYS = 3  # its mean over so many days wanders from one such time to the next
+REST_DAYS = 7  # for so long after a lively time of a flat nothing more is told beside it
 LOSSES_MAX = 8  # told at once, at most: bounds the state; the oldest that has ended makes room
 
 
@@ -63,9 +65,19 @@ class AlarmLife:
         loss = Alarm(0, found.sign, found.lo, found.onset, found.hi, count, loss_w=found.power_w)
         for before in reversed(self.told):
             if self._is_back(before, found):
-                before.resumed, loss.returned, loss.episode = True, True, before.episode
+                before.resumed, loss.episode = True, before.episode
+                loss.returned = [*before.returned, (before.lo, before.ended or count)]
                 break
         return self._add(loss)
+
+    def withdraw(self, loss: Alarm, others: Sequence[Alarm]) -> None:
+        """Untell a loss that is one of `others` in a livelier time: they swing further than was known."""
+        self.told.remove(loss)
+        if not loss.returned:
+            self.episodes[loss.sign] -= 1
+        for other in others:
+            if other.sign == loss.sign:
+                other.rest_until = self._learning.history.count + REST_DAYS * self._learning.day_rows
 
     def open_from_start(self, power_w: float, question: bool, common: float) -> Alarm:
         """Tell a loss that was there before the first row."""
@@ -157,8 +169,6 @@ class AlarmLife:
         if not loss.returned:
             self.episodes[loss.sign] += 1
             loss.episode = self.episodes[loss.sign]
-        loss.scale_w = WIDE * loss.level_w
-        loss.swing_w2 = (SWING_SHARE * loss.level_w) ** 2
         self._fix_times(loss)
         if len(self.told) >= LOSSES_MAX:
             self.told.remove(min(self.told, key=lambda told: (told.ended is None, told.raised)))
@@ -169,7 +179,8 @@ class AlarmLife:
         """Whether a finding is a loss that has ended, begun again."""
         if loss.sign != found.sign or loss.ended is None or loss.resumed or found.onset < loss.ended:
             return False
-        return 1 / RETURN_RATIO <= found.power_w / loss.level_w <= RETURN_RATIO
+        most = RETURN_RATIO if found.age_h >= 24.0 else RETURN_RATIO_HOURS
+        return loss.level_w / RETURN_RATIO <= found.mean_w <= most * max(loss.level_w, loss.scale_w / WIDE)
 
     def _fix_times(self, loss: Alarm) -> None:
         """Note the times of the onset's rows, while they are kept."""
@@ -182,20 +193,35 @@ class AlarmLife:
         loss.onset_s, loss.lo_s, loss.hi_s = begins_s(loss.onset), begins_s(loss.lo), begins_s(loss.hi)
 
     def _learn_swing(self, loss: Alarm) -> None:
-        """How far the loss swings from day to day: by successive days, so that a slow change is none."""
+        """How far the loss swings in each slot of the day: by successive days, so that a slow change is none."""
         learning, history = self._learning, self._learning.history
-        day_rows = learning.day_rows
-        until = history.count if loss.fading is None else loss.fading
+        stop = history.count if loss.fading is None else loss.fading
         start = max(loss.hi, history.first + 1)
-        days = max(0, until - start) // day_rows
-        booked, variance = history.booked(start, start + days * day_rows)
-        power_w = np.diff(booked[::day_rows]) / 24.0
-        known_w2 = (2 * variance[::day_rows].mean() if days else 0.0) / 24.0**2
-        steps = np.diff(power_w) ** 2 / 2 - known_w2
+        whole = max(1, round(SLOT_H / learning.row_h))
+        if stop - start < whole:
+            return
+        booked, variance = history.booked(start, stop)
+        begins_s = history.rows(start, stop).ends_s - learning.row_h * 3600.0
+        group = np.rint(begins_s - begins_s[0] % (3600.0 * SLOT_H)).astype(np.int64) // (3600 * SLOT_H)
+        edges = np.flatnonzero(np.diff(group, prepend=group[0] - 1, append=group[-1] + 1))
+        full = np.diff(edges) == whole
+        hours = whole * learning.row_h
+        power_w = (np.diff(booked[edges]) / hours)[full]
+        known_w2 = ((variance[edges[:-1]] + variance[edges[1:]]) / hours**2)[full]
+        slot = (begins_s[edges[:-1]] % 86_400.0 // (3600 * SLOT_H)).astype(np.int64)[full]
         prior = (SWING_SHARE * loss.level_w) ** 2
-        loss.swing_w2 = float(
-            (SWING_PRIOR_DAYS * prior + max(0.0, float(steps.sum()))) / (SWING_PRIOR_DAYS + len(steps))
-        )
+        for k in range(SLOTS):
+            here = slot == k
+            steps = np.diff(power_w[here]) ** 2 / 2
+            spare = max(0.0, float(steps.sum()) - float(known_w2[here][1:].sum()))
+            loss.swing_w2[k] = (SWING_PRIOR_DAYS * prior + spare) / (SWING_PRIOR_DAYS + len(steps))
+        rows = WANDER_DAYS * learning.day_rows
+        means_w = np.diff(booked[::rows]) / (24.0 * WANDER_DAYS)
+        white_w2 = float(np.mean(loss.swing_w2)) * SLOT_H / (24.0 * WANDER_DAYS)
+        steps = np.diff(means_w) ** 2 / 2
+        spare = max(0.0, float(steps.sum()) - len(steps) * white_w2)
+        prior = (WANDER_SHARE * loss.level_w) ** 2
+        loss.wander_w2 = (SWING_PRIOR_DAYS * prior + spare) / (SWING_PRIOR_DAYS + len(steps))
 
     # -- state --------------------------------------------------------------------------------------------------------
 
@@ -209,6 +235,6 @@ class AlarmLife:
 
     def restore(self, values: Mapping[str, Any]) -> None:
         """Go on where `values` were packed."""
-        self.told = [Alarm(**loss) for loss in values["alarms"]]
+        self.told = [Alarm(**{**loss, "returned": [(a, b) for a, b in loss["returned"]]}) for loss in values["alarms"]]
         self.episodes = {1.0: values["episodes"][0], -1.0: values["episodes"][1]}
         self.serial = values["serial"]

@@ -2,8 +2,8 @@
 
 It owns the loss model, the noise of the balance, and which rows they may learn from: rows younger than the guard time
 (half the zone's age at first) are judged against a model that has not seen them, so that a slow theft is not learned as
-normal. Rows in which a told loss runs are learned with that loss as a further state of the filter, so that a loss that
-lasts for months does not stop the learning. It refuses to know onsets and suspects.
+normal. Rows of a told loss are not learned, nor any behind it while it is on; a load that the utility has accepted as
+normal is a further state of the filter, so that it does not stop the learning. It refuses to know suspects.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from core.balance.tracker import CUSUM, Follower
 from core.detection.bins import BLOCKS
 from core.detection.initial_loss import InitialLoss, initial_loss
 from core.detection.noise import Noise, learn_noise
-from core.monitor.alarm import Alarm
+from core.monitor.alarm import SLOT_H, Alarm
 from core.monitor.spec import Settings, ZoneSpec
 
 HISTORY_DAYS = 70
@@ -115,26 +115,39 @@ class Learning:
         # What was learned so far of the noise is the loss's own life: its swing tells that from now on.
         self.noise = learn_noise(np.zeros(1), np.zeros(1), self.load_w, 0.0, 0.0)
 
-    def add_unmetered(self, quarters_w: Floats) -> None:
-        """Take a load of `quarters_w` [BLOCKS] in the quarters of the UTC day for a part of the building."""
-        hours = np.arange(HOURS) * BLOCKS // HOURS
-        self.model.x[1 : 1 + HOURS] += quarters_w[hours] / max(self.model.count, 1)
+    def add_unmetered(self, slots_w: Floats) -> None:
+        """Take a load of `slots_w` [SLOTS] in the slots of the UTC day for a part of the building."""
+        self.model.x[1 : 1 + HOURS] += slots_w[np.arange(HOURS) // SLOT_H] / max(self.model.count, 1)
 
     def unmetered_is_normal(self) -> None:
         """Learn again what load nobody meters."""
         self.model.free_unmetered()
 
     def _absorb(self, until: int, told: Sequence[Alarm]) -> None:
-        if until <= self.absorbed:
-            return
+        """Learn up to row `until`; not from rows of a loss that is no normal load, nor past one that is on."""
+        for loss in sorted((loss for loss in told if not loss.accepted), key=lambda loss: loss.lo):
+            if loss.lo >= until or (loss.ended is not None and loss.ended <= self.absorbed):
+                continue
+            self._learn(loss.lo // self.day_rows * self.day_rows, told)
+            if loss.ended is None:
+                return
+            end = min(until, loss.ended)
+            self.model.skip((end - self.absorbed) * self.row_h)
+            self.absorbed = end
+        self._learn(until, told)
+
+    def _learn(self, until: int, told: Sequence[Alarm]) -> None:
+        """Learn rows up to `until` with the accepted loads among them as states of their own."""
         start = max(self.absorbed, self.history.first)
+        if until <= start:
+            return
         rows = self.history.rows(start, until)
-        losses = {loss.serial: loss for loss in told if loss.lo < until}
-        columns = {key: loss.columns(rows, start, self.row_h) for key, loss in losses.items()}
-        self.model.carry([key for key, column in columns.items() for _ in range(column.shape[1])])
-        keys = list(dict.fromkeys(self.model.told))
-        told_wh = np.hstack([columns[key] for key in keys]) if keys else None
-        swing_wh2 = sum((loss.swing_wh2(rows, start, self.row_h) for loss in losses.values()), np.zeros(len(rows)))
+        loads = {loss.serial: loss for loss in told if loss.accepted and loss.lo < until}
+        columns = {serial: loss.columns(rows, start, self.row_h) for serial, loss in loads.items()}
+        self.model.carry([serial for serial, column in columns.items() for _ in range(column.shape[1])])
+        serials = list(dict.fromkeys(self.model.told))
+        told_wh = np.hstack([columns[serial] for serial in serials]) if serials else None
+        swing_wh2 = sum((loss.swing_wh2(rows, start, self.row_h) for loss in loads.values()), np.zeros(len(rows)))
         rows = replace(rows, lost_wh2=rows.lost_wh2 + swing_wh2)
         self.model.absorb(rows, self.history.gap_before(start), told_wh=told_wh)
         self.absorbed = until

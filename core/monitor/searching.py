@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from core.arrays import Floats
-from core.detection.bins import AGES_H, BLOCK_H, BLOCKS
+from core.detection.bins import AGES_H, BLOCKS
 from core.detection.glr import Finding
 from core.detection.search import (
     SearchWindow,
@@ -23,12 +23,16 @@ from core.detection.search import (
     search_is_due,
     search_window,
 )
-from core.monitor.alarm import Alarm
+from core.monitor.alarm import SLOTS, Alarm
 from core.monitor.learning import START_DAYS, Learning
 
 LEVEL_BEFORE_DAYS = 7  # rows before a told loss from which its level is estimated
 SWING_DAYS = 14.0  # for so long a change within a told loss's size is taken for its own
 SWING_SHARE = 1.3  # of a told loss: it may go away whole, and its size is not exact
+# A household's swing has heavier tails than the threshold knows: beside one, a loss must stand out by more.
+BESIDE_EXCESS, BESIDE_Z = 1.5, 3.0
+BESIDE_H = 48.0  # while one is on, a loss must have lasted this long: one lively evening of a thief is none
+SETTLE_DAYS = 5  # for so long after a loss was told nothing of its size is another one
 BACK_BELOW, BACK_WITHIN, BACK_DAYS = 0.5, 1.5, 3  # a return: little was lost in the days before, no more than it was
 
 
@@ -40,7 +44,9 @@ class NewLoss:
     lo: int
     onset: int
     hi: int
-    power_w: float
+    power_w: float  # while it runs
+    mean_w: float  # over the day
+    age_h: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,9 @@ class OnsetSearch:
             swing = loss.swing_wh2(history.rows(first, history.count), first, learning.row_h)
             now = replace(now, lost_wh2=now.lost_wh2 + np.concatenate([[0.0], np.cumsum(swing)]))
         if free:
+            wander_w2 = sum(loss.wander_w2 for loss in free)
+            noise = replace(learning.noise, weather_w2=learning.noise.weather_w2 + wander_w2)
+            now = replace(now, noise=noise)
             now = replace(now, errors_wh=np.hstack([now.errors_wh, self._columns(free, first, history.count)]))
         if known is not None and known.others:
             levels, columns = self._others(known), self._columns(known.others, first, history.count)
@@ -111,17 +120,20 @@ class OnsetSearch:
         history, load_w = learning.history, learning.load_w
         now = self.window(told, mark=mark)
         for sign in (1.0, -1.0):
-            found = now.search(sign)
+            found = now.search(sign, BESIDE_H if any(loss.ended is None for loss in told) else 0.0)
             if found is None or found.excess < 1.0 or found.power_w * found.share < found.floor_share * load_w:
                 continue
             lo, onset, hi = rows_of(found, sign, self._before(now, told, found), history.count)
             if told:
-                if self._is_swing(told, found, sign, onset):
+                on = any(loss.ended is None for loss in told)
+                if self._is_swing(told, found, sign, onset) or (
+                    on and not self._stands_beside(told, found, sign, onset)
+                ):
                     continue
             elif not exceeds_uncertainty(onset, sign, now, history.count):
                 continue
             if confirmed(sign, now, history, learning.model, learning.follower):
-                return NewLoss(sign, lo, onset, hi, found.power_w)
+                return NewLoss(sign, lo, onset, hi, found.power_w, found.power_w * found.share, found.age_h)
         return None
 
     def refine(self, loss: Alarm, others: Sequence[Alarm], since_h: float) -> tuple[int, int, int] | None:
@@ -139,10 +151,11 @@ class OnsetSearch:
         return np.asarray(self._columns(known.others, start, stop) @ self._others(known).theta)
 
     def levels(self, told: Sequence[Alarm], until: int | None = None) -> Levels:
-        """Least squares over quarters of days up to row `until`, each loss's level with its own wide prior."""
+        """Least squares over slots of days up to row `until`, each loss's levels with their own wide prior."""
         learning, history = self._learning, self._learning.history
         stop = history.count if until is None else until
-        block = learning.day_rows // BLOCKS
+        block = max(1, learning.day_rows // SLOTS)
+        hours = block * learning.row_h
         start = max(history.first + 1, min(loss.lo for loss in told) - LEVEL_BEFORE_DAYS * learning.day_rows)
         size = max(0, stop - start) // block
         start = stop - size * block
@@ -154,7 +167,7 @@ class OnsetSearch:
         columns = self._columns(told, start, stop).reshape(size, block, -1).sum(axis=1)
         swing = np.asarray(sum(loss.swing_wh2(rows, start, learning.row_h) for loss in told)).reshape(size, block)
         noise = learning.noise
-        scatter = noise.rough_w2h * BLOCK_H + noise.weather_w2 * BLOCK_H**2 + swing.sum(axis=1)
+        scatter = noise.rough_w2h * hours + noise.weather_w2 * hours**2 + swing.sum(axis=1)
         weight = 1.0 / (scatter + variance[:-1:block] + variance[block::block])
         energy = np.diff(booked[::block])
         cov = np.linalg.inv((columns * weight[:, None]).T @ columns + np.eye(columns.shape[1]))
@@ -163,11 +176,11 @@ class OnsetSearch:
     def mean_w(self, told: Sequence[Alarm], loss: Alarm, quarter: int | None = None) -> float:
         """Power of a told loss while it is on, over the day or in one quarter of it."""
         levels_w = self.levels_w(told, loss)
-        return float(levels_w.mean() if quarter is None else levels_w[quarter])
+        return float(levels_w.mean() if quarter is None else levels_w.reshape(BLOCKS, -1)[quarter].mean())
 
     def levels_w(self, told: Sequence[Alarm], loss: Alarm) -> Floats:
-        """Power of a told loss in each quarter of the UTC day [BLOCKS]."""
-        return np.asarray(self.levels(told).of(told, loss)[:BLOCKS] * loss.scale_w)
+        """Power of a told loss in each slot of the UTC day [SLOTS]."""
+        return np.asarray(self.levels(told).of(told, loss)[:SLOTS] * loss.scale_w)
 
     def _others(self, known: Beside) -> Levels:
         """The others' levels, estimated together with that of the loss beside which they are."""
@@ -189,6 +202,14 @@ class OnsetSearch:
         added = np.concatenate([[0.0], np.cumsum(columns @ self.levels(told, until).theta)])
         return replace(now, booked_wh=now.booked_wh - added)
 
+    def _stands_beside(self, told: Sequence[Alarm], found: Finding, sign: float, onset: int) -> bool:
+        """Whether what was lost since `onset` is beyond doubt when the told losses are estimated with it."""
+        count = self._learning.history.count
+        start = max(onset, self._learning.history.first + 1)
+        new = Alarm(0, sign, onset, onset, onset, count, loss_w=found.power_w)
+        power_w, sd_w = self.window((), known=Beside(new, told), first=start).power_w(start, count)
+        return found.excess > BESIDE_EXCESS and sign * power_w > BESIDE_Z * sd_w
+
     def _is_swing(self, told: Sequence[Alarm], found: Finding, sign: float, onset: int) -> bool:
         """Whether a told loss that goes, shrinks or comes back would look like this finding."""
         history, row_h, day_rows = self._learning.history, self._learning.row_h, self._learning.day_rows
@@ -207,12 +228,17 @@ class OnsetSearch:
             if loss.ended is not None:
                 continue
             level_w = loss.sign * self.mean_w(told, loss, quarter)
+            if sign == loss.sign and history.count < loss.rest_until:
+                return True
             if sign != loss.sign:
                 if found.power_w <= SWING_SHARE * level_w and found.age_h < SWING_DAYS * 24:
                     return True
                 continue
             if onset < loss.raised:
                 return True  # it began before this one was told: that one's onset is set right instead
+            new = history.count - loss.raised < SETTLE_DAYS * day_rows
+            if new and found.power_w <= BACK_WITHIN * max(level_w, loss.level_w):
+                return True
             before_w = gross_w(max(loss.onset, history.first, onset - BACK_DAYS * day_rows), onset)
             if sign * before_w < BACK_BELOW * level_w and sign * after_w <= BACK_WITHIN * level_w:
                 return True

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from core.arrays import Z95, Floats
+from core.arrays import Z95, Bools, Floats
 from core.attribution.attribute import Attribution, Onset, Rows
 from core.attribution.tamper_signs import sign_log_ratios
 from core.balance.history import History
@@ -30,8 +30,9 @@ BEFORE_LEAST_DAYS = 21  # with fewer left before the onset, it is not asked agai
 FEATURES_OF = 3  # so many suspects' features go with the evidence
 SIGNS_MAX = 256  # per zone: bounds what a meter that floods its event log can make us keep
 RETURN_LIMIT = 3.0  # nat: what a flat's part in a loss before its break may add
+SAME_FLAT = 0.3  # a flat at least this probable behind each of two losses makes them one
 HELD_MAX = 8  # losses of which it is remembered who they were
-COMMON_MOST = 0.45  # of the probability: where a common load would explain it, it takes no more from the first flat
+COMMON_MOST = 0.3  # of the probability: where a common load would explain it, it takes no more from the first flat
 BYPASS_W = 4.0  # a meter that shows less is bypassed, not just slow
 
 
@@ -72,6 +73,22 @@ class SuspectList:
         rows = self.scores.rows(self._loss(latched), self.suspicion)
         judged = self.scores.probability(rows)
         return rows, self.suspicion if judged is None else judged
+
+    def same_flat(self, one: Alarm, other: Alarm) -> bool:
+        """Whether the same flat is the likeliest behind both losses."""
+        first, second = (self.held.get(loss.whose) for loss in (one, other))
+        if first is None or second is None or not len(first.probability):
+            return False
+        flat = int(np.argmax(second.probability))
+        return (
+            flat == int(np.argmax(first.probability))
+            and min(first.probability[flat], second.probability[flat]) > SAME_FLAT
+        )
+
+    def forget(self, loss: Alarm) -> None:
+        """Forget what was said of a loss that is not told after all."""
+        self.held.pop(loss.whose, None)
+        self._memory.pop(loss.whose, None)
 
     # -- evidence -----------------------------------------------------------------------------------------------------
 
@@ -179,12 +196,15 @@ class SuspectList:
         # An alarm before this one does not hide what the flats used: a loss that swings raises several.
         start = max(history.first, alarm.onset - BEFORE_DAYS * day_rows)
         stop = min(history.count, max(start, alarm.onset) + AFTER_DAYS * day_rows)
-        rows, missed = history.rows(start, stop), history.missed(start, stop)
+        kept = _without(start, stop, alarm.returned, day_rows)
+        rows, missed = history.rows(start, stop).where(kept), history.missed(start, stop)[kept]
+        residual = rows.residual_wh - (history.expected(start, stop) + others_wh(start, stop))[kept]
         local_s = rows.ends_s - 1800.0 * self.row_h + self.settings.offset_s
         boundary = rows.boundary_wh2 + rows.gap_wh2
         boundary = np.concatenate([boundary[:1], boundary])
         subs_wh = rows.subs_wh.copy()
-        _align.spread_gaps(subs_wh, missed.view(np.uint8))
+        _align.spread_gaps(subs_wh, np.ascontiguousarray(missed).view(np.uint8))
+        lo, onset, hi = (max(0, int(kept[: max(0, row - start)].sum())) for row in (alarm.lo, alarm.onset, alarm.hi))
         prior = self.scores.prior()
         if held is not None and alarm.returned:  # it is back: who it was before is more than anyone
             usual = np.log(np.maximum(held.probability, 1e-6) * len(self.zone.subs))
@@ -193,7 +213,7 @@ class SuspectList:
         judged = self._judge(
             Rows(
                 sub_wh=subs_wh,
-                residual_wh=rows.residual_wh - history.expected(start, stop) - others_wh(start, stop),
+                residual_wh=residual,
                 boundary_variance_wh2=boundary,
                 day=(local_s // 86_400).astype(np.intp),
                 slot=(local_s % 86_400 // (3600 * self.row_h)).astype(np.intp),
@@ -201,7 +221,7 @@ class SuspectList:
                 estimated=missed.copy(),
                 resolution_wh=None if self.zone.sub_steps_wh is None else np.array(self.zone.sub_steps_wh),
             ),
-            Onset(alarm.lo - start if alarm.lo > start else 0, max(alarm.onset - start, 0), max(alarm.hi - start, 0)),
+            Onset(lo, onset, hi),
             signs=signs,
             prior_log_odds=prior,
             surplus=alarm.sign < 0,
@@ -273,3 +293,13 @@ class SuspectList:
         }
         self._memory = {key: posterior.Memory.of(map(np.array, kept)) for key, kept in values["memory"]}
         self.scores.restore(history, self.signs, None if latched is None else latched.onset, values["before"])
+
+
+def _without(start: int, stop: int, spans: Sequence[tuple[int, int]], day_rows: int) -> Bools:
+    """Which of rows start .. stop - 1 lie in no day of `spans` (rows of all time) [T]."""
+    kept = np.ones(stop - start, np.bool_)
+    for first, end in spans:
+        a = max(0, (first - start) // day_rows * day_rows)
+        b = max(0, -(-(end - start) // day_rows) * day_rows)
+        kept[a:b] = False
+    return kept

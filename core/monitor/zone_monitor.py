@@ -99,8 +99,18 @@ class ZoneMonitor:
         return min(len(ends_s), start + APPEND_MAX, max(start + 1, int(np.searchsorted(ends_s, next_s, side="right"))))
 
     def _look(self, at_s: float, mark: bool) -> list[Evidence]:
+        others = self.life.active
         found = self.search.look(self.life.seen, mark)
-        return [] if found is None else [self._evidence(self.life.open(found), at_s)]
+        if found is None:
+            return []
+        loss = self.life.open(found)
+        evidence = self._evidence(loss, at_s)
+        if any(loss.sign == other.sign and self.suspects.same_flat(other, loss) for other in others):
+            if not loss.returned:
+                self.suspects.forget(loss)
+            self.life.withdraw(loss, others)  # the flat that is told already takes more than it did
+            return []
+        return [evidence]
 
     def _revise(self, at_s: float) -> list[Evidence]:
         evidence = []

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-
 from firmware_io.errors import RemoteProtocolError, SecurityError
 from firmware_io.mbus import frame as wire
 from firmware_io.mbus import units
@@ -114,6 +112,8 @@ def _opened(body: bytes, word: bytes, who: bytes, access: int, key: bytes | None
         return body
     if len(body) < size:
         raise RemoteProtocolError(f"says that {size} octets are ciphered, and has {len(body)}")
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes  # six megabytes that few meters need
+
     decryptor = Cipher(algorithms.AES(key), modes.CBC(who + bytes((access,)) * 8)).decryptor()
     plain = decryptor.update(body[:size]) + decryptor.finalize()
     if plain[:2] != b"\x2f\x2f":

@@ -30,7 +30,7 @@ def command(site_file: Path, readings_file: Path, output: Path, labels: Path | N
     subs = {m for zone in config.zone for m in zone.subs}
     try:
         thefts = None if labels is None else read_labels(labels, subs)
-        readings = read(readings_file, meters)
+        readings = read(readings_file, meters, {m for zone in config.zone for m in zone.export})
         signs, sign_notes = ([], None) if events is None else read_events(events, meters)
         hidden = len(readings.times_s) < BAR_ROWS or not sys.stderr.isatty()
         with (

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,8 +61,14 @@ class Readings:
     notes: Notes
 
 
-def read(path: Path, meters: Sequence[str]) -> Readings:
+EXPORT = ":export"  # behind a meter's id: the column of its export register
+
+
+def read(path: Path, meters: Sequence[str], exports: Collection[str] = ()) -> Readings:
     """Read READINGS.csv: header `time,<meter id>,...`, cells cumulative import in kWh, empty where not read.
+
+    Where a meter of `exports` has a column `<meter id>:export` it is taken off; where it has none, its column is taken
+    for import minus export already, and that is noted.
 
     Raises:
         ReadingsError: a column is missing or doubled, or too little of the file is usable.
@@ -70,16 +76,21 @@ def read(path: Path, meters: Sequence[str]) -> Readings:
     """
     notes = Notes(str(path))
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        return _read(file, meters, notes)
+        return _read(file, meters, exports, notes)
 
 
-def _read(file: TextIO, meters: Sequence[str], notes: Notes) -> Readings:
+def _read(file: TextIO, meters: Sequence[str], exports: Collection[str], notes: Notes) -> Readings:
     rows = csv.reader(file)
     try:
         header = [name.strip() for name in next(rows)]
     except StopIteration:
         raise ReadingsError(f"{notes.path}: the file is empty; expected a header time,<meter id>,...") from None
-    place = _columns(header, meters, notes)
+    fed_in = [meter for meter in meters if meter in exports and meter + EXPORT in header]
+    place = _columns(header, [*meters, *(meter + EXPORT for meter in fed_in)], notes)
+    for meter in meters:
+        if meter in exports and meter not in fed_in:
+            detail = f"no column {meter}{EXPORT}; {meter} is taken for import minus export"
+            notes.add("export without a column", 1, meter, detail)
     width = len(header)
     times: list[float] = []
     lines: list[int] = []
@@ -118,6 +129,9 @@ def _read(file: TextIO, meters: Sequence[str], notes: Notes) -> Readings:
             + "".join(f"\n  {note}" for note in notes.named[:10])
         )
     wh = np.array(cells, np.float64) * 1000.0
+    for k, meter in enumerate(fed_in, start=len(meters)):
+        wh[:, meters.index(meter)] -= wh[:, k]
+    wh = np.ascontiguousarray(wh[:, : len(meters)])
     silent = [meter for j, meter in enumerate(meters) if np.isnan(wh[:, j]).all()]
     if silent:
         raise ReadingsError(f"{notes.path}: no reading at all in column {', '.join(silent)}; mend the export")

@@ -104,14 +104,33 @@ def test_more_severe_is_said_at_once_and_severity_never_falls(book: AlertBook) -
 def test_cleared_only_after_the_hold_and_a_return_continues_the_alert(book: AlertBook) -> None:
     (raised,) = book.apply([evidence()])
     assert book.apply([evidence(T0 + HOUR, active=False)]) == []
-    assert book.apply([evidence(T0 + 1.5 * HOUR, episode=1)]) == []  # back within the hold, as another episode
+    assert book.apply([evidence(T0 + 1.5 * HOUR)]) == []  # back within the hold
     assert book.advance(T0 + 20 * HOUR) == []
-    book.apply([evidence(T0 + 20 * HOUR, episode=1, active=False)])
+    book.apply([evidence(T0 + 20 * HOUR, active=False)])
     assert book.advance(T0 + 21.5 * HOUR) == []  # the hold has doubled
     (cleared,) = book.advance(T0 + 22 * HOUR)
     assert (cleared.data.state, cleared.data.cim) == ("cleared", "5.21.67.75")
     assert cleared.data.alert_id == raised.data.alert_id
     assert book.active(T0 + 22 * HOUR).alerts == []
+
+
+def test_a_loss_of_its_own_never_continues_another_s_alert(book: AlertBook) -> None:
+    """Also where nobody looked between the end of the first and the beginning of the second, as in a replay."""
+    told = book.apply(
+        [evidence(), evidence(T0 + HOUR, active=False), evidence(T0 + 900 * HOUR, episode=1), evidence(T0 + 901 * HOUR)]
+    )
+    assert [event.data.state for event in told] == ["raised", "cleared", "raised", "raised"]
+    assert len({event.data.alert_id for event in told}) == 3
+    assert told[1].time.timestamp() == T0 + 2 * HOUR, "when the hold was over, not when somebody looked"
+    assert book.loss_of(told[2].data.alert_id) == ("building", 1.0, 1)
+    with pytest.raises(KeyError):
+        book.loss_of(told[0].data.alert_id)
+
+
+def test_what_a_common_load_would_explain_is_a_question(book: AlertBook) -> None:
+    (event,) = book.apply([evidence(question=True, residual=Residual(4, 6.3, 0.9, 0.6))])
+    assert (event.data.kind, event.data.severity) == ("non_technical_loss", "info")
+    assert "stairs, lift, pumps" in (event.data.detail or "")
 
 
 def test_a_new_episode_after_the_end_is_a_new_alert(book: AlertBook) -> None:

@@ -163,6 +163,16 @@ def test_a_header_that_does_not_fit_is_refused(tmp_path, header, told):
         read(write(tmp_path / "r.csv", plain(), header), METERS)
 
 
+def test_an_export_column_is_taken_off_and_its_absence_is_said(tmp_path):
+    rows = [f"{row},{0.1 * k:.3f}" for k, row in enumerate(plain())]
+    path = write(tmp_path / "r.csv", rows, "time,main,a,b,main:export")
+    readings = read(path, METERS, {"main", "a"})
+    np.testing.assert_allclose(np.diff(readings.wh, axis=0), np.tile([310.0, 200.0, 200.0], (9, 1)))
+    assert readings.notes.counted == {"export without a column": 1}
+    assert "a:export" in readings.notes.named[0]
+    assert read(path, METERS).notes.counted == {"column of no meter": 1}
+
+
 def test_a_column_of_no_meter_is_said(tmp_path):
     rows = [row + ",1" for row in plain()]
     readings = read(write(tmp_path / "r.csv", rows, "time,main,a,b,garage"), METERS)
