@@ -11,7 +11,7 @@ from firmware_io.simulator.building.scenario import Fault, Simulation
 MINUTE_S = 60
 
 
-@pytest.mark.parametrize(("rate", "hours", "least_frames"), [(1e-3, 3.2, 10_000), (1e-4, 0.25, 1_000)])
+@pytest.mark.parametrize(("rate", "hours", "least_frames"), [(1e-3, 4.8, 10_000), (1e-4, 0.25, 1_000)])
 def test_no_wrong_value_and_every_meter_back_when_the_noise_stops(rate, hours, least_frames, make_bench):
     noise_s = hours * 3600
     fault = Fault(kind="noise", amount=rate, onset="+5s", until=f"+{noise_s}s")
