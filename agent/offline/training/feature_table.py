@@ -18,6 +18,7 @@ from agent.offline.training.table import TARGET
 from agent.pipeline.pipeline import Pipeline
 from agent.site.local_time import offset_s
 from agent.site.tables import Config
+from agent.wire.events import AlertEvent
 from agent.wire.values import utc
 from core.scoring.features import FEATURES
 from core.signs import MeterSign
@@ -38,7 +39,7 @@ class Theft:
 class _NoBook:
     """Alerts are of no use here."""
 
-    def apply(self, evidence: object) -> list[object]:
+    def apply(self, evidence: object) -> list[AlertEvent]:
         return []
 
 
