@@ -6,8 +6,8 @@ the sizes and sets the sequence numbers to 0; I frames carry segments of protoco
 N(R) says which one is expected next and so acknowledges all before. Whoever sees a gap repeats its N(R), and the
 other side sends again from there. A time-out is the caller's to notice: it calls `repeat()`.
 
-All transitions are in the three tables of `states`: what the caller orders, what a client makes of an answer, what a server makes
-of a request. A breach of the rules is `Order.FORGET`. Nothing else changes a state.
+All transitions are in the three tables of `states`: what the caller orders, what a client makes of an answer, what a
+server makes of a request. A breach of the rules is `Order.FORGET`. Nothing else changes a state.
 
 Both links take whole frames (`handle`) and keep what has to go out until `take` is called: they never read, write
 or wait. Frames that are not for this link are counted in `foreign` and change nothing; an echo of our own frame is
