@@ -173,6 +173,8 @@ def building(store: Store, place: Place, now_s: float, days: int) -> Building | 
         )
         since_s, until_s = int(now_s) - 2 * DAY_S, int(now_s) + DAY_S
         rows = store.rows(statements.history(store.server.dialect), (since_s, until_s, zone["zone_key"]))
+        bodies = store.rows("SELECT body FROM forecast WHERE zone_key = ?", (zone["zone_key"],))
+        zone["forecast"] = wire.decode(wire.Forecast, str(bodies[0][0]).encode()) if bodies else None
         zone["intervals"] = [dict(zip(statements.HISTORY, row, strict=True)) for row in rows]
     suspects = records(
         store,
