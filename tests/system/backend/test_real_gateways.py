@@ -41,7 +41,7 @@ sys.path.insert(0, str(ROOT / "tests" / "agent" / "utility"))
 
 from conftest import Mosquitto, Replica, until  # noqa: E402  # the same servers as in the ingest's own tests
 
-pytestmark = [pytest.mark.mosquitto, pytest.mark.xdist_group("e2e"), pytest.mark.timeout(170)]
+pytestmark = [pytest.mark.mosquitto, pytest.mark.xdist_group("e2e"), pytest.mark.timeout(300)]
 SPEED = 1800.0
 THIEF = "flat-302"
 UP = {channel.suffix.split("/{")[0] for channel in CHANNELS if channel.up}
@@ -232,9 +232,10 @@ def test_every_topic_of_real_gateways_reaches_the_store_and_every_question_has_i
                 return int(str(store.rows(f"SELECT COUNT(*) FROM {table}")[0][0]))
 
             until(lambda: alive() and {k for k, v in listener.bodies.items() if v} >= UP, "every topic has come", 60)
-            tables = ("balance", "forecast", "alert_event", "tamper",
-                       "evidence_chunk", "gateway_health", "command_result",
-                      "config_reported", "model_reported", "gateway_status", "gateway_info")  # fmt: skip
+            tables = (
+                "balance", "forecast", "alert_event", "tamper", "evidence_chunk", "gateway_health", "command_result",
+                "config_reported", "model_reported", "gateway_status", "gateway_info",
+            )  # fmt: skip
             until(lambda: all(map(count, tables)), f"a row in each of {tables}")
             assert count("dead_letter") == 0, store.rows("SELECT topic, reason FROM dead_letter")
             until(lambda: count("alert_event") == len({e.id for e in listener.alerts()}), "every alert is stored")
