@@ -28,6 +28,7 @@ KINDS = {
     "meter_fault": "A meter is faulty",
     "balance_surplus": "Sub-meters show more than the main meter",
     "communication_loss": "A meter does not answer",
+    "capacity": "The load passes its capacity, or will",
 }
 STATES = {"raised": "raised", "updated": "updated", "cleared": "cleared", "online": "online", "offline": "offline",
           "degraded": "degraded", "silent": "silent", "unknown": "unknown", "theft": "theft", "fault": "fault",
