@@ -40,11 +40,7 @@ class Theft:
 class _NoBook:
     """Alerts are of no use here."""
 
-<<<<<<< HEAD
-    def apply(self, evidence: object) -> list[AlertEvent]:
-=======
     def apply(self, evidence: Sequence[Evidence]) -> list[AlertEvent]:
->>>>>>> detector
         return []
 
 
