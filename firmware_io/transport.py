@@ -17,6 +17,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 import serial
+from serial.rs485 import RS485Settings
 
 from firmware_io.errors import TransportError
 from firmware_io.spec import BusSpec
@@ -63,7 +64,7 @@ class Serial:
         TransportError: the port cannot be opened.
     """
 
-    def __init__(self, port: str, baud: int = 9600, parity: str = "N") -> None:
+    def __init__(self, port: str, baud: int = 9600, parity: str = "N", *, rs485: bool = False) -> None:
         self._name = port
         if os.path.realpath(port).startswith("/dev/pts/"):
             parity = "N"
@@ -79,6 +80,15 @@ class Serial:
             raise TransportError(
                 f"cannot open serial port {port} at {baud} Bd 8{parity}1: {_why(error)}{_others(port)}"
             ) from error
+        if rs485:
+            try:
+                self._port.rs485_mode = RS485Settings()
+            except (OSError, ValueError) as error:
+                self._port.close()
+                raise TransportError(
+                    f"serial port {port} cannot turn an RS-485 line round ({error}): remove rs485 = true if its "
+                    "adapter does that by itself, as USB adapters do"
+                ) from error
         with contextlib.suppress(OSError, ValueError, NotImplementedError):
             self._port.set_low_latency_mode(True)  # USB adapters otherwise hold octets back for 16 ms
 
@@ -167,7 +177,7 @@ def open_transport(spec: BusSpec) -> Transport:
         TransportError: it cannot be opened, or the address is malformed.
     """
     if not spec.port.startswith("tcp://"):
-        return Serial(spec.port, spec.baud, spec.parity)
+        return Serial(spec.port, spec.baud, spec.parity, rs485=spec.rs485)
     parts = urlsplit(spec.port)
     try:
         host, port = parts.hostname, parts.port

@@ -96,6 +96,7 @@ class Bus(_Table, frozen=True, kw_only=True):
     poll_s: Annotated[Positive, about("One cycle over all meters of the bus, seconds.")] = 60.0
     timeout_s: Annotated[Positive, about("Wait for the first octet of a reply, seconds.")] = 2.0
     inter_octet_s: Annotated[Positive, about("Silence inside a reply that makes it a torn one, seconds.")] = 0.1
+    rs485: Annotated[bool, about("The port's own driver turns the line round by RTS; on-board UARTs need it.")] = False
 
 
 class Registers(_Table, frozen=True, kw_only=True):

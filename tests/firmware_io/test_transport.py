@@ -55,6 +55,11 @@ class TestSerial:
         assert port.read(100, started) == b""  # a deadline that is over
         port.close()
 
+    def test_a_port_that_cannot_turn_the_line_round_says_what_to_do(self, terminal: tuple[int, str]) -> None:
+        with pytest.raises(TransportError, match="remove rs485 = true"):
+            open_transport(BusSpec("line", terminal[1], rs485=True))
+        Serial(terminal[1]).close()  # and it was let go
+
     def test_a_port_belongs_to_one(self, terminal: tuple[int, str]) -> None:
         port = Serial(terminal[1])
         with pytest.raises(TransportError, match="cannot open serial port"):

@@ -87,7 +87,9 @@ def command(
     tree = first_site(found, main=main, site=site_name, gateway=gateway, broker=broker)
     output.write_text(text + text_of(tree))
     load(output, online=True)
-    click.echo(f"{output}: {len(found)} meters: {addresses(found)}")
+    bauds_found = {meter.baud for meter in found}
+    speed = f" at {bauds_found.pop()} Bd" if len(bauds_found) == 1 and 0 not in bauds_found else ""
+    click.echo(f"{output}: {len(found)} meters{speed}: {addresses(found)}")
 
 
 def _dlms(port: str, tried: list[Attempt]) -> list[Answer]:

@@ -172,6 +172,9 @@ def times(octets: bytes) -> None:
 class _Script:
     """A channel whose meter says what the input says, unit after unit."""
 
+    in_order = True
+    unit_octets = 65_535
+
     def __init__(self, octets: bytes) -> None:
         self.traffic = Traffic()
         self._left = octets
@@ -180,6 +183,9 @@ class _Script:
     def send(self, pdu: bytes) -> None: ...
     def poll(self) -> None: ...
     def close(self) -> None: ...
+
+    def monotonic(self) -> float:
+        return 0.0
 
     def receive(self) -> bytes:
         if not self._left:
@@ -255,6 +261,7 @@ COLUMNS = (
 SPECS = (
     DlmsSpec("plain", 17),
     DlmsSpec("lls", 17, security="lls", password=b"secret"),
+    DlmsSpec("sha256", 17, security="hls-sha256", password=b"secret", system_title=TITLE),
     DlmsSpec("gmac", 17, security="hls-gmac", authentication_key=KEY, encryption_key=KEY, system_title=TITLE),
 )
 TARGETS: dict[str, Target] = {
