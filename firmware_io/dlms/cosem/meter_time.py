@@ -84,11 +84,7 @@ def _seconds(delta: datetime.timedelta | None) -> float:
 
 def _offsets_s(zone: ZoneInfo, now_s: float) -> tuple[float, float]:
     """Local minus UTC at a site: as its people count it now, and in standard time."""
-<<<<<<< HEAD
     now = local_time(now_s, zone)
-=======
-    now = (_EPOCH + datetime.timedelta(seconds=now_s)).astimezone(zone)
->>>>>>> seam
     local_s = _seconds(now.utcoffset())
     return local_s, local_s - _seconds(now.dst())
 
@@ -170,10 +166,6 @@ class Convention(NamedTuple):
         }[self.deviation]
         offset_s = self.offset_s
         if self.zone is not None:
-<<<<<<< HEAD
             offset_s = _seconds(local_time(utc_s, self.zone).utcoffset())
-=======
-            offset_s = _seconds((_EPOCH + datetime.timedelta(seconds=utc_s)).astimezone(self.zone).utcoffset())
->>>>>>> seam
         status = STATUS_UNKNOWN if self.daylight is None else STATUS_DAYLIGHT * self.daylight
         return MeterTime(utc_s + offset_s, deviation, status)
