@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from zoneinfo import ZoneInfo
 
+import numpy as np
+
 from agent import wire
 from agent.alerts.condition import Condition
 from agent.forecast.zone_forecasts import Issued
@@ -12,6 +14,7 @@ from agent.wire.values import utc
 from core.arrays import Floats
 from core.forecast.values import LEVELS, Extreme, Forecast
 
+WHOLE_W = 1000.0  # curves that reach so far are told in whole watts
 RAISE, HOLD = 0.5, 0.25  # probability to pass the capacity: an alert is raised from one on, and cleared below the other
 
 
@@ -39,6 +42,8 @@ def on_wire(forecast: Forecast) -> wire.Forecast:
 
 
 def _powers(values: Floats) -> list[float]:
+    if np.abs(values).max() >= WHOLE_W:  # tenths of a watt would be a third of the message
+        return [round(value) for value in values.tolist()]
     return [round(value, 1) + 0.0 for value in values.tolist()]  # no -0.0
 
 

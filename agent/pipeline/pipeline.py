@@ -11,6 +11,7 @@ output bit for bit.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -289,6 +290,11 @@ class Pipeline:
             )
             for k in range(len(rows))
         ]
+
+    def detectable_w(self) -> dict[str, float]:
+        """By zone, the smallest steady loss that would be found within a week, W; without those of a new zone."""
+        told = {zone.monitor.zone.id: zone.monitor.detectable_w() for zone in self._zones}
+        return {zone: watt for zone, watt in told.items() if math.isfinite(watt)}
 
     def scores(self) -> dict[str, dict[str, float]]:
         """Per sub-meter: `theft_probability` and the features behind it."""

@@ -47,6 +47,7 @@ class View:
     balances: dict[str, wire.Balance] = field(default_factory=dict)
     alerts: list[wire.AlertData] = field(default_factory=list)
     suspicion: dict[str, float] = field(default_factory=dict)
+    detectable_w: dict[str, float] = field(default_factory=dict)
     boundary_s: float | None = None
     forecasts: dict[str, wire.Forecast] = field(default_factory=dict)
 
@@ -306,6 +307,7 @@ class Worker:
             forecasts=self.view.forecasts,
             balances=self.view.balances | {balance.zone: balance for balance in balances},
             alerts=self._book.active(now_s).alerts,
+            detectable_w=self._pipeline.detectable_w() if step.checkpoint is not None else self.view.detectable_w,
             suspicion={m: s.get("theft_probability", 0.0) for m, s in scores.items()} or self.view.suspicion,
             boundary_s=step.history[-1].time_s if step.history else self.view.boundary_s,
         )

@@ -285,6 +285,7 @@ class Agent:
             ),
             cpu_percent=round(self._use.cpu_percent(), 1),
             memory_mb=round(self._use.memory_mb(), 1),
+            detectable_w={zone: round(watt, 1) for zone, watt in self._worker.view.detectable_w.items()},
         )
 
     def snapshot(self) -> Snapshot:

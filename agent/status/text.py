@@ -28,6 +28,10 @@ def lines(snapshot: Snapshot) -> list[str]:
         f"± {_kwh(zone.uncertainty_kwh)} kWh"
         for zone in snapshot.balances
     ]
+    shown += [
+        f"zone {zone}: a steady loss of {watt:.0f} W would be found within a week"
+        for zone, watt in health.detectable_w.items()
+    ]
     shown += [f"zone {forecast.zone}, {forecast_line(forecast)}" for forecast in snapshot.forecasts]
     for alert in snapshot.alerts:
         loss = "" if alert.loss_w is None else f", {alert.loss_w:.0f} W since {alert.onset:%Y-%m-%d %H:%M}"

@@ -138,6 +138,7 @@ class Health(Body, frozen=True, kw_only=True):
     queue: QueueHealth | None = None
     cpu_percent: float | None = None
     memory_mb: float | None = None
+    detectable_w: dict[str, float] = {}  # by zone: the smallest steady loss that would be found within a week
 
 
 class Series(Body, frozen=True, kw_only=True):

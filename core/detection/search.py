@@ -50,6 +50,12 @@ class SearchWindow:
         found = [finding for part in self.weighed if (finding := part.finding(sign, least_h)) is not None]
         return max(found, key=lambda finding: finding.excess, default=None)
 
+    def detectable_w(self, within_h: float, least_h: float = 0.0, excess: float = 1.0) -> float:
+        """The smallest steady loss of the last `within_h` hours that a search would find now; NaN before the first."""
+        if self.weighed is None:
+            self.weighed = self._weigh()
+        return self.weighed[0].detectable_w(within_h, least_h, excess) if self.weighed else math.nan
+
     def _weigh(self) -> tuple[OnsetScores, ...]:
         if len(self.errors_wh) * self.row_h < LEAST_H:
             return ()

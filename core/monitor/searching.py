@@ -7,6 +7,7 @@ know how a loss is told and who is suspected.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from core.arrays import Floats
 from core.detection.bins import AGES_H, BLOCKS
-from core.detection.glr import Finding
+from core.detection.glr import FLOOR_SHARE, Finding
 from core.detection.search import (
     SearchWindow,
     confirmed,
@@ -135,6 +136,16 @@ class OnsetSearch:
             if confirmed(sign, now, history, learning.model, learning.follower):
                 return NewLoss(sign, lo, onset, hi, found.power_w, found.power_w * found.share, found.age_h)
         return None
+
+    def detectable_w(self, told: Sequence[Alarm], days: float) -> float:
+        """The smallest steady loss that would be found within `days` in this house today; NaN in its first days."""
+        learning = self._learning
+        if self.too_early:
+            return math.nan
+        now = self.window(told).exactly(learning.history, learning.model)
+        beside = any(loss.ended is None for loss in told)
+        found_w = now.detectable_w(days * 24.0, *((BESIDE_H, BESIDE_EXCESS) if beside else (0.0, 1.0)))
+        return max(found_w, FLOOR_SHARE * learning.load_w)
 
     def refine(self, loss: Alarm, others: Sequence[Alarm], since_h: float) -> tuple[int, int, int] | None:
         """The onset of a told loss again, at least `since_h` ago: first credible, likeliest, last credible row."""

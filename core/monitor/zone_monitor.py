@@ -32,6 +32,7 @@ from core.signs import MeterSign
 MARK_H = 1  # hours between two looks at the last day
 SEARCH_H = 3  # hours between two searches in all that is kept, and two looks at the sub-meters' features
 SUSPICION_KEPT = 0.5 ** (SEARCH_H / (90 * 24))  # from look to look while no loss is on: half-life 90 days
+DETECTABLE_DAYS = 7.0  # within which the smallest loss that is stated would be found
 START_ROWS = 4  # the first rows of all start the count: their boundaries are not known
 
 
@@ -88,6 +89,10 @@ class ZoneMonitor:
         """Take a told loss (`sign` 1) or surplus (-1) for a normal load of the building; its end as an alarm."""
         loss = self.life.accept(sign, episode, reason)
         return [] if loss is None else [self._evidence(loss, at_s, active=False)]
+
+    def detectable_w(self, days: float = DETECTABLE_DAYS) -> float:
+        """The smallest steady loss that would be found within `days` in this house today, W; NaN in the first days."""
+        return self.search.detectable_w(self.life.seen, days)
 
     def standing(self) -> tuple[Floats, Floats]:
         """Features of all sub-meters [N, len(FEATURES)], and how likely each steals [N]."""

@@ -7,7 +7,7 @@ them on that day, so a model sees in training what it will see in service.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -18,7 +18,9 @@ from agent.offline.training.table import TARGET
 from agent.pipeline.pipeline import Pipeline
 from agent.site.local_time import offset_s
 from agent.site.tables import Config
+from agent.wire.events import AlertEvent
 from agent.wire.values import utc
+from core.evidence import Evidence
 from core.scoring.features import FEATURES
 from core.signs import MeterSign
 
@@ -38,7 +40,7 @@ class Theft:
 class _NoBook:
     """Alerts are of no use here."""
 
-    def apply(self, evidence: object) -> list[object]:
+    def apply(self, evidence: Sequence[Evidence]) -> list[AlertEvent]:
         return []
 
 

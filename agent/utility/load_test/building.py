@@ -20,10 +20,17 @@ from core.scoring.features import FEATURES
 INTERVAL_S = 900
 BURDEN_KWH = 0.0008 * INTERVAL_S / 3600  # a meter's own 0.8 W
 HEALTH_EVERY_S = 4 * INTERVAL_S  # a gateway says it every minute; at a fleet's accelerated time that would be all
+FORECAST_EVERY_S, FORECAST_STEP_S = 6 * 3600, 1800  # a gateway makes one each hour
 VERSIONS = {"checkmeter": "fleet"}
 CIM_COVER, CIM_TAMPER = "3.12.141.212", "3.12.43.257"  # EndDeviceEventTypes, as agent.alerts.cim has them
 MODEL_SHA256 = hashlib.sha256(b"the fleet's model").hexdigest()
 COPPER = 0.012  # of the mean load, growing with its square
+
+
+def _shape(at_s: int) -> float:
+    """A day's shape with two peaks, about 1 in the mean."""
+    hour = at_s % 86_400 / 3600
+    return 0.6 + 0.5 * math.exp(-(((hour - 7.5) / 1.8) ** 2)) + 0.9 * math.exp(-(((hour - 19.5) / 2.6) ** 2))
 
 
 class Building:
@@ -141,13 +148,13 @@ class Building:
                 out.append(("cmd/res", self._answer(start_s)))
         if start_s % HEALTH_EVERY_S == 0:
             out.append(("health", self.health(start_s)))
+        if start_s % FORECAST_EVERY_S == 0:
+            out.append((wire.forecast_suffix("building"), self.forecast(start_s)))
         return out
 
     def balance(self, start_s: int) -> wire.Balance:
         """One interval: a day's shape with two peaks, losses by physics, a little noise, and what is stolen."""
-        hour = start_s % 86_400 / 3600
-        shape = 0.6 + 0.5 * math.exp(-(((hour - 7.5) / 1.8) ** 2)) + 0.9 * math.exp(-(((hour - 19.5) / 2.6) ** 2))
-        through = max(0.05, self._mean_kwh * self._habit * shape * self._rng.lognormvariate(0.0, 0.15))
+        through = max(0.05, self._mean_kwh * self._habit * _shape(start_s) * self._rng.lognormvariate(0.0, 0.15))
         stolen = self._theft_kwh if self._stealing(start_s) else 0.0
         self._stolen_kwh += stolen
         technical = round(BURDEN_KWH * len(self.flats) + COPPER * through * through / self._mean_kwh, 3)
@@ -163,6 +170,38 @@ class Building:
             residual_kwh=round(main - registered - technical, 3),
             uncertainty_kwh=0.012,
             coverage=1.0,
+        )
+
+    def forecast(self, start_s: int) -> wire.Forecast:
+        """The next 48 h: the day's shape without its noise."""
+        steps = [start_s + n * FORECAST_STEP_S for n in range(2 * 86_400 // FORECAST_STEP_S)]
+        mean_w = [round(self._mean_kwh * self._habit * _shape(at) / INTERVAL_S * 3.6e6, 1) for at in steps]
+        day_w = mean_w[: len(mean_w) // 2]
+        capacity_w = 1.5 * max(day_w)
+
+        def extreme(watts: float) -> wire.ForecastExtreme:
+            at = day_w.index(watts)
+            return wire.ForecastExtreme(
+                w=watts,
+                w_interval=(round(0.85 * watts, 1), round(1.15 * watts, 1)),
+                start=wire.utc(steps[at]),
+                time_probability=[float(n == at) for n in range(len(day_w))],
+            )
+
+        return wire.Forecast(
+            zone="building",
+            issued=wire.utc(start_s),
+            interval_s=FORECAST_STEP_S,
+            mean_w=mean_w,
+            quantiles_w={
+                share: [round(factor * w, 1) for w in mean_w]
+                for share, factor in (("0.05", 0.75), ("0.5", 1.0), ("0.95", 1.3))
+            },
+            peak=extreme(max(day_w)),
+            trough=extreme(min(day_w)),
+            over_capacity=wire.OverCapacity(capacity_w=round(capacity_w, 1), probability=0.01, duration_s=900.0),
+            days=28,
+            flags=["warming_up"],
         )
 
     def events(self, start_s: int) -> Iterator[wire.AlertEvent | wire.TamperEvent]:
@@ -206,6 +245,7 @@ class Building:
             loss_kwh=round(self._stolen_kwh, 3),
             suspects=suspects,
             upstream_probability=0.02,
+            unexplained_probability=0.01,
             residual=wire.ResidualData(
                 kwh=round(self._stolen_kwh, 3), percent=4.2, uncertainty_kwh=0.4, technical_loss_kwh=3.1
             ),

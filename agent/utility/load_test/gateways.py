@@ -180,7 +180,7 @@ class Fleet:
             gateway.building.address.topic(suffix),
             wire.encode(message),
             packet_id=packet_id,
-            retain=suffix in RETAINED,
+            retain=suffix in RETAINED or suffix.startswith("forecast/"),
             expiry_s=7 * 86_400 if isinstance(message, wire.Balance) else expiry_s,
             content_type="application/cloudevents+json" if event else "application/json",
             user_properties=[("schema", wire.SCHEMA_OF[type(message)])],

@@ -119,6 +119,32 @@ def existing(table: Table, dialect: Dialect, keys: Iterable[Sequence[int]]) -> s
     return f"SELECT {names} FROM (VALUES {listed}) k CROSS JOIN {table.name} t WHERE {same}"
 
 
+HISTORY = ("start_s", "seconds", "main_j", "sum_j", "residual_j", "uncertainty_j")
+_MOST_STARTS = 10_000  # of different intervals' starts that one question goes through
+
+
+def history(dialect: Dialect) -> str:
+    """One zone's intervals (HISTORY) in a stretch of time; values: from, to, zone_key.
+
+    In SQLite the rows lie by time, and there are as many in a stretch as the fleet has zones: it goes from one start to
+    the next through the key (a loose index scan) and looks up the zone at each.
+    """
+    if dialect == "mysql":
+        return (
+            f"SELECT {', '.join(HISTORY)} FROM balance WHERE start_s >= ? AND start_s <= ? AND zone_key = ? "
+            "ORDER BY start_s"
+        )
+    columns = ", ".join(f"b.{name}" for name in HISTORY)
+    return (
+        "WITH RECURSIVE span(since_s, until_s) AS (VALUES (?, ?)), starts(start_s) AS ("
+        "SELECT MIN(start_s) FROM balance WHERE start_s >= (SELECT since_s FROM span) "
+        "UNION ALL SELECT (SELECT MIN(n.start_s) FROM balance n WHERE n.start_s > starts.start_s) FROM starts "
+        f"WHERE starts.start_s < (SELECT until_s FROM span) LIMIT {_MOST_STARTS}) "
+        f"SELECT {columns} FROM starts CROSS JOIN balance b ON b.start_s = starts.start_s "
+        "WHERE b.zone_key = ? AND b.start_s <= (SELECT until_s FROM span) ORDER BY b.start_s"
+    )
+
+
 def literals(rows: Sequence[Row], table: Table) -> str:
     """Rows as they stand behind VALUES in the MySQL family; what quotes the text is the connection's matter.
 

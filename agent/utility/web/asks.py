@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from agent import wire
 from agent.utility.fleet import queries
 from agent.utility.fleet.rollout import latest, progress
+from agent.utility.sql import statements
 from agent.utility.sql.keys import name_key
 from agent.utility.sql.schema import DAY_S
 from agent.utility.sql.store import Store
@@ -162,22 +163,19 @@ def building(store: Store, place: Place, now_s: float, days: int) -> Building | 
     today = int(now_s // DAY_S)
     zones = records(store, "SELECT zone_key, zone FROM zone WHERE gateway_key = ? ORDER BY zone", place.key)
     for zone in zones:
+        # A list of days, not a range: in SQLite the rows lie by day, and a range would read every zone's.
+        listed = ", ".join(map(str, range(today - days + 1, today + 1)))
         zone["days"] = records(
             store,
             "SELECT day, intervals, main_j, sum_j, technical_j, residual_j, known_s FROM balance_day "
-            "WHERE zone_key = ? AND day > ? AND day <= ? ORDER BY day",
+            f"WHERE zone_key = ? AND day IN ({listed}) ORDER BY day",
             zone["zone_key"],
-            today - days,
-            today,
         )
-        zone["intervals"] = records(
-            store,
-            "SELECT start_s, seconds, main_j, sum_j, residual_j, uncertainty_j FROM balance "
-            "WHERE zone_key = ? AND start_s >= ? AND start_s <= ? ORDER BY start_s",
-            zone["zone_key"],
-            int(now_s) - 2 * DAY_S,
-            int(now_s) + DAY_S,
-        )
+        since_s, until_s = int(now_s) - 2 * DAY_S, int(now_s) + DAY_S
+        rows = store.rows(statements.history(store.server.dialect), (since_s, until_s, zone["zone_key"]))
+        bodies = store.rows("SELECT body FROM forecast WHERE zone_key = ?", (zone["zone_key"],))
+        zone["forecast"] = wire.decode(wire.Forecast, str(bodies[0][0]).encode()) if bodies else None
+        zone["intervals"] = [dict(zip(statements.HISTORY, row, strict=True)) for row in rows]
     suspects = records(
         store,
         "SELECT meter, sign, MAX(seen_s) AS seen_s, MAX(weight) AS weight FROM meter_sign WHERE gateway_key = ? "

@@ -28,6 +28,7 @@ KINDS = {
     "meter_fault": "A meter is faulty",
     "balance_surplus": "Sub-meters show more than the main meter",
     "communication_loss": "A meter does not answer",
+    "capacity": "The capacity may be passed",
 }
 STATES = {"raised": "raised", "updated": "updated", "cleared": "cleared", "online": "online", "offline": "offline",
           "degraded": "degraded", "silent": "silent", "unknown": "unknown", "theft": "theft", "fault": "fault",
@@ -143,6 +144,7 @@ def building(asked: Asked) -> Response:
         {
             **zone,
             "chart_days": pictures.zone_days(asked.words, zone["days"]),
+            "chart_forecast": pictures.zone_forecast(asked.words, zone["forecast"]),
             "chart_intervals": pictures.zone_intervals(asked.words, zone["intervals"]),
             "sums": {
                 name: sum(day[f"{name}_j"] for day in zone["days"]) / 3_600_000

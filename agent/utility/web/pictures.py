@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from agent import wire
 from agent.charts.svg import Band, Line, chart
 from agent.utility.fleet.promise import Stated
 from agent.utility.sql.schema import DAY_S, JOULES_PER_KWH
@@ -66,6 +67,19 @@ def zone_intervals(words: Words, rows: Sequence[dict[str, Any]]) -> str:
     ]
     bands = [Band("", -2 * spread, 2 * spread, GREY)]
     return chart(words.say("The latest two days, kW"), x, lines, bands=bands, y_label="kW")
+
+
+def zone_forecast(words: Words, forecast: wire.Forecast | None) -> str:
+    """The gateway's forecast of the next two days, kW, with its 90 % band."""
+    if forecast is None or not {"0.05", "0.95"} <= set(forecast.quantiles_w):
+        return ""
+    x = forecast.issued.timestamp() + forecast.interval_s * np.arange(len(forecast.mean_w), dtype=np.float64)
+    low, mean, high = (
+        np.array(watts, dtype=np.float64) / 1000
+        for watts in (forecast.quantiles_w["0.05"], forecast.mean_w, forecast.quantiles_w["0.95"])
+    )
+    lines = [Line(words.say("expected"), mean, BLUE, width=2.0)]
+    return chart(words.say("Forecast, kW"), x, lines, bands=[Band(words.say("90 % interval"), low, high)], y_label="kW")
 
 
 def calibration(words: Words, rows: Sequence[Stated]) -> str:

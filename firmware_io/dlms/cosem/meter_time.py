@@ -13,6 +13,7 @@ import enum
 from typing import NamedTuple, Self
 from zoneinfo import ZoneInfo
 
+from firmware_io.clock import local_time
 from firmware_io.errors import RemoteProtocolError
 
 OCTETS = 12
@@ -83,7 +84,7 @@ def _seconds(delta: datetime.timedelta | None) -> float:
 
 def _offsets_s(zone: ZoneInfo, now_s: float) -> tuple[float, float]:
     """Local minus UTC at a site: as its people count it now, and in standard time."""
-    now = (_EPOCH + datetime.timedelta(seconds=now_s)).astimezone(zone)
+    now = local_time(now_s, zone)
     local_s = _seconds(now.utcoffset())
     return local_s, local_s - _seconds(now.dst())
 
@@ -165,6 +166,6 @@ class Convention(NamedTuple):
         }[self.deviation]
         offset_s = self.offset_s
         if self.zone is not None:
-            offset_s = _seconds((_EPOCH + datetime.timedelta(seconds=utc_s)).astimezone(self.zone).utcoffset())
+            offset_s = _seconds(local_time(utc_s, self.zone).utcoffset())
         status = STATUS_UNKNOWN if self.daylight is None else STATUS_DAYLIGHT * self.daylight
         return MeterTime(utc_s + offset_s, deviation, status)

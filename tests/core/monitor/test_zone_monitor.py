@@ -125,3 +125,24 @@ def test_a_state_packed_and_restored_goes_on_bit_for_bit(house, watched, since):
     )
     _, late = watched(building, monitor=again, first=cut)
     assert late == [e for e in evidence if e.time_s > cut * 1800.0]
+
+
+def test_what_is_said_to_be_detectable_is_found_in_time_and_much_less_is_not(house, watched, since):
+    """Bounds the thresholds from both sides, on houses of other seeds."""
+    found = {1.3: 0, 0.3: 0}
+    for seed in range(2, 7):
+        honest = house(47, seed=seed)
+        monitor, _ = watched(honest.__class__(honest.subs_wh[: 40 * DAY], honest.main_wh[: 40 * DAY]))
+        least_w = monitor.detectable_w(7.0)
+        assert 0 < least_w < 0.02 * honest.load_w
+        assert monitor.detectable_w(1.0) >= least_w
+        for share in found:
+            building = honest.tapped(since(47 * DAY, 40, share * least_w))
+            _, evidence = watched(building)
+            found[share] += any(e.kind is not LossKind.BALANCE_SURPLUS for e in evidence)
+    assert found[1.3] >= 4
+    assert found[0.3] <= 1
+
+
+def test_in_the_first_days_nothing_is_said_to_be_detectable(house, watched):
+    assert np.isnan(watched(house(5))[0].detectable_w())

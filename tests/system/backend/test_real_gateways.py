@@ -41,7 +41,7 @@ sys.path.insert(0, str(ROOT / "tests" / "agent" / "utility"))
 
 from conftest import Mosquitto, Replica, until  # noqa: E402  # the same servers as in the ingest's own tests
 
-pytestmark = [pytest.mark.mosquitto, pytest.mark.xdist_group("e2e"), pytest.mark.timeout(170)]
+pytestmark = [pytest.mark.mosquitto, pytest.mark.xdist_group("e2e"), pytest.mark.timeout(300)]
 SPEED = 1800.0
 THIEF = "flat-302"
 UP = {channel.suffix.split("/{")[0] for channel in CHANNELS if channel.up}
@@ -150,14 +150,17 @@ def command(url: str, gateway: Gateway, key: Path, name: str, **args: Any) -> No
     connection.close()
 
 
+MAPPINGS = {"features", "schemas", "errors", "versions", "quantiles_w", "*"}
+
+
 def shapes(body: bytes) -> set[str]:
     """The paths of a JSON message's fields, lists and mappings of names as one."""
 
     def walk(value: Any, path: str) -> Iterator[str]:
         if isinstance(value, dict):
             for name, inner in value.items():
-                # `features` and `schemas` map names of meters, features and schemas; their keys are no form.
-                step = "*" if path.split(".")[-1] in {"features", "schemas", "errors", "versions", "*"} else name
+                # In these the keys are names of meters, features, schemas: they are no form.
+                step = "*" if path.split(".")[-1] in MAPPINGS else name
                 yield from walk(inner, f"{path}.{step}")
         elif isinstance(value, list):
             for inner in value:
@@ -229,8 +232,10 @@ def test_every_topic_of_real_gateways_reaches_the_store_and_every_question_has_i
                 return int(str(store.rows(f"SELECT COUNT(*) FROM {table}")[0][0]))
 
             until(lambda: alive() and {k for k, v in listener.bodies.items() if v} >= UP, "every topic has come", 60)
-            tables = ("balance", "alert_event", "tamper", "evidence_chunk", "gateway_health", "command_result",
-                      "config_reported", "model_reported", "gateway_status", "gateway_info")  # fmt: skip
+            tables = (
+                "balance", "forecast", "alert_event", "tamper", "evidence_chunk", "gateway_health", "command_result",
+                "config_reported", "model_reported", "gateway_status", "gateway_info",
+            )  # fmt: skip
             until(lambda: all(map(count, tables)), f"a row in each of {tables}")
             assert count("dead_letter") == 0, store.rows("SELECT topic, reason FROM dead_letter")
             until(lambda: count("alert_event") == len({e.id for e in listener.alerts()}), "every alert is stored")

@@ -14,6 +14,9 @@ from collections.abc import Callable
 from firmware_io.dlt645 import frame as dlt645
 from firmware_io.dlt645 import registers as dlt645_registers
 from firmware_io.dlt645.driver import Dlt645Driver, Dlt645Spec
+from firmware_io.dlt698 import apdu as dlt698_apdu
+from firmware_io.dlt698 import frame as dlt698
+from firmware_io.dlt698.driver import Dlt698Driver, Dlt698Spec
 from firmware_io.driver import Line
 from firmware_io.errors import MeterError
 from firmware_io.exchange import Framer, Timing
@@ -59,6 +62,21 @@ def dlt645_records(octets: bytes) -> None:
     dlt645_registers.moment(octets[:6])
     for item in (*dlt645_registers.ITEMS_2007, *dlt645_registers.ITEMS_1997):
         item.fields[0].decode(octets[: item.fields[0].octets])
+
+
+def dlt698_frames(octets: bytes) -> None:
+    for frame in same_however_cut(dlt698.parse, octets):
+        assert frame.apdu in octets or frame.control & dlt698.SCRAMBLED
+        dlt698_apdus(frame.apdu)
+
+
+def dlt698_apdus(octets: bytes) -> None:
+    dlt698_apdu.piid_of(octets)
+    try:
+        told = dlt698_apdu.results(octets)
+    except MeterError:
+        return
+    assert all(0 <= oad < 1 << 32 for oad in told)
 
 
 def modbus_frames(octets: bytes) -> None:
@@ -132,6 +150,7 @@ def drivers(octets: bytes) -> None:
         Dlt645Driver(Dlt645Spec("a", "161"), timing, clock),
         ModbusDriver(ModbusSpec("b", 1, profile, "rtu", proven=True), timing, clock),
         ModbusDriver(ModbusSpec("c", 1, profile, "tcp", proven=True), timing, clock),
+        Dlt698Driver(Dlt698Spec("f", "161"), timing, clock),
         MbusDriver(MbusSpec("d", 1), timing, clock),
         MbusDriver(MbusSpec("e", None, SecondaryAddress("12345678"), KEY), timing, clock),
     )
@@ -148,6 +167,8 @@ def drivers(octets: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "dlt645_frames": dlt645_frames,
     "dlt645_records": dlt645_records,
+    "dlt698_frames": dlt698_frames,
+    "dlt698_apdus": dlt698_apdus,
     "modbus_frames": modbus_frames,
     "modbus_values": modbus_values,
     "modbus_profiles": modbus_profiles,
@@ -183,7 +204,16 @@ def _seeds() -> dict[str, list[bytes]]:
         b'[registers.energy_import]\naddress = 10\ntype = "uint32"\n[registers.power]\naddress = 12\ntype = "int16"\n'
     )
     frames645 = [reply.encode() for reply in replies]
+    said = [
+        bytes.fromhex("850105001002000101050600 01e24006000000000600000000060000000006000000000000"),
+        bytes.fromhex("8502060200100200010600 01e240200002000004 0000"),
+        bytes.fromhex("85010540000200011c07ea0b18160206 0000"),
+        bytes.fromhex("850105400202000109060000000000010000"),
+    ]
+    meter = bytes.fromhex("610100000000")
     return {
+        "dlt698_frames": [dlt698.Frame(meter, dlt698.RESPONSE, one).encode() for one in said],
+        "dlt698_apdus": said,
         "dlt645_frames": [*frames645, b"".join(frames645)],
         "dlt645_records": [record, record * 3, bytes(8)],
         "modbus_frames": [*rtu, b"".join(rtu), tcp, tcp * 2],
@@ -191,7 +221,14 @@ def _seeds() -> dict[str, list[bytes]]:
         "modbus_profiles": [toml],
         "mbus_frames": [answer, b"\xe5" + answer, mbus.Frame(0x7B, 1).encode()],
         "mbus_records": [header + values, header, values, bytes.fromhex("78563412 0A 00 E9 7E 01000000 35010000")],
-        "drivers": [*frames645, *rtu, tcp, b"\xe5" + answer, answer + answer],
+        "drivers": [
+            *(dlt698.Frame(meter, dlt698.RESPONSE, one).encode() for one in said),
+            *frames645,
+            *rtu,
+            tcp,
+            b"\xe5" + answer,
+            answer + answer,
+        ],
     }
 
 

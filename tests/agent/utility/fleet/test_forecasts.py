@@ -14,6 +14,7 @@ from agent.cli.main import cli
 from agent.utility.fleet import forecasts
 from agent.utility.ingest.decode import Reader
 from agent.utility.mqtt.packets import Publish
+from agent.utility.sql.upkeep import maintain
 
 DAY_S = 86_400
 NOW_S = int(time.time())
@@ -141,5 +142,5 @@ def test_realised_against_forecast_by_horizon(dsn, say):
 
 def test_old_forecasts_are_forgotten(store, say):
     say(1, "forecast/building", forecast())
-    store.maintain(NOW_S + 30 * DAY_S, keep_days=5)
+    maintain(store, NOW_S + 30 * DAY_S, keep_days=5)
     assert store.rows("SELECT COUNT(*) FROM forecast_day")[0][0] == 0

@@ -260,6 +260,23 @@ class TestSchema:
             plan = store.rows("EXPLAIN QUERY PLAN " + statements.existing(BALANCE, "sqlite", [(1, 2), (3, 4)]))
         assert any("SEARCH t USING PRIMARY KEY" in str(step[-1]) for step in plan)
 
+    def test_a_zones_history_is_its_own_and_in_order(self, store: Store) -> None:
+        store.apply([balance(zone, n) for zone in (1, 2, 3) for n in (5, 1, 3, 2)])
+        everything = store.rows("SELECT start_s FROM balance WHERE zone_key = 2 ORDER BY start_s")
+        first_s, last_s = int(str(everything[0][0])), int(str(everything[-1][0]))
+        query = statements.history(store.server.dialect)
+        assert [row[:1] for row in store.rows(query, (first_s, last_s, 2))] == everything
+        assert [row[:1] for row in store.rows(query, (first_s + 1, last_s - 1, 2))] == everything[1:-1]
+        assert store.rows(query, (first_s, last_s, 99)) == []
+        assert store.rows(query, (last_s + 1, last_s + 900, 2)) == []
+
+    def test_a_zones_history_does_not_read_the_fleets(self, tmp_path: Any) -> None:
+        with open_store(f"sqlite:///{tmp_path / 'f.sqlite'}") as store:
+            store.migrate(NOW_S)
+            plan = str(store.rows("EXPLAIN QUERY PLAN " + statements.history("sqlite"), (0, 1, 2)))
+        assert "start_s=? AND zone_key=?" in plan
+        assert "SCAN b" not in plan
+
     def test_every_guard_is_the_last_column(self) -> None:
         guarded = [table for table in TABLES if table.merge == "newest"]
         assert guarded

@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 
 import pytest
 
-pytest.importorskip("starlette", reason="the extra `web` is not installed")
-
 from agent import wire
 from agent.utility.ingest.decode import Reader
 from agent.utility.load_test.building import Building
