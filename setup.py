@@ -54,10 +54,18 @@ PACKAGES = [
     "firmware_io.dlms.hdlc",
     "firmware_io.dlms.meter",
     "firmware_io.dlms.session",
+    "firmware_io.dlt645",
+    "firmware_io.dlt698",
+    "firmware_io.mbus",
+    "firmware_io.modbus",
     "firmware_io.simulator",
     "firmware_io.simulator.building",
+    "firmware_io.simulator.dlt645",
+    "firmware_io.simulator.dlt698",
     "firmware_io.simulator.line",
+    "firmware_io.simulator.mbus",
     "firmware_io.simulator.meter",
+    "firmware_io.simulator.modbus",
 ]
 
 KERNELS = [
