@@ -54,7 +54,9 @@ def test_wheel_has_our_three_rooms_and_nothing_else_at_its_top(built: tuple[Path
 def test_wheel_holds_every_module_and_no_source_of_a_kernel(built: tuple[Path, Path]) -> None:
     names = set(names_in(built[1]))
     assert modules_of_the_tree() <= names
-    assert not [n for n in names if n.endswith((".c", ".pyx", ".toml")) and "demo" not in n]
+    profiles = {n for n in names if n.startswith("firmware_io/modbus/profiles/")}
+    assert {"/".join(p.relative_to(ROOT).parts) for p in ROOT.glob("firmware_io/modbus/profiles/*.toml")} == profiles
+    assert not [n for n in names - profiles if n.endswith((".c", ".pyx", ".toml")) and "demo" not in n]
     assert {"agent/py.typed", "core/py.typed", "firmware_io/py.typed"} <= names
 
 
