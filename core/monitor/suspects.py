@@ -245,7 +245,8 @@ class SuspectList:
                 del self._memory[next(iter(self._memory))]
             said = posterior.state(self._states, posterior.rows_of(found, memory))
             named, nobody, none = said.probability, said.nobody, said.none
-        if alarm.question:  # a common load is nobody's theft, and no flat is named where one would do
+        # A common load is nobody's theft, and no flat is named where one would do. The model has seen such loads.
+        if alarm.question and self._states is None:
             share = 1.0 - min(alarm.common, COMMON_MOST)
             named, none = share * named, share * none
             nobody = 1.0 - float(named.sum()) - none
