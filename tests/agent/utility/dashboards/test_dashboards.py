@@ -67,7 +67,9 @@ def test_every_sql_panel_runs_and_has_rows_where_there_is_a_fleet(store: Store) 
         ]
         for at in range(0, len(letters), 500):
             store.apply(letters[at : at + 500])
-    ((alert_id,),) = store.rows("SELECT alert_id FROM open_case WHERE suspect IS NOT NULL ORDER BY alert_id LIMIT 1")
+    ((alert_id,),) = store.rows(
+        "SELECT alert_id FROM open_case WHERE probability IS NOT NULL ORDER BY alert_id LIMIT 1"
+    )
     outcomes.record(store, str(alert_id), None, outcomes.Found("theft", "flat-001", int(now_s), None, "ana"), now_s)
     board = json.loads(printed("fleet"))
     for panel in board["panels"]:

@@ -28,6 +28,8 @@ from agent.utility.sql.server import Server, StoreMisfit, StoreRefused, StoreUna
 from agent.utility.sql.store import Store, open_store
 
 CONNACK = bytes.fromhex("2003000000")
+FILTERS = len(Replica().subscriptions())
+REFUSED_LAST = f"90{3 + FILTERS:02x}000100" + "01" * (FILTERS - 1) + "87"  # a SUBACK: the last filter is not allowed
 
 
 class FakeClock:
@@ -140,7 +142,7 @@ def play() -> Iterator[Callable[..., tuple[ScriptedBroker, Ingest]]]:
         broker.close()
 
 
-def hello(subscriptions: int = len(Replica().subscriptions())) -> bytes:
+def hello(subscriptions: int = FILTERS) -> bytes:
     return CONNACK + b"\x90" + packets.varint(3 + subscriptions) + b"\x00\x01\x00" + b"\x01" * subscriptions
 
 
@@ -316,7 +318,7 @@ def test_a_broker_that_is_away_is_asked_ever_more_seldom(faulty: Faulty, play: A
 
 @pytest.mark.parametrize(
     ("answer", "reason"),
-    [("2003008700", "not authorised"), (CONNACK.hex() + "900d000100" + "01" * 9 + "87", "refused to subscribe")],
+    [("2003008700", "not authorised"), (CONNACK.hex() + REFUSED_LAST, "refused to subscribe")],
 )
 def test_a_refusal_is_the_operators(faulty: Faulty, play: Any, answer: str, reason: str) -> None:
     with pytest.raises(packets.Refused, match=reason):
