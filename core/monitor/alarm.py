@@ -18,7 +18,7 @@ SUSPECT_MIN = 0.005  # probability below which a sub-meter is not listed
 WIDE = 3.0  # prior standard deviation of a told loss's level, in units of what was told: the rows decide
 DRIFT_PER_DAY = 0.02  # of the level: how fast a told loss may grow or fade, one standard deviation
 SLOTS, SLOT_H = 8, 3  # of the UTC day: a told loss has a level and a swing of its own in each
-SWING_SHARE, WANDER_SHARE = 1.0, 0.25  # how far it is taken to swing over hours, and over days, before its days tell
+SWING_SHARE, WANDER_SHARE = 1.0, 0.15  # how far it is taken to swing over hours, and over days, before its days tell
 LEAST_W = 10.0  # a told loss is taken for no smaller
 
 
