@@ -6,6 +6,7 @@ Each rule notes its errors in the source, where they get file and line; nothing 
 from __future__ import annotations
 
 import datetime
+import ipaddress
 import zoneinfo
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -294,10 +295,25 @@ def _broker(mqtt: Mqtt, source: Source) -> None:
         for key in ("ca", "certificate", "key"):
             if getattr(mqtt, key) is not None:
                 source.error(("mqtt", key), f"{key} is not used without TLS: write mqtts:// in url, or remove the key")
+        if not mqtt.insecure and not is_loopback(parts.hostname or ""):
+            source.error(
+                ("mqtt", "url"),
+                f'url = "{mqtt.url}" is not encrypted and leaves this gateway: write mqtts://, or set insecure = true',
+            )
+    elif mqtt.insecure:
+        source.error(("mqtt", "insecure"), "insecure is not used with mqtts://: remove the key")
     if (mqtt.certificate is None) != (mqtt.key is None):
         source.error(("mqtt",), "certificate and key go together: give both, or neither")
     if mqtt.password is not None and mqtt.username is None:
         source.error(("mqtt", "password"), "password without username: give both")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` is this gateway itself."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _host(url: str) -> bool:

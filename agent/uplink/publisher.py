@@ -28,7 +28,8 @@ from agent.site.errors import ConfigError
 from agent.site.tables import Mqtt
 from agent.store.commit import no_probe
 from agent.store.store import Store
-from agent.uplink.connection import CONNECT_S, Connection, Refused, advice, drain
+from agent.uplink.connection import CONNECT_S, Connection, Refused, advice, drain, unprotected
+from agent.uplink.intake import LIMITS
 from agent.uplink.send_window import Outflow, Pace
 from agent.wire.codec import SCHEMA_OF, decode, encode
 from agent.wire.downlink import MAX_ACK_BYTES, Ack
@@ -39,7 +40,6 @@ from firmware_io.clock import Clock
 
 log = logging.getLogger(__name__)
 
-DOWN = ("cmd/req", "config/desired", "model/desired", "ack")
 HEALTH_EXPIRY_S = 180
 STEADY_S = 60.0  # a connection that lasted so long, or carried a message, resets the back-off
 FLUSH_ROWS, FLUSH_S = 100, 0.05  # arrived rows are taken out of the store in batches of so many, or so often
@@ -93,7 +93,8 @@ class Publisher:
         self._will = encode(Status(state="offline", reason="connection lost", versions=versions))
         self._bye = Status(state="offline", reason="stopped", versions=versions)
         self._pace = pace or Pace(inflight=mqtt.inflight)
-        self._outflow = Outflow(store, self._pace, end_to_end=mqtt.delivery == "end_to_end")
+        self._end_to_end = mqtt.delivery == "end_to_end"
+        self._outflow = Outflow(store, self._pace, end_to_end=self._end_to_end)
         self._lock = threading.Lock()
         self._waking = threading.Lock()  # around the pipe's end alone: wake is called under other locks
         self._states: dict[str, tuple[bytes, str]] = {}  # retained: suffix -> body and schema, told on every connect
@@ -105,6 +106,7 @@ class Publisher:
         self._link: Connection | None = None
         self._links = 0
         self._failures = 0
+        self.dropped = 0  # messages from the broker that were too large, too many or not ours
         self.connected_since_s: float | None = None  # monotonic, of the network's clock
         store.on_commit(lambda _priority: self._commit_seen())
 
@@ -157,6 +159,12 @@ class Publisher:
 
     def run(self) -> None:
         """Connect, publish and reconnect until `stop`."""
+        if unprotected(self._mqtt.url):
+            log.warning(
+                "broker %s: insecure = true, so nothing of what is sent is encrypted and the broker may be anyone; "
+                "use mqtts://",
+                self._mqtt.url,
+            )
         try:
             while not self._stopping:
                 began_s = self._clock.monotonic()
@@ -184,7 +192,9 @@ class Publisher:
     def _connection(self) -> None:
         """One connection from beginning to end."""
         self._links += 1
-        link = self._link = Connection(self._mqtt, self._address, self._will, self._links)
+        link = self._link = Connection(
+            self._mqtt, self._address, self._will, self._links, stopping=lambda: self._stopping
+        )
         deadline_s = self._clock.monotonic() + CONNECT_S
         while not link.accepted:
             if self._stopping or self._clock.monotonic() > deadline_s:
@@ -212,7 +222,7 @@ class Publisher:
         now_s = self._clock.monotonic()
         self._outflow.connected(now_s, link.receive_maximum, link.maximum_bytes)
         self.connected_since_s = now_s
-        link.subscribe([self._address.topic(suffix) for suffix in DOWN])
+        link.subscribe([self._address.topic(suffix) for suffix in LIMITS if suffix != "ack" or self._end_to_end])
         with self._lock:
             self._untold = set(self._states)
 
@@ -229,23 +239,36 @@ class Publisher:
                 log.warning(
                     "broker %s refuses our retained state: reason 0x%02x; check its ACL", self._mqtt.url, reason
                 )
-        while link.messages:
-            topic, payload, mid = link.messages[0]
-            suffix = topic.removeprefix(self._address.topic(""))
-            done = self._finisher(link.number, mid)
-            if suffix == "ack":
-                try:
-                    self._outflow.confirmed(decode(Ack, payload, MAX_ACK_BYTES).ids)
-                except WireError as error:
-                    log.warning("an acknowledgement that cannot be read: %s", error)
-                done()
-            elif not self._inbox(Down(suffix, payload, done)):
+        while (ack := link.acks.first()) is not None:
+            link.acks.take()
+            try:
+                if not self._end_to_end:  # a session of an earlier configuration; the broker's word is what counts
+                    raise WireError("delivery is that of the broker")
+                self._outflow.confirmed(decode(Ack, ack.payload, MAX_ACK_BYTES).ids)
+            except WireError as error:
+                log.warning("an acknowledgement that cannot be read: %s", error)
+            self._finisher(link.number, ack.packet_id)()
+        while (arrival := link.messages.first()) is not None:
+            if not self._inbox(
+                Down(arrival.suffix, arrival.payload, self._finisher(link.number, arrival.packet_id))
+            ):
                 break  # no room: it stays with us, unacknowledged, until there is
-            link.messages.popleft()
+            link.messages.take()
+        for mid in (*link.messages.dropped(), *link.acks.dropped()):
+            self._done.append((link.number, mid))
+        self._note_lost(link)
         while self._done:
             number, mid = self._done.popleft()
-            if number == link.number:
+            if number == link.number and mid:  # at QoS 0 there is no packet id, and an acknowledgement is a fault
                 link.client.ack(mid, 1)
+
+    def _note_lost(self, link: Connection) -> None:
+        """Count what the intake had to drop."""
+        lost = link.messages.lost + link.acks.lost
+        if lost:
+            link.messages.lost = link.acks.lost = 0
+            self.dropped += lost
+            log.warning("broker %s: %d messages too large, too many or not ours were dropped", self._mqtt.url, lost)
 
     def _finisher(self, number: int, mid: int) -> Callable[[], None]:
         def done() -> None:
