@@ -20,6 +20,7 @@ from agent.pipeline.inbox import Batch, CaughtUp
 from agent.pipeline.stored_rows import StoredRows
 from agent.polling.meter_watch import MeterWatch
 from agent.process.heartbeat import Heartbeat
+from agent.process.trusted_clock import TrustedClock
 from agent.site.tables import Bus as BusConfig
 from firmware_io.bus import Bus, Poll
 from firmware_io.clock import Clock
@@ -52,12 +53,15 @@ class BusThread:
         clock: Clock,
         inbox: queue.Queue[Batch | CaughtUp],
         interval_s: float = 900.0,
+        trusted: TrustedClock | None = None,
     ) -> None:
         self.config = config
         self._interval_s = interval_s
         self._row_s: dict[str, float] = {}  # the newest stored row of each meter that may have a profile
         self.watches = {watch.config.id: watch for watch in watches}
         self._bus, self._clock, self._inbox = bus, clock, inbox
+        self._trusted = trusted  # the same clock, where the meters' clocks may speak for or against it
+        self._asked: dict[str, int] = {}  # meter -> how often our time had jumped when its clock was last read
         self._carried: deque[Batch] = deque(maxlen=CARRIED)
         self._said: dict[str, bool] = {}
         self._events_since_s: dict[str, float] = {}
@@ -90,7 +94,10 @@ class BusThread:
 
         The second pass is short: it reads what the first meters have stored while the last ones were read.
         """
+        self._settle_the_time(stop)
         now_s = self._clock.now()
+        if known_s is not None and known_s > now_s:  # put down by a clock that was ahead
+            known_s = None
         first_s = now_s - CATCH_UP_S if known_s is None else max(known_s + 1.0, now_s - CATCH_UP_S)
         self._events_since_s = dict.fromkeys(self.watches, first_s)
         stored = StoredRows(list(self.watches), self._interval_s)
@@ -106,6 +113,30 @@ class BusThread:
         self.phase = ""
         self._put(CaughtUp(self.config.id, stored), stop)
 
+    def _settle_the_time(self, stop: threading.Event) -> None:
+        """Where our own clock is in doubt, ask the meters first: what they stored is asked for by time."""
+        for meter in self.watches:
+            if self._trusted is None or self._trusted.doubt is None or stop.is_set():
+                return
+            self.heartbeat.beat()
+            try:
+                self._identify(meter)
+            except MeterError as error:
+                log.info("%s; the next meter is asked for the time", error)
+
+    def _identify(self, meter: str) -> None:
+        """Who the meter is and what its clock says, asked now. Raises: MeterError."""
+        identity = self._bus.identify(meter)
+        if self._trusted is not None:
+            self._asked[meter] = self._trusted.steps
+            if identity.clock_offset_s is not None and not identity.clock_doubtful:
+                self._trusted.witness(identity.clock_offset_s)
+        self.watches[meter].identified(identity.serial, identity.firmware, self._clock.now())
+
+    def _time_has_jumped(self, meter: str) -> bool:
+        """Whether our time has jumped since this meter's clock was compared with it."""
+        return self._trusted is not None and self._asked.get(meter, 0) != self._trusted.steps
+
     def _caught_up(self, stop: threading.Event, meter: str, first_s: float, stored: StoredRows) -> bool:
         """Add what one meter stored after `first_s`; False if it is worth asking again."""
         self.heartbeat.beat()
@@ -114,9 +145,8 @@ class BusThread:
         watch = self.watches[meter]
         self.phase = f"reading what the meters stored: {len(self._row_s)} of {len(self.watches)} done"
         try:
-            if watch.serial is None:
-                identity = self._bus.identify(meter)
-                watch.identified(identity.serial, identity.firmware, self._clock.now())
+            if watch.serial is None or self._time_has_jumped(meter):
+                self._identify(meter)
             registers = self._stored(stop, watch, first_s)
             stored.add(meter, registers)
             if not registers and meter not in self._row_s:  # nothing since the first pass is no sign of it
@@ -206,6 +236,8 @@ class BusThread:
             first_s = max(self._row_s[meter], boundary_s - self._interval_s) + 1.0
             self._row_s[meter] = boundary_s  # whatever comes of it, this boundary is not asked for again
             try:
+                if self._time_has_jumped(meter):
+                    self._identify(meter)
                 readings = self._bus.read_profile(meter, first_s, boundary_s + ROW_DELAY_S)
             except MeterError as error:
                 log.info("load profile: %s", error)
@@ -331,7 +363,7 @@ class BusThread:
         """The bus's figures."""
         errors: dict[str, int] = {}
         for watch in self.watches.values():
-            for kind, count in watch.errors.items():
+            for kind, count in dict(watch.errors).items():  # a copy: the bus thread may add a kind meanwhile
                 errors[kind] = errors.get(kind, 0) + count
         up = any(not watch.silent for watch in self.watches.values())
         return wire.BusHealth(

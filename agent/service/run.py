@@ -15,6 +15,7 @@ from types import FrameType
 from agent.downlink.in_force import InForce
 from agent.process import exit_codes, logging_setup, sdnotify
 from agent.process.memory import hold_little
+from agent.process.trusted_clock import TrustedClock
 from agent.service.agent import LOOK_S, TEXTFILE_S, Agent, log
 from agent.site.errors import ConfigError
 from agent.site.tables import Config
@@ -60,6 +61,7 @@ def run(site_file: Path, clock: Clock) -> int:
         StoreBusy: another agent owns the store.
     """
     hold_little()
+    clock = TrustedClock(clock)
     signals = Signals()
     in_force = InForce(site_file, clock, time.monotonic)
     config, sha256 = in_force.load()

@@ -214,9 +214,9 @@ class Mqtt(_Table, frozen=True, kw_only=True):
     """[mqtt]: the utility's broker."""
 
     url: Annotated[str, about("mqtt://host:port or mqtts://host:port.")]
-    insecure: Annotated[bool, about("Allow mqtt:// (no encryption, no proof of who the broker is) beyond loopback.")] = (
-        False
-    )
+    insecure: Annotated[
+        bool, about("Allow mqtt:// (no encryption, no proof of who the broker is) beyond loopback.")
+    ] = False
     version: Annotated[Literal["5", "3.1.1"], about("Protocol version; 3.1.1 has no properties.")] = "5"
     client_id: Annotated[str | None, about("The gateway's name by default.")] = None
     ca: Annotated[str | None, about("CA certificate, PEM; the system's store by default.")] = None

@@ -47,7 +47,7 @@ class _GatedClient(paho.Client):
 
     open_socket: Callable[[], GatedSocket]
 
-    def _create_socket(self) -> GatedSocket:  # type: ignore[override]  # paho wants no more of it than we have
+    def _create_socket(self) -> GatedSocket:  # paho wants no more of a socket than this has
         return self.open_socket()
 
 
@@ -115,7 +115,9 @@ class Connection:
         )  # fmt: skip
         if not isinstance(client.socket(), GatedSocket):  # another paho, that opens its socket elsewhere
             self.drop()
-            raise Refused("this version of paho-mqtt goes round our limits; install one that checkmeter was tested with")
+            raise Refused(
+                "this version of paho-mqtt goes round our limits; install one that checkmeter was tested with"
+            )
 
     # -- callbacks: record only ---------------------------------------------------------------------------------------
 
@@ -223,9 +225,7 @@ class Connection:
             sock.close()
 
 
-def _open_socket(
-    host: str, port: int, context: ssl.SSLContext | None, stopping: Callable[[], bool]
-) -> socket.socket:
+def _open_socket(host: str, port: int, context: ssl.SSLContext | None, stopping: Callable[[], bool]) -> socket.socket:
     """A connected socket, after the TLS handshake where there is a context.
 
     The handshake as a whole has CONNECT_S: a time-out for each octet would let a peer that drips hold us for ever.

@@ -25,7 +25,15 @@ PUBLISH_COST_BYTES, OTHER_COST_BYTES = 1024, 64  # the least a packet counts, fo
 CHUNK_BYTES = 64 * 1024
 
 PUBLISH = 3
-EXPECTED = {2: "CONNACK", PUBLISH: "PUBLISH", 4: "PUBACK", 9: "SUBACK", 11: "UNSUBACK", 13: "PINGRESP", 14: "DISCONNECT"}
+EXPECTED = {
+    2: "CONNACK",
+    PUBLISH: "PUBLISH",
+    4: "PUBACK",
+    9: "SUBACK",
+    11: "UNSUBACK",
+    13: "PINGRESP",
+    14: "DISCONNECT",
+}
 
 
 class UnacceptablePacket(OSError):

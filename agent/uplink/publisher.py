@@ -249,9 +249,7 @@ class Publisher:
                 log.warning("an acknowledgement that cannot be read: %s", error)
             self._finisher(link.number, ack.packet_id)()
         while (arrival := link.messages.first()) is not None:
-            if not self._inbox(
-                Down(arrival.suffix, arrival.payload, self._finisher(link.number, arrival.packet_id))
-            ):
+            if not self._inbox(Down(arrival.suffix, arrival.payload, self._finisher(link.number, arrival.packet_id))):
                 break  # no room: it stays with us, unacknowledged, until there is
             link.messages.take()
         for mid in (*link.messages.dropped(), *link.acks.dropped()):

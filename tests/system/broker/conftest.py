@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import pytest
 from agent.alerts.book import AlertBook
 from agent.alerts.condition import Condition
 from agent.site.tables import Mqtt
-from agent.store.commit import Commit
+from agent.store.commit import Answered, Commit
 from agent.store.messages import Message, alert_message, balance_message
 from agent.store.store import Store
 from agent.uplink.publisher import Down, Publisher
@@ -220,8 +220,8 @@ class Gateway:
         """Commit the first `count` balances in one step."""
         self.commit([balance(n) for n in range(count)])
 
-    def commit(self, messages: list[Message]) -> None:
-        self.store.commit(Commit(messages, {"alerts": self.book.state()}), T0)
+    def commit(self, messages: list[Message], answers: Sequence[Answered] = ()) -> None:
+        self.store.commit(Commit(messages, {"alerts": self.book.state()}, answers=answers), T0)
         self.committed |= {m.key: m.body for m in messages if m.suffix.startswith("event/")}
 
     def stop(self) -> None:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from agent.downlink.backend import Backend
 from agent.downlink.in_force import InForce
 from agent.keys.signing import sign
-from agent.pipeline.inbox import Wish
+from agent.pipeline.inbox import BookRequest
 from agent.site.tables import Config
 from agent.store.messages import alert_message
 from agent.wire.codec import encode
@@ -81,8 +81,11 @@ class Running:
         self.backend.say(self.gateway.publisher)
         return config
 
-    def give(self, wish: Wish) -> bool:
-        self.gateway.commit([alert_message(e) for e in wish.act(self.gateway.book)])
+    def give(self, request: BookRequest) -> bool:
+        outcome = request.act(self.gateway.book)
+        messages = [*map(alert_message, outcome.events), *outcome.messages]
+        self.gateway.commit(messages, outcome.answers)
+        request.committed()
         return True
 
     def look(self, readable: tuple[str, ...] = ("main", "f1")) -> bool:

@@ -232,5 +232,3 @@ def hostile() -> Iterator[Callable[..., HostileBroker]]:
     yield make
     for broker in brokers:
         broker.close()
-
-

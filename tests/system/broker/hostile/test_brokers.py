@@ -46,7 +46,9 @@ ATTACKS: dict[str, Callable[[], Iterator[bytes]]] = {
     "256 MB announced": lambda: announced(0x30, (1 << 28) - 1),
     "CONNACK of 256 MB": lambda: announced(0x20, (1 << 28) - 1),
     "QoS 2 without end": lambda: itertools.repeat(publish(0x34, "cmd/req", bytes(50_000))),
-    "400,000 properties": lambda: itertools.repeat(publish(0x30, "cmd/req", b"", b"\x80\x89\x7a" + b"\x26\0\0\0\0" * 400_000)),
+    "400,000 properties": lambda: itertools.repeat(
+        publish(0x30, "cmd/req", b"", b"\x80\x89\x7a" + b"\x26\0\0\0\0" * 400_000)
+    ),
     "PINGRESP without end": lambda: itertools.repeat(b"\xd0\0" * 30_000),
     "not MQTT": lambda: itertools.repeat(b"HTTP/1.1 200 OK\r\n" * 1000),
 }  # fmt: skip
