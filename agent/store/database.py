@@ -234,6 +234,8 @@ class Database:
         """Try again to have a file, and carry over what waits in memory."""
         memory, reason = self.connection, self.volatile
         with contextlib.suppress(StoreBusy):
+            if self._lock_file is None:
+                self._own()
             self.connection = self._open(now_s)
         if self.volatile is not None:
             self.connection, self.volatile = memory, reason
