@@ -61,6 +61,7 @@ def run(site_file: Path, clock: Clock) -> int:
         StoreBusy: another agent owns the store.
     """
     hold_little()
+    os.umask(0o027)  # store and keys' counters are nobody else's, also outside the unit
     clock = TrustedClock(clock)
     signals = Signals()
     in_force = InForce(site_file, clock, time.monotonic)

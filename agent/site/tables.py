@@ -16,14 +16,14 @@ Probability = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 Name = Annotated[
     str,
     msgspec.Meta(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(?![\s\S])",
         extra={"expected": "a name: up to 64 letters, digits, dots, hyphens and underscores"},
     ),
 ]
 Secret = Annotated[
     str,
     msgspec.Meta(
-        pattern=r"^(credential:[A-Za-z0-9._-]+|\.{0,2}/.+)$",
+        pattern=r"^(credential:[A-Za-z0-9._-]+|\.{0,2}/.+)(?![\s\S])",
         extra={
             "expected": "a path (/etc/checkmeter/keys/...) or credential:NAME; a secret never stands in this file",
             "secret": True,
@@ -40,7 +40,7 @@ Label = Annotated[
     ),
 ]
 Hex16 = Annotated[
-    str, msgspec.Meta(pattern=r"^[0-9A-Fa-f]{16}$", extra={"expected": "16 hexadecimal digits (8 octets)"})
+    str, msgspec.Meta(pattern=r"^[0-9A-Fa-f]{16}(?![\s\S])", extra={"expected": "16 hexadecimal digits (8 octets)"})
 ]
 EXPECTED_DAY = "a day: 2026-04-06, or 12-25 for every year"
 Address = Annotated[int, msgspec.Meta(ge=0, le=65535)]

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import socket
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,13 +66,19 @@ class Doors:
         """Write the metrics textfile anew, in one piece (rename is atomic)."""
         if self._textfile is None:
             return
-        beside = self._textfile.with_name(f".{self._textfile.name}.{os.getpid()}")
+        beside = None
         try:
-            beside.write_text(metrics_text(snapshot()))
-            beside.chmod(0o644)
-            beside.replace(self._textfile)
+            # A name that nobody can guess, made by us alone: others may be allowed to write into the folder.
+            fd, beside = tempfile.mkstemp(prefix=f".{self._textfile.name}.", dir=self._textfile.parent)
+            with open(fd, "w") as file:
+                file.write(metrics_text(snapshot()))
+                os.fchmod(fd, 0o644)
+            os.replace(beside, self._textfile)
         except OSError as e:
             log.warning("metrics textfile %s cannot be written: %s", self._textfile, e.strerror or e)
+            if beside is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(beside)
 
     def close(self) -> None:
         """Shut the doors."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
 import select
 import socket
@@ -259,3 +260,32 @@ def test_log_lines_for_journald_and_as_json(lines: Callable[[], list[str]], monk
     logging.getLogger("bus").warning("late by %d s", 3)
     entry = json.loads(lines()[-1])
     assert (entry["level"], entry["message"]) == ("warning", "late by 3 s")
+
+
+def test_what_a_stranger_says_is_one_line_without_control_characters(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "field `x\n<0>kernel: all is lost \x1b[2J\x9b2J\u2028y`\r"
+    for journal in (True, False):
+        monkeypatch.setenv("JOURNAL_STREAM", "1:2") if journal else monkeypatch.delenv("JOURNAL_STREAM", False)
+        logging_setup.configure()
+        logging.getLogger("checkmeter.test").warning("command refused: %s", said)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.isprintable()
+        assert line.startswith("<4>") is journal
+        assert "\\x1b[2J" in line
+    logging.getLogger().handlers[:] = []
+
+
+def test_the_metrics_file_follows_nobody_s_link(tmp_path: Path) -> None:
+    victim, folder = tmp_path / "victim", tmp_path / "shared"
+    victim.write_text("precious")
+    folder.mkdir()
+    (folder / f".metrics.prom.{os.getpid()}").symlink_to(victim)
+    (folder / "metrics.prom").symlink_to(victim)
+    doors = Doors(None, None, str(folder / "metrics.prom"))
+    doors.write_textfile(lambda: SNAPSHOT)
+    assert victim.read_text() == "precious"
+    assert not (folder / "metrics.prom").is_symlink()
+    assert "checkmeter_up" in (folder / "metrics.prom").read_text()
+    assert (folder / "metrics.prom").stat().st_mode & 0o777 == 0o644

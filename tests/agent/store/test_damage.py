@@ -33,11 +33,7 @@ def message(key: str, priority: Priority = Priority.ALERT) -> Message:
     return Message(SUFFIX[priority], body, "checkmeter.alert.v1", priority, key, T0 + len(key))
 
 
-QUEUED = {
-    m.key: m
-    for priority in ALL
-    for m in (message(f"{priority.name}-{n}", priority) for n in range(60))
-}
+QUEUED = {m.key: m for priority in ALL for m in (message(f"{priority.name}-{n}", priority) for n in range(60))}
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +110,11 @@ def test_one_row_that_is_not_what_was_queued_stops_no_other(
     db.execute("UPDATE sqlite_master SET sql = ? WHERE name = 'outbox'", (loose,))
     db.close()
     db = sqlite3.connect(path, isolation_level=None)
-    db.execute(f"UPDATE outbox SET {column} = CAST({value} AS TEXT) WHERE key = 'ALERT-30'" if value.startswith("X'6")
-               else f"UPDATE outbox SET {column} = {value} WHERE key = 'ALERT-30'")
+    db.execute(
+        f"UPDATE outbox SET {column} = CAST({value} AS TEXT) WHERE key = 'ALERT-30'"
+        if value.startswith("X'6")
+        else f"UPDATE outbox SET {column} = {value} WHERE key = 'ALERT-30'"
+    )
     db.close()
     alerts, damaged = survives(path)
     assert alerts >= 59

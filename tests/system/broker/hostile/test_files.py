@@ -75,7 +75,10 @@ def test_desired_files_that_mean_harm_are_refused_and_the_agent_stays_small(hous
     largest_mb = 0.0
     for version, name in enumerate(BOMBS, start=1):
         wish = DesiredConfig(
-            target=ADDRESS.target, version=version, issued=datetime.now(UTC), toml=BOMBS[name](house.site_file.read_text())
+            target=ADDRESS.target,
+            version=version,
+            issued=datetime.now(UTC),
+            toml=BOMBS[name](house.site_file.read_text()),
         )
         listener.publish("config/desired", encode(sign(house.key, "config", encode(wish))), retain=True)
         deadline_s = time.monotonic() + 60
@@ -158,3 +161,36 @@ def test_a_full_disk_with_a_file_on_trial_does_not_keep_the_meters_from_being_re
     house.start()
     house.until(lambda: house.read(2), 60.0, "read when there is room again")
     house.stop()
+
+
+def ciphered(house: Any) -> str:
+    """What a meter's table needs for HLS with GMAC; the keys lie beside the site file."""
+    for name, text in (("ak", "D0D1D2D3D4D5D6D7D8D9DADBDCDDDEDF"), ("ek", "00" * 16)):
+        (house.folder / name).write_text(text)
+        (house.folder / name).chmod(0o600)
+    return (
+        f'client = 1\nsecurity = "hls-gmac"\nauthentication_key = "{house.folder}/ak"\n'
+        f'encryption_key = "{house.folder}/ek"\nsystem_title = "43484B0000000001"\n'
+    )
+
+
+def test_ciphered_meters_are_read_after_a_restart_on_a_full_disk(house: Any, full_disk: Callable[[], None]) -> None:
+    house.build(meter=ciphered(house))
+    for _ in range(2):
+        house.start()
+        house.until(house.read, 60.0, "read")
+        house.kill()
+        full_disk()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\0" * 100], ids=["empty", "torn", "zeros"])
+def test_a_damaged_file_of_counters_is_made_good_by_the_meters(house: Any, content: bytes) -> None:
+    house.build(meter=ciphered(house))
+    house.start()
+    house.until(house.read, 60.0, "read")
+    house.kill()
+    (house.folder / "counters.json").write_bytes(content)
+    house.start()
+    house.until(house.read, 60.0, "read again")
+    house.stop()
+    assert "each meter is asked for its counter" in house.log()
