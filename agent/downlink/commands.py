@@ -255,6 +255,9 @@ class CommandDesk:
                 result = _answer(command, "done", self._now(), None, change.result)
             except CommandFailed as error:
                 result = _answer(command, "failed", self._now(), str(error))
+            except Exception as error:  # a bug must not end the pipeline, or the command would come again for ever
+                log.exception("command %s", command.name)
+                result = _answer(command, "failed", self._now(), f"{type(error).__name__}: {error}")
             return Outcome(events, [result_message(result)], [Answered(command.id, expires_s, encode(result))])
 
         log.info("command %s %s by %s", command.name, command.id, command.by or "nobody named")

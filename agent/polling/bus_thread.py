@@ -40,6 +40,7 @@ LOSS_S = 900.0  # a meter that was silent so long (and five cycles) is a communi
 LOOK_S = 5.0  # between two looks at what must be kept alive, while a cycle is waited for
 CARRIED = 1000  # events and conditions kept while the queue is full
 BEAT_S = 120.0
+RESTART_S, RESTART_LIMIT_S = 1.0, 60.0  # before a thread that failed begins again, host seconds; doubled each time
 
 
 class BusThread:
@@ -68,6 +69,7 @@ class BusThread:
         self._events_due_s: dict[str, float] = {}
         self.heartbeat = Heartbeat(f"bus {config.id}", BEAT_S)
         self.phase = "starting"
+        self.failures = 0  # times that the thread had to begin again
         self.cycles = 0
         self.skipped = 0
         self._port_said = False  # in this round of catching up
@@ -75,17 +77,24 @@ class BusThread:
 
     def run(self, stop: threading.Event, known_s: float | None) -> None:
         """Catch up from `known_s` (None: a first start), then poll until `stop`."""
-        try:
-            self.catch_up(stop, known_s)
-            while not stop.is_set():
-                began_s = self._clock.monotonic()
-                self.cycle(stop)
-                self._pause(stop, began_s + self.config.poll_s)
-        except Exception:
-            # The heartbeat ends here, so the watchdog will have the service started anew.
-            log.exception("bus %s: its thread has ended", self.config.id)
-        finally:
-            self._bus.close()
+        caught_up, pause_s = False, 0.0
+        while not stop.is_set():
+            try:
+                if not caught_up:
+                    self.catch_up(stop, known_s)
+                    caught_up = True
+                while not stop.is_set():
+                    began_s = self._clock.monotonic()
+                    self.cycle(stop)
+                    self._pause(stop, began_s + self.config.poll_s)
+            except Exception:  # a bug, or a meter that finds one: the other meters of the line are read all the same
+                self.failures += 1
+                pause_s = min(RESTART_LIMIT_S, RESTART_S * 2.0 ** min(self.failures - 1, 10))
+                log.exception("bus %s: its thread failed and begins again in %.0f s", self.config.id, pause_s)
+            finally:
+                self._bus.close()
+            self.heartbeat.beat()
+            stop.wait(pause_s)
 
     # -- catching up --------------------------------------------------------------------------------------------------
 

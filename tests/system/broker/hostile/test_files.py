@@ -74,12 +74,8 @@ def test_desired_files_that_mean_harm_are_refused_and_the_agent_stays_small(hous
     house.until(lambda: reported and house.read(), 60.0, "ready")
     largest_mb = 0.0
     for version, name in enumerate(BOMBS, start=1):
-        wish = DesiredConfig(
-            target=ADDRESS.target,
-            version=version,
-            issued=datetime.now(UTC),
-            toml=BOMBS[name](house.site_file.read_text()),
-        )
+        toml = BOMBS[name](house.site_file.read_text())
+        wish = DesiredConfig(target=ADDRESS.target, version=version, issued=datetime.now(UTC), toml=toml)
         listener.publish("config/desired", encode(sign(house.key, "config", encode(wish))), retain=True)
         deadline_s = time.monotonic() + 60
         while not any(json.loads(body).get("desired") == version for body in reported):
