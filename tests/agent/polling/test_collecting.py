@@ -193,12 +193,13 @@ def test_a_bus_thread_that_fails_begins_again_and_is_counted(make_rig, caplog, m
         if len(cycles) <= 2:
             raise ZeroDivisionError("a register that nobody foresaw")
         cycle(stop)
-        stop.set()
+        if len(cycles) == 6:
+            stop.set()
 
     monkeypatch.setattr(bus, "cycle", fail_twice_then_read)
     bus.run(rig.stop, None)
     assert bus.failures == 2
-    assert all(watch.readings == 1 for watch in bus.watches.values())
+    assert all(watch.readings >= 2 for watch in bus.watches.values()), [w.readings for w in bus.watches.values()]
     assert caplog.text.count("begins again in") == 2
     caught_up = [item for item in rig.taken() if hasattr(item, "stored")]
     assert len(caught_up) == 1, "what the meters stored is asked for once"
