@@ -1,7 +1,7 @@
 """What the utility wishes, on its way through the gateway: commands to the desk, desired files to their trial.
 
 It owns which file is in force and what each command does to the running agent. It is the main thread's: messages are
-noted by the publisher's thread (`came_down`) and worked off in `look`. The alert book belongs to the pipeline's
+noted by the publisher's thread (`on_downlink`) and worked off in `look`. The alert book belongs to the pipeline's
 thread, so what concerns it is handed over as a `BookRequest`.
 """
 
@@ -32,7 +32,7 @@ from agent.pipeline.inbox import BookRequest
 from agent.site.errors import ConfigError
 from agent.site.tables import Config
 from agent.store.store import Store
-from agent.uplink.publisher import Down, Publisher
+from agent.uplink.publisher import Downlink, Publisher
 from agent.wire.events import AlertData, AlertEvent
 from agent.wire.topics import Address
 from firmware_io.clock import Clock
@@ -49,7 +49,7 @@ class Backend:
     Args:
         give: hands a BookRequest to the pipeline's thread; False if it has no room.
         open_alerts: the alerts that are open now.
-        say_all: says status, info, active and health anew.
+        republish_all: says status, info, active and health anew.
         send_evidence: queues the evidence of an alert between two times (None: the whole case); the messages queued.
     """
 
@@ -62,12 +62,12 @@ class Backend:
         *,
         give: Callable[[BookRequest], bool],
         open_alerts: Callable[[], list[AlertData]],
-        say_all: Callable[[], None],
+        republish_all: Callable[[], None],
         send_evidence: Callable[[AlertData, float | None, float | None], int],
     ) -> None:
         self._config, self._in_force, self._clock = config, in_force, clock
         self._open_alerts = open_alerts
-        self._say_all, self._send_evidence = say_all, send_evidence
+        self._republish_all, self._send_evidence = republish_all, send_evidence
         self._keys = KeyRing.load(config.mqtt.command_keys if config.mqtt else [])
         address = Address(config.site.tenant, config.site.site, config.site.gateway)
         handlers: dict[str, Handler] = {
@@ -78,10 +78,10 @@ class Backend:
         book_handlers: dict[str, BookHandler] = {"acknowledge": self._acknowledge, "set-mode": self._set_mode}
         self._desk = CommandDesk(address, self._keys, store, clock.now, handlers, book_handlers, give)
         self._lock = threading.Lock()
-        self._waiting: deque[Down] = deque()
+        self._waiting: deque[Downlink] = deque()
         self._restart = False
 
-    def came_down(self, down: Down) -> bool:
+    def on_downlink(self, down: Downlink) -> bool:
         """Note a message, from the publisher's thread; False if there is no room."""
         with self._lock:
             if len(self._waiting) >= WAITING_MAX:
@@ -91,13 +91,13 @@ class Backend:
             self._waiting.append(down)
             return True
 
-    def say(self, publisher: Publisher) -> None:
+    def publish_reported(self, publisher: Publisher) -> None:
         """Report the desired state, retained."""
         if self._in_force is not None:
-            publisher.tell("config/reported", self._in_force.config.reported)
-            publisher.tell("model/reported", self._in_force.model.reported)
+            publisher.publish_retained("config/reported", self._in_force.config.reported)
+            publisher.publish_retained("model/reported", self._in_force.model.reported)
 
-    def look(self, publisher: Publisher, readable: Iterable[str]) -> bool:
+    def tick(self, publisher: Publisher, readable: Iterable[str]) -> bool:
         """Work off what came down and judge the trials. True: start again with what is in force now."""
         readable = set(readable)
         for _ in range(len(self._waiting)):
@@ -114,11 +114,11 @@ class Backend:
                 verdict = desired.judge(publisher.connected, configured, readable)
                 self._restart |= verdict == "back"
                 if verdict != "wait":
-                    self.say(publisher)
+                    self.publish_reported(publisher)
         restart, self._restart = self._restart, False
         return restart
 
-    def _offer(self, down: Down, publisher: Publisher, readable: Iterable[str]) -> bool:
+    def _offer(self, down: Downlink, publisher: Publisher, readable: Iterable[str]) -> bool:
         """Offer a desired file; False while it is being examined in a process of its own."""
         if self._in_force is not None:
             kind: Kind = "config" if down.suffix == "config/desired" else "model"
@@ -127,14 +127,14 @@ class Backend:
             if content is not None and not self._in_force.examined(kind, content):
                 return False
             self._restart |= desired.offer(down.payload, self._keys, readable)
-            self.say(publisher)
+            self.publish_reported(publisher)
         down.done()
         return True
 
     # -- commands -----------------------------------------------------------------------------------------------------
 
     def _snapshot(self, _arguments: NoArguments, _by: str) -> dict[str, Any]:
-        self._say_all()
+        self._republish_all()
         return {}
 
     def _report(self, arguments: Report, _by: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from agent.pipeline.inbox import Batch, BookRequest, CaughtUp, Outcome
 from agent.pipeline.pipeline import Balance, Pipeline, Step
 from agent.pipeline.stored_rows import Floats, StoredRows, portions
 from agent.process.heartbeat import Heartbeat
-from agent.process.memory import give_back
+from agent.process.memory import release_free_memory
 from agent.site.tables import Config
 from agent.store.commit import Commit
 from agent.store.messages import Message, alert_message, balance_message, tamper_message
@@ -133,7 +133,7 @@ class Worker:
         self._known_s = float(history.times_s[-1])
         del history
         self._recall()
-        give_back()
+        release_free_memory()
         return self._known_s
 
     def _recall(self) -> None:
@@ -324,7 +324,7 @@ class Worker:
             self.heartbeat.beat()
         if self._pipeline.forecasts is not None and not self._backlog:
             self._pipeline.forecasts.issue_now()
-        give_back()
+        release_free_memory()
 
     def _tamper(self, event: MeterEvent) -> list[wire.TamperEvent]:
         sign = sign_of(event)

@@ -92,7 +92,7 @@ class Agent:
                 clock,
                 give=self._give,
                 open_alerts=lambda: self._worker.view.alerts,
-                say_all=self._say_all,
+                republish_all=self._republish_all,
                 send_evidence=self._worker.evidence.send,
             )
             self._publisher_beat = Heartbeat("publisher", 120.0)
@@ -100,24 +100,24 @@ class Agent:
             undo.pop_all()
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._told: tuple[object, ...] = ()
-        self._forecast_told: dict[str, wire.Forecast] = {}
-        self._told_of_store: tuple[str | None, ...] = (None, None, None)
+        self._last_published: tuple[object, ...] = ()
+        self._last_forecasts: dict[str, wire.Forecast] = {}
+        self._last_told_of_store: tuple[str | None, ...] = (None, None, None)
         self._in_force = in_force
-        self._plates: dict[str, tuple[str | None, str | None]] = {}
+        self._nameplates: dict[str, tuple[str | None, str | None]] = {}
         self._state_since_s = clock.now()
         self._health_due_s = time.monotonic()
 
     def _make_publisher(self, address: wire.Address) -> Publisher | None:
         if self._config.mqtt is None:
             return None
-        came_down = self._backend.came_down
+        on_downlink = self._backend.on_downlink
         return Publisher(
             self._config.mqtt,
             address,
             self._store,
             self._clock.now,
-            came_down,
+            on_downlink,
             self._versions,
             beat=self._publisher_beat.beat,
         )
@@ -130,13 +130,13 @@ class Agent:
             return False
         return True
 
-    def _say_all(self) -> None:
+    def _republish_all(self) -> None:
         """Say status, info, active and health anew, also what has not changed."""
-        self._told = ()
-        self._forecast_told = {}
+        self._last_published = ()
+        self._last_forecasts = {}
         self._health_due_s = time.monotonic()
         if self._publisher is not None:
-            self._publisher.tell("info", self._info())
+            self._publisher.publish_retained("info", self._info())
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -152,8 +152,8 @@ class Agent:
         self._threads = [pipeline]
         pipeline.start()
         if self._publisher is not None:
-            self._publisher.tell("info", self._info())
-            self._backend.say(self._publisher)
+            self._publisher.publish_retained("info", self._info())
+            self._backend.publish_reported(self._publisher)
             sender = threading.Thread(target=self._publisher.run, name="publisher", daemon=True)
             self._threads.append(sender)
             sender.start()
@@ -186,7 +186,7 @@ class Agent:
             if damaged
             else None,
         )
-        before, self._told_of_store = self._told_of_store, told
+        before, self._last_told_of_store = self._last_told_of_store, told
         for reason, said in zip(told, before, strict=True):
             if reason is not None and reason != said:
                 log.error("store: %s", reason)
@@ -209,12 +209,12 @@ class Agent:
         sender = [] if self._publisher is None else [self._publisher_beat]
         return [self._worker.heartbeat, *sender, *self._collector.heartbeats()]
 
-    def look(self) -> bool:
+    def tick(self) -> bool:
         """Once a second, from the main thread: tell the utility what has changed about us, and do what it wishes.
 
         True: start again with the configuration that is in force now.
         """
-        self._store.look(self._clock.now())
+        self._store.tick(self._clock.now())
         self._tell_of_the_store()
         self._say_state()
         if self._publisher is None:
@@ -225,7 +225,7 @@ class Agent:
             self._publisher.health(self.health())
         silent = set(self._collector.silent())
         readable = [m.id for m in self._config.meter if m.id not in silent] if self._collector.ready else []
-        return self._backend.look(self._publisher, readable)
+        return self._backend.tick(self._publisher, readable)
 
     @property
     def _clock_doubt(self) -> str | None:
@@ -234,29 +234,29 @@ class Agent:
 
     def _say_state(self) -> None:
         silent = tuple(self._collector.silent())
-        self._say_forecasts()
+        self._publish_forecasts()
         state = self._state(silent)
         alerts = tuple((alert.alert_id, alert.revision) for alert in self._worker.view.alerts)
-        plates = self._collector.name_plates() if self._collector.ready else self._plates
-        if self._publisher is not None and plates != self._plates:
-            self._plates = plates  # the name plates are read only after the first info has gone out
-            self._publisher.tell("info", self._info())
-        if self._publisher is None or (state, silent, alerts) == self._told:
+        plates = self._collector.name_plates() if self._collector.ready else self._nameplates
+        if self._publisher is not None and plates != self._nameplates:
+            self._nameplates = plates  # the name plates are read only after the first info has gone out
+            self._publisher.publish_retained("info", self._info())
+        if self._publisher is None or (state, silent, alerts) == self._last_published:
             return
-        if not self._told or self._told[0] != state:
+        if not self._last_published or self._last_published[0] != state:
             self._state_since_s = self._clock.now()
-        if not self._told or self._told[:2] != (state, silent):
-            self._publisher.tell("status", self.status())
-        if not self._told or self._told[2] != alerts:
+        if not self._last_published or self._last_published[:2] != (state, silent):
+            self._publisher.publish_retained("status", self.status())
+        if not self._last_published or self._last_published[2] != alerts:
             snapshot = wire.ActiveSnapshot(time=wire.utc(self._clock.now()), alerts=self._worker.view.alerts)
-            self._publisher.tell("active", snapshot)
-        self._told = (state, silent, alerts)
+            self._publisher.publish_retained("active", snapshot)
+        self._last_published = (state, silent, alerts)
 
-    def _say_forecasts(self) -> None:
+    def _publish_forecasts(self) -> None:
         for zone, forecast in self._worker.view.forecasts.items():
-            if self._publisher is not None and self._forecast_told.get(zone) is not forecast:
-                self._publisher.tell(wire.forecast_suffix(zone), forecast)
-                self._forecast_told[zone] = forecast
+            if self._publisher is not None and self._last_forecasts.get(zone) is not forecast:
+                self._publisher.publish_retained(wire.forecast_suffix(zone), forecast)
+                self._last_forecasts[zone] = forecast
 
     def _state(self, silent: tuple[str, ...]) -> str:
         well = self._collector.ready and not silent and self._clock_doubt is None

@@ -117,7 +117,7 @@ class Meter(_Table, frozen=True, kw_only=True):
     id: Annotated[Name, about("How zones and alerts name this meter.")]
     name: Annotated[Label | None, about('As people call it, in any script: "302室".')] = None
     service_point: Annotated[Label | None, about("The utility's number of the connection or contract.")] = None
-    bus: Annotated[str | None, about("The id of the [[bus]] it hangs on.")] = None
+    bus: Annotated[str | None, about("The id of the [[bus]] it is connected to.")] = None
     protocol: Annotated[
         Protocol | None, about("Its own protocol on a line that DLMS and DL/T 645 meters share; the bus's by default.")
     ] = None

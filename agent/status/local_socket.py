@@ -1,7 +1,7 @@
-"""The local doors of the running agent: a unix socket for `status` and `watch`, /metrics on loopback, a textfile.
+"""The local endpoints of the running agent: a unix socket for `status` and `watch`, /metrics on loopback, a textfile.
 
 All are served by the main thread between two looks at its threads; a client that does not read is dropped, so that
-nobody at a terminal can hold the agent up. The doors only show; nothing can be commanded through them.
+nobody at a terminal can hold the agent up. The endpoints only show; nothing can be commanded through them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger("checkmeter.control")
 CLIENT_TIMEOUT_S = 0.5  # bounds how long a client that does not read can hold the main thread
 
 
-class Doors:
+class LocalEndpoints:
     """The listening sockets; `serve` answers what waits at one of them."""
 
     def __init__(self, socket_path: str | None, metrics_port: int | None, textfile: str | None) -> None:
@@ -81,7 +81,7 @@ class Doors:
                     os.unlink(beside)
 
     def close(self) -> None:
-        """Shut the doors."""
+        """Shut the endpoints."""
         for listener in self.listeners:
             listener.close()
         if self._path is not None:

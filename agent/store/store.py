@@ -115,7 +115,7 @@ class Store:
                 history=commit.history,
                 answers=(*self._held_answers, *commit.answers),
             )
-            self._look(now_s)
+            self._check_file(now_s)
             done = self._commit_somehow(whole, now_s)
             if done:
                 self._held.clear()
@@ -323,12 +323,12 @@ class Store:
 
     # -- the file -----------------------------------------------------------------------------------------------------
 
-    def look(self, now_s: float) -> None:
+    def tick(self, now_s: float) -> None:
         """Now and then, from any thread: see whether the file is still there, and write it again if it is not."""
         with self._lock:
-            self._look(now_s)
+            self._check_file(now_s)
 
-    def _look(self, now_s: float) -> None:
+    def _check_file(self, now_s: float) -> None:
         if abs(now_s - self._looked_s) < LOOK_S:
             return
         self._looked_s = now_s

@@ -73,7 +73,7 @@ class Connection:
         self.pubacks: deque[tuple[int, int]] = deque()  # bounded by the window
         self.messages = Intake()
         self.acks = Intake()  # of their own, so that they neither wait behind commands nor crowd them out
-        self.telling: dict[int, bool] = {}  # packet ids of retained state in flight
+        self.retained_in_flight: dict[int, bool] = {}  # packet ids of retained state in flight
         self._forms: dict[tuple[str, bool], Properties] = {}
         self._ended: str | None = None
         self._v5 = mqtt.version == "5"
@@ -88,7 +88,7 @@ class Connection:
             reconnect_on_failure=False,
             clean_session=None if self._v5 else False,
         )
-        client.max_inflight_messages_set(0)  # no limit of paho's own: Outflow has the window
+        client.max_inflight_messages_set(0)  # no limit of paho's own: SendWindow has the window
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish

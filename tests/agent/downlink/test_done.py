@@ -9,7 +9,7 @@ import pytest
 from agent.downlink.backend import Backend as Desk
 from agent.pipeline.inbox import Batch
 from agent.store.messages import Priority
-from agent.uplink.publisher import Down
+from agent.uplink.publisher import Downlink
 from agent.wire.codec import decode
 from agent.wire.downlink import Command, CommandResult
 from agent.wire.topics import Address
@@ -45,7 +45,7 @@ class Room:
 
         self.desk = Desk(
             rig.config, None, rig.store, rig.clock, give=give, open_alerts=lambda: rig.worker.view.alerts,
-            say_all=lambda: None, send_evidence=rig.worker.evidence.send,
+            republish_all=lambda: None, send_evidence=rig.worker.evidence.send,
         )  # fmt: skip
         self.desk._desk._keys = self.backend.ring
 
@@ -56,8 +56,8 @@ class Room:
             by="ops", args=args,
         )  # fmt: skip
         payload = self.backend.signed("command", wish)
-        self.desk.came_down(Down("cmd/req", payload, lambda: self.acknowledged.append(command_id)))
-        self.desk.look(Publisher(), [])  # type: ignore[arg-type]
+        self.desk.on_downlink(Downlink("cmd/req", payload, lambda: self.acknowledged.append(command_id)))
+        self.desk.tick(Publisher(), [])  # type: ignore[arg-type]
 
     def answers(self) -> list[CommandResult]:
         return [decode(CommandResult, o.message.body) for o in self.rig.store.pending(100, [Priority.ANSWER])]

@@ -157,7 +157,7 @@ def test_another_file_in_its_place_is_put_aside(tmp_path: Path) -> None:
     store.commit(Commit([message("ALERT-1")]), T0)
     path.unlink()
     path.write_bytes(b"not a database")
-    store.look(T0 + 6)
+    store.tick(T0 + 6)
     assert [o.message.key for o in store.pending(10, ALL)] == ["ALERT-1"]
     store.close()
     assert len([p for p in tmp_path.glob("*.aside-*") if not p.name.endswith(("-wal", "-shm"))]) == 1
@@ -172,7 +172,7 @@ def test_a_store_in_memory_moves_into_a_file_as_soon_as_there_can_be_one(tmp_pat
     assert store.volatile is not None
     store.commit(Commit([message("ALERT-1")], {"alerts": b"open"}), T0)
     folder.unlink()
-    store.look(T0 + 6)
+    store.tick(T0 + 6)
     assert store.volatile is None
     store.commit(Commit([message("ALERT-2")]), T0 + 7)
     store.close()

@@ -26,7 +26,7 @@ from agent.site.tables import Mqtt
 from agent.store.commit import Answered, Commit
 from agent.store.messages import Message, alert_message, balance_message
 from agent.store.store import Store
-from agent.uplink.publisher import Down, Publisher
+from agent.uplink.publisher import Downlink, Publisher
 from agent.uplink.send_window import Pace
 from agent.wire.state import Balance
 from agent.wire.topics import Address, split_topic
@@ -184,7 +184,7 @@ class Gateway:
     def __init__(self, path: Path, pace: Pace = QUICK, **mqtt: Any) -> None:
         self.path, self.pace, self.mqtt = path, pace, mqtt
         self.committed: dict[str, bytes] = {}
-        self.came: list[Down] = []
+        self.came: list[Downlink] = []
         self.room = True
         self.book = AlertBook(ADDRESS)
         self.number = 0
@@ -199,7 +199,7 @@ class Gateway:
         self.thread = threading.Thread(target=self.publisher.run, name="publisher")
         self.thread.start()
 
-    def _came(self, down: Down) -> bool:
+    def _came(self, down: Downlink) -> bool:
         if self.room:
             self.came.append(down)
             down.done()
