@@ -81,8 +81,8 @@ def read_history(db: sqlite3.Connection, since_s: float, until_s: float, meters:
         (since_s, until_s),
     ):
         there = columns.get(key)
-        sizes = len(wh), len(sd_wh), len(flags)
-        if there is None or sizes != (8 * len(there), 4 * len(there), len(there)):
+        sizes = [len(blob) if isinstance(blob, bytes) else -1 for blob in (wh, sd_wh, flags)]
+        if there is None or sizes != [8 * len(there), 4 * len(there), len(there)]:
             log.warning("history: the row of %.0f is damaged and left out", time_s)
             continue
         if there != wanted:

@@ -41,7 +41,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with messages of all priorities, history, a checkpoint and a command."""
     path = tmp_path_factory.mktemp("whole") / "store.sqlite"
     store = Store(path, T0)
-    history = [HistoryRow(T0 + 900 * n, np.full(20, 1.0 * n), np.zeros(20)) for n in range(100)]
+    history = [HistoryRow(T0 + 900 * n, np.full(20, 1.0 * n), np.zeros(20), np.zeros(20, np.uint8)) for n in range(100)]
     meters = [f"m{n}" for n in range(20)]
     answers = [Answered("c-1", T0 + 600, b'{"status":"done"}')]
     assert store.commit(Commit([*QUEUED.values()], {"alerts": b"open" * 500}, meters, history, answers), T0)
