@@ -42,6 +42,12 @@ def is_corrupt(error: sqlite3.Error) -> bool:
     return code is not None and code & 0xFF in _CORRUPT
 
 
+def is_misshapen(error: sqlite3.Error) -> bool:
+    """Whether a file that opens does not have the tables that it should have."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF == sqlite3.SQLITE_ERROR
+
+
 class Database:
     """One connection to one file, and the lock that keeps a second agent away. Not thread-safe: the store locks.
 
@@ -88,7 +94,7 @@ class Database:
             except StoreBusy:
                 raise
             except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:  # whatever stands in the file
-                if attempt == 0 and (not isinstance(error, sqlite3.Error) or is_corrupt(error)):
+                if attempt == 0 and (not isinstance(error, sqlite3.Error) or is_corrupt(error) or is_misshapen(error)):
                     try:
                         self._put_aside(str(error), now_s)
                     except OSError as failed:
@@ -149,6 +155,8 @@ class Database:
             raise corrupt("it is an SQLite file of another program")
         if version > len(MIGRATIONS):
             raise corrupt(f"its schema version {version} is newer than this agent's {len(MIGRATIONS)}")
+        if not tables:
+            return  # a first start that came no further
         # The index of the outbox decides what is sent: one that lacks a row would hide an alert from us for ever.
         for check in ("quick_check(1)", "integrity_check(outbox)", "integrity_check(event)"):
             (verdict,) = connection.execute(f"PRAGMA {check}").fetchone()
