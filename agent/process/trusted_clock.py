@@ -26,6 +26,7 @@ FOLLOW_S = 60.0  # a correction that needs no second source, within FOLLOW_EVERY
 FOLLOW_EVERY_S = 3600.0
 NEAR_S = 900.0  # a meter's clock that has run free for years is no better
 HOLD_S = 3600.0  # how long a jump must stand where no meter has a clock
+AWAY_S = 30 * 86400.0  # a gateway that was switched off for longer asks the meters first
 HOLD_AT_START_S = 120.0  # the same, at a start, where the meters are asked first
 WITNESSES = 64  # the latest clocks of meters that are kept
 
@@ -67,10 +68,13 @@ class TrustedClock:
     # -- second sources -----------------------------------------------------------------------------------------------
 
     def remember(self, latest_s: float) -> None:
-        """At a start: time had come to `latest_s` before; a wall clock that says less is not believed."""
+        """At a start: time had come to `latest_s` before.
+
+        A wall clock that says less, or very much more, is not believed before the meters have been asked.
+        """
         with self._lock:
             mono_s = self._inner.monotonic()
-            if latest_s >= EARLIEST_S and latest_s - self._look() > FOLLOW_S:
+            if latest_s >= EARLIEST_S and not -FOLLOW_S <= self._look() - latest_s <= AWAY_S:
                 self._offset_s = self._anchor_s = latest_s - mono_s
                 self._anchored_s = mono_s
                 self._starting = True
@@ -131,6 +135,9 @@ class TrustedClock:
             self._step(wall_offset_s, mono_s)
             self._jumped_s, self._starting, self._doubt = None, False, None
         else:
+            if self._starting and meters_s is not None:  # how long we were away, only they know
+                self._step(meters_s, mono_s)
+                self._starting = False
             self._note(wall_s, mono_s, meters_s)
         return mono_s + self._offset_s
 
@@ -163,7 +170,7 @@ class TrustedClock:
 
     def _disagreement(self, wall_offset_s: float, meters_s: float | None) -> str | None:
         """The wall clock is believed; what the meters think of it."""
-        if meters_s is None or abs(wall_offset_s - meters_s) <= NEAR_S or len(self._witnesses) < 2:
+        if meters_s is None or abs(wall_offset_s - meters_s) <= NEAR_S:
             return None
         return f"the gateway's clock and the meters' are {abs(wall_offset_s - meters_s) / 60:.0f} min apart; set one"
 

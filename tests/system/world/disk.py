@@ -24,7 +24,8 @@ def build(folder: Path) -> Path | None:
 
 def start(library: Path, module: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a program over the shim, to its end."""
-    environment = {**os.environ, "LD_PRELOAD": str(library), "CHECKMETER_DISK": str(library)}
+    shim = {"LD_PRELOAD": str(library), "CHECKMETER_DISK": str(library)}
+    environment = {**os.environ, **shim, "OPENBLAS_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, str(module), *arguments], env=environment, capture_output=True, text=True, check=False
     )

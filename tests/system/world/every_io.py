@@ -108,7 +108,8 @@ def main() -> int:
     for error in (errno.EIO, errno.ENOSPC):
         for at in range(0, count + 1, stride):
             for failures in (1, 1_000_000_000):
-                what = f"operation {at} of {count}, {errno.errorcode[error]}, {'once' if failures == 1 else 'from then on'}"
+                often = "once" if failures == 1 else "from then on"
+                what = f"operation {at} of {count}, {errno.errorcode[error]}, {often}"
                 here, left = folder / f"run{runs}", folder / f"left{runs}"
                 here.mkdir()
                 disk.watch(here)
