@@ -9,6 +9,7 @@ STAMP  := $(VENV)/.installed
 .PHONY: bench-agent bench-core bench-detection bench-dlms bench-forecast bench-link bench-page bench-train bench-utility proof-hostile
 .PHONY: test-arm64 test-armhf
 .PHONY: world proof-disk sbom audit
+.PHONY: world proof-disk lock sbom audit
 
 help: ## List the targets
 	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -73,6 +74,16 @@ test-armhf: ## The same for armhf, 32 bits
 
 deb: build ## Build the Debian package of this machine's architecture into dist/
 	$(PY) -m agent.deploy.deb dist
+
+lock: build ## Renew constraints.txt: every package of the run time with the hashes of its files (needs the network, and uv)
+	uv pip compile -q --universal --generate-hashes --python-version 3.11 pyproject.toml -o constraints.txt
+
+sbom: ## Write dist/sbom.json (CycloneDX) from constraints.txt
+	@mkdir -p dist && $(PYTHON) -m agent.deploy.sbom constraints.txt "$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" > dist/sbom.json
+
+audit: ## Compare constraints.txt with advisories in OSV form: make audit ADVISORIES=folder
+	@test -n "$(ADVISORIES)" || { echo "make audit ADVISORIES=folder"; exit 2; }
+	$(PYTHON) -m agent.deploy.sbom --audit "$(ADVISORIES)" constraints.txt
 
 clean: ## Remove what the build made
 	rm -rf build dist *.egg-info $(VENV) .demo
