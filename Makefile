@@ -8,7 +8,6 @@ STAMP  := $(VENV)/.installed
 .PHONY: help build test lint format demo deb clean soak fuzz proof-kill proof-utility
 .PHONY: bench-agent bench-core bench-detection bench-dlms bench-forecast bench-link bench-page bench-train bench-utility proof-hostile
 .PHONY: test-arm64 test-armhf
-.PHONY: world proof-disk sbom audit
 .PHONY: world proof-disk lock sbom audit
 
 help: ## List the targets

@@ -67,7 +67,6 @@ fi
 """
 
 
-<<<<<<< HEAD
 # What a gateway has learned and its credentials go with `apt purge` only, never with an upgrade or `apt remove`.
 POSTRM = """#!/bin/sh
 set -e
@@ -79,10 +78,6 @@ if [ -d /run/systemd/system ]; then
     systemctl daemon-reload || true
 fi
 """
-=======
-# The index has wheels for these; elsewhere they are built, or come from an index of other hashes.
-LOCKED = {"x86_64", "aarch64"}
->>>>>>> 027d7b3 (Supply chain: locked hashes, SBOM, audit, signed archives, SECURITY.md; what is promised against whom)
 
 
 def main(argv: list[str]) -> int:
@@ -109,20 +104,11 @@ def build(source: Path, scratch: Path, output: Path) -> Path:
     site = tree / HOME / "lib" / f"python{PYTHON}" / "site-packages"
     site.mkdir(parents=True)
     wheel = _wheel(source, scratch)
-<<<<<<< HEAD
     install = (sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps", "--target", site)
     _run(*install, wheel)
     # Without their own dependencies: pip would build what is Debian's part. `complete` sees that none is missing.
     _run(*install, *_wanted(_metadata(site)), *ALSO)
     complete(site)
-=======
-    install = (sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--target", site)
-    if platform.machine() in LOCKED:
-        _run(*install, "--require-hashes", "-r", source / "constraints.txt")
-        _run(*install, "--no-deps", wheel)
-    else:
-        _run(*install, wheel)
->>>>>>> 027d7b3 (Supply chain: locked hashes, SBOM, audit, signed archives, SECURITY.md; what is promised against whom)
     for pattern in NEEDLESS:
         for path in sorted(site.glob(pattern)):
             shutil.rmtree(path, ignore_errors=True)
