@@ -17,7 +17,7 @@ from __future__ import annotations
 import statistics
 import threading
 from collections import deque
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from firmware_io.clock import Clock
 
@@ -178,6 +178,7 @@ class TrustedClock:
 def _shown(time_s: float) -> str:
     """A time for a person, whatever the clock says."""
     try:
-        return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    except (OverflowError, ValueError, OSError):
+        time = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=time_s)
+        return f"{time:%Y-%m-%d %H:%M} UTC"
+    except (OverflowError, ValueError):
         return f"{time_s:.0f} s"
