@@ -158,6 +158,8 @@ def test_times_beyond_2038_are_written_where_a_time_t_has_32_bits_too() -> None:
     assert utc(2**31 + 0.5).isoformat() == "2038-01-19T03:14:08.500000+00:00"
     assert utc(4_102_444_800.0).isoformat() == "2100-01-01T00:00:00+00:00"
     assert utc(-1.0).isoformat() == "1969-12-31T23:59:59+00:00"
+
+
 @pytest.mark.parametrize("ending", ["\n", "\r", " ", "\u2028"])
 def test_an_id_ends_where_it_ends(ending: str) -> None:
     body = {"id": "c-1", "target": "a/b/c", "name": "ping", "issued": "2026-01-01T00:00:00Z"}
