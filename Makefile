@@ -8,6 +8,7 @@ STAMP  := $(VENV)/.installed
 .PHONY: help build test lint format demo deb clean soak fuzz proof-kill proof-utility
 .PHONY: bench-agent bench-core bench-detection bench-dlms bench-forecast bench-link bench-page bench-train bench-utility proof-hostile
 .PHONY: test-arm64 test-armhf
+.PHONY: world proof-disk lock sbom audit
 
 help: ## List the targets
 	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -38,6 +39,17 @@ format: build ## Format the sources
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
+world: build ## A world of one seed after another: disk, clocks, line, broker, kills in virtual time (SECONDS=600, FIRST=1)
+	@mkdir -p build && cc -shared -fPIC -O2 -o build/disk.so tests/system/world/disk.c -ldl && mkdir -p build/world
+	LD_PRELOAD=$(abspath build/disk.so) CHECKMETER_DISK=$(abspath build/disk.so) OPENBLAS_NUM_THREADS=1 \
+	  $(PY) tests/system/world/world.py $$(mktemp -d -p /dev/shm) --seconds $(or $(SECONDS),600) --first $(or $(FIRST),1)
+
+proof-disk: build ## Fail every write and sync of the store's life, one by one, each with a power cut; flip 2000 octets
+	@mkdir -p build && cc -shared -fPIC -O2 -o build/disk.so tests/system/world/disk.c -ldl
+	LD_PRELOAD=$(abspath build/disk.so) CHECKMETER_DISK=$(abspath build/disk.so) \
+	  $(PY) tests/system/world/every_io.py $$(mktemp -d -p /dev/shm)
+	CHECKMETER_FLIPS=2000 $(PY) -m pytest -q -s -p no:xdist tests/agent/store/test_damage.py -k flipped
+
 proof-kill: build ## Kill the agent 600 times with broker outages: nothing lost, nothing invented
 	$(PY) -m pytest tests/system/broker/test_kill.py --kills 600 -s
 
@@ -61,6 +73,16 @@ test-armhf: ## The same for armhf, 32 bits
 
 deb: build ## Build the Debian package of this machine's architecture into dist/
 	$(PY) -m agent.deploy.deb dist
+
+lock: build ## Renew constraints.txt: every package of the run time with the hashes of its files (needs the network, and uv)
+	uv pip compile -q --universal --generate-hashes --python-version 3.11 pyproject.toml -o constraints.txt
+
+sbom: ## Write dist/sbom.json (CycloneDX) from constraints.txt
+	@mkdir -p dist && $(PYTHON) -m agent.deploy.sbom constraints.txt "$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" > dist/sbom.json
+
+audit: ## Compare constraints.txt with advisories in OSV form: make audit ADVISORIES=folder
+	@test -n "$(ADVISORIES)" || { echo "make audit ADVISORIES=folder"; exit 2; }
+	$(PYTHON) -m agent.deploy.sbom --audit "$(ADVISORIES)" constraints.txt
 
 clean: ## Remove what the build made
 	rm -rf build dist *.egg-info $(VENV) .demo

@@ -123,6 +123,7 @@ ARROWS: dict[str, set[str]] = {
         "firmware_io.modbus",
     },
     "agent.cli.site": {
+        "agent.keys",
         "agent.cli.lab",
         "agent.polling",
         "agent.process",
@@ -234,6 +235,7 @@ ARROWS: dict[str, set[str]] = {
         "firmware_io.mbus",
         "firmware_io.modbus",
     },
+    "agent.process": {"firmware_io"},
     "agent.service": {
         "agent.forecast",
         "agent.alerts",

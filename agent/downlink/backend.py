@@ -1,8 +1,8 @@
 """What the utility wishes, on its way through the gateway: commands to the desk, desired files to their trial.
 
 It owns which file is in force and what each command does to the running agent. It is the main thread's: messages are
-noted by the publisher's thread (`came_down`) and worked off in `look`. The alert book belongs to the pipeline's
-thread, so what concerns it is handed over as a `Wish`.
+noted by the publisher's thread (`on_downlink`) and worked off in `look`. The alert book belongs to the pipeline's
+thread, so what concerns it is handed over as a `BookRequest`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,25 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from agent.alerts.book import AlertBook
-from agent.downlink.commands import Acknowledge, CommandDesk, CommandFailed, Handler, NoArguments, Report, SetMode
+from agent.downlink.commands import (
+    Acknowledge,
+    BookChange,
+    BookHandler,
+    CommandDesk,
+    CommandFailed,
+    Handler,
+    NoArguments,
+    Report,
+    SetMode,
+)
+from agent.downlink.examination import Kind
 from agent.downlink.in_force import InForce
 from agent.keys.signing import KeyRing
-from agent.pipeline.inbox import Wish
+from agent.pipeline.inbox import BookRequest
 from agent.site.errors import ConfigError
 from agent.site.tables import Config
 from agent.store.store import Store
-from agent.uplink.publisher import Down, Publisher
+from agent.uplink.publisher import Downlink, Publisher
 from agent.wire.events import AlertData, AlertEvent
 from agent.wire.topics import Address
 from firmware_io.clock import Clock
@@ -36,9 +47,9 @@ class Backend:
     """Works off what comes down for one running agent.
 
     Args:
-        give: hands a Wish to the pipeline's thread; False if it has no room.
+        give: hands a BookRequest to the pipeline's thread; False if it has no room.
         open_alerts: the alerts that are open now.
-        say_all: says status, info, active and health anew.
+        republish_all: says status, info, active and health anew.
         send_evidence: queues the evidence of an alert between two times (None: the whole case); the messages queued.
     """
 
@@ -49,69 +60,81 @@ class Backend:
         store: Store,
         clock: Clock,
         *,
-        give: Callable[[Wish], bool],
+        give: Callable[[BookRequest], bool],
         open_alerts: Callable[[], list[AlertData]],
-        say_all: Callable[[], None],
+        republish_all: Callable[[], None],
         send_evidence: Callable[[AlertData, float | None, float | None], int],
     ) -> None:
         self._config, self._in_force, self._clock = config, in_force, clock
-        self._give, self._open_alerts = give, open_alerts
-        self._say_all, self._send_evidence = say_all, send_evidence
+        self._open_alerts = open_alerts
+        self._republish_all, self._send_evidence = republish_all, send_evidence
         self._keys = KeyRing.load(config.mqtt.command_keys if config.mqtt else [])
         address = Address(config.site.tenant, config.site.site, config.site.gateway)
         handlers: dict[str, Handler] = {
             "snapshot": self._snapshot,
             "report": self._report,
-            "acknowledge": self._acknowledge,
-            "set-mode": self._set_mode,
             "reload": self._reload,
         }
-        self._desk = CommandDesk(address, self._keys, store, clock.now, handlers)
+        book_handlers: dict[str, BookHandler] = {"acknowledge": self._acknowledge, "set-mode": self._set_mode}
+        self._desk = CommandDesk(address, self._keys, store, clock.now, handlers, book_handlers, give)
         self._lock = threading.Lock()
-        self._waiting: deque[Down] = deque()
+        self._waiting: deque[Downlink] = deque()
         self._restart = False
 
-    def came_down(self, down: Down) -> bool:
+    def on_downlink(self, down: Downlink) -> bool:
         """Note a message, from the publisher's thread; False if there is no room."""
         with self._lock:
             if len(self._waiting) >= WAITING_MAX:
                 return False
+            if down.suffix != "cmd/req" and any(waiting.suffix == down.suffix for waiting in self._waiting):
+                return False  # one of each kind: they are large, and only the last counts
             self._waiting.append(down)
             return True
 
-    def say(self, publisher: Publisher) -> None:
+    def publish_reported(self, publisher: Publisher) -> None:
         """Report the desired state, retained."""
         if self._in_force is not None:
-            publisher.tell("config/reported", self._in_force.config.reported)
-            publisher.tell("model/reported", self._in_force.model.reported)
+            publisher.publish_retained("config/reported", self._in_force.config.reported)
+            publisher.publish_retained("model/reported", self._in_force.model.reported)
 
-    def look(self, publisher: Publisher, readable: Iterable[str]) -> bool:
+    def tick(self, publisher: Publisher, readable: Iterable[str]) -> bool:
         """Work off what came down and judge the trials. True: start again with what is in force now."""
         readable = set(readable)
-        while self._waiting:
+        for _ in range(len(self._waiting)):
             with self._lock:
                 down = self._waiting.popleft()
             if down.suffix == "cmd/req":
-                self._desk.handle(down.payload)
-            elif self._in_force is not None:
-                desired = self._in_force.config if down.suffix == "config/desired" else self._in_force.model
-                self._restart |= desired.offer(down.payload, self._keys, readable)
-                self.say(publisher)
-            down.done()
+                self._desk.handle(down.payload, down.done)
+            elif not self._offer(down, publisher, readable):
+                with self._lock:
+                    self._waiting.append(down)  # its turn comes again when it has been examined
         if self._in_force is not None:
             configured = [meter.id for meter in self._config.meter]
             for desired in (self._in_force.config, self._in_force.model):
                 verdict = desired.judge(publisher.connected, configured, readable)
                 self._restart |= verdict == "back"
                 if verdict != "wait":
-                    self.say(publisher)
+                    self.publish_reported(publisher)
         restart, self._restart = self._restart, False
         return restart
+
+    def _offer(self, down: Downlink, publisher: Publisher, readable: Iterable[str]) -> bool:
+        """Offer a desired file; False while it is being examined in a process of its own."""
+        if self._in_force is not None:
+            kind: Kind = "config" if down.suffix == "config/desired" else "model"
+            desired = self._in_force.config if kind == "config" else self._in_force.model
+            content = desired.wants(down.payload, self._keys)
+            if content is not None and not self._in_force.examined(kind, content):
+                return False
+            self._restart |= desired.offer(down.payload, self._keys, readable)
+            self.publish_reported(publisher)
+        down.done()
+        return True
 
     # -- commands -----------------------------------------------------------------------------------------------------
 
     def _snapshot(self, _arguments: NoArguments, _by: str) -> dict[str, Any]:
-        self._say_all()
+        self._republish_all()
         return {}
 
     def _report(self, arguments: Report, _by: str) -> dict[str, Any]:
@@ -123,20 +146,18 @@ class Backend:
         )
         return {"messages": count}
 
-    def _acknowledge(self, arguments: Acknowledge, by: str) -> dict[str, Any]:
-        alert_id = self._open(arguments.alert_id).alert_id
+    def _acknowledge(self, arguments: Acknowledge, by: str) -> BookChange:
         time_s = self._clock.now()
 
         def act(book: AlertBook) -> list[AlertEvent]:
             try:
-                return book.acknowledge(alert_id, by, time_s)
-            except KeyError:  # cleared meanwhile
-                return []
+                return book.acknowledge(arguments.alert_id, by, time_s)
+            except KeyError:
+                raise CommandFailed(f"no open alert has the id {arguments.alert_id}") from None
 
-        self._hand_over(Wish(act))
-        return {}
+        return BookChange(act)
 
-    def _set_mode(self, arguments: SetMode, _by: str) -> dict[str, Any]:
+    def _set_mode(self, arguments: SetMode, _by: str) -> BookChange:
         now_s = self._clock.now()
         until_s = 0.0
         if arguments.mode == "maintenance":
@@ -148,8 +169,7 @@ class Backend:
             book.maintain(until_s)
             return []
 
-        self._hand_over(Wish(act))
-        return {"mode": arguments.mode}
+        return BookChange(act, {"mode": arguments.mode})
 
     def _reload(self, _arguments: NoArguments, _by: str) -> dict[str, Any]:
         if self._in_force is None:
@@ -166,7 +186,3 @@ class Backend:
             if alert.alert_id == alert_id:
                 return alert
         raise CommandFailed(f"no open alert has the id {alert_id}")
-
-    def _hand_over(self, wish: Wish) -> None:
-        if not self._give(wish):
-            raise CommandFailed("the gateway is busy; send a new command later")

@@ -7,6 +7,10 @@ A command is checked in this order: size, form, key and signature, form of the c
 written down before it is carried out, and again with its answer. So the same command that comes again (MQTT's QoS 1
 delivers at least once; an attacker may replay) gets the same answer and does nothing; one that was interrupted by a
 restart is answered as failed and not begun anew, or a `reload` that ends the agent would end it for ever.
+
+What concerns the alert book is carried out by the pipeline's thread: its answer is written in the commit that holds its
+effect, and the message is acknowledged after that. So `done` is true for good, and a kill before it loses nothing: the
+broker delivers the command again.
 """
 
 from __future__ import annotations
@@ -15,17 +19,21 @@ import logging
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
 
 import msgspec
 
+from agent.alerts.book import AlertBook
 from agent.keys.signing import KeyRing, Unauthorised
-from agent.store.commit import Commit
+from agent.pipeline.inbox import BookRequest, Outcome
+from agent.store.commit import Answered, Commit
 from agent.store.messages import result_message
 from agent.store.store import Store
 from agent.wire.codec import decode, encode
 from agent.wire.downlink import MAX_COMMAND_BYTES, Command, CommandResult
+from agent.wire.events import AlertEvent
 from agent.wire.topics import Address
 from agent.wire.values import Id, Order, Time, WireError, utc
 
@@ -89,6 +97,20 @@ ARGUMENTS: Mapping[str, type[Order]] = {
 Handler = Callable[[Any, str], dict[str, Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class BookChange:
+    """What a command does to the alert book: `act` does it, `result` goes into the answer.
+
+    `act` raises CommandFailed where it cannot be done.
+    """
+
+    act: Callable[[AlertBook], list[AlertEvent]]
+    result: dict[str, Any] = field(default_factory=dict)
+
+
+BookHandler = Callable[[Any, str], BookChange]
+
+
 class CommandDesk:
     """Takes what comes on `cmd/req`, and queues an answer on `cmd/res` for each.
 
@@ -96,32 +118,55 @@ class CommandDesk:
         handlers: for `snapshot`, `report`, `acknowledge`, `set-mode`, `reload`; one that is missing is refused. `ping`
             and `resend` are done here.
         now: UTC seconds.
+        book_handlers: for `acknowledge` and `set-mode`.
+        give: hands a request to the thread that owns the alert book; False if it has no room.
     """
 
     def __init__(
-        self, address: Address, keys: KeyRing, store: Store, now: Callable[[], float], handlers: Mapping[str, Handler]
+        self,
+        address: Address,
+        keys: KeyRing,
+        store: Store,
+        now: Callable[[], float],
+        handlers: Mapping[str, Handler],
+        book_handlers: Mapping[str, BookHandler] | None = None,
+        give: Callable[[BookRequest], bool] = lambda _request: False,
     ) -> None:
         self._address = address
         self._keys = keys
         self._store = store
         self._now = now
         self._handlers: dict[str, Handler] = {"ping": self._ping, "resend": self._resend, **handlers}
+        self._book_handlers = book_handlers or {}
+        self._give = give
         self._refusals: deque[float] = deque(maxlen=ANSWERS)
 
-    def handle(self, payload: bytes) -> CommandResult | None:
-        """Check, carry out, answer; the answer is in the outbox when this returns. None: a refusal too many."""
+    def handle(self, payload: bytes, done: Callable[[], None] = lambda: None) -> CommandResult | None:
+        """Check, carry out, answer; the answer is in the outbox when this returns.
+
+        None: a refusal too many, or the answer comes with the commit of the alert book. `done` is called when the
+        message need not come again.
+        """
         now_s = self._now()
-        result = self._judge(payload, now_s)
+        result = self._judge(payload, now_s, done)
+        if result is None:
+            return None
+        answered = self._answer(result, now_s)
+        done()
+        return result if answered else None
+
+    def _answer(self, result: CommandResult, now_s: float) -> bool:
+        """Queue an answer; False if it is a refusal too many."""
         if result.status == "refused":
             log.warning("command refused: %s", result.reason)
             if len(self._refusals) == ANSWERS and abs(now_s - self._refusals[0]) < ANSWERS_S:
-                return None
+                return False
             self._refusals.append(now_s)
         self._store.commit(Commit([result_message(result)]), now_s)
-        return result
+        return True
 
-    def _judge(self, payload: bytes, now_s: float) -> CommandResult:
-        """The checks in their order."""
+    def _judge(self, payload: bytes, now_s: float, done: Callable[[], None]) -> CommandResult | None:
+        """The checks in their order; None if the alert book's thread answers."""
         refused = _refusal(now_s)
         try:
             text = self._keys.open(payload, "command", MAX_COMMAND_BYTES)
@@ -146,6 +191,8 @@ class CommandDesk:
         except msgspec.ValidationError as error:
             return refused(command, f"arguments of {command.name}: {error}")
         try:
+            if command.name in self._book_handlers:
+                return self._hand_over(command, arguments, now_s, done)
             return self._once(command, arguments, now_s)
         except sqlite3.Error as error:
             return refused(command, f"it cannot be written down now: {error}")
@@ -159,11 +206,9 @@ class CommandDesk:
         handler = self._handlers.get(command.name)
         if handler is None:
             return _refusal(now_s)(command, f"{command.name} is not available on this gateway")
-        before = self._store.answer_of(command.id)
-        if before == _BEGUN:
-            return _answer(command, "failed", now_s, "interrupted by a restart; not begun again")
+        before = self._before(command, now_s)
         if before is not None:
-            return decode(CommandResult, before)
+            return before
         expires_s = command.expires.timestamp()
         self._store.note_command(command.id, expires_s, _BEGUN, now_s)
         log.info("command %s %s by %s", command.name, command.id, command.by or "nobody named")
@@ -176,6 +221,49 @@ class CommandDesk:
             result = _answer(command, "failed", now_s, f"{type(error).__name__}: {error}")
         self._store.note_command(command.id, expires_s, encode(result), now_s)
         return result
+
+    def _before(self, command: Command, now_s: float) -> CommandResult | None:
+        """What was answered to this command before; None if it is new."""
+        before = self._store.answer_of(command.id)
+        if before is None:
+            return None
+        try:
+            return decode(CommandResult, before)
+        except WireError:  # _BEGUN, or a damaged answer: in any case it must not be carried out again
+            return _answer(command, "failed", now_s, "interrupted by a restart; not begun again")
+
+    def _hand_over(
+        self, command: Command, arguments: Order, now_s: float, done: Callable[[], None]
+    ) -> CommandResult | None:
+        """Have the thread of the alert book carry it out, and answer in the same commit."""
+        before = self._before(command, now_s)
+        if before is not None:
+            return before
+        try:
+            change = self._book_handlers[command.name](arguments, command.by)
+        except CommandFailed as error:
+            return _answer(command, "failed", now_s, str(error))
+        expires_s = command.expires.timestamp()
+
+        def act(book: AlertBook) -> Outcome:
+            repeated = self._before(command, now_s)  # it may have come twice before its first turn
+            if repeated is not None:
+                return Outcome(messages=[result_message(repeated)])
+            events: list[AlertEvent] = []
+            try:
+                events = change.act(book)
+                result = _answer(command, "done", self._now(), None, change.result)
+            except CommandFailed as error:
+                result = _answer(command, "failed", self._now(), str(error))
+            except Exception as error:  # a bug must not end the pipeline, or the command would come again for ever
+                log.exception("command %s", command.name)
+                result = _answer(command, "failed", self._now(), f"{type(error).__name__}: {error}")
+            return Outcome(events, [result_message(result)], [Answered(command.id, expires_s, encode(result))])
+
+        log.info("command %s %s by %s", command.name, command.id, command.by or "nobody named")
+        if not self._give(BookRequest(act, done)):
+            return _answer(command, "failed", now_s, "the gateway is busy; send a new command later")
+        return None
 
     def _ping(self, _arguments: NoArguments, _by: str) -> dict[str, Any]:
         waiting = self._store.counters

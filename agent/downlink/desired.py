@@ -121,8 +121,21 @@ class Desired:
         if record.starts >= MAX_STARTS:
             self._roll_back(f"the agent started {record.starts} times during the trial")
             return True
-        self._write(msgspec.structs.replace(record, starts=record.starts + 1))
+        try:
+            self._write(msgspec.structs.replace(record, starts=record.starts + 1))
+        except OSError as error:  # a start that cannot be counted is not risked: what ran before runs now
+            log.error("%s cannot be written (%s): the trial waits for the next start", self._path, error)
+            self._record = msgspec.structs.replace(record, trial=None, reason=f"the trial waits: {error}")
+            return True
         return False
+
+    def wants(self, payload: bytes, keys: KeyRing) -> bytes | None:
+        """The content of a message that `offer` would check and try; None if it would not come that far."""
+        try:
+            number, content = self._open(payload, keys)
+        except (WireError, Unauthorised, DesiredRefused):
+            return None
+        return content if number > self._record.highest and self._record.trial is None else None
 
     def offer(self, payload: bytes, keys: KeyRing, readable: Iterable[str] = ()) -> bool:
         """Take what came on `config/desired` or `model/desired`. True: a trial begins, restart with `active`.
@@ -140,21 +153,21 @@ class Desired:
                 raise DesiredRefused(f"version {self._record.trial.number} is still on trial; send it again after that")
             self._check(content)
             version = self._keep_file(number, content)
+            self._write(
+                _Record(
+                    state="on_trial",
+                    kept=self._record.kept,
+                    trial=version,
+                    highest=number,
+                    spoken_of=number,
+                    time_s=self._now(),
+                    baseline=sorted(readable),
+                )
+            )
         except (WireError, Unauthorised, DesiredRefused, OSError) as error:
             self._note("rejected", number, str(error))
             log.warning("desired %s refused: %s", self._kind, error)
             return False
-        self._write(
-            _Record(
-                state="on_trial",
-                kept=self._record.kept,
-                trial=version,
-                highest=number,
-                spoken_of=number,
-                time_s=self._now(),
-                baseline=sorted(readable),
-            )
-        )
         self._began_s = self._monotonic()
         log.info("desired %s version %d is on trial for %.0f s", self._kind, number, self._trial_s)
         return True
@@ -177,11 +190,16 @@ class Desired:
             return "wait"
         lost = sorted(set(record.baseline) & set(configured) - set(readable))
         if connected and not lost:
-            self._write(
-                msgspec.structs.replace(
-                    record, state="kept", kept=record.trial, trial=None, reason=None, time_s=self._now(), starts=0
+            try:
+                self._write(
+                    msgspec.structs.replace(
+                        record, state="kept", kept=record.trial, trial=None, reason=None, time_s=self._now(), starts=0
+                    )
                 )
-            )
+            except OSError as error:
+                log.error("%s cannot be written (%s): the trial goes on", self._path, error)
+                self._began_s = self._monotonic()
+                return "wait"
             log.info("desired %s version %d is kept", self._kind, record.trial.number)
             self._tidy()
             return "kept"
@@ -215,8 +233,11 @@ class Desired:
         sha256 = hashlib.sha256(content).hexdigest()
         record = self._record
         # A version that was rolled back is neither on trial nor kept any more, and must not be tried again.
-        return record.state == "rolled_back" or any(
-            v is not None and v.sha256 == sha256 for v in (record.trial, record.kept)
+        waiting = record.state == "on_trial" and record.trial is None  # for a disk that takes the count of starts
+        return (
+            waiting
+            or record.state == "rolled_back"
+            or any(v is not None and v.sha256 == sha256 for v in (record.trial, record.kept))
         )
 
     def _keep_file(self, number: int, content: bytes) -> _Version:
@@ -235,11 +256,15 @@ class Desired:
     def _roll_back(self, reason: str) -> None:
         record = self._record
         log.error("desired %s is rolled back: %s", self._kind, reason)
-        self._write(
-            msgspec.structs.replace(
-                record, state="rolled_back", trial=None, reason=reason, time_s=self._now(), starts=0, baseline=[]
-            )
+        rolled_back = msgspec.structs.replace(
+            record, state="rolled_back", trial=None, reason=reason, time_s=self._now(), starts=0, baseline=[]
         )
+        try:
+            self._write(rolled_back)
+        except OSError as error:  # it holds for this run; the next start rolls back again
+            log.error("%s cannot be written: %s", self._path, error)
+            self._record = rolled_back
+            return
         self._tidy()
 
     def _tidy(self) -> None:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from agent.site.errors import ConfigError
+from agent.site.tables import Config
 
 FOLDER = Path("/etc/checkmeter/credentials")
 PREFIX = "key_"  # LoadCredential=key:FOLDER gives the service every FILE of it as key_FILE (systemd.exec(5))
@@ -74,6 +75,25 @@ def read_secret(reference: str) -> bytes:
     if not secret:
         raise ConfigError([f"{path}: the secret is empty; write it into this file"])
     return secret
+
+
+def loosely_kept(config: Config) -> list[str]:
+    """One line for each secret of a site file that others than its owner and group may read."""
+    references = [
+        *((m.password, m.authentication_key, m.encryption_key) for m in config.meter),
+        () if config.mqtt is None else (config.mqtt.password, config.mqtt.key),
+    ]
+    found: dict[str, None] = {}
+    for reference in (text for texts in references for text in texts if text is not None):
+        if reference.startswith("credential:"):
+            continue  # systemd's, and root's
+        try:
+            mode = Path(reference).stat().st_mode
+        except OSError:
+            continue
+        if mode & 0o007:
+            found[f"{reference}: mode {mode & 0o777:04o} lets everybody read a secret; chmod 0600, or 0640"] = None
+    return list(found)
 
 
 def read_key(reference: str) -> bytes:

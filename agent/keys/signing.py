@@ -21,7 +21,7 @@ from agent.wire.downlink import Signed
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-Purpose = Literal["command", "config", "model"]
+Purpose = Literal["command", "config", "model", "release"]
 
 
 class Unauthorised(Exception):
@@ -89,6 +89,29 @@ class KeyRing:
         except (InvalidSignature, UnicodeEncodeError):
             raise Unauthorised(f"the signature by key {message.key} does not fit this {purpose}") from None
         return message.payload.encode()
+
+
+def sign_file(key: Ed25519PrivateKey, file: Path) -> Signed:
+    """The signature on a release archive: its SHA-256 under its name. Raises OSError."""
+    return sign(key, "release", f"{_sha256(file)}  {file.name}".encode())
+
+
+def check_file(ring: KeyRing, file: Path, signature: bytes) -> None:
+    """Refuse a release archive that is not what was signed.
+
+    Raises:
+        OSError: it cannot be read.
+        WireError: no signature.
+        Unauthorised: another key's signature, another file, or changed.
+    """
+    said, _, name = ring.open(signature, "release", 4096).decode().partition("  ")
+    if name != file.name or said != _sha256(file):
+        raise Unauthorised(f"{file.name} is not what was signed, which is {name} with SHA-256 {said[:16]}...")
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as octets:
+        return hashlib.file_digest(octets, "sha256").hexdigest()
 
 
 def make() -> tuple[bytes, bytes]:

@@ -1,4 +1,4 @@
-"""Batch, CaughtUp, Wish: all that may be put into the pipeline thread."""
+"""Batch, CaughtUp, BookRequest: all that may be put into the pipeline thread."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from agent.alerts.book import AlertBook
 from agent.alerts.condition import Condition
 from agent.pipeline.stored_rows import StoredRows
+from agent.store.commit import Answered
+from agent.store.messages import Message
 from agent.wire.events import AlertEvent
 from core.registers.samples import RegisterSample
 from core.signs import MeterSign
@@ -15,21 +17,31 @@ from firmware_io.reading import MeterEvent
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """Something to be done with the alert book, by the thread that owns it."""
+class Outcome:
+    """What a request did to the book, and the answer to whoever asked: all of it belongs into one commit."""
 
-    act: Callable[[AlertBook], list[AlertEvent]]
+    events: Sequence[AlertEvent] = ()
+    messages: Sequence[Message] = ()
+    answers: Sequence[Answered] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BookRequest:
+    """Something to be done with the alert book, by the thread that owns it; `committed` is called after the commit."""
+
+    act: Callable[[AlertBook], Outcome]
+    committed: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one exchange on a bus brought, or what the backend wishes of the alert book."""
+    """What one exchange on a bus brought, or what the backend asks of the alert book."""
 
     samples: Sequence[RegisterSample] = ()
     events: Sequence[MeterEvent] = ()
     signs: Sequence[MeterSign] = ()
     conditions: Sequence[Condition] = ()
-    wishes: Sequence[Wish] = ()
+    requests: Sequence[BookRequest] = ()
 
 
 @dataclass(frozen=True, slots=True)

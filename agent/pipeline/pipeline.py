@@ -77,6 +77,11 @@ class Step:
     history: list[HistoryRow]
     checkpoint: bytes | None
 
+    @staticmethod
+    def nothing() -> Step:
+        """A step in which no boundary was closed."""
+        return Step([], [], [], [], None)
+
 
 @dataclass(slots=True)
 class _Zone:
@@ -183,6 +188,18 @@ class Pipeline:
             "too many": counters.overflow,
         }
 
+    @property
+    def next_s(self) -> float | None:
+        """The boundary that is closed next; None before the first sample."""
+        return self._aligner.next_s
+
+    def reset(self) -> None:
+        """Forget everything that was fed, as if new; the alert book is not ours and keeps what is open."""
+        self._zones, self._aligner, self._open = self._fresh_zones(), Aligner(self._specs, self.interval_s), {}
+        self._main_read = {}
+        if self.forecasts is not None:
+            self.forecasts = ZoneForecasts(self._config, self.interval_s)
+
     # -- in -----------------------------------------------------------------------------------------------------------
 
     def feed(self, samples: Iterable[RegisterSample]) -> None:
@@ -212,7 +229,7 @@ class Pipeline:
 
     def step(self, now_s: float) -> Step:
         """Close every boundary that all meters have answered, or whose grace time is over at `now_s`."""
-        result = Step([], [], [], [], None)
+        result = Step.nothing()
         while (aligned := self._aligner.close(now_s)) is not None:
             self._note(aligned)
             found: list[Evidence] = []

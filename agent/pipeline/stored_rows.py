@@ -46,6 +46,13 @@ class StoredRows:
             self.times_s, self.wh = grown, rows
         self.wh[np.searchsorted(self.times_s, times_s), column] = wh
 
+    def within(self, after_s: float, until_s: float) -> StoredRows:
+        """The rows after `after_s` up to `until_s`; views, nothing is copied."""
+        part = StoredRows(self.meters, self._interval_s)
+        first, stop = np.searchsorted(self.times_s, (after_s, until_s), side="right")
+        part.times_s, part.wh = self.times_s[first:stop], self.wh[first:stop]
+        return part
+
 
 def portions(
     tables: Sequence[StoredRows], meters: Sequence[str], interval_s: float, after_s: float = -np.inf

@@ -11,23 +11,28 @@ import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from agent import wire
 from agent.alerts.book import AlertBook
 from agent.alerts.tamper import sign_of, tamper_event
 from agent.forecast.words import conditions, on_wire
 from agent.forecast.zone_forecasts import RECALL_S
-from agent.pipeline.inbox import Batch, CaughtUp
+from agent.pipeline.evidence_export import EvidenceExport
+from agent.pipeline.inbox import Batch, BookRequest, CaughtUp, Outcome
 from agent.pipeline.pipeline import Balance, Pipeline, Step
 from agent.pipeline.stored_rows import Floats, StoredRows, portions
 from agent.process.heartbeat import Heartbeat
-from agent.process.memory import give_back
+from agent.process.memory import release_free_memory
 from agent.site.tables import Config
 from agent.store.commit import Commit
-from agent.store.messages import Message, alert_message, balance_message, evidence_messages, tamper_message
+from agent.store.messages import Message, alert_message, balance_message, tamper_message
 from agent.store.store import Store
+from core.registers.booked import StoredHistory
+from core.registers.samples import RegisterSample
 from firmware_io.clock import Clock
 from firmware_io.reading import MeterEvent
 
@@ -35,9 +40,10 @@ log = logging.getLogger("checkmeter.pipeline")
 
 DAY_S = 86400.0
 BATCHES_A_STEP = 64  # bounds how long a step is put off while batches keep coming
+ROWS_A_STEP = 32  # boundaries closed and committed at once: bounds memory, and what a stop waits for, after a jump
+GAP_S = 60 * DAY_S  # a hole in time that is not bridged row by row: the balance starts again behind it
 IDLE_S = 0.5  # host seconds between two looks at the clock while nothing comes
-EVIDENCE_BEFORE_S = 14 * DAY_S  # of the balance before the onset, for the case file
-EVIDENCE_S = 60 * DAY_S  # at most, so that one alert cannot fill the outbox
+FRESH_S = 2 * DAY_S  # a first start brings weeks of stored intervals: older balances would be old news on the wire
 
 
 @dataclass(slots=True)
@@ -52,8 +58,22 @@ class View:
     forecasts: dict[str, wire.Forecast] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class _Taken:
+    """What one turn brought beside the pipeline's own step."""
+
+    events: list[wire.AlertEvent] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    requests: list[tuple[BookRequest, Outcome]] = field(default_factory=list)
+
+
 class Worker:
-    """Feeds the pipeline and commits its steps. `run` is the body of its thread; tests call `take` alone."""
+    """Feeds the pipeline and commits its steps. `run` is the body of its thread; tests call `take` alone.
+
+    Args:
+        buses: those whose stored rows are waited for at the start.
+        settled: whether the time is known at all; without it no reading can be dated, and none is judged.
+    """
 
     def __init__(
         self,
@@ -64,10 +84,14 @@ class Worker:
         store: Store,
         inbox: queue.Queue[Batch | CaughtUp],
         buses: Iterable[str],
+        settled: Callable[[], bool] = lambda: True,
     ) -> None:
         self._config, self._clock = config, clock
         self._pipeline, self._book, self._store = pipeline, book, store
         self._inbox = inbox
+        self._settled = settled
+        self.misdated = 0  # samples whose time cannot be right
+        self.evidence = EvidenceExport(config, store, clock)
         self._behind = set(buses)
         self._stored: list[StoredRows] = []
         self._backlog: deque[_Backlog] = deque()
@@ -90,30 +114,26 @@ class Worker:
         if alerts is not None:
             try:
                 self._book.restore(alerts)
-            except ValueError as e:
+            except Exception as e:  # whatever stands in the file, the meters are read
                 log.warning("open alerts could not be taken over: %s", e)
         refusal = None
         if saved is not None:
             try:
                 history = self._store.history(self._pipeline.needed_from_s(saved), float("inf"), meters)
                 self._pipeline.restore(saved, history)
-            except ValueError as e:
+            except Exception as e:
                 refusal = e
         if saved is None or refusal is not None:
-            history = self._store.history(float("-inf"), float("inf"), meters)
             if refusal is not None:
-                log.warning("the detector starts anew from %d stored rows: %s", len(history), refusal)
-            if len(history):
-                rows = StoredRows(meters, self._pipeline.interval_s)
-                rows.times_s, rows.wh = history.times_s, history.wh
-                self._backlog.append(_Backlog(portions([rows], meters, self._pipeline.interval_s), again=True))
+                log.warning("the detector starts anew from the stored rows: %s", refusal)
+            history = self._replay_stored()
         self.view = View(alerts=self._book.active(self._clock.now()).alerts)
         if history is None or not len(history):
             return None
         self._known_s = float(history.times_s[-1])
         del history
         self._recall()
-        give_back()
+        release_free_memory()
         return self._known_s
 
     def _recall(self) -> None:
@@ -123,6 +143,17 @@ class Worker:
             since_s = self._known_s - RECALL_S
             forecasts.recall(self._store.history(since_s, float("inf"), list(forecasts.mains.values())))
             forecasts.issue_now()
+
+    def _replay_stored(self) -> StoredHistory:
+        """Have the pipeline go through all stored rows again; what it will see."""
+        meters, interval_s = self._pipeline.meters, self._pipeline.interval_s
+        history = self._store.history(float("-inf"), float("inf"), meters)
+        if len(history):
+            first = int(np.searchsorted(history.times_s, float(history.times_s[-1]) - 2 * GAP_S))
+            rows = StoredRows(meters, interval_s)
+            rows.times_s, rows.wh = history.times_s[first:], history.wh[first:]
+            self._backlog.append(_Backlog(portions([rows], meters, interval_s), again=True))
+        return history
 
     # -- run ----------------------------------------------------------------------------------------------------------
 
@@ -159,34 +190,88 @@ class Worker:
         return items
 
     def take(self, items: Sequence[Batch | CaughtUp]) -> None:
-        """One step: feed, close boundaries, judge, commit."""
-        events: list[wire.AlertEvent] = []
-        messages: list[Message] = []
-        wished = False
+        """One turn: feed, close boundaries, judge, commit; some boundaries at once, each portion committed."""
+        self._keep_time()
+        taken = _Taken()
         for item in items:
             if isinstance(item, CaughtUp):
-                self._stored.append(item.stored)
-                self._behind.discard(item.bus)
-                if not self._behind:
-                    self._feed_stored()
-                continue
-            self._pipeline.feed(item.samples)
-            for sign in item.signs:
-                self._pipeline.sign(sign)
-            told = [tamper for event in item.events for tamper in self._tamper(event)]
-            messages += map(tamper_message, told)
-            events += self._book.tampered(told)
-            events += self._book.observe(item.conditions)
-            for wish in item.wishes:
-                events += wish.act(self._book)
-                wished = True
+                self._catch_up(item)
+            else:
+                self._absorb(item, taken)
         if self._backlog:
             self._digest()
         # Until the stored profiles are in, a boundary would be closed without the meters that come last.
-        early = self._behind or self._backlog
-        step = Step([], [], [], [], None) if early else self._pipeline.step(self._clock.now())
-        events = [*step.alerts, *events, *self._look_ahead(), *self._book.advance(self._clock.now())]
-        self._commit(step, events, messages, wished)
+        early = self._behind or self._backlog or not self._settled()
+        step = Step.nothing() if early else self._next_step()
+        taken.events = [*step.alerts, *taken.events, *self._look_ahead(), *self._book.advance(self._clock.now())]
+        self._commit(step, taken)
+        while not early and self._boundaries_left() and not self._stop.is_set():
+            self.heartbeat.beat()
+            step = self._next_step()
+            self._commit(step, _Taken(events=[*step.alerts, *self._look_ahead()]))
+
+    def _absorb(self, batch: Batch, taken: _Taken) -> None:
+        """Feed one batch: samples and signs to the pipeline; events, conditions and requests to the alert book."""
+        self._pipeline.feed(self._dated(batch.samples))
+        for sign in batch.signs:
+            self._pipeline.sign(sign)
+        tampers = [tamper for event in batch.events for tamper in self._tamper(event)]
+        taken.messages += map(tamper_message, tampers)
+        taken.events += self._book.tampered(tampers)
+        taken.events += self._book.observe(batch.conditions)
+        for request in batch.requests:
+            outcome = request.act(self._book)
+            taken.events += outcome.events
+            taken.requests.append((request, outcome))
+
+    def _catch_up(self, item: CaughtUp) -> None:
+        """One bus has its stored rows together; with the last bus they are fed."""
+        self._stored.append(item.stored)
+        self._behind.discard(item.bus)
+        if not self._behind:
+            self._feed_stored()
+
+    # -- time ---------------------------------------------------------------------------------------------------------
+
+    def _keep_time(self) -> None:
+        """Begin the balance again where its boundaries and the clock do not belong to the same time any more."""
+        next_s = self._pipeline.next_s
+        if next_s is None or not self._settled() or self._backlog:
+            return
+        interval_s, now_s = self._pipeline.interval_s, self._clock.now()
+        if next_s - interval_s > now_s + interval_s:
+            dropped = self._store.drop_history_after(now_s)
+            log.warning("%d intervals lie ahead of the clock, which was wrong: put aside; judging goes on", dropped)
+            self._pipeline.reset()
+            history = self._replay_stored()
+            self._known_s = float(history.times_s[-1]) if len(history) else float("-inf")
+        elif now_s - next_s > GAP_S:
+            log.warning("nothing was judged since %s; the balance begins again", wire.utc(next_s).isoformat())
+            self._pipeline.reset()
+
+    def _dated(self, samples: Sequence[RegisterSample]) -> Sequence[RegisterSample]:
+        """The samples whose time can be right; registers are cumulative, so the others cost no energy."""
+        now_s, ahead_s = self._clock.now(), self._pipeline.interval_s
+        if not self._settled():
+            self.misdated += len(samples)
+            return ()
+        right = [sample for sample in samples if now_s - GAP_S <= sample.time_s <= now_s + ahead_s]
+        self.misdated += len(samples) - len(right)
+        return right
+
+    def _next_step(self) -> Step:
+        """Close what is due, but some boundaries at most."""
+        now_s, next_s = self._clock.now(), self._pipeline.next_s
+        if next_s is not None:
+            now_s = min(now_s, next_s + ROWS_A_STEP * self._pipeline.interval_s)
+        return self._pipeline.step(now_s)
+
+    def _boundaries_left(self) -> bool:
+        """Whether a boundary is due whatever the meters say: the grace time is at most one interval."""
+        next_s = self._pipeline.next_s
+        return next_s is not None and self._clock.now() >= next_s + 2 * self._pipeline.interval_s
+
+    # -- stored rows --------------------------------------------------------------------------------------------------
 
     def _look_ahead(self) -> list[wire.AlertEvent]:
         """Take up the forecasts that the step brought; the alerts about capacities that they lead to."""
@@ -201,15 +286,17 @@ class Worker:
     def _feed_stored(self) -> None:
         """Profiles of all meters, after what is known from before."""
         tables, self._stored = self._stored, []
-        fresh = [table.times_s[table.times_s > self._known_s] for table in tables]
-        first_s = min((float(times_s[0]) for times_s in fresh if len(times_s)), default=None)
+        until_s = self._clock.now() + self._pipeline.interval_s
+        after_s = max(self._known_s, until_s - 2 * GAP_S)  # whatever a meter says: no rows of another century
         without = sorted(set(self._pipeline.meters) & set().union(*(table.without for table in tables)))
+        tables = [table.within(after_s, until_s) for table in tables]
+        first_s = min((float(table.times_s[0]) for table in tables if len(table.times_s)), default=None)
         if first_s is not None and without and self._known_s == float("-inf"):
             # Weeks of rows in which a sub-meter is missing are weeks in which its energy is: no past is better.
             log.info("stored profiles are not used: %s store none, and a balance needs every meter", ", ".join(without))
         elif first_s is not None:
             log.info("stored profiles from %s on", wire.utc(first_s).isoformat())
-            rows = portions(tables, self._pipeline.meters, self._pipeline.interval_s, self._known_s)
+            rows = portions(tables, self._pipeline.meters, self._pipeline.interval_s)
             self._backlog.append(_Backlog(rows, again=False))
 
     def _digest(self) -> None:
@@ -233,11 +320,11 @@ class Worker:
                 self._pipeline.forecasts.muted = False
             if backlog.again and not last:
                 step = dataclasses.replace(step, checkpoint=None)
-            self._commit(step, step.alerts, [], False)
+            self._commit(step, _Taken(events=step.alerts))
             self.heartbeat.beat()
         if self._pipeline.forecasts is not None and not self._backlog:
             self._pipeline.forecasts.issue_now()
-        give_back()
+        release_free_memory()
 
     def _tamper(self, event: MeterEvent) -> list[wire.TamperEvent]:
         sign = sign_of(event)
@@ -246,59 +333,34 @@ class Worker:
         told = tamper_event(event, self._book.address, self._book.zone_of.get(event.meter), self._book.cim)
         return [] if told is None else [told]
 
-    def _commit(self, step: Step, events: Sequence[wire.AlertEvent], messages: list[Message], wished: bool) -> None:
+    def _commit(self, step: Step, taken: _Taken) -> None:
+        """All that a turn brought, in one transaction; then what may follow it: log, evidence, the view."""
         balances = [_on_wire(balance) for balance in step.balances]
-        messages = [*map(alert_message, events), *messages]
-        # A first start brings weeks of stored intervals: their balances would be old news on the wire.
-        fresh_s = self._clock.now() - 2 * DAY_S
-        messages += [balance_message(b) for b in balances if b.end.timestamp() >= fresh_s]
-        checkpoints = {"alerts": self._book.state()} if events or wished or step.checkpoint is not None else {}
-        if step.checkpoint is not None:
-            checkpoints["pipeline"] = step.checkpoint
-        if messages or checkpoints or step.history:
-            commit = Commit(messages, checkpoints, self._pipeline.meters, step.history)
+        commit = self._commit_of(step, taken, balances)
+        if commit.messages or commit.checkpoints or commit.history:
             self._store.commit(commit, self._clock.now())
-        for event in events:
-            data = event.data
-            log.log(
-                logging.WARNING if data.state != "cleared" else logging.INFO,
-                "alert %s: %s %s%s",
-                data.state,
-                data.kind,
-                event.subject,
-                "" if data.loss_w is None else f", {data.loss_w:.0f} W since {data.onset.isoformat()}",
-            )
-            if data.state == "raised" and data.zone is not None and data.loss_w is not None:
-                self.send_evidence(data)
-        if step.checkpoint is not None or events:
+        for request, _ in taken.requests:
+            request.committed()
+        for event in taken.events:
+            _log_alert(event)
+            if event.data.state == "raised" and event.data.zone is not None and event.data.loss_w is not None:
+                self.evidence.send(event.data)
+        if step.checkpoint is not None or taken.events:
             self._show(balances, step)
 
-    def send_evidence(self, alert: wire.AlertData, since_s: float | None = None, until_s: float | None = None) -> int:
-        """The zone's registers around the onset, for the case file; after the alert, which must not wait for them.
-
-        The messages queued. Also from the main thread, on command.
-        """
-        zone = next((z for z in self._config.zone if z.id == alert.zone), None)
-        if zone is None:
-            return 0
-        meters = [zone.main, *zone.subs]
-        now_s = self._clock.now()
-        since_s = max(alert.onset.timestamp() - EVIDENCE_BEFORE_S, now_s - EVIDENCE_S) if since_s is None else since_s
-        rows = self._store.history(since_s, now_s if until_s is None else until_s, meters)
-        if len(rows) < 2:
-            return 0
-        messages = list(
-            evidence_messages(
-                alert.alert_id,
-                zone.id,
-                self._config.detection.interval_s,
-                meters,
-                rows.times_s,
-                rows.wh,
-            )
-        )
-        self._store.commit(Commit(messages), now_s)
-        return len(messages)
+    def _commit_of(self, step: Step, taken: _Taken, balances: Sequence[wire.Balance]) -> Commit:
+        """What belongs together: the step's messages and checkpoints, and the answers to what was asked of the book."""
+        fresh_s = self._clock.now() - FRESH_S
+        messages = [*map(alert_message, taken.events), *taken.messages]
+        messages += [message for _, outcome in taken.requests for message in outcome.messages]
+        messages += [balance_message(b) for b in balances if b.end.timestamp() >= fresh_s]
+        checkpoints: dict[str, bytes] = {}
+        if taken.events or taken.requests or step.checkpoint is not None:
+            checkpoints["alerts"] = self._book.state()
+        if step.checkpoint is not None:
+            checkpoints["pipeline"] = step.checkpoint
+        answers = [answer for _, outcome in taken.requests for answer in outcome.answers]
+        return Commit(messages, checkpoints, self._pipeline.meters, step.history, answers)
 
     def _show(self, balances: Sequence[wire.Balance], step: Step) -> None:
         now_s = self._clock.now()
@@ -319,6 +381,18 @@ class _Backlog:
 
     portions: Iterator[tuple[Floats, Floats, bool]]
     again: bool
+
+
+def _log_alert(event: wire.AlertEvent) -> None:
+    data = event.data
+    log.log(
+        logging.WARNING if data.state != "cleared" else logging.INFO,
+        "alert %s: %s %s%s",
+        data.state,
+        data.kind,
+        event.subject,
+        "" if data.loss_w is None else f", {data.loss_w:.0f} W since {data.onset.isoformat()}",
+    )
 
 
 def _on_wire(balance: Balance) -> wire.Balance:

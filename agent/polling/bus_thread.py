@@ -20,6 +20,7 @@ from agent.pipeline.inbox import Batch, CaughtUp
 from agent.pipeline.stored_rows import StoredRows
 from agent.polling.meter_watch import MeterWatch
 from agent.process.heartbeat import Heartbeat
+from agent.process.trusted_clock import TrustedClock
 from agent.site.tables import Bus as BusConfig
 from firmware_io.bus import Bus, Poll
 from firmware_io.clock import Clock
@@ -39,6 +40,7 @@ LOSS_S = 900.0  # a meter that was silent so long (and five cycles) is a communi
 LOOK_S = 5.0  # between two looks at what must be kept alive, while a cycle is waited for
 CARRIED = 1000  # events and conditions kept while the queue is full
 BEAT_S = 120.0
+RESTART_S, RESTART_LIMIT_S = 1.0, 60.0  # before a thread that failed begins again, host seconds; doubled each time
 
 
 class BusThread:
@@ -52,18 +54,22 @@ class BusThread:
         clock: Clock,
         inbox: queue.Queue[Batch | CaughtUp],
         interval_s: float = 900.0,
+        trusted: TrustedClock | None = None,
     ) -> None:
         self.config = config
         self._interval_s = interval_s
         self._row_s: dict[str, float] = {}  # the newest stored row of each meter that may have a profile
         self.watches = {watch.config.id: watch for watch in watches}
         self._bus, self._clock, self._inbox = bus, clock, inbox
+        self._trusted = trusted  # the same clock, where the meters' clocks may speak for or against it
+        self._asked: dict[str, int] = {}  # meter -> how often our time had jumped when its clock was last read
         self._carried: deque[Batch] = deque(maxlen=CARRIED)
         self._said: dict[str, bool] = {}
         self._events_since_s: dict[str, float] = {}
         self._events_due_s: dict[str, float] = {}
         self.heartbeat = Heartbeat(f"bus {config.id}", BEAT_S)
         self.phase = "starting"
+        self.failures = 0  # times that the thread had to begin again
         self.cycles = 0
         self.skipped = 0
         self._port_said = False  # in this round of catching up
@@ -71,17 +77,24 @@ class BusThread:
 
     def run(self, stop: threading.Event, known_s: float | None) -> None:
         """Catch up from `known_s` (None: a first start), then poll until `stop`."""
-        try:
-            self.catch_up(stop, known_s)
-            while not stop.is_set():
-                began_s = self._clock.monotonic()
-                self.cycle(stop)
-                self._pause(stop, began_s + self.config.poll_s)
-        except Exception:
-            # The heartbeat ends here, so the watchdog will have the service started anew.
-            log.exception("bus %s: its thread has ended", self.config.id)
-        finally:
-            self._bus.close()
+        caught_up, pause_s = False, 0.0
+        while not stop.is_set():
+            try:
+                if not caught_up:
+                    self.catch_up(stop, known_s)
+                    caught_up = True
+                while not stop.is_set():
+                    began_s = self._clock.monotonic()
+                    self.cycle(stop)
+                    self._pause(stop, began_s + self.config.poll_s)
+            except Exception:  # a bug, or a meter that finds one: the other meters of the line are read all the same
+                self.failures += 1
+                pause_s = min(RESTART_LIMIT_S, RESTART_S * 2.0 ** min(self.failures - 1, 10))
+                log.exception("bus %s: its thread failed and begins again in %.0f s", self.config.id, pause_s)
+            finally:
+                self._bus.close()
+            self.heartbeat.beat()
+            stop.wait(pause_s)
 
     # -- catching up --------------------------------------------------------------------------------------------------
 
@@ -90,7 +103,10 @@ class BusThread:
 
         The second pass is short: it reads what the first meters have stored while the last ones were read.
         """
+        self._settle_the_time(stop)
         now_s = self._clock.now()
+        if known_s is not None and known_s > now_s:  # put down by a clock that was ahead
+            known_s = None
         first_s = now_s - CATCH_UP_S if known_s is None else max(known_s + 1.0, now_s - CATCH_UP_S)
         self._events_since_s = dict.fromkeys(self.watches, first_s)
         stored = StoredRows(list(self.watches), self._interval_s)
@@ -106,6 +122,30 @@ class BusThread:
         self.phase = ""
         self._put(CaughtUp(self.config.id, stored), stop)
 
+    def _settle_the_time(self, stop: threading.Event) -> None:
+        """Where our own clock is in doubt, ask the meters first: what they stored is asked for by time."""
+        for meter in self.watches:
+            if self._trusted is None or self._trusted.doubt is None or stop.is_set():
+                return
+            self.heartbeat.beat()
+            try:
+                self._identify(meter)
+            except MeterError as error:
+                log.info("%s; the next meter is asked for the time", error)
+
+    def _identify(self, meter: str) -> None:
+        """Who the meter is and what its clock says, asked now. Raises: MeterError."""
+        identity = self._bus.identify(meter)
+        if self._trusted is not None:
+            self._asked[meter] = self._trusted.steps
+            if identity.clock_offset_s is not None and not identity.clock_doubtful:
+                self._trusted.witness(identity.clock_offset_s)
+        self.watches[meter].identified(identity.serial, identity.firmware, self._clock.now())
+
+    def _time_has_jumped(self, meter: str) -> bool:
+        """Whether our time has jumped since this meter's clock was compared with it."""
+        return self._trusted is not None and self._asked.get(meter, 0) != self._trusted.steps
+
     def _caught_up(self, stop: threading.Event, meter: str, first_s: float, stored: StoredRows) -> bool:
         """Add what one meter stored after `first_s`; False if it is worth asking again."""
         self.heartbeat.beat()
@@ -114,9 +154,8 @@ class BusThread:
         watch = self.watches[meter]
         self.phase = f"reading what the meters stored: {len(self._row_s)} of {len(self.watches)} done"
         try:
-            if watch.serial is None:
-                identity = self._bus.identify(meter)
-                watch.identified(identity.serial, identity.firmware, self._clock.now())
+            if watch.serial is None or self._time_has_jumped(meter):
+                self._identify(meter)
             registers = self._stored(stop, watch, first_s)
             stored.add(meter, registers)
             if not registers and meter not in self._row_s:  # nothing since the first pass is no sign of it
@@ -206,6 +245,8 @@ class BusThread:
             first_s = max(self._row_s[meter], boundary_s - self._interval_s) + 1.0
             self._row_s[meter] = boundary_s  # whatever comes of it, this boundary is not asked for again
             try:
+                if self._time_has_jumped(meter):
+                    self._identify(meter)
                 readings = self._bus.read_profile(meter, first_s, boundary_s + ROW_DELAY_S)
             except MeterError as error:
                 log.info("load profile: %s", error)
@@ -331,7 +372,7 @@ class BusThread:
         """The bus's figures."""
         errors: dict[str, int] = {}
         for watch in self.watches.values():
-            for kind, count in watch.errors.items():
+            for kind, count in dict(watch.errors).items():  # a copy: the bus thread may add a kind meanwhile
                 errors[kind] = errors.get(kind, 0) + count
         up = any(not watch.silent for watch in self.watches.values())
         return wire.BusHealth(

@@ -216,11 +216,7 @@ def driver_of(spec: MeterSpec, line: BusSpec, clock: Clock, counters: Invocation
 
 
 def counters_of(config: Config) -> InvocationCounters:
-    """Where invocation counters are kept: on disk as soon as a meter needs them.
-
-    Raises:
-        LocalProtocolError: the counters' file is damaged.
-    """
+    """Where invocation counters are kept: on disk as soon as a meter needs them."""
     if any(meter.security == "hls-gmac" for meter in config.meter):
         return FileCounters(Path(config.store.path).with_name("counters.json"))
     return MemoryCounters()

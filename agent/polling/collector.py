@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import queue
 import threading
+import time
 from collections.abc import Callable
 
 from agent import wire
@@ -13,6 +14,7 @@ from agent.polling.bus_thread import BusThread
 from agent.polling.buses import open_buses
 from agent.polling.meter_watch import MeterWatch
 from agent.process.heartbeat import Heartbeat
+from agent.process.trusted_clock import TrustedClock
 from agent.site.tables import Config
 from agent.status.snapshot import MeterView
 from firmware_io.clock import Clock
@@ -67,6 +69,7 @@ class Collector:
                 clock,
                 inbox,
                 config.detection.interval_s,
+                clock if isinstance(clock, TrustedClock) else None,
             )
             for bus in config.bus
             if bus.id in buses
@@ -86,15 +89,18 @@ class Collector:
     def start(self, known_s: float | None) -> None:
         """Start reading; `known_s` is the last boundary that the pipeline knows, None on a first start."""
         for bus in self._buses:
-            thread = threading.Thread(target=bus.run, args=(self._stop, known_s), name=f"bus {bus.config.id}")
+            thread = threading.Thread(
+                target=bus.run, args=(self._stop, known_s), name=f"bus {bus.config.id}", daemon=True
+            )
             self._threads.append(thread)
             thread.start()
 
     def stop(self, timeout_s: float) -> None:
         """Stop all; a thread within an exchange ends after it."""
         self._stop.set()
+        deadline_s = time.monotonic() + timeout_s
         for thread in self._threads:
-            thread.join(timeout_s)
+            thread.join(max(0.05, deadline_s - time.monotonic()))
 
     # -- what can be seen ---------------------------------------------------------------------------------------------
 

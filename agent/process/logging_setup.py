@@ -13,6 +13,10 @@ import sys
 import time
 from typing import Literal
 
+# What a command, a gateway or a meter says may reach a terminal or a journal: no control characters, no second line.
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160), 0x2028, 0x2029) if code != 10}
+_CONTROL_AND_LINE_FEED = _CONTROL | {10: "\\x0a"}
+
 BURST, WINDOW_S = 5, 60.0
 KINDS = 512  # bounds what a fault with ever new texts can make us remember
 _PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
@@ -51,8 +55,13 @@ class _Text(logging.Formatter):
         self.default_time_format = "%Y-%m-%dT%H:%M:%S"
         self._journal = journal
 
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging.Formatter's
+        """The line; what was said is one line of it."""
+        record.message = record.message.translate(_CONTROL_AND_LINE_FEED)
+        return super().formatMessage(record)
+
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        text = super().format(record).translate(_CONTROL)  # tracebacks have lines
         if not self._journal:
             return text
         mark = f"<{_PRIORITY.get(record.levelno, 6)}>"

@@ -12,7 +12,7 @@ THP_DISABLE = 41  # prctl(2)
 LARGE_BYTES = 256 * 1024
 
 
-def hold_little() -> None:
+def limit_allocator() -> None:
     """Have the allocator keep no large block that was freed, and the kernel give no 2 MB page where 4 kB are used.
 
     glibc raises its limit for blocks of their own with every large one that is freed; the day's temporaries then lie
@@ -25,7 +25,7 @@ def hold_little() -> None:
         libc.prctl(THP_DISABLE, 1, 0, 0, 0)
 
 
-def give_back() -> None:
+def release_free_memory() -> None:
     """Return freed memory to the system: a first start needs far more for a moment than the agent ever does again."""
     with contextlib.suppress(AttributeError, OSError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)

@@ -20,11 +20,12 @@ from agent.alerts.condition import Condition
 from agent.downlink.backend import Backend
 from agent.downlink.in_force import InForce
 from agent.forecast.zone_forecasts import ZoneForecasts
-from agent.pipeline.inbox import Batch, CaughtUp, Wish
+from agent.pipeline.inbox import Batch, BookRequest, CaughtUp
 from agent.pipeline.pipeline import Pipeline
 from agent.pipeline.worker import Worker
 from agent.polling.collector import Collector
 from agent.process.heartbeat import Heartbeat
+from agent.process.trusted_clock import TrustedClock
 from agent.site.errors import ConfigError
 from agent.site.tables import Config
 from agent.status.snapshot import ProcessUse, Snapshot
@@ -39,7 +40,8 @@ QUEUE_BATCHES = 1000  # bounds memory while the pipeline is held up; a full queu
 LOOK_S = 1.0  # how often the main thread looks at the others, host seconds
 HEALTH_S = 60.0
 TEXTFILE_S = 30.0
-STOP_S = 5.0  # for each stage of stopping
+STOP_S = 3.5  # for all stages of stopping together; a thread that is late ends with the process
+LAST_STAGE_S = 1.0  # of it, kept for those that come after a thread that is late
 
 
 class Agent:
@@ -52,6 +54,7 @@ class Agent:
 
     def __init__(self, config: Config, config_sha256: str, clock: Clock, in_force: InForce | None = None) -> None:
         self._config, self._clock = config, clock
+        self._trusted = clock if isinstance(clock, TrustedClock) else None
         self._began_s = time.monotonic()
         self._use = ProcessUse()
         self._versions = {"checkmeter": importlib.metadata.version("checkmeter")}
@@ -73,7 +76,14 @@ class Agent:
             )
             self._collector = Collector(config, clock, self._inbox)
             self._worker = Worker(
-                config, clock, self._pipeline, self._book, self._store, self._inbox, self._collector.buses
+                config,
+                clock,
+                self._pipeline,
+                self._book,
+                self._store,
+                self._inbox,
+                self._collector.buses,
+                settled=lambda: self._trusted is None or self._trusted.settled,
             )
             self._backend = Backend(
                 config,
@@ -82,90 +92,110 @@ class Agent:
                 clock,
                 give=self._give,
                 open_alerts=lambda: self._worker.view.alerts,
-                say_all=self._say_all,
-                send_evidence=self._worker.send_evidence,
+                republish_all=self._republish_all,
+                send_evidence=self._worker.evidence.send,
             )
             self._publisher_beat = Heartbeat("publisher", 120.0)
             self._publisher = self._make_publisher(address)
             undo.pop_all()
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._told: tuple[object, ...] = ()
-        self._forecast_told: dict[str, wire.Forecast] = {}
-        self._plates: dict[str, tuple[str | None, str | None]] = {}
+        self._last_published: tuple[object, ...] = ()
+        self._last_forecasts: dict[str, wire.Forecast] = {}
+        self._last_told_of_store: tuple[str | None, ...] = (None, None, None)
+        self._in_force = in_force
+        self._nameplates: dict[str, tuple[str | None, str | None]] = {}
         self._state_since_s = clock.now()
         self._health_due_s = time.monotonic()
 
     def _make_publisher(self, address: wire.Address) -> Publisher | None:
         if self._config.mqtt is None:
             return None
-        came_down = self._backend.came_down
+        on_downlink = self._backend.on_downlink
         return Publisher(
             self._config.mqtt,
             address,
             self._store,
             self._clock.now,
-            came_down,
+            on_downlink,
             self._versions,
             beat=self._publisher_beat.beat,
         )
 
-    def _give(self, wish: Wish) -> bool:
+    def _give(self, request: BookRequest) -> bool:
         """Hand something to the pipeline's thread; False if its queue is full."""
         try:
-            self._inbox.put_nowait(Batch(wishes=(wish,)))
+            self._inbox.put_nowait(Batch(requests=(request,)))
         except queue.Full:
             return False
         return True
 
-    def _say_all(self) -> None:
+    def _republish_all(self) -> None:
         """Say status, info, active and health anew, also what has not changed."""
-        self._told = ()
-        self._forecast_told = {}
+        self._last_published = ()
+        self._last_forecasts = {}
         self._health_due_s = time.monotonic()
         if self._publisher is not None:
-            self._publisher.tell("info", self._info())
+            self._publisher.publish_retained("info", self._info())
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start all threads; the meters are being read when this returns."""
+        newest_s = self._store.newest_boundary_s()
+        if self._trusted is not None and newest_s is not None:
+            self._trusted.remember(newest_s)
         known_s = self._worker.restore()
         self._tell_of_the_store()
         self._say_state()
-        pipeline = threading.Thread(target=self._worker.run, args=(self._stop,), name="pipeline")
+        pipeline = threading.Thread(target=self._worker.run, args=(self._stop,), name="pipeline", daemon=True)
         self._threads = [pipeline]
         pipeline.start()
         if self._publisher is not None:
-            self._publisher.tell("info", self._info())
-            self._backend.say(self._publisher)
-            sender = threading.Thread(target=self._publisher.run, name="publisher")
+            self._publisher.publish_retained("info", self._info())
+            self._backend.publish_reported(self._publisher)
+            sender = threading.Thread(target=self._publisher.run, name="publisher", daemon=True)
             self._threads.append(sender)
             sender.start()
         self._collector.start(known_s)
 
     def stop(self) -> None:
         """Stop in order: buses, pipeline, publisher; then close the store. Nothing that was read is lost."""
-        self._collector.stop(STOP_S)
+        deadline_s = time.monotonic() + STOP_S
+        self._collector.stop(STOP_S - 2 * LAST_STAGE_S)
         self._stop.set()
         for thread in self._threads:
+            last = thread is self._threads[-1]
             if thread.name == "publisher" and self._publisher is not None:
                 self._publisher.stop()
-            thread.join(STOP_S)
+            thread.join(max(0.1, deadline_s - time.monotonic() - (0.0 if last else LAST_STAGE_S)))
             if thread.is_alive():
-                log.error("thread %s did not stop within %.0f s", thread.name, STOP_S)
-        self._store.close()
+                log.error("thread %s did not stop in time; what it has not committed is made again", thread.name)
+        if self._in_force is not None:
+            self._in_force.close()
+        if not any(thread.is_alive() for thread in self._threads):
+            self._store.close()
 
     def _tell_of_the_store(self) -> None:
-        """A store that was put aside or is not on disk is the operator's to mend: an alert says so."""
-        for reason in (self._store.replaced, self._store.volatile):
-            if reason is not None:
+        """A store that was put aside or mended, or is not on disk, is the operator's to mend: an alert says so."""
+        damaged = self._store.counters.damaged
+        told = (
+            self._store.replaced,
+            self._store.volatile,
+            f"{damaged} messages that waited were found damaged and put aside; the disk is failing"
+            if damaged
+            else None,
+        )
+        before, self._last_told_of_store = self._last_told_of_store, told
+        for reason, said in zip(told, before, strict=True):
+            if reason is not None and reason != said:
                 log.error("store: %s", reason)
                 now_s = self._clock.now()
                 condition = Condition(
                     kind="meter_fault", active=True, time_s=now_s, since_s=now_s, bus="store", detail=reason
                 )
-                self._inbox.put_nowait(Batch(conditions=(condition,)))
+                with contextlib.suppress(queue.Full):
+                    self._inbox.put_nowait(Batch(conditions=(condition,)))
 
     # -- what can be seen ---------------------------------------------------------------------------------------------
 
@@ -179,11 +209,13 @@ class Agent:
         sender = [] if self._publisher is None else [self._publisher_beat]
         return [self._worker.heartbeat, *sender, *self._collector.heartbeats()]
 
-    def look(self) -> bool:
+    def tick(self) -> bool:
         """Once a second, from the main thread: tell the utility what has changed about us, and do what it wishes.
 
         True: start again with the configuration that is in force now.
         """
+        self._store.tick(self._clock.now())
+        self._tell_of_the_store()
         self._say_state()
         if self._publisher is None:
             return False
@@ -193,45 +225,52 @@ class Agent:
             self._publisher.health(self.health())
         silent = set(self._collector.silent())
         readable = [m.id for m in self._config.meter if m.id not in silent] if self._collector.ready else []
-        return self._backend.look(self._publisher, readable)
+        return self._backend.tick(self._publisher, readable)
+
+    @property
+    def _clock_doubt(self) -> str | None:
+        """What is wrong with the gateway's clock; None while it is believed."""
+        return None if self._trusted is None else self._trusted.doubt
 
     def _say_state(self) -> None:
         silent = tuple(self._collector.silent())
-        self._say_forecasts()
+        self._publish_forecasts()
         state = self._state(silent)
         alerts = tuple((alert.alert_id, alert.revision) for alert in self._worker.view.alerts)
-        plates = self._collector.name_plates() if self._collector.ready else self._plates
-        if self._publisher is not None and plates != self._plates:
-            self._plates = plates  # the name plates are read only after the first info has gone out
-            self._publisher.tell("info", self._info())
-        if self._publisher is None or (state, silent, alerts) == self._told:
+        plates = self._collector.name_plates() if self._collector.ready else self._nameplates
+        if self._publisher is not None and plates != self._nameplates:
+            self._nameplates = plates  # the name plates are read only after the first info has gone out
+            self._publisher.publish_retained("info", self._info())
+        if self._publisher is None or (state, silent, alerts) == self._last_published:
             return
-        if not self._told or self._told[0] != state:
+        if not self._last_published or self._last_published[0] != state:
             self._state_since_s = self._clock.now()
-        if not self._told or self._told[:2] != (state, silent):
-            self._publisher.tell("status", self.status())
-        if not self._told or self._told[2] != alerts:
+        if not self._last_published or self._last_published[:2] != (state, silent):
+            self._publisher.publish_retained("status", self.status())
+        if not self._last_published or self._last_published[2] != alerts:
             snapshot = wire.ActiveSnapshot(time=wire.utc(self._clock.now()), alerts=self._worker.view.alerts)
-            self._publisher.tell("active", snapshot)
-        self._told = (state, silent, alerts)
+            self._publisher.publish_retained("active", snapshot)
+        self._last_published = (state, silent, alerts)
 
-    def _say_forecasts(self) -> None:
+    def _publish_forecasts(self) -> None:
         for zone, forecast in self._worker.view.forecasts.items():
-            if self._publisher is not None and self._forecast_told.get(zone) is not forecast:
-                self._publisher.tell(wire.forecast_suffix(zone), forecast)
-                self._forecast_told[zone] = forecast
+            if self._publisher is not None and self._last_forecasts.get(zone) is not forecast:
+                self._publisher.publish_retained(wire.forecast_suffix(zone), forecast)
+                self._last_forecasts[zone] = forecast
 
     def _state(self, silent: tuple[str, ...]) -> str:
-        return "online" if self._collector.ready and not silent else "degraded"
+        well = self._collector.ready and not silent and self._clock_doubt is None
+        return "online" if well else "degraded"
 
     def status(self) -> wire.Status:
         """Online: all meters can be read."""
         silent = self._collector.silent()
         online = self._state(tuple(silent)) == "online"
+        reason = f"{len(silent)} meters do not answer" if silent else self._clock_doubt
         return wire.Status(
             state="online" if online else "degraded",
             since=wire.utc(self._state_since_s),
-            reason=None if online else self._collector.phase or f"{len(silent)} meters do not answer",
+            reason=None if online else self._collector.phase or reason,
             meters=silent,
             versions=self._versions,
         )
@@ -282,7 +321,10 @@ class Agent:
                 evicted=counters.evicted,
                 refused=0 if self._publisher is None else self._publisher.refused,
                 store_errors=counters.errors,
+                damaged=counters.damaged,
+                dropped=0 if self._publisher is None else self._publisher.dropped,
             ),
+            clock=self._clock_doubt,
             cpu_percent=round(self._use.cpu_percent(), 1),
             memory_mb=round(self._use.memory_mb(), 1),
             detectable_w={zone: round(watt, 1) for zone, watt in self._worker.view.detectable_w.items()},

@@ -14,11 +14,12 @@ from types import FrameType
 
 from agent.downlink.in_force import InForce
 from agent.process import exit_codes, logging_setup, sdnotify
-from agent.process.memory import hold_little
+from agent.process.memory import limit_allocator
+from agent.process.trusted_clock import TrustedClock
 from agent.service.agent import LOOK_S, TEXTFILE_S, Agent, log
 from agent.site.errors import ConfigError
 from agent.site.tables import Config
-from agent.status.local_socket import Doors
+from agent.status.local_socket import LocalEndpoints
 from firmware_io.clock import Clock
 
 
@@ -59,7 +60,9 @@ def run(site_file: Path, clock: Clock) -> int:
         ConfigError: the site file is wrong at the start. One that is wrong at a reload is told and left unused.
         StoreBusy: another agent owns the store.
     """
-    hold_little()
+    limit_allocator()
+    os.umask(0o027)  # store and keys' counters are nobody else's, also outside the unit
+    clock = TrustedClock(clock)
     signals = Signals()
     in_force = InForce(site_file, clock, time.monotonic)
     config, sha256 = in_force.load()
@@ -73,15 +76,17 @@ def run(site_file: Path, clock: Clock) -> int:
                     raise
                 config, sha256 = in_force.load()
                 continue
-            doors = Doors(config.service.socket, config.service.metrics_port, config.service.metrics_textfile)
+            endpoints = LocalEndpoints(
+                config.service.socket, config.service.metrics_port, config.service.metrics_textfile
+            )
             try:
                 agent.start()
                 sdnotify.notify("READY=1", f"STATUS={len(config.meter)} meters on {len(config.bus)} buses")
                 log.info("reading %d meters on %d buses", len(config.meter), len(config.bus))
-                renewed = _watch(agent, doors, signals, lambda: _reload(in_force))
+                renewed = _watch(agent, endpoints, signals, lambda: _reload(in_force))
                 sdnotify.notify("STOPPING=1" if renewed is None else sdnotify.reloading())
             finally:
-                doors.close()
+                endpoints.close()
                 agent.stop()
             if agent.failure is not None:
                 log.error("ended for a new start from the last commit: %s", agent.failure)
@@ -105,24 +110,24 @@ def _reload(in_force: InForce) -> tuple[Config, str] | None:
 
 
 def _watch(
-    agent: Agent, doors: Doors, signals: Signals, reload: Callable[[], tuple[Config, str] | None]
+    agent: Agent, endpoints: LocalEndpoints, signals: Signals, reload: Callable[[], tuple[Config, str] | None]
 ) -> tuple[Config, str] | None:
     """The main thread's loop. None to stop, a configuration to go on with."""
     interval_s = sdnotify.watchdog_interval_s()
     fed_s = textfile_s = 0.0
     late: set[str] = set()
     while True:
-        waiting: list[int | socket.socket] = [signals.read_end, *doors.listeners]
+        waiting: list[int | socket.socket] = [signals.read_end, *endpoints.listeners]
         ready, _, _ = select.select(waiting, [], [], min(LOOK_S, interval_s or LOOK_S))
         for listener in ready:
             if isinstance(listener, socket.socket):
-                doors.serve(listener, agent.snapshot)
+                endpoints.serve(listener, agent.snapshot)
         caught = signals.take()
         if caught & {signal.SIGTERM, signal.SIGINT} or agent.failure is not None:
             return None
         if signal.SIGHUP in caught and (renewed := reload()) is not None:
             return renewed
-        if agent.look() and (renewed := reload()) is not None:
+        if agent.tick() and (renewed := reload()) is not None:
             return renewed
         now_s = time.monotonic()
         hung = {beat.name for beat in agent.heartbeats() if beat.late_by_s() > 0}
@@ -134,4 +139,4 @@ def _watch(
             sdnotify.notify("WATCHDOG=1")
         if now_s - textfile_s >= TEXTFILE_S:
             textfile_s = now_s
-            doors.write_textfile(agent.snapshot)
+            endpoints.write_textfile(agent.snapshot)

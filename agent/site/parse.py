@@ -17,11 +17,14 @@ import msgspec.inspect as mi
 from agent.site.source import Key, Source
 
 T = TypeVar("T")
+SUGGESTIONS_MAX = 1000  # names that are compared with a misspelt one
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean "x"?`, or the list of what is known if nothing is near."""
     names = sorted(known)
+    if len(names) > SUGGESTIONS_MAX or len(word) > 64:
+        return ""
     close = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
     if close:
         return f'; did you mean "{close[0]}"?'
@@ -45,6 +48,9 @@ def parse_table(source: Source, key: Key, raw: object, kind: type[T]) -> T:
         return kind(**values)
     for name, value in raw.items():
         here = (*key, name)
+        if source.full:
+            source.untold += name not in known
+            continue
         if name not in known:
             source.error(here, f'unknown key "{name}"{nearest(name, known)}')
             continue

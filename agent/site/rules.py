@@ -6,6 +6,7 @@ Each rule notes its errors in the source, where they get file and line; nothing 
 from __future__ import annotations
 
 import datetime
+import ipaddress
 import zoneinfo
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -51,10 +52,12 @@ def check(config: Config, source: Source, *, online: bool) -> None:
 
 
 def _unique(source: Source, table: str, ids: list[str]) -> None:
+    first: dict[str, int] = {}
     for n, name in enumerate(ids):
-        if name and name in ids[:n]:
-            file, line = source.place((table, ids.index(name), "id"))
+        if name and name in first:
+            file, line = source.place((table, first[name], "id"))
             source.error((table, n, "id"), f'id "{name}" is already used at {file}:{line}; give each its own')
+        first.setdefault(name, n)
 
 
 def _buses(buses: Iterable[Bus], source: Source) -> None:
@@ -207,7 +210,10 @@ def _keys(meter: Meter, protocol: str, here: Key, source: Source) -> None:
 def _zones(config: Config, source: Source) -> None:
     meters = {meter.id for meter in config.meter}
     media = {meter.id: meter.medium for meter in config.meter}
+    listed = [set(zone.subs) for zone in config.zone]
     for n, zone in enumerate(config.zone):
+        if source.full:
+            return
         here: Key = ("zone", n)
         if zone.main and zone.main not in meters:
             source.error(
@@ -226,8 +232,10 @@ def _zones(config: Config, source: Source) -> None:
                 )
         if zone.main in zone.subs:
             source.error((*here, "subs"), f"subs holds the main meter {zone.main}; take it out")
-        for other in config.zone[:n]:
-            mine, theirs = set(zone.subs), set(other.subs)
+        mine = listed[n]
+        for other, theirs in zip(config.zone[:n], listed, strict=False):
+            if mine.isdisjoint(theirs):
+                continue
             if mine < theirs or theirs < mine:
                 continue  # one within the other (a riser's flats, listed in the building's zone too) is a tree
             for sub in sorted(mine & theirs):
@@ -259,11 +267,15 @@ def _in_no_zone(config: Config, source: Source) -> None:
 
 def _names(zone: Zone, key: str, meters: set[str], here: Key, source: Source) -> None:
     names: list[str] = getattr(zone, key)
-    for n, name in enumerate(names):
+    seen: set[str] = set()
+    for name in names:
+        if source.full:
+            return
         if name not in meters:
             source.error((*here, key), f'{key}: there is no [[meter]] with the id "{name}"{nearest(name, meters)}')
-        elif name in names[:n]:
+        elif name in seen:
             source.error((*here, key), f"{key} names {name} twice; its energy would count twice")
+        seen.add(name)
 
 
 def _circles(zones: list[Zone], source: Source) -> None:
@@ -294,10 +306,25 @@ def _broker(mqtt: Mqtt, source: Source) -> None:
         for key in ("ca", "certificate", "key"):
             if getattr(mqtt, key) is not None:
                 source.error(("mqtt", key), f"{key} is not used without TLS: write mqtts:// in url, or remove the key")
+        if not mqtt.insecure and not is_loopback(parts.hostname or ""):
+            source.error(
+                ("mqtt", "url"),
+                f'url = "{mqtt.url}" is not encrypted and leaves this gateway: write mqtts://, or set insecure = true',
+            )
+    elif mqtt.insecure:
+        source.error(("mqtt", "insecure"), "insecure is not used with mqtts://: remove the key")
     if (mqtt.certificate is None) != (mqtt.key is None):
         source.error(("mqtt",), "certificate and key go together: give both, or neither")
     if mqtt.password is not None and mqtt.username is None:
         source.error(("mqtt", "password"), "password without username: give both")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` is this gateway itself."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _host(url: str) -> bool:

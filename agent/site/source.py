@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.site.errors import ConfigError
+from agent.site.text_limits import MAX_BYTES, broken_limit
+
+ERRORS_MAX = 100  # told at once; a file with more has one mistake many times
 
 Key = tuple[str | int, ...]  # ("meter", 3, "address"): where a value stands in the file's tree
 
@@ -21,6 +24,7 @@ class Source:
     places: dict[Key, tuple[str, int]] = field(default_factory=dict)
     errors: list[tuple[tuple[str, int], str]] = field(default_factory=list)
     doubts: list[tuple[tuple[str, int], str]] = field(default_factory=list)
+    untold: int = 0  # errors beyond ERRORS_MAX
 
     def place(self, key: Key) -> tuple[str, int]:
         """File and line of `key`, or of the nearest table above it."""
@@ -31,11 +35,20 @@ class Source:
 
     def error(self, key: Key, message: str) -> None:
         """Note that what stands at `key` is wrong; `message` says what was expected and what to do."""
-        self.errors.append((self.place(key), f"{self.title(key)}: {message}"))
+        if self.full:
+            self.untold += 1
+        else:
+            self.errors.append((self.place(key), f"{self.title(key)}: {message}"))
+
+    @property
+    def full(self) -> bool:
+        """Whether no more errors are noted, so that nobody need find words for them."""
+        return len(self.errors) >= ERRORS_MAX
 
     def doubt(self, key: Key, message: str) -> None:
         """Note that what stands at `key` is allowed and most likely not meant; `message` says why and what to do."""
-        self.doubts.append((self.place(key), f"{self.title(key)}: {message}"))
+        if len(self.doubts) < ERRORS_MAX:
+            self.doubts.append((self.place(key), f"{self.title(key)}: {message}"))
 
     def warnings(self) -> list[str]:
         """The doubts, in the order of the lines."""
@@ -70,7 +83,8 @@ class Source:
         """
         if self.errors:
             lines = dict.fromkeys(f"{file}:{line}: {message}" for (file, line), message in sorted(self.errors))
-            raise ConfigError(list(lines))
+            more = [f"and {self.untold} more errors"] if self.untold else []
+            raise ConfigError([*lines, *more])
 
 
 def read(files: Iterable[Path]) -> Source:
@@ -83,7 +97,11 @@ def read(files: Iterable[Path]) -> Source:
     broken: list[str] = []
     for path in files:
         try:
-            text = path.read_text(encoding="utf-8")
+            text = _read_text(path)
+            limit = broken_limit(text)
+            if limit is not None:
+                broken.append(f"{path}:{limit[0]}: {limit[1]}; write it in a simpler form")
+                continue
             tree = tomllib.loads(text)
         except OSError as e:
             broken.append(f"{path}: cannot be read: {e.strerror}; give the path of a readable site file")
@@ -93,11 +111,19 @@ def read(files: Iterable[Path]) -> Source:
             reason, _, where = str(e).partition(" (at line ")
             line = where.split(",")[0] if where[:1].isdigit() else str(text.count("\n") + 1)
             broken.append(f"{path}:{line}: not valid TOML: {reason[:1].lower()}{reason[1:]}; mend the syntax here")
+        except (ValueError, RecursionError, MemoryError) as e:  # whatever got through the limits: never a traceback
+            broken.append(f"{path}: cannot be parsed: {type(e).__name__}; write it in a simpler form")
         else:
             _merge(source, str(path), tree, dict(_lines(text)))
     if broken:
         raise ConfigError(broken)
     return source
+
+
+def _read_text(path: Path) -> str:
+    """The file's text; of one that is too long as much as shows it."""
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES + 1).decode("utf-8") if path.stat().st_size <= MAX_BYTES else " " * (MAX_BYTES + 1)
 
 
 def _merge(source: Source, file: str, tree: dict[str, Any], lines: dict[Key, int]) -> None:

@@ -16,14 +16,14 @@ Probability = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 Name = Annotated[
     str,
     msgspec.Meta(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(?![\s\S])",
         extra={"expected": "a name: up to 64 letters, digits, dots, hyphens and underscores"},
     ),
 ]
 Secret = Annotated[
     str,
     msgspec.Meta(
-        pattern=r"^(credential:[A-Za-z0-9._-]+|\.{0,2}/.+)$",
+        pattern=r"^(credential:[A-Za-z0-9._-]+|\.{0,2}/.+)(?![\s\S])",
         extra={
             "expected": "a path (/etc/checkmeter/keys/...) or credential:NAME; a secret never stands in this file",
             "secret": True,
@@ -40,7 +40,7 @@ Label = Annotated[
     ),
 ]
 Hex16 = Annotated[
-    str, msgspec.Meta(pattern=r"^[0-9A-Fa-f]{16}$", extra={"expected": "16 hexadecimal digits (8 octets)"})
+    str, msgspec.Meta(pattern=r"^[0-9A-Fa-f]{16}(?![\s\S])", extra={"expected": "16 hexadecimal digits (8 octets)"})
 ]
 EXPECTED_DAY = "a day: 2026-04-06, or 12-25 for every year"
 Address = Annotated[int, msgspec.Meta(ge=0, le=65535)]
@@ -117,7 +117,7 @@ class Meter(_Table, frozen=True, kw_only=True):
     id: Annotated[Name, about("How zones and alerts name this meter.")]
     name: Annotated[Label | None, about('As people call it, in any script: "302室".')] = None
     service_point: Annotated[Label | None, about("The utility's number of the connection or contract.")] = None
-    bus: Annotated[str | None, about("The id of the [[bus]] it hangs on.")] = None
+    bus: Annotated[str | None, about("The id of the [[bus]] it is connected to.")] = None
     protocol: Annotated[
         Protocol | None, about("Its own protocol on a line that DLMS and DL/T 645 meters share; the bus's by default.")
     ] = None
@@ -214,6 +214,9 @@ class Mqtt(_Table, frozen=True, kw_only=True):
     """[mqtt]: the utility's broker."""
 
     url: Annotated[str, about("mqtt://host:port or mqtts://host:port.")]
+    insecure: Annotated[
+        bool, about("Allow mqtt:// (no encryption, no proof of who the broker is) beyond loopback.")
+    ] = False
     version: Annotated[Literal["5", "3.1.1"], about("Protocol version; 3.1.1 has no properties.")] = "5"
     client_id: Annotated[str | None, about("The gateway's name by default.")] = None
     ca: Annotated[str | None, about("CA certificate, PEM; the system's store by default.")] = None

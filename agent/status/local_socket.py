@@ -1,7 +1,7 @@
-"""The local doors of the running agent: a unix socket for `status` and `watch`, /metrics on loopback, a textfile.
+"""The local endpoints of the running agent: a unix socket for `status` and `watch`, /metrics on loopback, a textfile.
 
 All are served by the main thread between two looks at its threads; a client that does not read is dropped, so that
-nobody at a terminal can hold the agent up. The doors only show; nothing can be commanded through them.
+nobody at a terminal can hold the agent up. The endpoints only show; nothing can be commanded through them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import socket
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +22,7 @@ log = logging.getLogger("checkmeter.control")
 CLIENT_TIMEOUT_S = 0.5  # bounds how long a client that does not read can hold the main thread
 
 
-class Doors:
+class LocalEndpoints:
     """The listening sockets; `serve` answers what waits at one of them."""
 
     def __init__(self, socket_path: str | None, metrics_port: int | None, textfile: str | None) -> None:
@@ -65,16 +66,22 @@ class Doors:
         """Write the metrics textfile anew, in one piece (rename is atomic)."""
         if self._textfile is None:
             return
-        beside = self._textfile.with_name(f".{self._textfile.name}.{os.getpid()}")
+        beside = None
         try:
-            beside.write_text(metrics_text(snapshot()))
-            beside.chmod(0o644)
-            beside.replace(self._textfile)
+            # A name that nobody can guess, made by us alone: others may be allowed to write into the folder.
+            fd, beside = tempfile.mkstemp(prefix=f".{self._textfile.name}.", dir=self._textfile.parent)
+            with open(fd, "w") as file:
+                file.write(metrics_text(snapshot()))
+                os.fchmod(fd, 0o644)
+            os.replace(beside, self._textfile)
         except OSError as e:
             log.warning("metrics textfile %s cannot be written: %s", self._textfile, e.strerror or e)
+            if beside is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(beside)
 
     def close(self) -> None:
-        """Shut the doors."""
+        """Shut the endpoints."""
         for listener in self.listeners:
             listener.close()
         if self._path is not None:

@@ -19,6 +19,15 @@ class Outgoing:
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """A command that was carried out, and its answer; remembered until the command has expired."""
+
+    command_id: str
+    expires_s: float
+    answer: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """What belongs together: all of it is committed, or none."""
 
@@ -26,11 +35,12 @@ class Commit:
     checkpoints: Mapping[str, bytes] = field(default_factory=dict)
     meters: Sequence[str] = ()  # the columns of `history`
     history: Sequence[HistoryRow] = ()
+    answers: Sequence[Answered] = ()  # to commands whose effect is in the same commit
 
     @property
     def durable(self) -> bool:
         """Whether the disk has to be waited for."""
-        return any(m.priority <= Priority.ANSWER for m in self.messages)
+        return bool(self.answers) or any(m.priority <= Priority.ANSWER for m in self.messages)
 
 
 @dataclass(slots=True)
@@ -42,6 +52,7 @@ class Counters:
     evicted: int = 0
     errors: int = 0
     dropped_history: int = 0
+    damaged: int = 0  # rows of the outbox whose checksum was wrong
 
 
 def no_probe(step: str) -> None:

@@ -1,9 +1,10 @@
 """The SQLite file: opened, checked, migrated; put aside and salvaged when it is torn or foreign; its ballast.
 
-It owns the file and its schema; what the tables mean is `agent.store.store`'s. A file that cannot be used never keeps
-the agent from starting: a torn or foreign one is renamed with the time behind its name, what can still be read of the
-outbox and the checkpoints is carried over, and the caller is told. Where no file can be had at all (a full disk, a
-read-only one), the tables live in memory until the next start.
+It owns the file; what the tables mean is `agent.store.store`'s. A file that cannot be used never keeps the agent from
+starting: a torn or foreign one is renamed with the time behind its name, what can still be read of it is carried over
+(agent.store.salvage), and the caller is told. Where no file can be had at all (a full disk, a
+read-only one), the tables live in memory until one can. A file that is deleted or exchanged while it is in use is
+written again from the connection that still has all of it.
 """
 
 from __future__ import annotations
@@ -13,56 +14,18 @@ import fcntl
 import logging
 import os
 import sqlite3
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from agent.store.salvage import BUSY_S, carry_over, salvage
+from agent.store.schema import APPLICATION_ID, MIGRATIONS, migrate, text
 from agent.wire.values import utc
-from core.registers.align import Flag
 
 log = logging.getLogger(__name__)
 
-APPLICATION_ID = 0x434D5452  # "CMTR", in the file's header: tells our file from any other SQLite file
 BALLAST_BYTES = 2 * 1024 * 1024
 ASIDES_KEPT = 3  # files put aside; more would let a dying disk fill itself with its own wreckage
-BUSY_S = 2.0
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
-
-# One entry per version: the script that leads there from the version before. Never edit one that was released.
-MIGRATIONS = (
-    """
-    CREATE TABLE outbox (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        priority INTEGER NOT NULL,
-        attempts INTEGER NOT NULL DEFAULT 0,
-        time_s REAL NOT NULL,
-        expires_s REAL,
-        suffix TEXT NOT NULL,
-        schema TEXT NOT NULL,
-        key TEXT NOT NULL UNIQUE,
-        body BLOB NOT NULL,
-        crc INTEGER NOT NULL
-    );
-    CREATE INDEX outbox_turn ON outbox (priority, attempts, time_s DESC, id DESC);
-    CREATE TABLE checkpoint (name TEXT PRIMARY KEY, state BLOB NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TABLE event (key TEXT PRIMARY KEY, time_s REAL NOT NULL, suffix TEXT NOT NULL, schema TEXT NOT NULL,
-        body BLOB NOT NULL) WITHOUT ROWID;
-    CREATE INDEX event_time ON event (time_s);
-    CREATE TABLE history_meters (id INTEGER PRIMARY KEY, meters TEXT NOT NULL UNIQUE);
-    CREATE TABLE history (time_s REAL PRIMARY KEY, meters INTEGER NOT NULL, wh BLOB NOT NULL, sd_wh BLOB NOT NULL)
-        WITHOUT ROWID;
-    CREATE TABLE command (id TEXT PRIMARY KEY, expires_s REAL NOT NULL, answer BLOB NOT NULL) WITHOUT ROWID;
-    """,
-    # Before, one number carried whether a meter was read (its sign) and how long it was not (an offset).
-    """
-    ALTER TABLE history ADD COLUMN flags BLOB NOT NULL DEFAULT x'';
-    UPDATE history SET flags = flags_of_packed(sd_wh), sd_wh = sd_of_packed(sd_wh);
-    """,
-)
-_PACKED_LONG_GAP_WH, _PACKED_NEVER_READ_WH = 1e5, 1e6  # offsets of the packed standard errors of schema version 1
 
 
 class StoreError(Exception):
@@ -79,6 +42,12 @@ def is_corrupt(error: sqlite3.Error) -> bool:
     return code is not None and code & 0xFF in _CORRUPT
 
 
+def is_misshapen(error: sqlite3.Error) -> bool:
+    """Whether a file that opens does not have the tables that it should have."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF == sqlite3.SQLITE_ERROR
+
+
 class Database:
     """One connection to one file, and the lock that keeps a second agent away. Not thread-safe: the store locks.
 
@@ -91,6 +60,7 @@ class Database:
         self.volatile: str | None = None
         self.salvaged = 0
         self._aside: Path | None = None
+        self._file: tuple[int, int] | None = None  # which file was opened
         self._lock_file: int | None = None
         self._own()
         try:
@@ -117,27 +87,35 @@ class Database:
         self._lock_file = fd
 
     def _open(self, now_s: float) -> sqlite3.Connection:
+        self.volatile = None
         for attempt in range(2):
             try:
                 connection = self._open_file()
-            except sqlite3.DatabaseError as error:
-                if is_corrupt(error) and attempt == 0:
-                    self._put_aside(str(error), now_s)
+            except StoreBusy:
+                raise
+            except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:  # whatever stands in the file
+                if attempt == 0 and (not isinstance(error, sqlite3.Error) or is_corrupt(error) or is_misshapen(error)):
+                    try:
+                        self._put_aside(str(error), now_s)
+                    except OSError as failed:
+                        self.volatile = f"{self.path}: {error}, and it cannot be put aside: {failed}"
+                        break
                     continue
-                if is_locked(error):
+                if isinstance(error, sqlite3.Error) and is_locked(error):
                     raise StoreBusy(f"{self.path}: {error}; another process holds it") from error
                 self.volatile = f"{self.path}: {error}"
             except OSError as error:
                 self.volatile = f"{self.path}: {error}"
             else:
                 self.fill_ballast()
+                self._file = self._identity()
                 return connection
             break
         log.error(
-            "no store on disk, alerts live in memory until the next start: %s; free or mend the disk", self.volatile
+            "no store on disk, alerts live in memory until there is one: %s; free or mend the disk", self.volatile
         )
         connection = self._connect(":memory:")
-        _migrate(connection)
+        migrate(connection)
         return connection
 
     def _open_file(self) -> sqlite3.Connection:
@@ -148,9 +126,10 @@ class Database:
                 self._check(connection)
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA wal_autocheckpoint=256")  # 1 MB: half of what the ballast gives back
-            _migrate(connection)
+            migrate(connection)
             if self._aside is not None:
-                self.salvaged = _salvage(self._aside, connection)
+                self.salvaged = salvage(self._aside, connection)
+                self._aside = None
         except BaseException:
             connection.close()
             raise
@@ -159,6 +138,7 @@ class Database:
     @staticmethod
     def _connect(name: str) -> sqlite3.Connection:
         connection = sqlite3.connect(name, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+        connection.text_factory = text
         connection.execute("PRAGMA cache_size=-2048")  # KiB: bounds the process's memory, not the file
         return connection
 
@@ -172,16 +152,20 @@ class Database:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if application != APPLICATION_ID and (application or tables):
-            raise _corrupt("it is an SQLite file of another program")
+            raise corrupt("it is an SQLite file of another program")
         if version > len(MIGRATIONS):
-            raise _corrupt(f"its schema version {version} is newer than this agent's {len(MIGRATIONS)}")
-        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise _corrupt(verdict)
+            raise corrupt(f"its schema version {version} is newer than this agent's {len(MIGRATIONS)}")
+        if not tables:
+            return  # a first start that came no further
+        # The index of the outbox decides what is sent: one that lacks a row would hide an alert from us for ever.
+        for check in ("quick_check(1)", "integrity_check(outbox)", "integrity_check(event)"):
+            (verdict,) = connection.execute(f"PRAGMA {check}").fetchone()
+            if verdict != "ok":
+                raise corrupt(verdict)
 
     # -- a file that cannot be used ----------------------------------------------------------------------------------
 
-    def _put_aside(self, reason: str, now_s: float) -> None:
+    def _put_aside(self, reason: str, now_s: float, *, salvaging: bool = True) -> None:
         """Rename the file and its write-ahead log; keep the latest few such files."""
         stamp = utc(now_s).strftime("%Y%m%dT%H%M%SZ")
         aside = self._beside(f"aside-{stamp}")
@@ -191,7 +175,8 @@ class Database:
         for tail in ("-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
                 os.replace(f"{self.path}{tail}", f"{aside}{tail}")
-        self._aside, self.replaced = aside, f"{reason}; the file was put aside as {aside.name}"
+        self._aside = aside if salvaging else None
+        self.replaced = f"{reason}; the file was put aside as {aside.name}"
         log.error("store %s cannot be used: %s", self.path, self.replaced)
         kept = sorted(self.path.parent.glob(f"{self.path.name}.aside-*Z*"), key=lambda p: p.stat().st_mtime)
         stale = [p for p in kept if not p.name.endswith(("-wal", "-shm"))][:-ASIDES_KEPT]
@@ -200,12 +185,87 @@ class Database:
                 Path(f"{path}{tail}").unlink(missing_ok=True)
 
     def replace(self, reason: str, now_s: float) -> None:
-        """The file turned out corrupt in use: put it aside and go on with a fresh one, salvaging what can be read."""
+        """The file turned out corrupt in use: put it aside and go on with a fresh one, salvaging what can be read.
+
+        Never raises for the file's sake: where it cannot even be renamed, the tables live in memory.
+        """
         with contextlib.suppress(sqlite3.Error):
             self.connection.close()
-        if self.volatile is None and self.path.exists():
-            self._put_aside(reason, now_s)
+        try:
+            if self.volatile is None and self.path.exists():
+                self._put_aside(reason, now_s)
+            self.connection = self._open(now_s)
+        except (OSError, StoreError) as error:
+            self.volatile = f"{self.path}: {reason}; {error}"
+            log.error("store: %s", self.volatile)
+            self.connection = self._connect(":memory:")
+            migrate(self.connection)
+
+    # -- a file that is gone -----------------------------------------------------------------------------------------
+
+    def look_after_file(self, now_s: float) -> bool:
+        """Whether the file is where it belongs; if not, write it again from what the connection still has.
+
+        A store that lives in memory gets its file as soon as there can be one. True: something was mended just now.
+        """
+        if self.volatile is not None:
+            return self._leave_memory(now_s)
+        if self._file is None or self._identity() == self._file:
+            return False
+        beside = self._beside("rebuilt")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            beside.unlink(missing_ok=True)
+            with contextlib.closing(sqlite3.connect(beside, isolation_level=None)) as rebuilt:
+                self.connection.backup(rebuilt)
+                rebuilt.execute("PRAGMA journal_mode=DELETE")  # one whole file, which can be renamed
+            if self.path.exists():
+                self._put_aside("another file was put in the place of the store", now_s, salvaging=False)
+            for tail in ("-wal", "-shm"):
+                Path(f"{self.path}{tail}").unlink(missing_ok=True)
+            os.replace(beside, self.path)
+        except (OSError, sqlite3.Error) as error:
+            log.error("store %s is gone, and cannot be written again: %s", self.path, error)
+            return False
+        self.replaced = "the file was deleted or exchanged while it was in use; it was written again from memory"
+        log.error("store %s: %s", self.path, self.replaced)
+        # Closed before the new one is opened: closing removes the write-ahead log by its name.
+        with contextlib.suppress(sqlite3.Error):
+            self.connection.close()
+        self.close_lock()
+        with contextlib.suppress(StoreBusy):
+            self._own()
         self.connection = self._open(now_s)
+        return True
+
+    def _leave_memory(self, now_s: float) -> bool:
+        """Try again to have a file, and carry over what waits in memory."""
+        memory, reason = self.connection, self.volatile
+        with contextlib.suppress(StoreBusy):
+            if self._lock_file is None:
+                self._own()
+            self.connection = self._open(now_s)
+        if self.volatile is not None:
+            self.connection, self.volatile = memory, reason
+            return False
+        try:
+            carry_over(memory, self.connection)
+        except sqlite3.Error as error:
+            log.error("store %s: what waits in memory cannot be written: %s", self.path, error)
+            self.connection.close()
+            self.connection, self.volatile = memory, reason
+            return False
+        memory.close()
+        log.warning("store %s: there is a file again", self.path)
+        return True
+
+    def _identity(self) -> tuple[int, int] | None:
+        """Device and inode of what is at the path."""
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     def close(self) -> None:
         """Close the file and give up the lock."""
@@ -285,67 +345,7 @@ def is_locked(error: sqlite3.Error) -> bool:
     return code is not None and code & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
-def checksum(*parts: object) -> int:
-    """CRC-32 of texts and octets, by which a salvaged row is told from garbage on a torn page."""
-    crc = 0
-    for part in parts:
-        crc = zlib.crc32(part if isinstance(part, bytes) else str(part).encode(), crc)
-    return crc
-
-
-def _corrupt(reason: str) -> sqlite3.DatabaseError:
+def corrupt(reason: str) -> sqlite3.DatabaseError:
     error = sqlite3.DatabaseError(reason)
     error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
     return error
-
-
-def _migrate(connection: sqlite3.Connection) -> None:
-    """Bring the schema to the newest version, each step in a transaction of its own."""
-    connection.create_function("flags_of_packed", 1, _flags_of_packed, deterministic=True)
-    connection.create_function("sd_of_packed", 1, _sd_of_packed, deterministic=True)
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-        connection.executescript(
-            f"BEGIN IMMEDIATE; PRAGMA application_id={APPLICATION_ID}; {script} PRAGMA user_version={number}; COMMIT;"
-        )
-
-
-def _packed(sd_wh: bytes) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-    """Standard errors [meters] of schema version 1 as they are now: NaN where never read, with the flags beside."""
-    error = np.frombuffer(sd_wh[: len(sd_wh) // 4 * 4], "<f4").astype(np.float64)
-    missed, never = error < 0, (error <= -0.5 * _PACKED_NEVER_READ_WH) | np.isnan(error)
-    long_gap = missed & ~never & (error < -0.5 * _PACKED_LONG_GAP_WH)
-    sd = np.abs(error) - np.where(long_gap, _PACKED_LONG_GAP_WH, 0.0)
-    flags = np.where(missed | never, Flag.MISSED, 0) | np.where(long_gap, Flag.LONG_GAP, 0)
-    return np.where(never, np.nan, sd), (flags | np.where(never, Flag.NEVER_READ, 0)).astype(np.uint8)
-
-
-def _sd_of_packed(sd_wh: bytes) -> bytes:
-    return _packed(sd_wh)[0].astype("<f4").tobytes()
-
-
-def _flags_of_packed(sd_wh: bytes) -> bytes:
-    return _packed(sd_wh)[1].tobytes()
-
-
-def _salvage(aside: Path, into: sqlite3.Connection) -> int:
-    """Carry over what can be read of a file put aside and whose checksum is right; the number of rows."""
-    rows = 0
-    try:
-        wreck = sqlite3.connect(f"file:{aside}?mode=rw", uri=True, timeout=BUSY_S)
-    except sqlite3.Error:
-        return 0
-    with contextlib.closing(wreck):
-        wreck.execute("PRAGMA writable_schema=ON")  # else a file shorter than its header says is not opened at all
-        columns = "id, priority, attempts, time_s, expires_s, suffix, schema, key, body, crc"
-        for table, names, order, sealed in (
-            ("outbox", columns, "id", 4),
-            ("outbox", columns, "id DESC", 4),  # from both ends: what lies behind the tear is read backwards
-            ("checkpoint", "name, state, crc", "name", 2),
-        ):
-            marks = ", ".join("?" * (names.count(",") + 1))
-            with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
-                for row in wreck.execute(f"SELECT {names} FROM {table} ORDER BY {order}"):
-                    if checksum(*row[-1 - sealed : -1]) == row[-1]:
-                        rows += into.execute(f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({marks})", row).rowcount
-    return rows

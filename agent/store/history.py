@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from agent.store.schema import text
 from core.registers.align import Flag
 from core.registers.booked import StoredHistory
 
@@ -41,6 +42,7 @@ def open_archive(path: str | Path) -> Iterator[sqlite3.Connection]:
         connection = sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_S)
     except sqlite3.Error as error:
         raise ArchiveError(f"{path}: {error}; read it as the service's user or as root") from error
+    connection.text_factory = text
     try:
         yield connection
     except sqlite3.Error as error:
@@ -57,16 +59,21 @@ def read_events(db: sqlite3.Connection, suffix: str, since_s: float, until_s: fl
     return [bytes(row[0]) for row in rows]
 
 
+def _names(column: object) -> list[str]:
+    """The meters of a row's columns; none if the text is damaged, so that rows of theirs are left out."""
+    try:
+        return msgspec.json.decode(column if isinstance(column, str | bytes) else b"", type=list[str])
+    except msgspec.DecodeError:
+        return []
+
+
 def read_history(db: sqlite3.Connection, since_s: float, until_s: float, meters: Sequence[str]) -> StoredHistory:
     """The rows of [since_s, until_s], oldest first, in the order of `meters`; a meter not in a row was never read.
 
     Rows go straight into one block each for energies and errors: months of them as objects would be three times that.
     A row that is damaged is left out.
     """
-    columns = {
-        key: msgspec.json.decode(text, type=list[str])
-        for key, text in db.execute("SELECT id, meters FROM history_meters")
-    }
+    columns = {key: _names(names) for key, names in db.execute("SELECT id, meters FROM history_meters")}
     wanted = list(meters)
     times_s, booked, errors, states = array("d"), bytearray(), bytearray(), bytearray()
     for time_s, key, wh, sd_wh, flags in db.execute(
@@ -74,8 +81,8 @@ def read_history(db: sqlite3.Connection, since_s: float, until_s: float, meters:
         (since_s, until_s),
     ):
         there = columns.get(key)
-        sizes = len(wh), len(sd_wh), len(flags)
-        if there is None or sizes != (8 * len(there), 4 * len(there), len(there)):
+        sizes = [len(blob) if isinstance(blob, bytes) else -1 for blob in (wh, sd_wh, flags)]
+        if there is None or sizes != [8 * len(there), 4 * len(there), len(there)]:
             log.warning("history: the row of %.0f is damaged and left out", time_s)
             continue
         if there != wanted:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from agent.store.database import checksum
+from agent.store.commit import Answered
 from agent.store.messages import Message, Priority
+from agent.store.schema import checksum
 from core.registers.booked import HistoryRow
 
 PRUNE_ROWS = 500  # per commit: bounds the time a commit takes, and what a clock that jumped ahead can wipe at once
@@ -17,8 +18,10 @@ PRUNE_ROWS = 500  # per commit: bounds the time a commit takes, and what a clock
 def queue(db: sqlite3.Connection, m: Message) -> bool:
     """Queue a message, once: an event that was ever queued under its key is not queued again."""
     if m.priority <= Priority.TAMPER:
-        row = (m.key, m.time_s, m.suffix, m.schema, m.body)
-        if not db.execute("INSERT OR IGNORE INTO event VALUES (?, ?, ?, ?, ?)", row).rowcount:
+        seal = checksum(m.suffix, m.schema, m.key, m.body)
+        row = (m.key, m.time_s, m.suffix, m.schema, m.body, seal)
+        columns = "key, time_s, suffix, schema, body, crc"
+        if not db.execute(f"INSERT OR IGNORE INTO event ({columns}) VALUES (?, ?, ?, ?, ?, ?)", row).rowcount:
             return False
     return queue_again(db, m)
 
@@ -33,6 +36,38 @@ def queue_again(db: sqlite3.Connection, m: Message) -> bool:
             (m.priority, m.time_s, m.expires_s, m.suffix, m.schema, m.key, m.body, seal),
         ).rowcount
     )
+
+
+def is_found(db: sqlite3.Connection, m: Message) -> bool:
+    """Whether a message that was just queued is found by the index that decides what is sent next."""
+    found = db.execute(
+        "SELECT 1 FROM outbox INDEXED BY outbox_turn WHERE priority = ? AND attempts = 0 AND time_s = ? AND key = ?",
+        (m.priority, m.time_s, m.key),
+    )
+    return found.fetchone() is not None
+
+
+def note_answer(db: sqlite3.Connection, answered: Answered, now_s: float) -> None:
+    """Remember what was answered to a command, until it has expired.
+
+    The newest thousand stay in any case: a clock that jumped ahead must not make old commands new again.
+    """
+    db.execute("REPLACE INTO command VALUES (?, ?, ?)", (answered.command_id, answered.expires_s, answered.answer))
+    db.execute(
+        "DELETE FROM command WHERE expires_s < ? AND id NOT IN"
+        " (SELECT id FROM command ORDER BY expires_s DESC LIMIT 1000)",
+        (now_s - 86400.0,),
+    )
+
+
+def put_aside(db: sqlite3.Connection, rows: Sequence[int]) -> int:
+    """Move damaged rows out of the way; how many, and keep the latest hundred for whoever wants to look."""
+    moved = 0
+    for row in rows:
+        db.execute("REPLACE INTO damaged SELECT id, suffix, key, body FROM outbox WHERE id = ?", (row,))
+        moved += db.execute("DELETE FROM outbox WHERE id = ?", (row,)).rowcount
+    db.execute("DELETE FROM damaged WHERE id NOT IN (SELECT id FROM damaged ORDER BY id DESC LIMIT 100)")
+    return moved
 
 
 def evict(db: sqlite3.Connection, excess_bytes: float) -> tuple[int, int]:

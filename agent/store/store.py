@@ -18,18 +18,25 @@ import sqlite3
 import threading
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from agent.store import statements
-from agent.store.commit import Commit, Counters, Outgoing, no_probe
-from agent.store.database import Database, checksum, is_corrupt, is_locked
+from agent.store.commit import Answered, Commit, Counters, Outgoing, no_probe
+from agent.store.database import Database, corrupt, is_corrupt, is_locked
 from agent.store.history import read_history
 from agent.store.messages import Message, Priority
+from agent.store.outbox_row import COLUMNS, outgoing
+from agent.store.schema import checksum
 from core.registers.booked import StoredHistory
 
 log = logging.getLogger(__name__)
 
+# Rows whose priority is none of ours any more would never be asked for.
+_NO_PRIORITY = (f"(priority < 0 OR priority > {max(Priority)} OR priority IS NULL) AND ? IS NULL", None)
+
 HELD_MAX = 1000  # messages kept in memory while nothing can be written; beyond it the least important go
-_ROW = "id, priority, attempts, time_s, expires_s, suffix, schema, key, body"
+YEAR_9999_S = 253_370_764_800.0
+LOOK_S = 5.0  # between two looks whether the file is still there
 
 
 class Store:
@@ -58,6 +65,9 @@ class Store:
         self._history_s = history_days * 86400.0
         self._held: dict[int, Outgoing] = {}
         self._held_checkpoints: dict[str, bytes] = {}
+        self._held_answers: list[Answered] = []  # bounded by the commands that may come in a day
+        self._looked_s = now_s
+        self._recount = False  # the file was replaced: what waits is counted again with the next commit
         self._next_held = -1
         self._opened_s = now_s
         self._tight = False  # the disk was full: nothing but messages and checkpoints is written
@@ -103,11 +113,14 @@ class Store:
                 checkpoints=self._held_checkpoints | dict(commit.checkpoints),
                 meters=commit.meters,
                 history=commit.history,
+                answers=(*self._held_answers, *commit.answers),
             )
+            self._check_file(now_s)
             done = self._commit_somehow(whole, now_s)
             if done:
                 self._held.clear()
                 self._held_checkpoints = {}
+                self._held_answers = []
             else:
                 self._hold(commit)
             self._probe("store.committed")
@@ -120,10 +133,13 @@ class Store:
         if self._tight and self._database.fill_ballast():
             log.info("store %s: there is room again, history goes on", self._database.path)
             self._tight = False
+        if self._recount:
+            self._recount = False
+            self._count()
         for attempt in range(3):
-            part = Commit(commit.messages, commit.checkpoints) if self._tight else commit
+            part = Commit(commit.messages, commit.checkpoints, answers=commit.answers) if self._tight else commit
             try:
-                self._write(part)
+                self._write(part, now_s)
             except sqlite3.Error as error:
                 self.counters.errors += 1
                 if is_corrupt(error):
@@ -144,11 +160,15 @@ class Store:
                 return True
         return False
 
-    def _write(self, commit: Commit) -> None:
+    def _write(self, commit: Commit, now_s: float) -> None:
         """One transaction."""
         evicted = 0
         with self._database.transaction(full=commit.durable) as db:
             added = [m for m in commit.messages if statements.queue(db, m)]
+            if any(m.priority <= Priority.TAMPER and not statements.is_found(db, m) for m in added):
+                raise corrupt("an alert that was just queued is not found again: an index is damaged")
+            for answered in commit.answers:
+                statements.note_answer(db, answered, now_s)
             self._probe("store.inserted")
             for name, state in commit.checkpoints.items():
                 db.execute("REPLACE INTO checkpoint VALUES (?, ?, ?)", (name, state, checksum(name, state)))
@@ -176,6 +196,8 @@ class Store:
     def _hold(self, commit: Commit) -> None:
         """Keep a step in memory until it can be written."""
         self._held_checkpoints |= commit.checkpoints
+        self._held_answers += commit.answers
+        del self._held_answers[:-HELD_MAX]
         for message in commit.messages:
             self._held[self._next_held] = Outgoing(self._next_held, message)
             self._next_held -= 1
@@ -194,20 +216,46 @@ class Store:
         turns = sorted(priorities)
         with self._lock:
             found = [o for o in self._held.values() if o.message.priority in turns and o.id not in without]
-            for priority in turns:
+            damaged: list[int] = []
+            for where, value in [("priority = ?", priority) for priority in turns] + [_NO_PRIORITY]:
                 if len(found) >= limit:
                     break
-                try:
-                    waiting = self._database.connection.execute(
-                        f"SELECT {_ROW} FROM outbox WHERE priority = ? ORDER BY attempts, time_s DESC, id DESC LIMIT ?",
-                        (priority, limit - len(found) + len(without)),
-                    ).fetchall()
-                except sqlite3.Error as error:
-                    self._note(error)
-                    break
-                found += [o for o in map(_outgoing, waiting) if o.id not in without]
+                room = limit - len(found) + len(without)
+                waiting = self._read(
+                    f"SELECT {COLUMNS} FROM outbox WHERE {where} ORDER BY attempts, time_s DESC, id DESC LIMIT ?",
+                    (value, room),
+                )
+                for row in waiting:
+                    out = outgoing(row)
+                    if out is None:
+                        damaged.append(row[0])
+                    elif out.id not in without and out.message.priority in turns:
+                        found.append(out)
+            if damaged:
+                self._put_rows_aside(damaged)
         found.sort(key=lambda o: (o.message.priority, o.attempts, -o.message.time_s))
         return found[:limit]
+
+    def _put_rows_aside(self, rows: Sequence[int]) -> None:
+        """Rows whose checksum is wrong: out of the way, counted and told; what is whole goes on."""
+        log.error("store %s: %d damaged messages were put aside", self._database.path, len(rows))
+        try:
+            with self._database.transaction(full=False) as db:
+                self.counters.damaged += statements.put_aside(db, rows)
+        except sqlite3.Error as error:
+            self._note(error)
+        self._count()
+
+    def _read(self, query: str, values: Sequence[object] = ()) -> list[Any]:
+        """The rows of a query; none where the file cannot be read now. A corrupt file is replaced, and asked again."""
+        for attempt in range(2):
+            try:
+                return self._database.connection.execute(query, values).fetchall()
+            except sqlite3.Error as error:
+                self._note(error)
+                if attempt or not is_corrupt(error):
+                    break
+        return []
 
     def delete(self, ids: Collection[int]) -> bool:
         """Those arrived, or are past their time: take them out of the outbox. False if it could not be written."""
@@ -248,15 +296,7 @@ class Store:
     def delete_keys(self, keys: Collection[str]) -> int:
         """End-to-end delivery: the backend has these events for good; how many of them still waited."""
         with self._lock:
-            try:
-                waiting = [
-                    row[0]
-                    for key in keys
-                    for row in self._database.connection.execute("SELECT id FROM outbox WHERE key = ?", (key,))
-                ]
-            except sqlite3.Error as error:
-                self._note(error)
-                return 0
+            waiting = [row[0] for key in keys for row in self._read("SELECT id FROM outbox WHERE key = ?", (key,))]
             waiting += [o.id for o in self._held.values() if o.message.key in keys]
             self.delete(waiting)
             return len(waiting)
@@ -264,58 +304,78 @@ class Store:
     def oldest_s(self) -> float | None:
         """Measurement time of the oldest message that waits."""
         with self._lock:
-            try:
-                (oldest,) = self._database.connection.execute("SELECT min(time_s) FROM outbox").fetchone()
-            except sqlite3.Error as error:
-                self._note(error)
-                return None
-        return None if oldest is None else float(oldest)
+            rows = self._read("SELECT min(time_s) FROM outbox")
+        oldest_s = rows[0][0] if rows else None
+        return oldest_s if isinstance(oldest_s, float) else None
 
     def _count(self) -> None:
-        try:
-            messages, size = self._database.connection.execute(
-                "SELECT count(*), coalesce(sum(length(body)), 0) FROM outbox"
-            ).fetchone()
-        except sqlite3.Error as error:
-            self._note(error)
-        else:
-            self.counters.messages, self.counters.bytes = messages, size
+        rows = self._read("SELECT count(*), coalesce(sum(length(body)), 0) FROM outbox")
+        if rows:
+            self.counters.messages, self.counters.bytes = rows[0]
 
     def _note(self, error: sqlite3.Error) -> None:
-        """A read or a delete failed: count it; a corrupt file is replaced by the next commit, which meets it too."""
+        """A read or a delete failed: count it, and replace a corrupt file at once: no commit may ever meet it."""
         self.counters.errors += 1
         log.warning("store %s: %s", self._database.path, error)
+        if is_corrupt(error):
+            self._database.replace(str(error), self._looked_s)
+            self._recount = True
+
+    # -- the file -----------------------------------------------------------------------------------------------------
+
+    def tick(self, now_s: float) -> None:
+        """Now and then, from any thread: see whether the file is still there, and write it again if it is not."""
+        with self._lock:
+            self._check_file(now_s)
+
+    def _check_file(self, now_s: float) -> None:
+        if abs(now_s - self._looked_s) < LOOK_S:
+            return
+        self._looked_s = now_s
+        if self._database.look_after_file(now_s):
+            self._count()
+
+    def newest_boundary_s(self) -> float | None:
+        """The end of the last interval that was ever committed; None on a first start."""
+        with self._lock:
+            rows = self._read("SELECT max(time_s) FROM history")
+        newest_s = rows[0][0] if rows else None
+        return newest_s if isinstance(newest_s, float) and newest_s < YEAR_9999_S else None
+
+    def drop_history_after(self, time_s: float) -> int:
+        """Give up the intervals that end after `time_s`, which a wrong clock has put down; how many."""
+        with self._lock:
+            try:
+                with self._database.transaction(full=True) as db:
+                    db.execute("DELETE FROM checkpoint WHERE name = 'pipeline'")
+                    return db.execute("DELETE FROM history WHERE time_s > ?", (time_s,)).rowcount
+            except sqlite3.Error as error:
+                self._note(error)
+                return 0
 
     # -- what was said and seen ---------------------------------------------------------------------------------------
 
     def checkpoint(self, name: str) -> bytes | None:
         """The last committed state under `name`; None where there is none, or its checksum is wrong."""
         with self._lock:
-            for attempt in range(2):
-                try:
-                    row = self._database.connection.execute(
-                        "SELECT state, crc FROM checkpoint WHERE name = ?", (name,)
-                    ).fetchone()
-                except sqlite3.Error as error:
-                    self._note(error)
-                    if attempt or not is_corrupt(error):
-                        return None
-                    self._database.replace(str(error), self._opened_s)
-                    self._count()
-                else:
-                    return bytes(row[0]) if row is not None and checksum(name, row[0]) == row[1] else None
+            rows = self._read("SELECT state, crc FROM checkpoint WHERE name = ?", (name,))
+        for state, crc in rows:
+            if isinstance(state, bytes) and checksum(name, state) == crc:
+                return state
         return None
 
     def resend(self, since_s: float, until_s: float, limit: int) -> int:
         """Queue the events of [since_s, until_s] again, newest first, at most `limit`; how many were queued."""
         with self._lock, self._database.transaction(full=True) as db:
             found = db.execute(
-                "SELECT suffix, body, schema, key, time_s FROM event WHERE time_s BETWEEN ? AND ?"
+                "SELECT suffix, body, schema, key, time_s, crc FROM event WHERE time_s BETWEEN ? AND ?"
                 " ORDER BY time_s DESC LIMIT ?",
                 (since_s, until_s, limit),
             ).fetchall()
             queued = 0
-            for suffix, body, schema, key, time_s in found:
+            for suffix, body, schema, key, time_s, crc in found:
+                if crc is not None and checksum(suffix, schema, key, body) != crc:
+                    continue
                 priority = Priority.ALERT if suffix == "event/alert" else Priority.TAMPER
                 queued += statements.queue_again(db, Message(suffix, body, schema, priority, key, time_s))
         self._count()
@@ -337,8 +397,11 @@ class Store:
     def answer_of(self, command_id: str) -> bytes | None:
         """What was answered to this command before; None if it is new."""
         with self._lock:
-            row = self._database.connection.execute("SELECT answer FROM command WHERE id = ?", (command_id,)).fetchone()
-        return None if row is None else bytes(row[0])
+            rows = self._read("SELECT answer FROM command WHERE id = ?", (command_id,))
+            held = [a.answer for a in self._held_answers if a.command_id == command_id]
+        if held:
+            return held[-1]
+        return bytes(rows[0][0]) if rows and isinstance(rows[0][0], bytes) else None
 
     def note_command(self, command_id: str, expires_s: float, answer: bytes, now_s: float) -> None:
         """Remember a command until it has expired: before it is carried out, and again with its answer.
@@ -347,15 +410,4 @@ class Store:
             sqlite3.Error: it could not be made durable, so it must not be carried out.
         """
         with self._lock, self._database.transaction(full=True) as db:
-            db.execute("REPLACE INTO command VALUES (?, ?, ?)", (command_id, expires_s, answer))
-            # The newest thousand stay in any case: a clock that jumped ahead must not make old commands new again.
-            db.execute(
-                "DELETE FROM command WHERE expires_s < ? AND id NOT IN"
-                " (SELECT id FROM command ORDER BY expires_s DESC LIMIT 1000)",
-                (now_s - 86400.0,),
-            )
-
-
-def _outgoing(row: tuple[int, int, int, float, float | None, str, str, str, bytes]) -> Outgoing:
-    number, priority, attempts, time_s, expires_s, suffix, schema, key, body = row
-    return Outgoing(number, Message(suffix, body, schema, Priority(priority), key, time_s, expires_s), attempts)
+            statements.note_answer(db, Answered(command_id, expires_s, answer), now_s)

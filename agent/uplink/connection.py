@@ -1,7 +1,8 @@
 """One connection to the broker: one paho client, from TCP and TLS to the last octet.
 
 It owns the socket, the credentials, the last will and the properties of MQTT v5. What is sent and what an
-acknowledgement means is the publisher's. Callbacks only record; nothing is published from within one.
+acknowledgement means is the publisher's, what a broker may send `agent.uplink.packet_gate`'s. Callbacks only record;
+nothing is published from within one.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import os
 import select
 import socket
 import ssl
+import time
 from collections import deque
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import paho.mqtt.client as paho
@@ -21,39 +24,63 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.keys.credentials import path_of, read_secret
+from agent.site.rules import is_loopback
 from agent.site.tables import Mqtt
+from agent.uplink.intake import WAITING_MAX, Arrival, Intake
+from agent.uplink.packet_gate import MAX_PUBLISH_BYTES, GatedSocket, PacketGate
 from agent.wire.codec import SCHEMA_OF
-from agent.wire.downlink import MAX_MODEL_BYTES
 from agent.wire.state import Status
 from agent.wire.topics import Address
 
 WILL_DELAY_S = 30
 SESSION_S = 7 * 86400  # the broker keeps our subscriptions and what comes for us so long
 CONNECT_S = 10.0  # for TCP, TLS and CONNACK each
-MAX_DOWN_BYTES = 2 * MAX_MODEL_BYTES  # told to the broker (MQTT v5): a larger message never reaches our memory
-INBOX_MAX = 64  # messages from the backend that wait for their turn; more are left to the broker, unacknowledged
+HANDSHAKE_LOOK_S = 0.2  # between two looks, during a TLS handshake, whether we are to stop
 
 
 class Refused(Exception):
     """The broker does not want us, or does not answer; reconnect later."""
 
 
-class Connection:
-    """One connection: one paho client. Its callbacks record; `serve` moves bytes."""
+class _GatedClient(paho.Client):
+    """paho's client on a socket that we open, and whose incoming octets pass our gate."""
 
-    def __init__(self, mqtt: Mqtt, address: Address, will: bytes, number: int) -> None:
+    open_socket: Callable[[], GatedSocket]
+
+    def _create_socket(self) -> GatedSocket:  # paho wants no more of a socket than this has
+        return self.open_socket()
+
+
+class Connection:
+    """One connection: one paho client. Its callbacks record; `serve` moves bytes.
+
+    Args:
+        stopping: whether to give up connecting.
+    """
+
+    def __init__(
+        self,
+        mqtt: Mqtt,
+        address: Address,
+        will: bytes,
+        number: int,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.number = number
         self.accepted = False
         self.receive_maximum = 65535
         self.maximum_bytes: int | None = None
         self.pubacks: deque[tuple[int, int]] = deque()  # bounded by the window
-        self.messages: deque[tuple[str, bytes, int]] = deque()  # bounded by INBOX_MAX: the receive maximum (v5)
-        self.telling: dict[int, bool] = {}  # packet ids of retained state in flight
+        self.messages = Intake()
+        self.acks = Intake()  # of their own, so that they neither wait behind commands nor crowd them out
+        self.retained_in_flight: dict[int, bool] = {}  # packet ids of retained state in flight
         self._forms: dict[tuple[str, bool], Properties] = {}
         self._ended: str | None = None
         self._v5 = mqtt.version == "5"
+        self._topic = address.topic("")
+        self._gate = PacketGate(version5=self._v5)
         self.client_id = mqtt.client_id or address.gateway
-        self.client = client = paho.Client(
+        self.client = client = _GatedClient(
             CallbackAPIVersion.VERSION2,
             client_id=self.client_id,
             protocol=paho.MQTTv5 if self._v5 else paho.MQTTv311,
@@ -61,8 +88,7 @@ class Connection:
             reconnect_on_failure=False,
             clean_session=None if self._v5 else False,
         )
-        client.connect_timeout = CONNECT_S
-        client.max_inflight_messages_set(0)  # no limit of paho's own: Outflow has the window
+        client.max_inflight_messages_set(0)  # no limit of paho's own: SendWindow has the window
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
@@ -71,8 +97,8 @@ class Connection:
             password = read_secret(mqtt.password).decode() if mqtt.password is not None else None
             client.username_pw_set(mqtt.username, password)
         host, port, tls = endpoint(mqtt.url)
-        if tls:
-            client.tls_set_context(_tls_context(mqtt))
+        context = _tls_context(mqtt) if tls else None
+        client.open_socket = lambda: GatedSocket(_open_socket(host, port, context, stopping), self._gate)
         will_properties = connect_properties = None
         if self._v5:
             will_properties = _properties(PacketTypes.WILLMESSAGE)
@@ -80,16 +106,18 @@ class Connection:
             _describe(will_properties, SCHEMA_OF[Status])
             connect_properties = _properties(PacketTypes.CONNECT)
             connect_properties.SessionExpiryInterval = SESSION_S
-            connect_properties.MaximumPacketSize = MAX_DOWN_BYTES
-            connect_properties.ReceiveMaximum = INBOX_MAX
+            connect_properties.MaximumPacketSize = MAX_PUBLISH_BYTES
+            connect_properties.ReceiveMaximum = WAITING_MAX
         client.will_set(address.topic("status"), will, qos=1, retain=True, properties=will_properties)
         client.connect(
             host, port, mqtt.keepalive_s, clean_start=False if self._v5 else paho.MQTT_CLEAN_START_FIRST_ONLY,
             properties=connect_properties,
         )  # fmt: skip
-        sock = client.socket()
-        if isinstance(sock, socket.socket):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if not isinstance(client.socket(), GatedSocket):  # another paho, that opens its socket elsewhere
+            self.drop()
+            raise Refused(
+                "this version of paho-mqtt goes round our limits; install one that checkmeter was tested with"
+            )
 
     # -- callbacks: record only ---------------------------------------------------------------------------------------
 
@@ -124,7 +152,9 @@ class Connection:
         self.pubacks.append((mid, reason.value))
 
     def _on_message(self, _client: paho.Client, _user: object, message: paho.MQTTMessage) -> None:
-        self.messages.append((message.topic, bytes(message.payload), message.mid))
+        suffix = message.topic.removeprefix(self._topic)
+        arrival = Arrival(suffix, bytes(message.payload), message.mid if message.qos else 0)
+        (self.acks if suffix == "ack" else self.messages).offer(arrival)
 
     # -- bytes --------------------------------------------------------------------------------------------------------
 
@@ -159,18 +189,25 @@ class Connection:
         Raises:
             Refused: the connection is over.
         """
-        sock = self.client.socket()
-        if not isinstance(sock, socket.socket):  # an SSLSocket is one too
+        gated = self.client.socket()
+        if not isinstance(gated, GatedSocket):
             raise Refused(self._ended or "the connection is gone")
-        waiting = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
-        waited: list[socket.socket | int] = [sock, woken]
+        pause_s = self._gate.pause_s(time.monotonic())
+        waiting = gated.pending() > 0 and not pause_s
+        if pause_s:  # a flood: what has come is worked off, what comes waits in the network
+            wait_s = min(wait_s, pause_s)
+        waited: list[socket.socket | int] = [woken] if pause_s else [gated.sock, woken]
         readable, _, _ = select.select(
-            waited, [sock] if self.client.want_write() else [], [], 0.0 if waiting else wait_s
+            waited, [gated.sock] if self.client.want_write() else [], [], 0.0 if waiting else wait_s
         )
         if woken in readable:
             drain(woken)
-        if waiting or sock in readable:
+        if waiting or gated.sock in readable:
             self.client.loop_read()
+            while self._gate.waiting and self._ended is None and self.client.socket() is not None:
+                self.client.loop_read()
+        if gated.refusal is not None:
+            raise Refused(str(gated.refusal))
         if self.client.want_write():
             self.client.loop_write()
         self.client.loop_misc()
@@ -188,6 +225,40 @@ class Connection:
             sock.close()
 
 
+def _open_socket(host: str, port: int, context: ssl.SSLContext | None, stopping: Callable[[], bool]) -> socket.socket:
+    """A connected socket, after the TLS handshake where there is a context.
+
+    The handshake as a whole has CONNECT_S: a time-out for each octet would let a peer that drips hold us for ever.
+
+    Raises:
+        OSError: not reached, not answered in time, or told to stop; ssl.SSLError is one.
+    """
+    sock = socket.create_connection((host, port), timeout=CONNECT_S)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if context is None:
+            return sock
+        sock.setblocking(False)
+        sock = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+        deadline_s = time.monotonic() + CONNECT_S
+        while True:
+            reading, writing = [sock], []
+            try:
+                sock.do_handshake()
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLWantWriteError:
+                reading, writing = [], [sock]
+            else:
+                return sock
+            if stopping() or time.monotonic() > deadline_s:
+                raise TimeoutError("the TLS handshake did not end in time")
+            select.select(reading, writing, [], HANDSHAKE_LOOK_S)
+    except BaseException:
+        sock.close()
+        raise
+
+
 def endpoint(url: str) -> tuple[str, int, bool]:
     """Host, port and whether TLS, of `mqtt://host:port` or `mqtts://host:port`.
 
@@ -199,6 +270,12 @@ def endpoint(url: str) -> tuple[str, int, bool]:
         raise ValueError(f"{url!r}: expected mqtt://host:port or mqtts://host:port")
     tls = parts.scheme == "mqtts"
     return parts.hostname, parts.port or (8883 if tls else 1883), tls
+
+
+def unprotected(url: str) -> bool:
+    """Whether a broker's address leads over a network without TLS; the gateway itself (loopback) is no network."""
+    host, _, tls = endpoint(url)
+    return not (tls or is_loopback(host))
 
 
 def _tls_context(mqtt: Mqtt) -> ssl.SSLContext:

@@ -28,8 +28,9 @@ from agent.site.errors import ConfigError
 from agent.site.tables import Mqtt
 from agent.store.commit import no_probe
 from agent.store.store import Store
-from agent.uplink.connection import CONNECT_S, Connection, Refused, advice, drain
-from agent.uplink.send_window import Outflow, Pace
+from agent.uplink.connection import CONNECT_S, Connection, Refused, advice, drain, unprotected
+from agent.uplink.intake import LIMITS
+from agent.uplink.send_window import Pace, SendWindow
 from agent.wire.codec import SCHEMA_OF, decode, encode
 from agent.wire.downlink import MAX_ACK_BYTES, Ack
 from agent.wire.state import Health, Status
@@ -39,14 +40,13 @@ from firmware_io.clock import Clock
 
 log = logging.getLogger(__name__)
 
-DOWN = ("cmd/req", "config/desired", "model/desired", "ack")
 HEALTH_EXPIRY_S = 180
 STEADY_S = 60.0  # a connection that lasted so long, or carried a message, resets the back-off
 FLUSH_ROWS, FLUSH_S = 100, 0.05  # arrived rows are taken out of the store in batches of so many, or so often
 
 
 @dataclass(frozen=True, slots=True)
-class Down:
+class Downlink:
     """A message from the backend. `done` must be called, from any thread, when it need not come again."""
 
     suffix: str
@@ -75,7 +75,7 @@ class Publisher:
         address: Address,
         store: Store,
         now: Callable[[], float],
-        inbox: Callable[[Down], bool],
+        inbox: Callable[[Downlink], bool],
         versions: dict[str, str],
         *,
         clock: Clock | None = None,
@@ -93,11 +93,12 @@ class Publisher:
         self._will = encode(Status(state="offline", reason="connection lost", versions=versions))
         self._bye = Status(state="offline", reason="stopped", versions=versions)
         self._pace = pace or Pace(inflight=mqtt.inflight)
-        self._outflow = Outflow(store, self._pace, end_to_end=mqtt.delivery == "end_to_end")
+        self._end_to_end = mqtt.delivery == "end_to_end"
+        self._send_window = SendWindow(store, self._pace, end_to_end=self._end_to_end)
         self._lock = threading.Lock()
         self._waking = threading.Lock()  # around the pipe's end alone: wake is called under other locks
         self._states: dict[str, tuple[bytes, str]] = {}  # retained: suffix -> body and schema, told on every connect
-        self._untold: set[str] = set()
+        self._pending_retained: set[str] = set()
         self._health: bytes | None = None
         self._done: deque[tuple[int, int]] = deque()  # packet ids of what came down and is done, by connection
         self._stopping = False
@@ -105,17 +106,18 @@ class Publisher:
         self._link: Connection | None = None
         self._links = 0
         self._failures = 0
+        self.dropped = 0  # messages from the broker that were too large, too many or not ours
         self.connected_since_s: float | None = None  # monotonic, of the network's clock
         store.on_commit(lambda _priority: self._commit_seen())
 
     # -- from any thread ----------------------------------------------------------------------------------------------
 
-    def tell(self, suffix: str, state: msgspec.Struct) -> None:
+    def publish_retained(self, suffix: str, state: msgspec.Struct) -> None:
         """Say this, retained, now and on every connect: status, info, active, config/reported, model/reported."""
         body, schema = encode(state), SCHEMA_OF[type(state)]
         with self._lock:
             self._states[suffix] = (body, schema)
-            self._untold.add(suffix)
+            self._pending_retained.add(suffix)
         self.wake()
 
     def health(self, health: Health) -> None:
@@ -142,21 +144,27 @@ class Publisher:
     @property
     def delivered(self) -> int:
         """Messages that have arrived since the start."""
-        return self._outflow.flow.delivered
+        return self._send_window.flow.delivered
 
     @property
     def refused(self) -> int:
         """Messages that the broker did not take since the start; each is tried again."""
-        return self._outflow.flow.refused
+        return self._send_window.flow.refused
 
     def _commit_seen(self) -> None:
-        self._outflow.woken()
+        self._send_window.invalidate()
         self.wake()
 
     # -- the thread ---------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Connect, publish and reconnect until `stop`."""
+        if unprotected(self._mqtt.url):
+            log.warning(
+                "broker %s: insecure = true, so nothing of what is sent is encrypted and the broker may be anyone; "
+                "use mqtts://",
+                self._mqtt.url,
+            )
         try:
             while not self._stopping:
                 began_s = self._clock.monotonic()
@@ -168,7 +176,7 @@ class Publisher:
                 except Exception:  # a broker that talks nonsense makes paho raise anything; we try again
                     log.exception("broker %s: the connection failed in an unexpected way", self._mqtt.url)
                 finally:
-                    self._part()
+                    self._disconnect()
                 if self.delivered > delivered or self._clock.monotonic() - began_s > STEADY_S:
                     self._failures = 0
                 self._failures += 1
@@ -184,68 +192,85 @@ class Publisher:
     def _connection(self) -> None:
         """One connection from beginning to end."""
         self._links += 1
-        link = self._link = Connection(self._mqtt, self._address, self._will, self._links)
+        link = self._link = Connection(
+            self._mqtt, self._address, self._will, self._links, stopping=lambda: self._stopping
+        )
         deadline_s = self._clock.monotonic() + CONNECT_S
         while not link.accepted:
             if self._stopping or self._clock.monotonic() > deadline_s:
                 raise Refused("no CONNACK came in time")
             link.serve(self._woken, 0.2)
-        self._greet(link)
+        self._on_connected(link)
         flushed_s = self._clock.monotonic()
         while not self._stopping:
             now_s = self._clock.monotonic()
-            self._take_in(link, now_s)
+            self._process_incoming(link, now_s)
             self._send(link, now_s)
-            if self._outflow.arrived >= FLUSH_ROWS or (self._outflow.arrived and now_s - flushed_s > FLUSH_S):
-                self._outflow.flush(now_s)
+            if self._send_window.arrived >= FLUSH_ROWS or (self._send_window.arrived and now_s - flushed_s > FLUSH_S):
+                self._send_window.flush(now_s)
                 flushed_s = now_s
-            if self._outflow.dead(now_s):
-                raise Refused(f"no acknowledgement of {self._outflow.in_flight} messages in flight: the link is dead")
-            wait_s = FLUSH_S if self._outflow.arrived else self._outflow.due_s(now_s)
+            if self._send_window.dead(now_s):
+                raise Refused(
+                    f"no acknowledgement of {self._send_window.in_flight} messages in flight: the link is dead"
+                )
+            wait_s = FLUSH_S if self._send_window.arrived else self._send_window.due_s(now_s)
             link.serve(self._woken, wait_s)
             self._beat()
-        self._goodbye(link)
+        self._close_gracefully(link)
 
-    def _greet(self, link: Connection) -> None:
+    def _on_connected(self, link: Connection) -> None:
         """Subscribe, and say anew what is retained."""
         log.info("connected to %s as %s", self._mqtt.url, link.client_id)
         now_s = self._clock.monotonic()
-        self._outflow.connected(now_s, link.receive_maximum, link.maximum_bytes)
+        self._send_window.connected(now_s, link.receive_maximum, link.maximum_bytes)
         self.connected_since_s = now_s
-        link.subscribe([self._address.topic(suffix) for suffix in DOWN])
+        link.subscribe([self._address.topic(suffix) for suffix in LIMITS if suffix != "ack" or self._end_to_end])
         with self._lock:
-            self._untold = set(self._states)
+            self._pending_retained = set(self._states)
 
-    def _take_in(self, link: Connection, now_s: float) -> None:
+    def _process_incoming(self, link: Connection, now_s: float) -> None:
         """Work off what the callbacks have recorded, and what was done with what came down."""
         while link.pubacks:
             mid, reason = link.pubacks.popleft()
-            if mid not in link.telling:
+            if mid not in link.retained_in_flight:
                 self._probe("publisher.puback")
-                self._outflow.acknowledged(mid, reason, now_s)
+                self._send_window.acknowledged(mid, reason, now_s)
                 if reason:
                     log.info("broker %s did not take a message: reason 0x%02x", self._mqtt.url, reason)
-            elif link.telling.pop(mid) and reason >= 0x80:
+            elif link.retained_in_flight.pop(mid) and reason >= 0x80:
                 log.warning(
                     "broker %s refuses our retained state: reason 0x%02x; check its ACL", self._mqtt.url, reason
                 )
-        while link.messages:
-            topic, payload, mid = link.messages[0]
-            suffix = topic.removeprefix(self._address.topic(""))
-            done = self._finisher(link.number, mid)
-            if suffix == "ack":
-                try:
-                    self._outflow.confirmed(decode(Ack, payload, MAX_ACK_BYTES).ids)
-                except WireError as error:
-                    log.warning("an acknowledgement that cannot be read: %s", error)
-                done()
-            elif not self._inbox(Down(suffix, payload, done)):
+        while (ack := link.acks.first()) is not None:
+            link.acks.take()
+            try:
+                if not self._end_to_end:  # a session of an earlier configuration; the broker's word is what counts
+                    raise WireError("delivery is that of the broker")
+                self._send_window.confirmed(decode(Ack, ack.payload, MAX_ACK_BYTES).ids)
+            except WireError as error:
+                log.warning("an acknowledgement that cannot be read: %s", error)
+            self._finisher(link.number, ack.packet_id)()
+        while (arrival := link.messages.first()) is not None:
+            if not self._inbox(
+                Downlink(arrival.suffix, arrival.payload, self._finisher(link.number, arrival.packet_id))
+            ):
                 break  # no room: it stays with us, unacknowledged, until there is
-            link.messages.popleft()
+            link.messages.take()
+        for mid in (*link.messages.dropped(), *link.acks.dropped()):
+            self._done.append((link.number, mid))
+        self._note_lost(link)
         while self._done:
             number, mid = self._done.popleft()
-            if number == link.number:
+            if number == link.number and mid:  # at QoS 0 there is no packet id, and an acknowledgement is a fault
                 link.client.ack(mid, 1)
+
+    def _note_lost(self, link: Connection) -> None:
+        """Count what the intake had to drop."""
+        lost = link.messages.lost + link.acks.lost
+        if lost:
+            link.messages.lost = link.acks.lost = 0
+            self.dropped += lost
+            log.warning("broker %s: %d messages too large, too many or not ours were dropped", self._mqtt.url, lost)
 
     def _finisher(self, number: int, mid: int) -> Callable[[], None]:
         def done() -> None:
@@ -257,43 +282,43 @@ class Publisher:
     def _send(self, link: Connection, now_s: float) -> None:
         """Fill the window."""
         with self._lock:
-            states = [(suffix, *self._states[suffix]) for suffix in sorted(self._untold)]
-            self._untold.clear()
+            states = [(suffix, *self._states[suffix]) for suffix in sorted(self._pending_retained)]
+            self._pending_retained.clear()
             health, self._health = self._health, None
         for suffix, body, schema in states:
-            link.telling[link.publish(self._address.topic(suffix), body, schema, retain=True)] = True
+            link.retained_in_flight[link.publish(self._address.topic(suffix), body, schema, retain=True)] = True
         if health is not None:
             link.publish(self._address.topic("health"), health, SCHEMA_OF[Health], qos=0, expiry_s=HEALTH_EXPIRY_S)
         wall_s = self._now()
-        while not link.choked and (out := self._outflow.next(now_s, wall_s)) is not None:
+        while not link.choked and (out := self._send_window.next(now_s, wall_s)) is not None:
             self._probe("publisher.before-send")
             m = out.message
             expiry_s = None if m.expires_s is None else max(1, int(m.expires_s - wall_s))
             mid = link.publish(self._address.topic(m.suffix), m.body, m.schema, expiry_s=expiry_s)
-            self._outflow.sent(mid, out, now_s)
+            self._send_window.sent(mid, out, now_s)
             self._probe("publisher.sent")
 
-    def _goodbye(self, link: Connection) -> None:
+    def _close_gracefully(self, link: Connection) -> None:
         """Let what is in flight arrive for a moment, say offline, and leave without the will."""
-        self.tell("status", self._bye)
+        self.publish_retained("status", self._bye)
         deadline_s = self._clock.monotonic() + 2.0
         with self._lock:
             body, schema = self._states["status"]
-            self._untold.clear()
-        link.telling[link.publish(self._address.topic("status"), body, schema, retain=True)] = True
-        while (link.telling or self._outflow.in_flight) and self._clock.monotonic() < deadline_s:
+            self._pending_retained.clear()
+        link.retained_in_flight[link.publish(self._address.topic("status"), body, schema, retain=True)] = True
+        while (link.retained_in_flight or self._send_window.in_flight) and self._clock.monotonic() < deadline_s:
             link.serve(self._woken, 0.05)
-            self._take_in(link, self._clock.monotonic())
+            self._process_incoming(link, self._clock.monotonic())
         link.leave()
 
-    def _part(self) -> None:
+    def _disconnect(self) -> None:
         """The connection is over, for whatever reason."""
         if self._link is not None:
             self._link.drop()
             self._link = None
         self.connected_since_s = None
         self._done.clear()
-        self._outflow.disconnected(self._clock.monotonic())
+        self._send_window.disconnected(self._clock.monotonic())
 
     def _pause(self, wait_s: float) -> None:
         """Wait before connecting again; only `stop` cuts it short."""

@@ -56,14 +56,14 @@ class _Pause:
 
 @dataclass(slots=True)
 class Flow:
-    """What happened since the start, for `health` and the curious."""
+    """What happened since the start, counters for `health` and metrics."""
 
     delivered: int = 0
     refused: int = 0
     last_reason: int = 0
 
 
-class Outflow:
+class SendWindow:
     """The order and the fate of the outbox's rows on one connection after another."""
 
     def __init__(
@@ -79,8 +79,8 @@ class Outflow:
         self._end_to_end = end_to_end
         self._uniform = uniform
         self._ready: deque[Outgoing] = deque()
-        self._flying: dict[int, Outgoing] = {}  # by MQTT packet id
-        self._awaiting: dict[int, tuple[float, str]] = {}  # end to end, by row: when to send again, and its key
+        self._in_flight: dict[int, Outgoing] = {}  # by MQTT packet id
+        self._awaiting_ack: dict[int, tuple[float, str]] = {}  # end to end, by row: when to send again, and its key
         self._arrived: list[int] = []
         self._flush_s = 0.0
         self._pauses = {priority: _Pause() for priority in Priority}
@@ -90,7 +90,7 @@ class Outflow:
         self._backlog_s = 0.0
         self._next_s = 0.0
         self._progress_s = 0.0
-        self._flying_bytes = 0
+        self._in_flight_bytes = 0
         self.flow = Flow()
 
     # -- connection ---------------------------------------------------------------------------------------------------
@@ -108,12 +108,12 @@ class Outflow:
     def disconnected(self, now_s: float) -> None:
         """The connection is gone: what was in flight is still in the store and goes again."""
         self._window = 0
-        self._flying.clear()
-        self._flying_bytes = 0
+        self._in_flight.clear()
+        self._in_flight_bytes = 0
         self._ready.clear()
         self.flush(now_s)
 
-    def woken(self) -> None:
+    def invalidate(self) -> None:
         """Something was committed: look again before going on with what was read earlier."""
         self._stale = True
 
@@ -121,7 +121,7 @@ class Outflow:
 
     def next(self, now_s: float, wall_s: float) -> Outgoing | None:
         """The message to send now; None if there is none, or the window is full, or it is not its time."""
-        if len(self._flying) >= self._window or len(self._arrived) >= ARRIVED_MAX:
+        if len(self._in_flight) >= self._window or len(self._arrived) >= ARRIVED_MAX:
             return None
         while True:
             if self._stale or not self._ready:
@@ -130,7 +130,7 @@ class Outflow:
                 return None
             out = self._ready[0]
             priority = out.message.priority
-            if not self._may(priority, now_s):
+            if not self._sendable(priority, now_s):
                 self._ready = deque(o for o in self._ready if o.message.priority != priority)
                 continue
             if priority is not Priority.ALERT and now_s < self._next_s:
@@ -138,7 +138,7 @@ class Outflow:
             self._ready.popleft()
             expires_s = out.message.expires_s
             if expires_s is not None and wall_s > expires_s:
-                self._arrive(out.id)
+                self._mark_delivered(out.id)
             elif self._limit_bytes is not None and len(out.message.body) + 1024 > self._limit_bytes:
                 self._refuse(out, 0x95, now_s)
             else:
@@ -146,33 +146,33 @@ class Outflow:
 
     def sent(self, mid: int, out: Outgoing, now_s: float) -> None:
         """It was handed to the connection under this packet id."""
-        if not self._flying:
+        if not self._in_flight:
             self._progress_s = now_s
-        self._flying[mid] = out
-        self._flying_bytes += len(out.message.body)
+        self._in_flight[mid] = out
+        self._in_flight_bytes += len(out.message.body)
         self._next_s = max(self._next_s, now_s - 0.1) + 1.0 / self._pace.rate_per_s
 
     def acknowledged(self, mid: int, reason: int, now_s: float) -> None:
         """A PUBACK came."""
         self._progress_s = now_s
-        out = self._flying.pop(mid, None)
+        out = self._in_flight.pop(mid, None)
         if out is None:
             return
-        self._flying_bytes -= len(out.message.body)
+        self._in_flight_bytes -= len(out.message.body)
         if reason != SUCCESS:
             self._refuse(out, reason, now_s)
             return
         self._pauses[out.message.priority].length_s = 0.0
         if self._end_to_end and out.message.priority <= Priority.TAMPER:
-            self._awaiting[out.id] = (now_s + self._pace.ack_s, out.message.key)
+            self._awaiting_ack[out.id] = (now_s + self._pace.ack_s, out.message.key)
         else:
-            self._arrive(out.id)
+            self._mark_delivered(out.id)
 
     def confirmed(self, keys: list[str]) -> None:
         """End to end: the backend has these events for good."""
         self.flow.delivered += self._store.delete_keys(set(keys))
         known = set(keys)
-        self._awaiting = {row: wait for row, wait in self._awaiting.items() if wait[1] not in known}
+        self._awaiting_ack = {row: wait for row, wait in self._awaiting_ack.items() if wait[1] not in known}
 
     def flush(self, now_s: float) -> None:
         """Take what has arrived out of the store; where that fails, later, and none of it is sent again meanwhile."""
@@ -193,50 +193,50 @@ class Outflow:
     @property
     def in_flight(self) -> int:
         """How many wait for their PUBACK."""
-        return len(self._flying)
+        return len(self._in_flight)
 
     def dead(self, now_s: float) -> bool:
         """Whether acknowledgements have stopped for longer than even a slow link explains."""
-        patience_s = self._pace.silence_s + self._flying_bytes / self._pace.bytes_per_s
-        return bool(self._flying) and now_s - self._progress_s > patience_s
+        patience_s = self._pace.silence_s + self._in_flight_bytes / self._pace.bytes_per_s
+        return bool(self._in_flight) and now_s - self._progress_s > patience_s
 
     def due_s(self, now_s: float) -> float:
         """How long nothing will be due, at most: seconds to wait for the network."""
-        if len(self._flying) >= self._window:
+        if len(self._in_flight) >= self._window:
             return 1.0
         if self._ready:
             return max(0.0, self._next_s - now_s)
         later = [p.until_s - now_s for p in self._pauses.values() if p.until_s > now_s]
         later += [self._backlog_s - now_s] if self._backlog_s > now_s else []
-        later += [wait - now_s for wait, _ in self._awaiting.values()]
+        later += [wait - now_s for wait, _ in self._awaiting_ack.values()]
         return min([1.0, *(max(0.01, wait_s) for wait_s in later)])
 
     # -- how ----------------------------------------------------------------------------------------------------------
 
-    def _may(self, priority: Priority, now_s: float) -> bool:
+    def _sendable(self, priority: Priority, now_s: float) -> bool:
         """Whether messages of this priority may go now: not paused, and only one at a time after a pause."""
         if priority is not Priority.ALERT and now_s < self._backlog_s:
             return False
-        unacknowledged = len(self._awaiting) + len(self._flying)
+        unacknowledged = len(self._awaiting_ack) + len(self._in_flight)
         if self._end_to_end and priority <= Priority.TAMPER and unacknowledged >= UNACKNOWLEDGED_MAX:
             return False
         pause = self._pauses[priority]
         if now_s < pause.until_s:
             return False
-        return not pause.length_s or all(o.message.priority != priority for o in self._flying.values())
+        return not pause.length_s or all(o.message.priority != priority for o in self._in_flight.values())
 
     def _read(self, now_s: float) -> None:
         """Fill up from the store with what may go."""
         self._stale = False
-        again = [row for row, (due_s, _) in self._awaiting.items() if now_s >= due_s]
+        again = [row for row, (due_s, _) in self._awaiting_ack.items() if now_s >= due_s]
         for row in again:
-            del self._awaiting[row]
+            del self._awaiting_ack[row]
         self.flush(now_s)
-        may = [priority for priority in Priority if self._may(priority, now_s)]
-        without = {o.id for o in self._flying.values()} | self._awaiting.keys() | set(self._arrived)
+        may = [priority for priority in Priority if self._sendable(priority, now_s)]
+        without = {o.id for o in self._in_flight.values()} | self._awaiting_ack.keys() | set(self._arrived)
         self._ready = deque(self._store.pending(BATCH, may, without)) if may else deque()
 
-    def _arrive(self, row: int) -> None:
+    def _mark_delivered(self, row: int) -> None:
         self._arrived.append(row)
         self.flow.delivered += 1
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from agent.wire.values import Body, Id, Order, Sha256, Time
+from agent.wire.values import END, Body, Id, Order, Sha256, Time
 
 # Limits on what a backend may send us. They bound what a hostile or broken sender can make us parse or keep.
 MAX_COMMAND_BYTES = 16 * 1024
@@ -32,8 +32,8 @@ class Signed(Order, frozen=True, kw_only=True):
     """
 
     payload: str
-    key: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
-    signature: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{128}$")]
+    key: Annotated[str, msgspec.Meta(pattern=f"^[0-9a-f]{{16}}{END}")]
+    signature: Annotated[str, msgspec.Meta(pattern=f"^[0-9a-f]{{128}}{END}")]
 
 
 class Command(Order, frozen=True, kw_only=True):

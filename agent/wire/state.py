@@ -126,6 +126,8 @@ class QueueHealth(Body, frozen=True, kw_only=True):
     evicted: Count = 0
     refused: Count = 0
     store_errors: Count = 0
+    damaged: Count = 0  # messages that were found damaged in the store, and put aside
+    dropped: Count = 0  # messages from the broker that were too large or too many
 
 
 class Health(Body, frozen=True, kw_only=True):
@@ -136,6 +138,7 @@ class Health(Body, frozen=True, kw_only=True):
     buses: list[BusHealth] = []
     meters: list[MeterHealth] = []
     queue: QueueHealth | None = None
+    clock: str | None = None  # what is wrong with the gateway's clock; left out while it is believed
     cpu_percent: float | None = None
     memory_mb: float | None = None
     detectable_w: dict[str, float] = {}  # by zone: the smallest steady loss that would be found within a week

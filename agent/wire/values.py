@@ -18,9 +18,11 @@ Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
-Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+END = r"(?![\s\S])"  # of the text. In Python `$` also matches before a trailing line feed; JSON Schema knows no \\Z
 
-Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern="^[A-Za-z0-9._-]+$")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=f"^[0-9a-f]{{64}}{END}")]
+
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=f"^[A-Za-z0-9._-]+{END}")]
 
 
 class WireError(ValueError):

@@ -75,6 +75,33 @@ def sign(
     click.echo(encode(signing.sign(key, "command", encode(wish))))
 
 
+@command.command("sign-file")
+@click.option("--key", "key_file", required=True, type=_PEM, help="Private key, PEM.")
+@click.argument("file", type=_PEM)
+def sign_file(key_file: Path, file: Path) -> None:
+    """Sign a release archive: writes FILE.sig."""
+    try:
+        signed = signing.sign_file(signing.read_private(key_file), file)
+    except ValueError as error:
+        raise click.ClickException(f"{key_file}: {error}") from None
+    signature = file.with_name(file.name + ".sig")
+    signature.write_bytes(encode(signed) + b"\n")
+    click.echo(f"{signature}: by key {signed.key}")
+
+
+@command.command("verify-file")
+@click.option("--key", "key_file", required=True, type=_PEM, help="Public key of whoever releases, PEM.")
+@click.argument("file", type=_PEM)
+def verify_file(key_file: Path, file: Path) -> None:
+    """Check a release archive against FILE.sig before it is installed."""
+    try:
+        ring = signing.KeyRing([signing.read_public(key_file)])
+        signing.check_file(ring, file, file.with_name(file.name + ".sig").read_bytes())
+    except (OSError, ValueError, signing.Unauthorised) as error:
+        raise click.ClickException(f"{file}: {error}") from None
+    click.echo(f"{file}: signed by {_id_of(key_file)}")
+
+
 def _id_of(path: Path) -> str:
     try:
         return signing.key_id(signing.read_public(path))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from agent.keys.credentials import loosely_kept
 from agent.process.exit_codes import UNAVAILABLE
 from agent.site.load import load_and_doubt
 
@@ -28,7 +29,7 @@ def command(site_file: Path, online: bool) -> None:
         from agent.polling.buses import check_profiles
 
         check_profiles(config)
-    for doubt in doubts:
+    for doubt in (*doubts, *loosely_kept(config)):
         click.echo(f"warning: {doubt}", err=True)
     read = f"{len(config.bus)} bus(es)" if config.bus else "no bus: for replay only"
     click.echo(f"{site_file}: ok: {len(config.meter)} meters, {len(config.zone)} zone(s), {read}")

@@ -242,6 +242,14 @@ def _long_length(octets: bytes, at: int) -> tuple[int, int]:
     raise MqttError("a remaining length of more than four octets (section 1.5.5)")
 
 
+def _whole_length(octets: bytes, at: int) -> tuple[int, int]:
+    """A variable byte integer within a packet that is all there: it cannot end later."""
+    length, past = _long_length(octets, at)
+    if not past:
+        raise MqttError("a packet ends inside a variable byte integer (section 1.5.5)")
+    return length, past
+
+
 def _publish(octets: bytes, first: int, start: int, end: int) -> Publish:
     """PUBLISH (section 3.3); its properties are skipped: the payload stands alone."""
     try:
@@ -274,7 +282,7 @@ def _other(first: int, body: bytes) -> Event:
         if kind == _PINGRESP:
             return Pingresp()
         if kind in {_SUBACK, _UNSUBACK}:
-            length, at = _long_length(body, 2)
+            length, at = _whole_length(body, 2)
             return Suback(body[0] << 8 | body[1], body[at + length :])
         if kind == _CONNACK:
             return _connack(body[0], body[1], _properties(body, 2))
@@ -303,17 +311,23 @@ def _connack(flags: int, reason: int, found: dict[int, bytes]) -> Connack:
 
 
 def user_property(properties: bytes, name: str) -> str | None:
-    """The value of a user property (section 3.3.2.3.7) of a PUBLISH; None if it has none of that name."""
+    """The value of a user property (section 3.3.2.3.7) of a PUBLISH; None if it has none of that name.
+
+    Properties that are malformed name nothing: the payload stands alone.
+    """
     wanted = name.encode()
-    for identifier, value, second in _walk(properties, 0, len(properties)):
-        if identifier == _USER_PROPERTY and value == wanted:
-            return second.decode(errors="replace")
+    try:
+        for identifier, value, second in _walk(properties, 0, len(properties)):
+            if identifier == _USER_PROPERTY and value == wanted:
+                return second.decode(errors="replace")
+    except MqttError:
+        return None
     return None
 
 
 def _properties(body: bytes, at: int) -> dict[int, bytes]:
     """The properties at `body[at:]` by identifier; of repeated ones the last."""
-    length, at = _long_length(body, at)
+    length, at = _whole_length(body, at)
     return {identifier: value for identifier, value, _ in _walk(body, at, at + length)}
 
 
@@ -327,7 +341,7 @@ def _walk(octets: bytes, at: int, end: int) -> Iterator[tuple[int, bytes, bytes]
                 value, second = octets[at : at + size], b""
                 at += size
             case "v":
-                past = _long_length(octets, at)[1]
+                past = _whole_length(octets, at)[1]
                 value, second, at = octets[at:past], b"", past
             case "s" | "p" as kind:
                 texts = []

@@ -21,7 +21,7 @@ from firmware_io.dlms.cosem.meter_time import Convention, MeterTime
 from firmware_io.dlms.meter.reader import CLOCK, MeterReader
 from firmware_io.dlms.session.association import ExceptionResponseError, Push
 from firmware_io.dlms.session.channel import FrameRejected, HdlcChannel, WrapperChannel, open_channel
-from firmware_io.dlms.session.counters import InvocationCounters, counter_id
+from firmware_io.dlms.session.counters import CounterUnknown, InvocationCounters, counter_id
 from firmware_io.dlms.session.session import Session
 from firmware_io.dlms.session.timing import Latency
 from firmware_io.dlms.spec import DlmsSpec
@@ -207,7 +207,7 @@ class DlmsDriver:
         try:
             try:
                 reader.session.connect()
-            except (AccessDenied, ExceptionResponseError) as error:
+            except (AccessDenied, ExceptionResponseError, CounterUnknown) as error:
                 if not self._counter_behind(line, error):
                     raise
                 reader.session.connect()
@@ -252,7 +252,11 @@ class DlmsDriver:
         if key is None or title is None:
             return False
         counter = counter_id(key, title)
-        if not self._counters.next(counter) < expected <= COUNTER_LIMIT:
+        try:
+            ours = self._counters.next(counter)
+        except CounterUnknown:  # the file was lost: the meter's word is all there is
+            ours = 0
+        if not ours < expected <= COUNTER_LIMIT:
             return False
         self._counters.advance(counter, expected)
         return True

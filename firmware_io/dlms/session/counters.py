@@ -7,13 +7,18 @@ years, so the seconds are ahead of every counter that was counted up from them.
 A counter that comes twice under one key breaks AES-GCM, and a meter refuses one that goes back. So the file says
 up to where counters are *reserved*; a block is written and synced before its first counter is handed out, and a
 killed process leaves a gap, never a repetition. It knows no meters and no ciphers.
+
+A file that is damaged is begun again. From then on a counter that is not in the new file is *unknown*, not new: it is
+handed out only after the meter has told where it stands (`advance`). A full disk is relieved by a spare file beside.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import threading
 import time
@@ -23,9 +28,17 @@ from typing import Protocol
 
 from firmware_io.errors import LocalProtocolError
 
+log = logging.getLogger(__name__)
+
 BLOCK = 1024
+LOST = "lost"  # in the file: an earlier one was lost; ids are hexadecimal, so none is called so
+SPARE_BYTES = 64 * 1024  # what a full disk is relieved of, so that a block can be reserved all the same
 FIRST = 1
 EPOCH_S = 1_577_836_800  # 2020-01-01 UTC
+
+
+class CounterUnknown(LocalProtocolError):
+    """The counters' file was lost: ask the meter for its counter and `advance` before one is used."""
 
 
 def counter_id(encryption_key: bytes, system_title: bytes) -> str:
@@ -78,11 +91,7 @@ class MemoryCounters:
 
 
 class FileCounters:
-    """Counters in a small JSON file: id -> first counter that is not reserved yet.
-
-    Raises:
-        LocalProtocolError: the file is damaged. It is never replaced in silence, because that could repeat counters.
-    """
+    """Counters in a small JSON file: id -> first counter that is not reserved yet. Making one never fails."""
 
     def __init__(self, path: Path, block: int = BLOCK, first: Callable[[], int] = seconds_since_2020) -> None:
         self._first = first
@@ -90,14 +99,23 @@ class FileCounters:
         self._block = block
         self._lock = threading.Lock()
         self._ours: dict[str, tuple[int, int]] = {}  # id -> next, end of our block
-        self._read()
+        try:
+            self._read()
+        except LocalProtocolError as error:  # told again where a counter is needed: other meters can be read
+            log.error("%s", error)
+        self._keep_spare()
 
     def next(self, counter: str) -> int:
-        """The next counter of that id; writes and syncs once for each block."""
+        """The next counter of that id; writes and syncs once for each block.
+
+        Raises:
+            CounterUnknown: the file was lost, and the meter has not been asked yet.
+            LocalProtocolError: the file cannot be read or written.
+        """
         with self._lock:
             value, end = self._ours.get(counter, (0, 0))
             if value >= end:
-                value, end = self._reserve(counter, FIRST)
+                value, end = self._reserve(counter, None)
             self._ours[counter] = (value + 1, end)
             return value
 
@@ -109,16 +127,21 @@ class FileCounters:
                 return
             self._ours[counter] = (at_least, end) if at_least < end else self._reserve(counter, at_least)
 
-    def _reserve(self, counter: str, at_least: int) -> tuple[int, int]:
-        """Take a block that no other process has, on disk before it is used."""
+    def _reserve(self, counter: str, at_least: int | None) -> tuple[int, int]:
+        """Take a block that no other process has, on disk before it is used. `at_least` is what a meter told."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with open(self._path.with_suffix(".lock"), "w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 reserved = self._read()
-                start = max(reserved[counter] if counter in reserved else self._first(), at_least)
+                known = reserved.get(counter)
+                if known is None and LOST in reserved:
+                    if at_least is None:
+                        raise CounterUnknown(f"the counters in {self._path} were lost; the meter has not told its own")
+                    known = at_least
+                start = max(self._first() if known is None else known, at_least or FIRST)
                 reserved[counter] = start + self._block
-                self._write(reserved)
+                self._write_somehow(reserved)
         except OSError as error:
             raise LocalProtocolError(f"cannot reserve invocation counters in {self._path}: {error}") from error
         return start, start + self._block
@@ -130,12 +153,41 @@ class FileCounters:
                 raise ValueError("expected a table of counters")
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as error:
-            raise LocalProtocolError(
-                f"the invocation counters in {self._path} cannot be read: {error}. Restore the file; if it is lost, "
-                "delete it, and each meter is asked for its counter"
-            ) from error
+        except OSError as error:
+            raise LocalProtocolError(f"the invocation counters in {self._path} cannot be read: {error}") from error
+        except (ValueError, RecursionError) as error:
+            return self._give_up(error)
         return reserved
+
+    def _give_up(self, error: Exception) -> dict[str, int]:
+        """The file is damaged: begin another, and from now on ask each meter where its counter stands."""
+        log.error("%s is damaged (%s): begun anew; each meter is asked for its counter", self._path, error)
+        try:
+            self._write_somehow({LOST: 1})
+        except OSError as failed:
+            raise LocalProtocolError(f"the invocation counters in {self._path} are damaged: {failed}") from failed
+        return {LOST: 1}
+
+    def _write_somehow(self, reserved: dict[str, int]) -> None:
+        """Write, on a full disk in the room of the spare file."""
+        try:
+            self._write(reserved)
+        except OSError:
+            self._path.with_suffix(".spare").unlink(missing_ok=True)
+            self._write(reserved)
+        self._keep_spare()
+
+    def _keep_spare(self) -> None:
+        """Set a little space aside, as far as there is room."""
+        spare = self._path.with_suffix(".spare")
+        with contextlib.suppress(OSError):
+            if spare.exists() and spare.stat().st_size == SPARE_BYTES:
+                return
+            try:
+                with spare.open("wb") as file:
+                    file.write(bytes(SPARE_BYTES))
+            except OSError:
+                spare.unlink(missing_ok=True)
 
     def _write(self, reserved: dict[str, int]) -> None:
         fresh = self._path.with_suffix(".new")

@@ -180,3 +180,26 @@ def test_the_current_transformers_ratio_is_applied_once(make_rig) -> None:
     assert caught.stored.wh[-1, 1] == pytest.approx(40 * shown, rel=1e-3)
     samples = [s for item in rig.taken() for s in item.samples if s.meter == "flat-1"]
     assert samples[0].import_wh == pytest.approx(40 * shown, rel=1e-4)
+
+
+def test_a_bus_thread_that_fails_begins_again_and_is_counted(make_rig, caplog, monkeypatch) -> None:
+    """No thread dies alone: an error that nobody foresaw costs a pause, not the line."""
+    rig = make_rig()
+    monkeypatch.setattr("agent.polling.bus_thread.RESTART_S", 0.001)
+    bus, cycle, cycles = rig.thread, rig.thread.cycle, []
+
+    def fail_twice_then_read(stop) -> None:
+        cycles.append(1)
+        if len(cycles) <= 2:
+            raise ZeroDivisionError("a register that nobody foresaw")
+        cycle(stop)
+        if len(cycles) == 6:
+            stop.set()
+
+    monkeypatch.setattr(bus, "cycle", fail_twice_then_read)
+    bus.run(rig.stop, None)
+    assert bus.failures == 2
+    assert all(watch.readings >= 2 for watch in bus.watches.values()), [w.readings for w in bus.watches.values()]
+    assert caplog.text.count("begins again in") == 2
+    caught_up = [item for item in rig.taken() if hasattr(item, "stored")]
+    assert len(caught_up) == 1, "what the meters stored is asked for once"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
 import select
 import socket
@@ -24,7 +25,7 @@ from agent.cli.main import cli
 from agent.offline.demo.brokers import free_port
 from agent.process import heartbeat, logging_setup, sdnotify
 from agent.status.dashboard import building
-from agent.status.local_socket import Doors, ask
+from agent.status.local_socket import LocalEndpoints, ask
 from agent.status.snapshot import MeterView, Snapshot, metrics_text
 
 SNAPSHOT = Snapshot(
@@ -59,7 +60,7 @@ SNAPSHOT = Snapshot(
 
 
 @contextmanager
-def serving(doors: Doors, snapshot: Snapshot = SNAPSHOT) -> Iterator[None]:
+def serving(doors: LocalEndpoints, snapshot: Snapshot = SNAPSHOT) -> Iterator[None]:
     """What the service's main thread does with its doors."""
     stop_read, stop_write = socket.socketpair()
 
@@ -82,7 +83,7 @@ def serving(doors: Doors, snapshot: Snapshot = SNAPSHOT) -> Iterator[None]:
 
 def test_status_comes_through_the_socket_and_the_verb_shows_it(tmp_path: Path) -> None:
     path = str(tmp_path / "control.sock")
-    with serving(Doors(path, None, None)):
+    with serving(LocalEndpoints(path, None, None)):
         assert ask(path) == SNAPSHOT
         shown = CliRunner().invoke(cli, ["status", "--socket", path])
         as_json = CliRunner().invoke(cli, ["status", "--socket", path, "--json"])
@@ -101,14 +102,14 @@ def test_status_exit_code_tells_online_from_degraded_and_from_absent(tmp_path: P
     poor = msgspec.structs.replace(
         SNAPSHOT, status=wire.Status(state="degraded", reason="1 meters do not answer", meters=["main"], versions={})
     )
-    with serving(Doors(path, None, None), poor):
+    with serving(LocalEndpoints(path, None, None), poor):
         assert CliRunner().invoke(cli, ["status", "--socket", path]).exit_code == 1
 
 
 def test_a_client_that_does_not_read_is_dropped(tmp_path: Path) -> None:
     path = str(tmp_path / "control.sock")
     big = msgspec.structs.replace(SNAPSHOT, meters=[MeterView(id=f"m{n}", bus="b") for n in range(100_000)])
-    with serving(Doors(path, None, None), big), socket.socket(socket.AF_UNIX) as deaf:
+    with serving(LocalEndpoints(path, None, None), big), socket.socket(socket.AF_UNIX) as deaf:
         deaf.connect(path)
         assert len(ask(path).meters) == 100_000
 
@@ -118,8 +119,8 @@ def test_a_socket_left_by_a_crash_is_taken_over_and_one_in_use_is_not(tmp_path: 
     left = socket.socket(socket.AF_UNIX)
     left.bind(str(path))
     left.close()
-    first = Doors(str(path), None, None)
-    second = Doors(str(path), None, None)
+    first = LocalEndpoints(str(path), None, None)
+    second = LocalEndpoints(str(path), None, None)
     assert len(first.listeners) == 1
     assert second.listeners == []
     first.close()
@@ -185,7 +186,7 @@ def test_metrics_describe_every_sample(tmp_path: Path) -> None:
 
 def test_metrics_over_http_and_as_textfile(tmp_path: Path) -> None:
     port = free_port()
-    doors = Doors(None, port, str(tmp_path / "checkmeter.prom"))
+    doors = LocalEndpoints(None, port, str(tmp_path / "checkmeter.prom"))
     doors.write_textfile(lambda: SNAPSHOT)
     assert (tmp_path / "checkmeter.prom").read_text() == metrics_text(SNAPSHOT)
     assert [p.name for p in tmp_path.iterdir()] == ["checkmeter.prom"]
@@ -259,3 +260,32 @@ def test_log_lines_for_journald_and_as_json(lines: Callable[[], list[str]], monk
     logging.getLogger("bus").warning("late by %d s", 3)
     entry = json.loads(lines()[-1])
     assert (entry["level"], entry["message"]) == ("warning", "late by 3 s")
+
+
+def test_what_a_stranger_says_is_one_line_without_control_characters(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "field `x\n<0>kernel: all is lost \x1b[2J\x9b2J\u2028y`\r"
+    for journal in (True, False):
+        monkeypatch.setenv("JOURNAL_STREAM", "1:2") if journal else monkeypatch.delenv("JOURNAL_STREAM", False)
+        logging_setup.configure()
+        logging.getLogger("checkmeter.test").warning("command refused: %s", said)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.isprintable()
+        assert line.startswith("<4>") is journal
+        assert "\\x1b[2J" in line
+    logging.getLogger().handlers[:] = []
+
+
+def test_the_metrics_file_follows_nobody_s_link(tmp_path: Path) -> None:
+    victim, folder = tmp_path / "victim", tmp_path / "shared"
+    victim.write_text("precious")
+    folder.mkdir()
+    (folder / f".metrics.prom.{os.getpid()}").symlink_to(victim)
+    (folder / "metrics.prom").symlink_to(victim)
+    doors = LocalEndpoints(None, None, str(folder / "metrics.prom"))
+    doors.write_textfile(lambda: SNAPSHOT)
+    assert victim.read_text() == "precious"
+    assert not (folder / "metrics.prom").is_symlink()
+    assert "checkmeter_up" in (folder / "metrics.prom").read_text()
+    assert (folder / "metrics.prom").stat().st_mode & 0o777 == 0o644

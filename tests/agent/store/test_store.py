@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from agent.store.commit import Commit
-from agent.store.database import APPLICATION_ID, MIGRATIONS, StoreBusy
+from agent.store.database import StoreBusy
 from agent.store.messages import Message, Priority
+from agent.store.schema import APPLICATION_ID, MIGRATIONS
 from agent.store.store import HELD_MAX, Store
 from core.registers.booked import HistoryRow
 

@@ -19,8 +19,8 @@ from agent.uplink.send_window import (
     FLUSH_RETRY_S,
     NO_MATCHING_SUBSCRIBERS,
     UNACKNOWLEDGED_MAX,
-    Outflow,
     Pace,
+    SendWindow,
 )
 
 T0 = 1_767_225_600.0
@@ -32,16 +32,16 @@ def message(key: str, priority: Priority = Priority.ALERT, time_s: float = T0, *
 
 
 class Line:
-    """An Outflow with a clock and a broker that answers as told."""
+    """An SendWindow with a clock and a broker that answers as told."""
 
     def __init__(self, path: Path, pace: Pace = PACE, **options: Any) -> None:
         self.store = Store(path, T0)
-        self.outflow = Outflow(self.store, pace, uniform=lambda low, high: high, **options)
+        self.outflow = SendWindow(self.store, pace, uniform=lambda low, high: high, **options)
         self.now_s = 100.0
         self.wall_s = T0
         self.mid = 0
         self.flying: dict[int, str] = {}
-        self.store.on_commit(lambda _p: self.outflow.woken())
+        self.store.on_commit(lambda _p: self.outflow.invalidate())
 
     def commit(self, *messages: Message) -> None:
         self.store.commit(Commit(messages), T0)
@@ -238,7 +238,7 @@ def test_end_to_end_waits_for_the_backend_sends_again_and_stops_when_too_many_wa
         line.now_s += 1
         line.send()
         line.answer()
-    assert len(line.outflow._awaiting) <= UNACKNOWLEDGED_MAX
+    assert len(line.outflow._awaiting_ack) <= UNACKNOWLEDGED_MAX
     line.store.close()
 
 
@@ -249,7 +249,7 @@ def test_while_the_store_cannot_be_written_nothing_is_sent_twice(line: Line, mon
     monkeypatch.setattr(line.store, "delete", lambda ids: False)
     line.answer()
     line.outflow.flush(line.now_s)
-    line.outflow.woken()
+    line.outflow.invalidate()
     assert line.send() == []
     monkeypatch.undo()
     line.now_s += FLUSH_RETRY_S

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from agent import wire
 from agent.store.messages import CHUNK_BYTES, Priority, balance_message, evidence_messages
 from agent.wire import contract
-from agent.wire.values import utc
+from agent.wire.codec import decode
+from agent.wire.downlink import Command
+from agent.wire.values import WireError, utc
 
 ROOT = Path(__file__).resolve().parents[3]
 T0 = 1_767_225_600.0
@@ -156,3 +158,12 @@ def test_times_beyond_2038_are_written_where_a_time_t_has_32_bits_too() -> None:
     assert utc(2**31 + 0.5).isoformat() == "2038-01-19T03:14:08.500000+00:00"
     assert utc(4_102_444_800.0).isoformat() == "2100-01-01T00:00:00+00:00"
     assert utc(-1.0).isoformat() == "1969-12-31T23:59:59+00:00"
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r", " ", "\u2028"])
+def test_an_id_ends_where_it_ends(ending: str) -> None:
+    body = {"id": "c-1", "target": "a/b/c", "name": "ping", "issued": "2026-01-01T00:00:00Z"}
+    body["expires"] = "2026-01-01T01:00:00Z"
+    assert decode(Command, json.dumps(body).encode()).id == "c-1"
+    with pytest.raises(WireError):
+        decode(Command, json.dumps(body | {"id": "c-1" + ending}).encode())

@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,10 @@ import pytest
 from agent.alerts.book import AlertBook
 from agent.alerts.condition import Condition
 from agent.site.tables import Mqtt
-from agent.store.commit import Commit
+from agent.store.commit import Answered, Commit
 from agent.store.messages import Message, alert_message, balance_message
 from agent.store.store import Store
-from agent.uplink.publisher import Down, Publisher
+from agent.uplink.publisher import Downlink, Publisher
 from agent.uplink.send_window import Pace
 from agent.wire.state import Balance
 from agent.wire.topics import Address, split_topic
@@ -184,7 +184,7 @@ class Gateway:
     def __init__(self, path: Path, pace: Pace = QUICK, **mqtt: Any) -> None:
         self.path, self.pace, self.mqtt = path, pace, mqtt
         self.committed: dict[str, bytes] = {}
-        self.came: list[Down] = []
+        self.came: list[Downlink] = []
         self.room = True
         self.book = AlertBook(ADDRESS)
         self.number = 0
@@ -199,7 +199,7 @@ class Gateway:
         self.thread = threading.Thread(target=self.publisher.run, name="publisher")
         self.thread.start()
 
-    def _came(self, down: Down) -> bool:
+    def _came(self, down: Downlink) -> bool:
         if self.room:
             self.came.append(down)
             down.done()
@@ -220,8 +220,8 @@ class Gateway:
         """Commit the first `count` balances in one step."""
         self.commit([balance(n) for n in range(count)])
 
-    def commit(self, messages: list[Message]) -> None:
-        self.store.commit(Commit(messages, {"alerts": self.book.state()}), T0)
+    def commit(self, messages: list[Message], answers: Sequence[Answered] = ()) -> None:
+        self.store.commit(Commit(messages, {"alerts": self.book.state()}, answers=answers), T0)
         self.committed |= {m.key: m.body for m in messages if m.suffix.startswith("event/")}
 
     def stop(self) -> None:

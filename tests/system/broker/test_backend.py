@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from agent.downlink.backend import Backend
 from agent.downlink.in_force import InForce
 from agent.keys.signing import sign
-from agent.pipeline.inbox import Wish
+from agent.pipeline.inbox import BookRequest
 from agent.site.tables import Config
 from agent.store.messages import alert_message
 from agent.wire.codec import encode
@@ -73,20 +73,23 @@ class Running:
             self,  # type: ignore[arg-type]
             give=self.give,
             open_alerts=lambda: self.gateway.book.active(T0).alerts,
-            say_all=lambda: self.said.append("all"),
+            republish_all=lambda: self.said.append("all"),
             send_evidence=lambda alert, since, until: self.said.append(alert.alert_id) or 3,
         )
-        self.gateway._came = self.backend.came_down
-        self.gateway.publisher._inbox = self.backend.came_down
-        self.backend.say(self.gateway.publisher)
+        self.gateway._came = self.backend.on_downlink
+        self.gateway.publisher._inbox = self.backend.on_downlink
+        self.backend.publish_reported(self.gateway.publisher)
         return config
 
-    def give(self, wish: Wish) -> bool:
-        self.gateway.commit([alert_message(e) for e in wish.act(self.gateway.book)])
+    def give(self, request: BookRequest) -> bool:
+        outcome = request.act(self.gateway.book)
+        messages = [*map(alert_message, outcome.events), *outcome.messages]
+        self.gateway.commit(messages, outcome.answers)
+        request.committed()
         return True
 
     def look(self, readable: tuple[str, ...] = ("main", "f1")) -> bool:
-        return self.backend.look(self.gateway.publisher, readable)
+        return self.backend.tick(self.gateway.publisher, readable)
 
     def until_answered(self, suffix: str, count: int = 1) -> dict[str, Any]:
         deadline_s = time.monotonic() + 10
@@ -202,7 +205,7 @@ def test_one_that_loses_a_meter_is_rolled_back(running: Running) -> None:
     running.reported("on_trial")
     running.restart()
     running.monotonic_s += 600
-    assert running.backend.look(running.gateway.publisher, ["main"])
+    assert running.backend.tick(running.gateway.publisher, ["main"])
     assert "lost: f1" in running.reported("rolled_back")["reason"]
     assert [m.accuracy_class for m in running.restart().meter] == [1.0, 1.0]
 

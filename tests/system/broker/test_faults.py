@@ -118,7 +118,7 @@ def test_a_broker_restarted_with_messages_in_flight(
     gateway = stage.gateway(proxy.port)
     for _ in range(3):
         gateway.alerts(40)
-        wait(lambda: gateway.publisher._outflow.in_flight > 0)
+        wait(lambda: gateway.publisher._send_window.in_flight > 0)
         time.sleep(1.2 if kill else 0.05)  # a killed broker forgets what it had not saved yet: not ours to mend
         if kill:
             wait(lambda: set(gateway.committed) <= set(listener.events))

@@ -158,3 +158,22 @@ def test_any_octets_give_events_or_an_mqtt_error(octets: bytes) -> None:
             parser.feed(octets[at : at + 7])
     except MqttError:
         pass
+
+
+class TestSection221MalformedProperties:
+    """Found by a fuzzer: properties that end inside a subscription identifier were walked for ever."""
+
+    @pytest.mark.timeout(5)
+    @pytest.mark.parametrize("properties", ["0b", "0b80", "0bffffff", "26000161", "2600", "ff", "0b8001 0b", "01"])
+    def test_a_publish_whose_properties_end_early(self, properties: str) -> None:
+        octets = bytes.fromhex(properties.replace(" ", ""))
+        body = b"\0\3a/b\x12\x34" + packets.varint(len(octets)) + octets + b"{}"
+        (event,) = Parser().feed(b"\x32" + packets.varint(len(body)) + body)
+        assert isinstance(event, Publish)
+        assert packets.user_property(event.properties, "schema") is None
+
+    @pytest.mark.timeout(5)
+    @pytest.mark.parametrize("packet", ["9003000180", "9002 0001", "2003 0000 80", "e003 00 02 80", "2003000001"])
+    def test_other_packets_whose_properties_end_early(self, packet: str) -> None:
+        with pytest.raises(MqttError):
+            Parser().feed(bytes.fromhex(packet.replace(" ", "")))

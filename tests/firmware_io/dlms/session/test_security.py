@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from firmware_io.dlms.session.counters import FileCounters, MemoryCounters, counter_id
+from firmware_io.dlms.session.counters import CounterUnknown, FileCounters, MemoryCounters, counter_id
 from firmware_io.dlms.session.security import COUNTER_MAX, Ciphering
 from firmware_io.errors import LocalProtocolError, RemoteProtocolError, SecurityError
 
@@ -174,12 +174,22 @@ class TestCounters:
         assert len(seen) == 200
 
     @pytest.mark.parametrize("text", ["", "{", "[1]", '{"a": -1}', '{"a": "7"}', "\x00" * 40])
-    def test_a_damaged_file_is_never_replaced_in_silence(self, tmp_path: Path, text: str) -> None:
+    def test_after_a_damaged_file_no_counter_is_used_before_the_meter_has_told_its_own(
+        self, tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
         path = tmp_path / "counters.json"
         path.write_text(text)
-        with pytest.raises(LocalProtocolError, match="cannot be read"):
-            FileCounters(path)
-        assert path.read_text() == text
+        counters = FileCounters(path, block=4)
+        assert "is damaged" in caplog.text
+        for _ in range(2):  # also after a restart
+            with pytest.raises(CounterUnknown):
+                counters.next("a")
+            counters = FileCounters(path, block=4)
+        counters.advance("a", 5001)
+        assert [counters.next("a") for _ in range(6)] == list(range(5001, 5007))
+        assert FileCounters(path).next("a") > 5006
+        with pytest.raises(CounterUnknown):
+            FileCounters(path).next("b")
 
     def test_a_full_disk_hands_out_nothing(self, tmp_path: Path) -> None:
         (tmp_path / "counters.new").mkdir()  # what it would write to
