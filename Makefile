@@ -27,7 +27,7 @@ demo: build ## See a theft found: broker, simulated building, agent, and the ale
 	@$(VENV)/bin/checkmeter demo examples/demo-building.toml
 
 test: build ## Run the whole test suite
-	$(PY) -m pytest -n 2 --dist loadgroup
+	OPENBLAS_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup
 
 lint: build ## ruff, mypy --strict, cython-lint
 	$(VENV)/bin/ruff check .

@@ -190,6 +190,7 @@ ARROWS: dict[str, set[str]] = {
         "core.scoring",
     },
     "agent.offline.training": {
+        "agent.alerts",
         "agent.offline",
         "agent.offline.evaluation",
         "agent.offline.replay",

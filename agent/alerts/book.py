@@ -41,6 +41,7 @@ from agent.wire.values import derived_uuid, utc
 from core.evidence import Evidence, LossKind
 
 DAY_S = 86400.0
+ACCEPTED_MAX = 64  # waiting for the next step: bounds what a flood of commands can leave in the state
 SEEN_MAX = 64  # entries of one meter's log that are remembered: bounds the state; a log is read from where it was left
 _MOMENTARY: frozenset[TamperKind] = frozenset({"wrong_password", "other"})
 _RANK: dict[Severity, int] = {"info": 0, "warning": 1, "critical": 2}
@@ -77,6 +78,15 @@ class _Tampered(msgspec.Struct):
     seen: list[str] = msgspec.field(default_factory=list)
 
 
+class Accepted(msgspec.Struct, frozen=True):
+    """A told loss (sign 1) or surplus (-1) that somebody takes for a normal load of the building, and why."""
+
+    zone: str
+    sign: float
+    episode: int
+    reason: str
+
+
 class _State(msgspec.Struct):
     """All that must survive a restart."""
 
@@ -84,6 +94,7 @@ class _State(msgspec.Struct):
     ended: dict[str, list[float]] = msgspec.field(default_factory=dict)  # family -> ends within the last day
     tampered: dict[str, _Tampered] = msgspec.field(default_factory=dict)  # by meter
     maintenance_s: float = 0.0
+    accepted: list[Accepted] = msgspec.field(default_factory=list)
     version: int = 1
 
 
@@ -237,19 +248,39 @@ class AlertBook:
                 return zone, -1.0 if sign == "surplus" else 1.0, int(episode)
         raise KeyError(alert_id)
 
-    def acknowledge(self, alert_id: str, by: str, time_s: float) -> list[AlertEvent]:
+    def acknowledge(self, alert_id: str, by: str, time_s: float, reason: str | None = None) -> list[AlertEvent]:
         """Note that somebody took notice; no event if it is noted already.
+
+        With a `reason` (stairs, a pump, solar, a known theft) the loss is a normal load of the building from the next
+        step on: it waits in `accepted` until a step has taken it, over restarts too.
 
         Raises:
             KeyError: no open alert has this id.
+            ValueError: a reason for an alert that tells no loss.
         """
-        for life in self._state.open.values():
-            if life.data.alert_id == alert_id:
-                if life.data.acknowledged is not None:
-                    return []
-                noted = msgspec.structs.replace(life.data, acknowledged=AcknowledgedData(by=by, time=utc(time_s)))
-                return [self._transition(life, "updated", noted, time_s)]
-        raise KeyError(alert_id)
+        life = next((life for life in self._state.open.values() if life.data.alert_id == alert_id), None)
+        if life is None:
+            raise KeyError(alert_id)
+        known = life.data.acknowledged
+        if known is not None and (reason is None or known.reason is not None):
+            return []
+        if reason is not None:
+            try:
+                loss = self.loss_of(alert_id)
+            except KeyError:
+                raise ValueError(f"alert {alert_id} tells no loss of energy: acknowledge it without a reason") from None
+            if len(self._state.accepted) >= ACCEPTED_MAX:
+                raise ValueError("too many losses wait to be taken for normal loads; try again in an hour")
+            self._state.accepted.append(Accepted(*loss, reason))
+        noted = msgspec.structs.replace(
+            life.data, acknowledged=AcknowledgedData(by=by, time=utc(time_s), reason=reason)
+        )
+        return [self._transition(life, "updated", noted, time_s)]
+
+    def take_accepted(self) -> list[Accepted]:
+        """The losses acknowledged with a reason since the last call, for the step that commits their effect."""
+        accepted, self._state.accepted = self._state.accepted, []
+        return accepted
 
     def maintain(self, until_s: float) -> None:
         """People work on meters and buses until then: conditions that begin meanwhile raise nothing; losses do."""

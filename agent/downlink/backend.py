@@ -151,9 +151,11 @@ class Backend:
 
         def act(book: AlertBook) -> list[AlertEvent]:
             try:
-                return book.acknowledge(arguments.alert_id, by, time_s)
+                return book.acknowledge(arguments.alert_id, by, time_s, arguments.reason)
             except KeyError:
                 raise CommandFailed(f"no open alert has the id {arguments.alert_id}") from None
+            except ValueError as error:
+                raise CommandFailed(str(error)) from None
 
         return BookChange(act)
 

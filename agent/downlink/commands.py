@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -70,9 +70,10 @@ class Resend(Order, frozen=True, kw_only=True):
 
 
 class Acknowledge(Order, frozen=True, kw_only=True):
-    """`acknowledge`: somebody takes care of an alert."""
+    """`acknowledge`: somebody takes care of an alert; with a `reason` its loss is a normal load of the building."""
 
     alert_id: Id
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] | None = None
 
 
 class SetMode(Order, frozen=True, kw_only=True):

@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.alerts.book import Accepted
 from agent.forecast.zone_forecasts import ZoneForecasts
 from agent.site.local_time import offset_s
 from agent.site.tables import Config
@@ -50,6 +51,9 @@ class Book(Protocol):
 
     def apply(self, evidence: Sequence[Evidence]) -> list[AlertEvent]:
         """Alert events to send, oldest first; may be empty."""
+
+    def take_accepted(self) -> Sequence[Accepted]:
+        """The losses that are to be normal loads from now on, each once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +257,9 @@ class Pipeline:
                     )
                 )
         result.alerts.extend(self._book.apply(result.evidence))
-        if result.history:
+        if result.history:  # only then is there a checkpoint, which an accepted load must be in
+            for loss in self._book.take_accepted():
+                result.alerts.extend(self.accept(loss.zone, loss.sign, loss.episode, loss.reason, now_s))
             return Step(result.alerts, result.evidence, result.balances, result.history, self._checkpoint())
         return result
 

@@ -67,10 +67,11 @@ class QualityData(Body, frozen=True, kw_only=True):
 
 
 class AcknowledgedData(Body, frozen=True, kw_only=True):
-    """Who has taken notice of the alert, and when."""
+    """Who has taken notice of the alert, and when; `reason`: why its loss is a normal load of the building."""
 
     by: str
     time: Time
+    reason: str | None = None
 
 
 class AlertData(Body, frozen=True, kw_only=True):

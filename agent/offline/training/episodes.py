@@ -71,6 +71,9 @@ class _Keep:
     def apply(self, evidence: Sequence[Evidence]) -> list[Any]:
         return []
 
+    def take_accepted(self) -> list[Any]:
+        return []
+
 
 def meters(building: Building) -> tuple[str, ...]:
     """Names of the sub-meters in their order."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from agent.alerts.book import Accepted
 from agent.offline.replay.readings import Readings, ReadingsError, time_of
 from agent.offline.replay.replay import blocks, interval_of
 from agent.offline.training.table import TARGET
@@ -41,6 +42,9 @@ class _NoBook:
     """Alerts are of no use here."""
 
     def apply(self, evidence: Sequence[Evidence]) -> list[AlertEvent]:
+        return []
+
+    def take_accepted(self) -> list[Accepted]:
         return []
 
 

@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from agent.alerts.book import AlertBook
+from agent.alerts.condition import Condition
 from agent.pipeline.pipeline import Pipeline
 from agent.site.tables import Config, Detection, Meter, Site, Zone
 from core.evidence import LossKind
@@ -30,6 +32,9 @@ class Ledger:
 
     def apply(self, evidence):
         self.evidence += evidence
+        return []
+
+    def take_accepted(self):
         return []
 
 
@@ -170,6 +175,53 @@ def test_a_second_tap_is_found_while_the_first_is_on_and_told_as_a_loss_of_its_o
     first = [e for e in evidence if e.episode == 1]
     assert first[-1].time_s > START_S + 48 * 86_400
     assert first[-1].loss_w == pytest.approx(200, abs=30), "the second is not counted with the first"
+
+
+def test_a_loss_acknowledged_with_a_reason_is_normal_and_another_is_found_beside_it():
+    power = loads(75)
+    rows = len(power)
+    wh = registers(power, after(25, 300.0, rows) + after(60, 400.0, rows))
+    conf = config()
+    book = AlertBook.from_config(conf)
+    pipeline = Pipeline(conf, book)
+    at, events, told = times(wh), [], 35 * DAY
+
+    def feed(start, stop):
+        pipeline.feed_block(at[start:stop], wh[start:stop])
+        step = pipeline.step(float(at[stop - 1]))
+        events.extend(step.alerts)
+        return step
+
+    for start in range(0, told, DAY):
+        feed(start, start + DAY)
+    (raised,) = [e for e in events if e.data.state == "raised"]
+    events += book.acknowledge(raised.data.alert_id, "ops", float(at[told]), "pump")
+    assert events[-1].data.acknowledged.reason == "pump"
+    # A kill before the next step: the book's state was committed with the answer, and the step takes the load up.
+    book_again = AlertBook.from_config(conf)
+    book_again.restore(book.state())
+    assert [loss.reason for loss in book_again.take_accepted()] == ["pump"]
+    step = feed(told, told + DAY)
+    assert step.checkpoint is not None
+    assert book.take_accepted() == []
+    for start in range(told + DAY, rows, DAY):
+        feed(start, min(start + DAY, len(wh)))
+    states = [(e.data.alert_id == raised.data.alert_id, e.data.state) for e in events]
+    assert (True, "cleared") in states
+    second = [e for e in events if e.data.alert_id != raised.data.alert_id and e.data.state == "raised"]
+    assert len(second) == 1
+    assert second[0].data.onset.timestamp() == pytest.approx(START_S + 60 * 86_400, abs=12 * 3600)
+
+
+def test_a_reason_is_refused_for_what_is_no_loss():
+    book = AlertBook.from_config(config())
+    fault = Condition(
+        kind="meter_fault", active=True, time_s=START_S, since_s=START_S, severity="warning", meter=SUBS[0], detail="x"
+    )
+    (raised,) = book.observe([fault])
+    with pytest.raises(ValueError, match="no loss of energy"):
+        book.acknowledge(raised.data.alert_id, "ops", START_S, "pump")
+    assert book.acknowledge(raised.data.alert_id, "ops", START_S) != []
 
 
 def test_a_meter_that_shows_one_value_is_one_alarm_whose_onset_stays_before_it():
