@@ -13,11 +13,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from itertools import pairwise
 
 from agent import wire
-from agent.alerts.condition import Condition
 from agent.pipeline.inbox import Batch, CaughtUp
 from agent.pipeline.stored_rows import StoredRows
+from agent.polling.bus_conditions import BusConditions
 from agent.polling.meter_watch import MeterWatch
 from agent.process.heartbeat import Heartbeat
 from agent.process.trusted_clock import TrustedClock
@@ -33,10 +34,10 @@ log = logging.getLogger("checkmeter.bus")
 DAY_S = 86400.0
 CATCH_UP_S = 60 * DAY_S  # at a first start; meters seldom store more
 CHUNK_S = 2 * DAY_S  # of one profile request: bounds how long the thread gives no sign of life
+USUAL_PERIOD_S = 900.0  # of a load profile whose period is not known yet
 ROW_DELAY_S = 15.0  # a meter's clock may be late by as much
 CATCH_UP_ROUNDS, ROUND_PAUSE_S = 3, 10.0  # a line that fails while it starts must not cost the history
 EVENTS_S = 900.0  # each meter's event logs are read this often
-LOSS_S = 900.0  # a meter that was silent so long (and five cycles) is a communication loss
 LOOK_S = 5.0  # between two looks at what must be kept alive, while a cycle is waited for
 CARRIED = 1000  # events and conditions kept while the queue is full
 BEAT_S = 120.0
@@ -59,12 +60,13 @@ class BusThread:
         self.config = config
         self._interval_s = interval_s
         self._row_s: dict[str, float] = {}  # the newest stored row of each meter that may have a profile
+        self._period_s: dict[str, float] = {}  # how far apart a meter's stored rows are
         self.watches = {watch.config.id: watch for watch in watches}
         self._bus, self._clock, self._inbox = bus, clock, inbox
         self._trusted = trusted  # the same clock, where the meters' clocks may speak for or against it
         self._asked: dict[str, int] = {}  # meter -> how often our time had jumped when its clock was last read
         self._carried: deque[Batch] = deque(maxlen=CARRIED)
-        self._said: dict[str, bool] = {}
+        self._conditions = BusConditions(config, self.watches)
         self._events_since_s: dict[str, float] = {}
         self._events_due_s: dict[str, float] = {}
         self.heartbeat = Heartbeat(f"bus {config.id}", BEAT_S)
@@ -161,6 +163,9 @@ class BusThread:
             if not registers and meter not in self._row_s:  # nothing since the first pass is no sign of it
                 stored.without.add(meter)
             self._row_s[meter] = max(registers, default=first_s - 1.0)
+            if len(registers) > 1:
+                times_s = sorted(registers)
+                self._period_s[meter] = min(b - a for a, b in pairwise(times_s))
         except RegisterUnavailable as error:
             log.info("%s; it starts with what it shows now", error)
             stored.without.add(meter)
@@ -204,7 +209,7 @@ class BusThread:
         self._read_events(stop)
         self.cycles += 1
         self.cycle_s = self._clock.monotonic() - began_s
-        conditions = self._conditions()
+        conditions = self._conditions.changed(self._clock.now())
         if conditions:
             self._hand_over(Batch(conditions=conditions))
 
@@ -235,7 +240,11 @@ class BusThread:
         """
         now_s = self._clock.now()
         boundary_s = now_s // self._interval_s * self._interval_s
-        due = [meter for meter, row_s in self._row_s.items() if row_s < boundary_s and not self.watches[meter].silent]
+        due = [
+            meter
+            for meter, row_s in self._row_s.items()
+            if row_s < boundary_s and self._has_row(meter, boundary_s) and not self.watches[meter].silent
+        ]
         if not due or self._clock.wait(stop, boundary_s + ROW_DELAY_S - now_s):
             return
         for meter in due:
@@ -258,6 +267,14 @@ class BusThread:
             samples = self.watches[meter].stored(readings, offset_s)
             if samples:
                 self._hand_over(Batch(samples=samples))
+
+    def _has_row(self, meter: str, boundary_s: float) -> bool:
+        """Whether a meter can have stored a row at a boundary: its capture period divides it.
+
+        A balance every ten seconds must not wait at each boundary for rows that come every quarter of an hour.
+        """
+        period_s = self._period_s.get(meter, max(self._interval_s, USUAL_PERIOD_S))
+        return boundary_s % period_s < 1.0
 
     def _read_events(self, stop: threading.Event) -> None:
         """The event logs of those meters whose turn it is: a share of all in each cycle, so that none waits long."""
@@ -283,51 +300,6 @@ class BusThread:
             if events:
                 self._events_since_s[meter] = max(since_s, *(event.meter_time_s for event in events))
                 self._hand_over(Batch(events=events))
-
-    def _conditions(self) -> list[Condition]:
-        """What has changed since it was last said: faults, reversed energy, silence of meters or of the whole bus."""
-        now_s = self._clock.now()
-        patience_s = max(LOSS_S, 5 * self.config.poll_s)
-        lost = {
-            meter: watch.failing_since_s
-            for meter, watch in self.watches.items()
-            if watch.silent and watch.failing_since_s is not None and now_s - watch.failing_since_s >= patience_s
-        }
-        whole_bus = len(lost) == len(self.watches) > 1
-        found = [
-            Condition(
-                kind="communication_loss",
-                active=whole_bus,
-                time_s=now_s,
-                since_s=max(lost.values()) if whole_bus else now_s,
-                bus=self.config.id,
-                severity="critical",
-                detail=f"no meter of bus {self.config.id} ({self.config.port}) answers; check adapter, wiring, supply",
-            )
-        ]
-        for meter, watch in self.watches.items():
-            found.append(watch.fault(now_s))
-            reverse = watch.reversed_energy(now_s)
-            if reverse is not None:
-                found.append(reverse)
-            if (meter in lost and not whole_bus) or not watch.failures:
-                found.append(
-                    Condition(
-                        kind="communication_loss",
-                        active=meter in lost,
-                        time_s=now_s,
-                        since_s=lost.get(meter, now_s),
-                        meter=meter,
-                        detail=f"it does not answer on bus {self.config.id}; check its supply, wiring and address",
-                    )
-                )
-        changed = []
-        for condition in found:
-            key = f"{condition.kind} {condition.meter} {condition.bus}"
-            if self._said.get(key) != condition.active:
-                self._said[key] = condition.active
-                changed.append(condition)
-        return changed
 
     def _pause(self, stop: threading.Event, until_s: float) -> None:
         """Wait for the next cycle, and keep the associations alive meanwhile."""

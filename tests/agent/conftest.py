@@ -62,7 +62,9 @@ class Rig:
         config, clock = self.config, self.clock
         (bus,) = config.bus
         (line,) = open_buses(config, clock, self._plug).values()
-        self.thread = BusThread(bus, line, [MeterWatch(m) for m in config.meter], clock, self.inbox)
+        self.thread = BusThread(
+            bus, line, [MeterWatch(m) for m in config.meter], clock, self.inbox, config.detection.interval_s
+        )
         self.store = Store(config.store.path, clock.now())
         self.book = AlertBook.from_config(config)
         forecasts = ZoneForecasts(config, config.detection.interval_s)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from agent.pipeline.inbox import Batch, CaughtUp
-from agent.polling.bus_thread import LOSS_S
+from agent.polling.bus_conditions import LOSS_S
 from firmware_io.obis import ENERGY_IMPORT
 
 FAULT = '[[simulation.fault]]\nkind = "{kind}"\nmeter = "{meter}"\n{more}\n'
@@ -97,6 +97,20 @@ def test_a_meter_that_comes_late_is_read_exactly_and_only_what_can_still_be_judg
     assert len(exact["flat-2"]) >= 2
     assert min(exact["flat-2"]) > rig.clock.now() - 3 * 3600
     assert rig.pipeline.unusable["too late"] == 0
+
+
+def test_short_intervals_do_not_wait_for_rows_that_a_quarter_hour_profile_cannot_have(make_rig) -> None:
+    rig = make_rig("[detection]\ninterval_s = 10\n", poll_s=5)
+    rig.thread.catch_up(rig.stop, None)
+    rig.taken()
+    waited = 0
+    for _ in range(250):  # a little over a quarter of an hour, so one boundary has a row
+        began_s = rig.clock.monotonic()
+        rig.thread.cycle(rig.stop)
+        waited += rig.clock.monotonic() - began_s > 5.0
+        rig.taken()
+        rig.clock.move(max(0.0, began_s + 5.0 - rig.clock.monotonic()))
+    assert waited in (1, 2)
 
 
 def test_a_silent_meter_is_told_after_a_while_and_when_it_is_back(make_rig) -> None:
