@@ -25,6 +25,7 @@ import msgspec
 from agent.alerts.cim import CimCodes
 from agent.alerts.condition import Condition
 from agent.alerts.loss import first_suspect, loss_data
+from agent.alerts.state import Accepted, BookState, OpenAlert, TamperLog
 from agent.site.tables import Config
 from agent.wire.events import (
     AcknowledgedData,
@@ -61,43 +62,6 @@ class AlertPolicy:
     onset_step_s: float = 3600.0  # a material change of the onset, or 10 % of the alert's age if that is more
 
 
-class _Life(msgspec.Struct):
-    """One open alert. `quiet_s`: since when its condition is gone; `sent_s`: of its last transition."""
-
-    subject: str
-    data: AlertData
-    sent_s: float
-    hold_s: float
-    quiet_s: float | None = None
-
-
-class _Tampered(msgspec.Struct):
-    """What the event log of one meter said: signs that have not ended, and entries that were read already."""
-
-    signs: list[TamperKind] = msgspec.field(default_factory=list)
-    seen: list[str] = msgspec.field(default_factory=list)
-
-
-class Accepted(msgspec.Struct, frozen=True):
-    """A told loss (sign 1) or surplus (-1) that somebody takes for a normal load of the building, and why."""
-
-    zone: str
-    sign: float
-    episode: int
-    reason: str
-
-
-class _State(msgspec.Struct):
-    """All that must survive a restart."""
-
-    open: dict[str, _Life] = msgspec.field(default_factory=dict)
-    ended: dict[str, list[float]] = msgspec.field(default_factory=dict)  # family -> ends within the last day
-    tampered: dict[str, _Tampered] = msgspec.field(default_factory=dict)  # by meter
-    maintenance_s: float = 0.0
-    accepted: list[Accepted] = msgspec.field(default_factory=list)
-    version: int = 1
-
-
 @dataclass(slots=True)
 class AlertBook:
     """The open alerts of one gateway. One thread only.
@@ -112,7 +76,7 @@ class AlertBook:
     cim: CimCodes = field(default_factory=CimCodes)
     model_sha256: str | None = None
     model_threshold: float = 0.5
-    _state: _State = field(default_factory=_State)
+    _state: BookState = field(default_factory=BookState)
 
     @classmethod
     def from_config(
@@ -194,7 +158,7 @@ class AlertBook:
         """
         out: list[AlertEvent] = []
         for event in events:
-            log = self._state.tampered.setdefault(event.data.meter, _Tampered())
+            log = self._state.tampered.setdefault(event.data.meter, TamperLog())
             if event.id in log.seen:
                 continue
             log.seen = [*log.seen[1 - SEEN_MAX :], event.id]
@@ -306,11 +270,11 @@ class AlertBook:
             ValueError: not a state of this book's version; start fresh and say so.
         """
         try:
-            restored = msgspec.json.decode(state, type=_State)
+            restored = msgspec.json.decode(state, type=BookState)
         except msgspec.DecodeError as error:
             raise ValueError(f"not a state of the alert book: {error}") from error
-        if restored.version != _State().version:
-            raise ValueError(f"state of the alert book has version {restored.version}, expected {_State().version}")
+        if restored.version != BookState().version:
+            raise ValueError(f"state of the alert book has version {restored.version}, expected {BookState().version}")
         self._state = restored
 
     @property
@@ -349,7 +313,7 @@ class AlertBook:
             hold_s = min(hold_s * 2.0 ** len(recent), max(self.policy.hold_limit_s, hold_s))
             alert_id = derived_uuid("alert", self.address.tenant, self.address.site, key, utc(began_s).isoformat())
             born = msgspec.structs.replace(said, alert_id=alert_id, revision=0)
-            life = opened[key] = _Life(subject=subject, data=born, sent_s=time_s, hold_s=hold_s)
+            life = opened[key] = OpenAlert(subject=subject, data=born, sent_s=time_s, hold_s=hold_s)
             return [self._transition(life, "raised", born, time_s)]
         if life.quiet_s is not None:  # it came back: the next quiet has to last longer
             life.quiet_s = None
@@ -368,7 +332,7 @@ class AlertBook:
         """When alerts of `family` ended within a day of `time_s`; at most as many as double the hold to its limit."""
         return [end for end in self._state.ended.get(family, []) if abs(time_s - end) < DAY_S][-16:]
 
-    def _transition(self, life: _Life, state: str, said: AlertData, time_s: float) -> AlertEvent:
+    def _transition(self, life: OpenAlert, state: str, said: AlertData, time_s: float) -> AlertEvent:
         """Make the next revision of `life` from `said`, note it, and wrap it."""
         before = life.data
         data = msgspec.structs.replace(

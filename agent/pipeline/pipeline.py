@@ -15,14 +15,14 @@ import math
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.alerts.book import Accepted
 from agent.forecast.zone_forecasts import ZoneForecasts
+from agent.pipeline.step import Balance, Book, Step
 from agent.site.local_time import offset_s
 from agent.site.tables import Config
 from agent.wire.events import AlertEvent
@@ -44,47 +44,6 @@ from core.signs import MeterSign, SignKind
 VERSION = 4  # of the checkpoint
 REBUILD_ROWS = 1024  # of the stored history at once: bounds what a start takes in memory
 LIMIT_W = 50_000.0  # no flat draws more; the main meter may draw so much for each
-
-
-class Book(Protocol):
-    """What turns evidence into alert transitions on the wire: `agent.alerts.book.AlertBook`."""
-
-    def apply(self, evidence: Sequence[Evidence]) -> list[AlertEvent]:
-        """Alert events to send, oldest first; may be empty."""
-
-    def take_accepted(self) -> Sequence[Accepted]:
-        """The losses that are to be normal loads from now on, each once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Balance:
-    """One zone's balance over one interval; NaN where a figure cannot be told (the main meter did not answer)."""
-
-    zone: str
-    start_s: float
-    end_s: float
-    main_kwh: float
-    subs_kwh: float
-    technical_loss_kwh: float
-    residual_kwh: float
-    uncertainty_kwh: float
-    coverage: float
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What one step brought; `checkpoint` is None when no boundary was closed. Commit all of it together."""
-
-    alerts: list[AlertEvent]
-    evidence: list[Evidence]
-    balances: list[Balance]
-    history: list[HistoryRow]
-    checkpoint: bytes | None
-
-    @staticmethod
-    def nothing() -> Step:
-        """A step in which no boundary was closed."""
-        return Step([], [], [], [], None)
 
 
 @dataclass(slots=True)

@@ -23,7 +23,9 @@ from agent.forecast.words import conditions, on_wire
 from agent.forecast.zone_forecasts import RECALL_S
 from agent.pipeline.evidence_export import EvidenceExport
 from agent.pipeline.inbox import Batch, BookRequest, CaughtUp, Outcome
-from agent.pipeline.pipeline import Balance, Pipeline, Step
+from agent.pipeline.on_wire import balance_on_wire, log_alert
+from agent.pipeline.pipeline import Pipeline
+from agent.pipeline.step import Step
 from agent.pipeline.stored_rows import Floats, StoredRows, portions
 from agent.process.heartbeat import Heartbeat
 from agent.process.memory import release_free_memory
@@ -335,14 +337,14 @@ class Worker:
 
     def _commit(self, step: Step, taken: _Taken) -> None:
         """All that a turn brought, in one transaction; then what may follow it: log, evidence, the view."""
-        balances = [_on_wire(balance) for balance in step.balances]
+        balances = [balance_on_wire(balance) for balance in step.balances]
         commit = self._commit_of(step, taken, balances)
         if commit.messages or commit.checkpoints or commit.history:
             self._store.commit(commit, self._clock.now())
         for request, _ in taken.requests:
             request.committed()
         for event in taken.events:
-            _log_alert(event)
+            log_alert(event)
             if event.data.state == "raised" and event.data.zone is not None and event.data.loss_w is not None:
                 self.evidence.send(event.data)
         if step.checkpoint is not None or taken.events:
@@ -381,30 +383,3 @@ class _Backlog:
 
     portions: Iterator[tuple[Floats, Floats, bool]]
     again: bool
-
-
-def _log_alert(event: wire.AlertEvent) -> None:
-    data = event.data
-    log.log(
-        logging.WARNING if data.state != "cleared" else logging.INFO,
-        "alert %s: %s %s%s",
-        data.state,
-        data.kind,
-        event.subject,
-        "" if data.loss_w is None else f", {data.loss_w:.0f} W since {data.onset.isoformat()}",
-    )
-
-
-def _on_wire(balance: Balance) -> wire.Balance:
-    """The balance in the form of the wire."""
-    return wire.Balance(
-        zone=balance.zone,
-        start=wire.utc(balance.start_s),
-        end=wire.utc(balance.end_s),
-        main_kwh=wire.number(balance.main_kwh, 4),
-        sum_kwh=wire.number(balance.subs_kwh, 4),
-        technical_loss_kwh=wire.number(balance.technical_loss_kwh, 4),
-        residual_kwh=wire.number(balance.residual_kwh, 4),
-        uncertainty_kwh=wire.number(balance.uncertainty_kwh, 4),
-        coverage=min(1.0, max(0.0, balance.coverage)),
-    )

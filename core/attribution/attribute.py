@@ -74,8 +74,8 @@ class Priors:
 class Attribution:
     """probability [N] and nobody sum to 1. `mechanism` [N] names each flat's best explanation.
 
-    statistics [N, len(STATISTICS)]: the named columns, for the compact model and for inspectors. `second` is the flat
-    that most likely steals beside the first (None if one thief explains the loss), `second_probability` how likely.
+    statistics [N, len(STATISTICS)]: the named columns, for the compact model and for inspectors. Who else may steal is
+    not said here: a second loss is told as a loss of its own (core.monitor).
     `evidence` (None: no row is known) and `taps`, the log weights of a steady load, of switched ones, of an unmetered
     household and of the best flat, are for the model that states the probability.
     """
@@ -84,8 +84,6 @@ class Attribution:
     nobody: float
     mechanism: tuple[str, ...]
     statistics: Floats
-    second: int | None = None
-    second_probability: float = 0.0
     evidence: FlatEvidence | None = None
     taps: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
 
@@ -132,11 +130,8 @@ def attribute(
     posterior = normalise(total + outside, priors.nobody_prior, lapse)
     best = tuple(NAMES[int(k)] for k in np.argmax(table, axis=1))
     statistics = np.column_stack([total, table, *own_statistics(scene, case.own)])
-    second = pair.flat if posterior[first] > 0.5 and pair.probability > 0.5 else None
-    second_probability = pair.probability if second is not None else 0.0
     return Attribution(
-        posterior[:-1], float(posterior[-1]), best, statistics, second, second_probability,
-        gather(scene, surplus), case.by_kind_of_tap(),
+        posterior[:-1], float(posterior[-1]), best, statistics, gather(scene, surplus), case.by_kind_of_tap(),
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from core.arrays import Bools, Floats, Ints
 from core.attribution.scene import Scene
-from core.attribution.usage import sum_by
+from core.attribution.usage import sum_by, weighted_quantiles
 
 LEAST_W = 15.0  # a few lamps: below it a ratio of powers says little
 BLOCK_H = 3.0
@@ -166,7 +166,7 @@ class _Gatherer:
         logs = np.log(np.take_along_axis(past, order, 0) + LEAST_W)
         for name, rows in (("restored_quantiles", self.row_on), ("restored_quantiles_all", self.known)):
             weight = _same_hours(scene.slot[rows], past_slot, scene.slots)
-            before = _weighted_quantiles(logs, weight[order])
+            before = weighted_quantiles(QUANTILES, logs, weight[order])
             after = np.quantile(np.log(with_y[rows] + LEAST_W), QUANTILES, axis=0)
             plain = np.quantile(np.log(self.s[rows] + LEAST_W), QUANTILES, axis=0)
             far, was = np.abs(after - before).mean(0) + 0.08, np.abs(plain - before).mean(0) + 0.08
@@ -361,16 +361,6 @@ def _same_hours(slot: Ints, past_slot: Ints, slots: int) -> Floats:
     weight = wanted[past_slot] / np.maximum(have[past_slot], 1)
     total = float(weight.sum())
     return np.asarray(weight / total) if total > 0 else np.full(len(past_slot), 1.0 / max(len(past_slot), 1))
-
-
-def _weighted_quantiles(ordered: Floats, weight: Floats) -> Floats:
-    """QUANTILES [Q, N] of columns that rise, with their rows' weights."""
-    share = np.cumsum(weight, axis=0)
-    out = np.empty((len(QUANTILES), ordered.shape[1]))
-    for column in range(ordered.shape[1]):
-        at = np.searchsorted(share[:, column], QUANTILES * share[-1, column])
-        out[:, column] = ordered[np.minimum(at, len(ordered) - 1), column]
-    return out
 
 
 def _group_mean(rows: Floats, index: Ints, size: int, use: Bools) -> Floats:

@@ -124,3 +124,13 @@ def nanmean(values: Floats) -> Floats:
 def smooth(table: Floats) -> Floats:
     """A (1, 2, 1)/4 average over the slots of a day (the last axis but one), round midnight."""
     return 0.5 * table + 0.25 * (np.roll(table, 1, -2) + np.roll(table, -1, -2))
+
+
+def weighted_quantiles(shares: Floats, ordered: Floats, weight: Floats) -> Floats:
+    """Quantiles [Q, N] at `shares` [Q] of columns that rise, with their rows' weights."""
+    share = np.cumsum(weight, axis=0)
+    out = np.empty((len(shares), ordered.shape[1]))
+    for column in range(ordered.shape[1]):
+        at = np.searchsorted(share[:, column], shares * share[-1, column])
+        out[:, column] = ordered[np.minimum(at, len(ordered) - 1), column]
+    return out

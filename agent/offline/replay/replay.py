@@ -21,7 +21,8 @@ from agent.forecast.zone_forecasts import ZoneForecasts
 from agent.models import InUse
 from agent.offline.replay.backtest import Backtest
 from agent.offline.replay.readings import Readings, ReadingsError
-from agent.pipeline.pipeline import Balance, Pipeline
+from agent.pipeline.pipeline import Pipeline
+from agent.pipeline.step import Balance
 from agent.site.tables import Config
 from agent.wire.codec import encode
 from agent.wire.events import AlertEvent

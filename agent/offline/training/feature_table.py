@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from agent.alerts.book import Accepted
+from agent.alerts.state import Accepted
 from agent.offline.replay.readings import Readings, ReadingsError, time_of
 from agent.offline.replay.replay import blocks, interval_of
 from agent.offline.training.table import TARGET

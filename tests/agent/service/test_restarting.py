@@ -10,7 +10,8 @@ import threading
 import numpy as np
 import pytest
 
-from agent.pipeline.pipeline import Pipeline, Step
+from agent.pipeline.pipeline import Pipeline
+from agent.pipeline.step import Step
 from agent.pipeline.worker import Worker
 from agent.store.store import Store
 from core import checkpoint

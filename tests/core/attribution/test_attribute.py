@@ -142,20 +142,13 @@ def test_signs_and_the_models_odds_are_log_likelihood_ratios(house: Maker) -> No
         assert gain == pytest.approx(2.0)
 
 
-def test_a_second_thief_is_found_beside_the_first(house: Maker) -> None:
+def test_one_of_two_thieves_is_first(house: Maker) -> None:
     h = house(9, after_days=14)
     scale(h)
     h.shown[h.after, 7] *= 0.6
     found = attribute(h.rows(), h.when)
     first = int(np.argmax(found.probability))
-    assert {first, found.second} == {THIEF, 7}
-    assert found.second_probability > 0.9
-
-
-def test_one_thief_leaves_no_second(house: Maker) -> None:
-    h = house(9, after_days=14)
-    scale(h)
-    assert attribute(h.rows(), h.when).second is None
+    assert first in {THIEF, 7}
 
 
 def test_a_swinging_loss_is_dated_from_where_the_balance_began_to_swing(house: Maker) -> None:
