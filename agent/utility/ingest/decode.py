@@ -34,6 +34,7 @@ from agent.utility.ingest.checks import (
     within,
 )
 from agent.utility.ingest.forecast_rows import fault, forecast_rows
+from agent.utility.ingest.health_row import health_row
 from agent.utility.mqtt.packets import MqttError, Publish, user_property
 from agent.utility.sql.batch import Letter
 from agent.utility.sql.keys import letter_id, name_key
@@ -365,21 +366,7 @@ class Reader:
         )
 
     def _health(self, route: _Route, health: wire.Health) -> Rows:
-        """The figures that a fleet is watched by; those of each meter stay on the gateway (`checkmeter status`)."""
-        queue = health.queue or wire.QueueHealth(messages=0, bytes=0)
-        row = (
-            route.gateway_key,
-            count(round(within(health.uptime_s, 1e10, "uptime_s") or 0.0)),
-            within(health.cpu_percent, 1e6, "cpu_percent"),
-            within(health.memory_mb, 1e9, "memory_mb"),
-            count(queue.messages),
-            count(queue.bytes),
-            None if queue.oldest is None else self._time(queue.oldest, "queue.oldest"),
-            count(queue.evicted),
-            sum(bus.state == "down" for bus in health.buses),
-            len(health.meters),
-            self._time(health.time, "time"),
-        )
+        row = health_row(route.gateway_key, health, self._time)
         return (*self._names(route, None), (GATEWAY_HEALTH, row))
 
     def _command_result(self, route: _Route, result: wire.CommandResult) -> Rows:
