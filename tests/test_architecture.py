@@ -162,7 +162,7 @@ ARROWS: dict[str, set[str]] = {
         "firmware_io",
     },
     "agent.offline.case": {"agent.charts", "agent.keys", "agent.offline", "agent.site", "agent.store", "agent.wire"},
-    "agent.offline.demo": {"agent.site", "agent.status", "agent.wire"},
+    "agent.offline.demo": {"agent.process", "agent.site", "agent.status", "agent.wire"},
     "agent.offline.evaluation": {
         "agent.offline.replay",
         "core.forecast",

@@ -13,7 +13,7 @@ from agent.offline.demo.brokers import LocalBroker
 from agent.offline.demo.demo import DemoError, Outcome
 from agent.utility.sql.store import open_store
 
-STORED_S = 30.0  # for the alert to reach the store, from when a subscriber has it
+STORED_LOOKS, LOOK_S = 1200, 0.1  # for the alert to reach the store, from when a subscriber has it
 
 
 class UtilitySide:
@@ -51,13 +51,14 @@ class UtilitySide:
         if outcome.found is None:
             return
         alert_id = outcome.found.data.alert_id
-        deadline_s = time.monotonic() + STORED_S
         with open_store(self._dsn) as store:
             query = "SELECT g.tenant, g.site, g.gateway FROM open_case g WHERE g.alert_id = ?"
-            while not (rows := store.rows(query, (alert_id,))):
-                if time.monotonic() > deadline_s:
-                    raise DemoError(f"the alert {alert_id} is not in the store after {STORED_S:.0f} s; see ingest.log")
-                time.sleep(0.1)
+            for _ in range(STORED_LOOKS):
+                if rows := store.rows(query, (alert_id,)):
+                    break
+                time.sleep(LOOK_S)
+            else:
+                raise DemoError(f"the alert {alert_id} does not reach the store; see ingest.log (--keep)")
         address = self._page_log.read_text().splitlines()[0].rstrip("/")
         self._say(f"\nThe case on the utility's page: {address}/case/{'/'.join(map(str, rows[0]))}/{alert_id}")
         if sys.stdout.isatty():

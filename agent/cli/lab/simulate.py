@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from agent.polling.buses import bus_spec, meter_spec
-from agent.process.clock import ScaledClock
+from agent.process.clock import ScaledClock, SharedClock
 from agent.process.exit_codes import UNAVAILABLE
 from agent.site.errors import ConfigError
 from agent.site.load import load, read_site
@@ -26,6 +26,7 @@ from agent.site.parse import parse_table
 from agent.site.source import Source
 from agent.site.tables import Config
 from agent.wire.values import utc
+from firmware_io.clock import Clock
 from firmware_io.simulator.building.building import ZonePlan
 from firmware_io.simulator.building.scenario import Simulation, moment_s
 from firmware_io.simulator.site import SimulatedMeterPlan, SimulatedSite
@@ -43,6 +44,7 @@ KEY = "simulation"
 @click.option("--start", help="Simulated time at the start, RFC 3339; the wall's by default.")
 @click.option("--origin", type=float, help="The host's UTC at which simulated time began, to go on after a restart.")
 @click.option("--port-link", type=click.Path(path_type=Path), help="Link pseudo-terminals in DIR, named by bus.")
+@click.option("--clock-file", type=click.Path(path_type=Path), hidden=True, help="Time is another process's clock.")
 @click.option("--json", "as_json", is_flag=True, help="Say that it is ready, where and under which clock, as JSON.")
 def command(
     site_file: Path | None,
@@ -54,6 +56,7 @@ def command(
     start: str | None,
     origin: float | None,
     port_link: Path | None,
+    clock_file: Path | None,
     as_json: bool,
 ) -> None:
     """Simulate a building whose meters can be polled, until SIGTERM or Ctrl-C; or a fleet's MQTT side.
@@ -72,7 +75,7 @@ def command(
     config = load(site_file, online=True)
     simulation = read_simulation(config, read_site(site_file), site_file, start, speed)
     start_s = time.time() if simulation.start is None else moment_s(simulation.start, time.time())
-    clock = ScaledClock(start_s, simulation.speed, origin)
+    clock = ScaledClock(start_s, simulation.speed, origin) if clock_file is None else SharedClock(clock_file)
     site = simulated_site(config, simulation, clock, start_s)
     stop = threading.Event()
 
@@ -95,8 +98,10 @@ def command(
         site.stop()
 
 
-def _ready(ports: dict[str, str], clock: ScaledClock, as_json: bool) -> str:
+def _ready(ports: dict[str, str], clock: ScaledClock | SharedClock, as_json: bool) -> str:
     """The line that says that the meters can be polled, and what another process needs to see the same time."""
+    if isinstance(clock, SharedClock):
+        return json.dumps({"ready": True, "ports": ports}) if as_json else f"ready {' '.join(ports)}"
     if as_json:
         times = {"start_s": clock.start_s, "speed": clock.speed, "wall_origin_s": clock.wall_origin_s}
         return json.dumps({"ready": True, "ports": ports, **times})
@@ -139,7 +144,7 @@ def _times_as_text(value: Any) -> Any:
     return value
 
 
-def simulated_site(config: Config, simulation: Simulation, clock: ScaledClock, start_s: float) -> SimulatedSite:
+def simulated_site(config: Config, simulation: Simulation, clock: Clock, start_s: float) -> SimulatedSite:
     """The simulator for a site file.
 
     Raises:

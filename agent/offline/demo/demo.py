@@ -2,7 +2,7 @@
 
 Nothing in it knows the answer: the building's meters speak DLMS over a pseudo-terminal, the agent is the service as
 it runs on a gateway, and what is printed is what the subscriber received. Only the clock is not real: it runs
-faster, and both processes are given the same one.
+faster, building and agent read the same one, and it waits for them where the host is busy (`governor`).
 """
 
 from __future__ import annotations
@@ -15,18 +15,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from agent.offline.demo.brokers import LocalBroker, end, local_broker
+from agent.offline.demo.governor import Governor
 from agent.offline.demo.view import Scene, Screen, alert_lines
+from agent.process.clock import ClockFile
 from agent.site.edit import text_of
 from agent.site.errors import ConfigError
 from agent.site.load import load, read_site
+from agent.site.tables import Config
 from agent.status.local_socket import ask
 from agent.status.snapshot import Snapshot
 from agent.status.text import when
@@ -34,10 +38,12 @@ from agent.wire.codec import decode
 from agent.wire.events import AlertEvent
 from agent.wire.values import utc
 
-START = "2026-03-01T22:00:00Z"  # a Sunday night: the theft begins on Monday afternoon
+START = "2026-03-02T04:00:00Z"  # a Monday morning: the theft begins in the afternoon
 NEVER_IDLE_S = 1e8  # a time-out of two minutes would be over in a blink of an accelerated clock
-READY_S = 20.0
-LOOK_S = 0.25
+# Looks are counted, not seconds: on a busy host looks take longer too, and nothing fails by the wall's clock.
+LOOK_S = 0.1
+DAYS_LATER, LATER_S = 2, 1800.0  # whole days for the evidence page, and what the last interval needs to close
+READY_LOOKS, READY_LOOK_S = 2400, 0.05
 
 
 class DemoError(Exception):
@@ -52,7 +58,7 @@ class Plan:
     onset_s: float
     start_s: float
     speed: float
-    deadline_s: float  # host seconds since the beginning
+    patience_s: float  # of the building's time after the onset: then the demo has failed
 
 
 @dataclass(slots=True)
@@ -63,6 +69,7 @@ class Outcome:
     found: AlertEvent | None = None
     early: AlertEvent | None = None  # of a loss, before there was one
     elapsed_s: float = 0.0
+    site: Path | None = None  # the site file that the agent ran with
 
 
 def demo_site(site_file: Path, folder: Path, broker: LocalBroker) -> Path:
@@ -88,10 +95,10 @@ def demo_site(site_file: Path, folder: Path, broker: LocalBroker) -> Path:
     return copied
 
 
-def plan_of(site_file: Path, speed: float, lead_days: float, deadline_s: float, start_s: float | None = None) -> Plan:
+def plan_of(site_file: Path, speed: float, lead_days: float, patience_s: float, start_s: float | None = None) -> Plan:
     """Who steals from when on, by the site file's first theft; `lead_days` of quiet come before it.
 
-    Time begins at `start_s`, by default on a Sunday in spring.
+    Time begins at `start_s`, by default on a Monday in spring.
 
     Raises:
         ConfigError: the site file has no theft of a flat.
@@ -104,7 +111,7 @@ def plan_of(site_file: Path, speed: float, lead_days: float, deadline_s: float, 
         )
     if start_s is None:
         start_s = datetime.fromisoformat(START).timestamp()
-    return Plan(thief, start_s + lead_days * 86400, start_s, speed, deadline_s)
+    return Plan(thief, start_s + lead_days * 86400, start_s, speed, patience_s)
 
 
 class Demo:
@@ -115,7 +122,6 @@ class Demo:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._arrived: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
         self._began_s = time.monotonic()
-        self._origin_s = 0.0
 
     def run(
         self,
@@ -123,10 +129,11 @@ class Demo:
         beside: Callable[[LocalBroker], Mapping[str, Sequence[str]]] | None = None,
         afterwards: Callable[[Outcome], None] | None = None,
     ) -> Outcome:
-        """Start everything, wait for the alert or the deadline, stop everything.
+        """Start everything, wait for the alert or the end of patience, stop everything.
 
         `beside` gives further `checkmeter` processes by name, started before building and agent; `afterwards` is called
-        with what was found while everything still runs.
+        with what was found while everything still runs. Without it two more days go by, of which the agent's store then
+        knows (`Outcome.site` names it).
 
         Raises:
             DemoError: a part failed.
@@ -143,38 +150,45 @@ class Demo:
             stack.callback(self._end_all)
             for name, words in (beside(broker) if beside else {}).items():
                 self._start(name, *words)
-            self._origin_s = time.time()
-            clock = ["--speed", str(plan.speed), "--start", _rfc3339(plan.start_s), "--origin", repr(self._origin_s)]
-            self._start("building", "simulate", str(site), *clock)
+            clock = ClockFile(self._folder / "clock", plan.start_s, plan.speed)
+            stack.callback(clock.close)
+            words = ["--clock-file", str(self._folder / "clock")]
+            self._start("building", "simulate", str(site), "--start", _rfc3339(plan.start_s), *words)
             self._await_line("building")
             flats = len(config.meter) - len(config.zone)
-            say(f"building  {flats} flats and a main meter on a serial line, {plan.speed:g} times as fast as life")
-            clock = [
-                "--clock-start", repr(plan.start_s), "--clock-speed", str(plan.speed),
-                "--clock-origin", repr(self._origin_s),
-            ]  # fmt: skip
-            self._start("agent", "run", str(site), *clock)
+            say(
+                f"building  {flats} flats and a main meter on a serial line, up to {plan.speed:g} times as fast as life"
+            )
+            self._start("agent", "run", str(site), *words)
             say("agent     checkmeter run: reads the weeks that the meters have stored, then polls them")
-            outcome = self._watch(Path(config.service.socket), config.detection.confidence)
+            governor = Governor(clock, config, plan.speed)
+            outcome = self._watch(Path(config.service.socket), config.detection.confidence, clock, governor)
+            outcome.site = site
+            if outcome.found is None or outcome.early is not None:
+                return outcome
             if afterwards is not None:
                 afterwards(outcome)
+            else:
+                self._two_days_later(config, outcome.found, clock, governor, ["run", str(site), *words])
             return outcome
 
     # -- the course of events -----------------------------------------------------------------------------------------
 
-    def _watch(self, socket: Path, confidence: float) -> Outcome:
+    def _watch(self, socket: Path, confidence: float, clock: ClockFile, governor: Governor) -> Outcome:
         plan, scene, outcome = self._plan, Scene(), Outcome()
         begun = False
         while outcome.found is None:
             outcome.elapsed_s = scene.elapsed_s = time.monotonic() - self._began_s
-            if scene.elapsed_s > plan.deadline_s:
+            now_s = clock.now()
+            if now_s > plan.onset_s + plan.patience_s:
                 break
             self._must_run()
-            now_s = self._now_s()
             if not begun and now_s >= plan.onset_s:
                 begun = True
                 self._screen.say(f"\n{when(now_s)}  {plan.thief} begins to bypass its meter (nobody tells the agent)\n")
-            scene.snapshot = self._snapshot(socket) or scene.snapshot
+            fresh = self._snapshot(socket)
+            self._keep_going(governor, fresh)
+            scene.snapshot = fresh or scene.snapshot
             scene.stage = f"{plan.thief} steals" if begun else "all is well"
             self._screen.show(scene)
             with contextlib.suppress(queue.Empty):
@@ -188,6 +202,37 @@ class Demo:
                 outcome.found, outcome.early = found, outcome.early or early
         outcome.elapsed_s = time.monotonic() - self._began_s
         return outcome
+
+    def _two_days_later(
+        self, config: Config, found: AlertEvent, clock: ClockFile, governor: Governor, agent: Sequence[str]
+    ) -> None:
+        """The agent is off for two days of the building, then reads what the meters have stored meanwhile."""
+        midnight = datetime.combine(
+            found.time.astimezone(ZoneInfo(config.site.timezone)).date() + timedelta(days=1 + DAYS_LATER),
+            datetime.min.time(),
+            ZoneInfo(config.site.timezone),
+        )
+        later_s = midnight.timestamp() + LATER_S
+        self._screen.say(f"\n{when(later_s)}  two days later: the agent reads what the meters have stored meanwhile")
+        end(self._processes.pop("agent"))
+        clock.advance(later_s)
+        governor.restart()
+        self._start("agent", *agent)
+        scene = Scene(stage="two days later")
+        while scene.snapshot is None or not scene.snapshot.balances or not _up_to(scene.snapshot, midnight):
+            self._must_run()
+            fresh = self._snapshot(Path(config.service.socket))
+            self._keep_going(governor, fresh)
+            scene.snapshot = fresh or scene.snapshot
+            scene.elapsed_s = time.monotonic() - self._began_s
+            self._screen.show(scene)
+            time.sleep(LOOK_S)
+        end(self._processes.pop("agent"))  # what it knows is in its store then
+
+    @staticmethod
+    def _keep_going(governor: Governor, snapshot: Snapshot | None) -> None:
+        if not governor.look(snapshot):
+            raise DemoError("the agent stands still: no meter is read and nothing is balanced; see agent.log (--keep)")
 
     def _judged(self, event: AlertEvent, confidence: float) -> tuple[AlertEvent | None, AlertEvent | None]:
         """Whether the alert names the thief and the loss with confidence, or cried wolf before there was a thief."""
@@ -223,21 +268,18 @@ class Demo:
     def _await_line(self, name: str) -> None:
         """Wait until a process has said its first line: it is ready."""
         log = self._folder / f"{name}.log"
-        deadline = time.monotonic() + READY_S
-        while b"\n" not in log.read_bytes():
+        for _ in range(READY_LOOKS):
+            if b"\n" in log.read_bytes():
+                return
             self._must_run()
-            if time.monotonic() > deadline:
-                raise DemoError(f"the {name} was not ready within {READY_S:.0f} s; see {log}")
-            time.sleep(0.05)
+            time.sleep(READY_LOOK_S)
+        raise DemoError(f"the {name} does not become ready; see {log}")
 
     def _must_run(self) -> None:
         for name, process in self._processes.items():
             if process.poll() is not None:
                 said = (self._folder / f"{name}.log").read_text(errors="replace").strip()[-800:]
                 raise DemoError(f"the {name} ended with exit code {process.returncode}; it said:\n{said}")
-
-    def _now_s(self) -> float:
-        return self._plan.start_s + (time.time() - self._origin_s) * self._plan.speed
 
     @staticmethod
     def _snapshot(socket: Path) -> Snapshot | None:
@@ -262,6 +304,10 @@ class Demo:
         finally:
             client.disconnect()
             client.loop_stop()
+
+
+def _up_to(snapshot: Snapshot, moment: datetime) -> bool:
+    return min(balance.end for balance in snapshot.balances) >= moment
 
 
 def _rfc3339(time_s: float) -> str:

@@ -16,11 +16,10 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.mark.mosquitto
 @pytest.mark.xdist_group("e2e")
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(960)
 def test_the_demo_ends_on_the_page_of_the_theft(tmp_path: Path) -> None:
-    # Slower than by default: a machine that is busy with other tests keeps up, and misses no poll.
     command = [sys.executable, "-m", "agent.cli.main", "demo", str(ROOT / "examples/demo-building.toml"), "--utility",
-               "--speed", "900", "--lead-days", "0.3", "--time-limit", "160", "--serve-seconds", "8",
+               "--lead-days", "0.3", "--serve-seconds", "8",
                "--keep", str(tmp_path / "demo")]  # fmt: skip
     said = ""
     demo = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

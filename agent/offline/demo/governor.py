@@ -1,0 +1,65 @@
+"""How fast the demo's time may run: only as far ahead as building and agent have come.
+
+It owns the clock's grant and what counts as progress. It knows nothing of thefts and of alerts, and never asks how
+late it is outside: a busy host makes the building's time slow, not the demo fail.
+"""
+
+from __future__ import annotations
+
+from agent.process.clock import CRAWL_SPEED, ClockFile
+from agent.site.tables import Config
+from agent.status.snapshot import Snapshot
+
+LEAD = 0.75  # of an interval beyond the last poll cycle: the next boundary's rows are read before the one after it
+BEHIND = 5.0  # intervals between the clock and the last balance: more, and the pipeline has to catch up first
+# What an exchange with a meter may take of the building's time: by so much a reading's time is uncertain, and a clock's
+# offset wrong.
+EXCHANGE_S = 20.0
+FORGET = 0.95  # of the longest exchange, at each look
+STILL_LOOKS = 3000  # without any progress: nothing will come any more
+
+
+class Governor:
+    """Grants time by what the agent's snapshots show."""
+
+    def __init__(self, clock: ClockFile, config: Config, speed: float) -> None:
+        self._clock, self._speed = clock, speed
+        self._exchange_s = 0.0  # of the host
+        self._lead_s = max(LEAD * config.detection.interval_s, 2.0 * max(bus.poll_s for bus in config.bus))
+        self._behind_s = BEHIND * config.detection.interval_s
+        self._cycles: dict[str, int] = {}
+        self._seen_s: dict[str, float] = {}
+        self._progress: object = None
+        self._still = 0
+
+    def restart(self) -> None:
+        """Another agent: its counts begin anew."""
+        self._cycles.clear()
+        self._seen_s.clear()
+
+    def look(self, snapshot: Snapshot | None) -> bool:
+        """Grant what the agent's latest snapshot allows (None: it did not answer); False if it stands still for good.
+
+        A bus that is down holds nobody up; one whose cycle takes long does.
+        """
+        if snapshot is None:
+            self._still += 1
+            return self._still < STILL_LOOKS
+        for bus in snapshot.health.buses:
+            if bus.cycles != self._cycles.get(bus.id, 0):
+                self._cycles[bus.id] = bus.cycles
+                self._seen_s[bus.id] = snapshot.now_s
+        latencies_s = sorted(m.latency_ms / 1000 for m in snapshot.health.meters if m.latency_ms is not None)
+        slow_s = latencies_s[len(latencies_s) * 9 // 10] if latencies_s else 0.0
+        self._exchange_s = max(slow_s, FORGET * self._exchange_s)
+        ends_s = [balance.end.timestamp() for balance in snapshot.balances]
+        progress = (snapshot.phase, tuple(self._cycles.items()), tuple(ends_s))
+        self._still = 0 if progress != self._progress else self._still + 1
+        self._progress = progress
+        up = [bus.id for bus in snapshot.health.buses if bus.state == "up"]
+        polled = bool(up) and all(bus in self._seen_s for bus in up)
+        balanced = not ends_s or snapshot.now_s - min(ends_s) <= self._behind_s
+        if polled and balanced:
+            speed = min(self._speed, max(CRAWL_SPEED, EXCHANGE_S / max(self._exchange_s, 1e-6)))
+            self._clock.grant(min(self._seen_s[bus] for bus in up) + self._lead_s, speed)
+        return self._still < STILL_LOOKS
