@@ -214,14 +214,17 @@ def _area(points: tuple[Floats, ...], px: _Scale, py: _Scale, colour: str) -> li
 
 
 def _legend(lines: Sequence[Line], bands: Sequence[Band]) -> list[str]:
-    entries = [(line.label, line.colour, line.dash) for line in lines if line.label]
-    entries += [(band.label, band.colour, "") for band in bands if band.label]
+    entries: list[tuple[str, Line | Band]] = [(line.label, line) for line in lines if line.label]
+    entries += [(band.label, band) for band in bands if band.label]
     if len(entries) < 2:
         return []
     out, right = [], WIDTH - RIGHT
-    for label, colour, dash in reversed(entries):
+    for label, drawn in reversed(entries):
         right -= 7 * len(label) + 34
-        pattern = f' stroke-dasharray="{dash}"' if dash else ""
-        out.append(f'<path d="M{right} 12h20" stroke="{colour}" stroke-width="3"{pattern}/>')
+        if isinstance(drawn, Band):  # an area's key is an area
+            out.append(f'<rect x="{right}" y="7" width="20" height="10" fill="{drawn.colour}" fill-opacity="0.16"/>')
+        else:
+            pattern = f' stroke-dasharray="{drawn.dash}"' if drawn.dash else ""
+            out.append(f'<path d="M{right} 12h20" stroke="{drawn.colour}" stroke-width="{drawn.width}"{pattern}/>')
         out.append(f'<text x="{right + 25}" y="16" fill="#1d2733">{escape(label)}</text>')
     return out

@@ -22,13 +22,20 @@ SUGGESTIONS_MAX = 1000  # names that are compared with a misspelt one
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean "x"?`, or the list of what is known if nothing is near."""
-    names = sorted(known)
+    names = sorted(name for name in known if name)
     if len(names) > SUGGESTIONS_MAX or len(word) > 64:
         return ""
-    close = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word.lower(), names, n=max(1, len(names)), cutoff=0.6)
     if close:
-        return f'; did you mean "{close[0]}"?'
+        # Of ids that differ in one digit, the one that begins alike: flat-199 is rather flat-109 than flat-399.
+        best = max(close, key=lambda name: _alike(word.lower(), name))
+        return f'; did you mean "{best}"?'
     return f"; known: {', '.join(names)}" if 0 < len(names) <= 40 else ""
+
+
+def _alike(word: str, name: str) -> float:
+    same = next((k for k, (a, b) in enumerate(zip(word, name, strict=False)) if a != b), min(len(word), len(name)))
+    return difflib.SequenceMatcher(None, name, word).ratio() + 0.5 * same / max(len(word), 1)
 
 
 def parse_table(source: Source, key: Key, raw: object, kind: type[T]) -> T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import get_args
@@ -11,6 +12,7 @@ import click
 import msgspec
 
 from agent.keys import signing
+from agent.site.tables import NAME_PATTERN
 from agent.wire.codec import encode
 from agent.wire.downlink import Command
 
@@ -58,6 +60,12 @@ def sign(
     key_file: Path, target: str, command_id: str | None, args: tuple[str, ...], minutes: float, by: str, name: str
 ) -> None:
     """Print the signed command NAME, to be published to cmd/req."""
+    parts = target.split("/")
+    if len(parts) != 3 or not all(re.fullmatch(NAME_PATTERN, part) for part in parts):
+        raise click.BadParameter(
+            f"{target!r} is no gateway's: expected TENANT/SITE/GATEWAY as in its [site] table, like acme/house-12/gw-1",
+            param_hint="--target",
+        )
     now = datetime.now(UTC)
     wish = Command(
         id=command_id or now.strftime("%Y%m%dT%H%M%S.%f"),

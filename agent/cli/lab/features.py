@@ -49,3 +49,13 @@ def command(site_file: Path, readings_file: Path, output: Path, labels: Path | N
                 click.echo(f"{notes.path}: {count} x {reason}", err=True)
     told = "" if thefts is None else f", {len(thefts)} theft(s) labelled"
     click.echo(f"{output}: {rows} rows of {len(subs)} sub-meters{told}")
+    if thefts is None:
+        click.echo("It has no is_theft column yet: give --labels, or add it, before `train`.", err=True)
+    elif len({theft.meter for theft in thefts}) < 2:
+        click.echo(
+            "To train, theft of at least two meters has to be known: one to learn from, one to judge on. Join the "
+            "tables of more buildings.",
+            err=True,
+        )
+    else:
+        click.echo("One building: train with --group meter, or join the tables of more buildings.", err=True)

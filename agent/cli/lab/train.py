@@ -7,6 +7,7 @@ from typing import Literal
 
 import click
 
+from agent.process.exit_codes import INPUT_OUTPUT
 from core.scoring.model import ModelRefused, golden_error, load
 
 
@@ -34,7 +35,7 @@ def command(
     The model is judged on the part it was not trained on, written as .tflite, loaded again and checked.
     """
     try:
-        from agent.offline.training.table import TableError, read_table
+        from agent.offline.training.table import SplitError, TableError, read_table
         from agent.offline.training.train import Settings, encode, train
         from agent.offline.training.train_report import render
     except ModuleNotFoundError as error:
@@ -42,8 +43,13 @@ def command(
     try:
         table = read_table(features, group)
         result = train(table, Settings(model, split, seed))
-    except TableError as error:
+    except SplitError as error:
         raise click.ClickException(str(error)) from None
+    except TableError as error:
+        click.echo(str(error), err=True)
+        raise SystemExit(INPUT_OUTPUT) from None
+    if table.leaks is not None:
+        click.echo(f"warning: {table.leaks}; use --group meter or --group building to judge it", err=True)
     content = encode(table, result)
     try:
         checked = load(content)

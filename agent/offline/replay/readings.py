@@ -80,7 +80,12 @@ def read(path: Path, meters: Sequence[str], exports: Collection[str] = ()) -> Re
 
 
 def _read(file: TextIO, meters: Sequence[str], exports: Collection[str], notes: Notes) -> Readings:
-    rows = csv.reader(file)
+    delimiter = separator(file)
+    if delimiter == ";":
+        notes.add(
+            "semicolons", 1, None, "the cells are separated by semicolons; a comma in a figure is its decimal mark"
+        )
+    rows = csv.reader(file, delimiter=delimiter)
     try:
         header = [name.strip() for name in next(rows)]
     except StopIteration:
@@ -97,6 +102,7 @@ def _read(file: TextIO, meters: Sequence[str], exports: Collection[str], notes: 
     cells: list[list[float]] = []
     last_s = -math.inf
     seen = 0
+    mark = "" if delimiter == ";" else "."  # of decimals: the file's first one, not known yet
     for row in _rows(rows, notes):
         if not row:
             continue
@@ -113,6 +119,10 @@ def _read(file: TextIO, meters: Sequence[str], exports: Collection[str], notes: 
             reason = "time stands still" if time_s == last_s else "time goes back"
             notes.add(reason, line, "time", f"{row[0]} does not come after the row before; the row is left out")
             continue
+        if mark != ".":
+            mark = mark or next((c for k in place for c in row[k] if c in ",."), "")
+            if mark == ",":
+                row = [row[0], *(_with_point(cell) for cell in row[1:])]
         try:
             values = [float(row[k]) if row[k] else math.nan for k in place]
         except ValueError:
@@ -171,6 +181,11 @@ def _columns(header: Sequence[str], meters: Sequence[str], notes: Notes) -> list
     return [header.index(meter) for meter in meters]
 
 
+def _with_point(cell: str) -> str:
+    """A figure with a decimal comma as one with a point; a point in it would be a thousands separator or a mix-up."""
+    return f"{cell} (its file's decimal mark is the comma)" if "." in cell else cell.replace(",", ".")
+
+
 def _cell(text: str, line: int, column: str, notes: Notes) -> float:
     """One register in kWh; NaN and a note where it is none."""
     if not text.strip():
@@ -199,6 +214,13 @@ def time_of(text: str) -> float | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
+def separator(file: TextIO) -> str:
+    """What separates the cells of an open CSV file by its header: a comma, or a European semicolon."""
+    header = file.readline()
+    file.seek(0)
+    return ";" if ";" in header and "," not in header else ","
+
+
 def read_events(path: Path, meters: Sequence[str]) -> tuple[list[MeterSign], Notes]:
     """Read EVENTS.csv: `time,meter,kind,value`; kinds as in core.signs, value empty where the kind has none.
 
@@ -208,7 +230,7 @@ def read_events(path: Path, meters: Sequence[str]) -> tuple[list[MeterSign], Not
     notes = Notes(str(path))
     signs = []
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        rows = csv.DictReader(file)
+        rows = csv.DictReader(file, delimiter=separator(file))
         if not {"time", "meter", "kind"} <= set(rows.fieldnames or ()):
             raise ReadingsError(f"{path}: line 1: expected the columns time,meter,kind,value, got {rows.fieldnames}")
         for row in rows:

@@ -218,7 +218,7 @@ def _charts(zone: str, outcome: Outcome) -> tuple[str, str]:
         f"{zone}: residual after technical loss, with the band of its reading error",
         ends,
         [Line("residual", residual)],
-        bands=[Band("95 % of reading error", -edge * 1000, edge * 1000)],
+        bands=[Band("95 % of reading error", -edge * 1000, edge * 1000, "#6b7885")],
         marks=marks,
         y_label="W",
     )

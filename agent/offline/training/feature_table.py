@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from agent.alerts.state import Accepted
-from agent.offline.replay.readings import Readings, ReadingsError, time_of
+from agent.offline.replay.readings import Readings, ReadingsError, separator, time_of
 from agent.offline.replay.replay import blocks, interval_of
 from agent.offline.training.table import TARGET
 from agent.pipeline.pipeline import Pipeline
@@ -55,7 +55,7 @@ def read_labels(path: Path, meters: set[str]) -> list[Theft]:
         ReadingsError: with line, column and what to do; a label that is guessed would spoil the training.
     """
     with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
+        rows = csv.DictReader(file, delimiter=separator(file))
         if not {"meter", "from", "to"} <= set(rows.fieldnames or ()):
             raise ReadingsError(f"{path}: line 1: expected the columns meter,from,to, got {rows.fieldnames}")
         return [_theft(path, rows.line_num, row, meters) for row in rows]

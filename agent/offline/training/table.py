@@ -28,6 +28,10 @@ class TableError(Exception):
     """The table cannot be used; the message says which lines and what to do."""
 
 
+class SplitError(TableError):
+    """The table is right, but cannot be split into a part to train on and one to judge on."""
+
+
 @dataclass(frozen=True, slots=True)
 class FeatureTable:
     """`features` [n, len(names)], `target` [n] of 0 and 1, `group` [n] of labels or None, `sha256` of the file."""
@@ -39,6 +43,15 @@ class FeatureTable:
     group_name: str | None
     identifiers: tuple[str, ...]
     sha256: str
+
+    @property
+    def leaks(self) -> str | None:
+        """Why the held part flatters: rows of one meter stand on both sides of the split; None if they do not."""
+        together = self.group_name in ("building", "site", "meter", "customer", "zone")
+        if together or not {"meter", "building", "customer"} & set(self.identifiers):
+            return None
+        how = "no column keeps them together" if self.group_name is None else f"--group {self.group_name}"
+        return f"rows of the same meter are trained on and judged on ({how}): AUC and the rest flatter the model"
 
 
 def read_table(path: Path, group: str | None = None) -> FeatureTable:

@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from agent.offline import metrics
 from agent.offline.metrics import F64
-from agent.offline.training.table import FeatureTable, TableError
+from agent.offline.training.table import FeatureTable, SplitError
 from agent.offline.training.tflite_writer import write
 from core.scoring.model_file import FORMAT, GOLDEN_VECTORS, Network
 
@@ -76,7 +76,7 @@ class Trained:
 
 
 def train(table: FeatureTable, settings: Settings) -> Trained:
-    """Run the workflow. Raises TableError where the split leaves a part without both classes.
+    """Run the workflow. Raises SplitError where the split leaves a part without both classes.
 
     One BLAS thread, so that a run with the same seed gives the same octets on the same machine.
     """
@@ -136,11 +136,28 @@ def split_rows(table: FeatureTable, settings: Settings) -> tuple[Rows, Rows]:
         trained, held = rows[chosen[group]], rows[~chosen[group]]
     for name, part in (("training", trained), ("held", held)):
         if len(set(table.target[part])) < 2:
-            raise TableError(
-                f"the {name} part ({len(part)} rows) has no two classes at --split {settings.split:g}: "
-                f"give more {'groups' if table.group is not None else 'rows'}, or another split"
+            raise SplitError(
+                f"the {name} part ({len(part)} rows) has no two classes at --split {settings.split:g}: {_wanted(table)}"
             )
     return trained, held
+
+
+def _wanted(table: FeatureTable) -> str:
+    """What a table lacks that cannot be split."""
+    if table.group is None:
+        return "give more rows, or another split"
+    kind, labels = table.group_name, np.unique(table.group)
+    guilty = np.unique(table.group[table.target == 1])
+    other = "" if kind == "meter" else ", or use --group meter, which keeps only the rows of a meter together"
+    if len(labels) == 1:
+        return f"all rows are of one {kind} ({labels[0]}), so none can be held back: give tables of more{other}"
+    if len(guilty) == 1:
+        return (
+            f"theft is known of one {kind} only ({guilty[0]}), so there is nothing to judge on: give more cases{other}"
+        )
+    if len(guilty) == len(labels):
+        return f"every {kind} has a theft, so there is nothing to compare with: add some without{other}"
+    return f"{len(guilty)} of {len(labels)} {kind}s with theft are too few for it: give more, or another split"
 
 
 def _folds(x: F64, y: Rows, group: NDArray[np.str_] | None, seed: int) -> Iterator[tuple[Rows, Rows]]:
@@ -150,7 +167,7 @@ def _folds(x: F64, y: Rows, group: NDArray[np.str_] | None, seed: int) -> Iterat
         return
     thieves = len(np.unique(group[y == 1]))
     if thieves < 2:
-        raise TableError("theft is in one group of the training part only: cross-validation needs two or more")
+        raise SplitError("theft is in one group of the training part only: cross-validation needs two or more")
     folds = StratifiedGroupKFold(max(2, min(FOLDS, thieves)), shuffle=True, random_state=seed)
     for fit, test in folds.split(x, y, group):
         if len(set(y[fit])) == 2:

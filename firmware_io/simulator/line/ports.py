@@ -6,6 +6,7 @@ One thread a line. It waits for octets, for the time of the next answer, and to 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import socket
@@ -68,15 +69,20 @@ class Pty:
             termios.tcsetattr(self._slave, termios.TCSANOW, attributes)
         self.name = os.ttyname(self._slave)
         self._link = link
+        self._claim: int | None = None
         if link is not None:
             try:
                 link.parent.mkdir(parents=True, exist_ok=True)
+                self._claim = _claimed(link, self.name)
                 if link.is_symlink():
                     link.unlink()  # of a simulator that was killed
                 link.symlink_to(self.name)
             except OSError as error:
                 self.close()
                 raise TransportError(f"cannot make {link} a link to {self.name}: {error}") from error
+            except TransportError:
+                self.close()
+                raise
             self.name = str(link)
 
     def sources(self) -> list[int]:
@@ -109,6 +115,10 @@ class Pty:
             with contextlib.suppress(OSError):
                 if os.readlink(self._link) == os.ttyname(self._slave):
                     self._link.unlink()
+        if self._claim is not None and self._link is not None:
+            with contextlib.suppress(OSError):
+                _claim_of(self._link).unlink()
+            os.close(self._claim)
         os.close(self._master)
         os.close(self._slave)
 
@@ -214,12 +224,46 @@ def open_port(address: str, baud: int, parity: str, link: Path | None = None) ->
     path = Path(address)
     if link is not None:
         return Pty(link, baud)
-    stale = path.is_symlink() and os.readlink(path).startswith("/dev/pts/")
-    if stale or not path.exists():
+    if not path.exists() or _claim_of(path).exists():
         return Pty(path, baud)
     if not path.is_char_device():
         raise TransportError(f"{path} is in the way: expected a serial device, or nothing where a link can be made")
     return SerialPort(address, baud, parity)
+
+
+def _claim_of(link: Path) -> Path:
+    return link.with_name(f".{link.name}.simulator")
+
+
+def _claimed(link: Path, terminal: str) -> int:
+    """Claim a link for this process: the descriptor of a locked file beside it, which names the terminal.
+
+    The lock ends with the process, however that ends. So a link whose claim nobody holds is of a simulator that was
+    killed, and only such a one is replaced, or one that leads nowhere.
+
+    Raises:
+        TransportError: the link is somebody else's and leads to a terminal.
+        OSError: the claim cannot be written.
+    """
+    claim = _claim_of(link)
+    fd = os.open(claim, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        ours = not link.is_symlink() or os.readlink(link) == os.read(fd, 256).decode(errors="replace")
+        if not ours and link.exists():
+            claim.unlink()
+            raise TransportError(
+                f"{link} leads to {os.readlink(link)}, which is in use: remove it, or give another port"
+            )
+    except BlockingIOError:
+        os.close(fd)
+        raise TransportError(f"another simulator answers at {link}: end it first, or give another port") from None
+    except TransportError:
+        os.close(fd)
+        raise
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, terminal.encode(), 0)
+    return fd
 
 
 class LineThread:
