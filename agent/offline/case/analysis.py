@@ -32,7 +32,7 @@ CLASS_OF_UNKNOWN = 2.0  # percent; the coarsest class in household use, where th
 class Verdict(Enum):
     """How an alternative explanation fares."""
 
-    EXCLUDED = "fails"
+    EXCLUDED = "ruled out"
     UNLIKELY = "unlikely"
     POSSIBLE = "cannot be excluded"
 

@@ -7,22 +7,22 @@ energy is missing and how probable the explanations are.
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Iterable
 from datetime import datetime, tzinfo
 from html import escape
 
 import numpy as np
 
-from agent.charts.svg import Band, Line, Mark, chart
+from agent.charts.svg import Band, Line, Mark
 from agent.offline.case.analysis import Analysis, Balance, Verdict, analyse
 from agent.offline.case.case import Case
 from agent.offline.case.files import read
+from agent.offline.case.markup import CSS, figure, percent, section, table, time, watts
 from agent.offline.case.seal import Sealed, as_html
 from agent.wire.events import AlertData
-from agent.wire.values import utc
 
-RENDERER = 3  # one more with every change of what a page looks like: `verify` compares a page octet by octet
+RENDERER = 4  # one more with every change of what a page looks like: `verify` compares a page octet by octet
 SHOWN_SUSPECTS = 8
+LEAST_SPREAD_W = 1.0  # a narrower band would be a word in the legend and nothing in the picture
 RED, BLUE, GREY = "#b03a2e", "#2f5d8a", "#6b7885"
 
 # What the balance makes probable, as a participle: the headline puts its probability beside it, and never convicts.
@@ -38,29 +38,20 @@ KINDS = {
     "communication_loss": "A meter does not answer",
     "capacity": "The building nears its capacity",
 }
+# By which way energy passes a meter, where the word of core.attribution does not say it to everybody.
+WAYS = {
+    "under-registration": "shows only a part of what passes",
+    "bypass": "shows next to nothing",
+    "constant": "shows too little by the same power at all hours",
+    "recording": "shows what was recorded before",
+    "unrelated": "shows another load than its own",
+    "ceiling": "shows no more than a ceiling",
+    "zeroed hours": "shows nothing in some hours",
+    "bypassed circuit": "one circuit bypasses it",
+    "over-registration": "shows too much",
+    "conservation": "what is missing follows what it lost",
+}
 LIKELY = 0.5  # below it "possibly", not "probably"
-
-CSS = """
-:root{color:#1d2733;font:16px/1.5 Georgia,'Times New Roman',serif}
-body{max-width:56rem;margin:0 auto;padding:1rem 1.2rem 3rem;background:#fff}
-h1,h2,th,.tile,figcaption,.meta{font-family:Helvetica,Arial,sans-serif}
-h1{font-size:1.6rem;line-height:1.25;margin:.6rem 0}h2{font-size:1.15rem;margin:2.2rem 0 .5rem;
-border-bottom:1px solid #c9d2da;padding-bottom:.2rem}
-.meta{color:#51606f;font-size:.85rem}.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(10.5rem,1fr));
-gap:.7rem;margin:1rem 0}.tile{border:1px solid #c9d2da;border-radius:.4rem;padding:.6rem .8rem;font-size:.8rem;
-color:#51606f}.tile b{display:block;font-size:1.3rem;color:#1d2733;line-height:1.3}
-table{border-collapse:collapse;width:100%;font-size:.92rem}th,td{text-align:left;padding:.3rem .5rem;vertical-align:top;
-border-bottom:1px solid #e3e8ed}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-.scroll{overflow-x:auto}figure{margin:1rem 0}svg{width:100%;height:auto;display:block}
-figcaption{font-size:.82rem;color:#51606f}code{overflow-wrap:anywhere}pre{font-size:.72rem;white-space:pre-wrap;overflow-wrap:anywhere;
-background:#f6f8fa;padding:.6rem}.bar{display:inline-block;height:.7rem;background:#2f5d8a;vertical-align:middle;margin-right:.4rem}
-.v{font-family:Helvetica,Arial,sans-serif;font-weight:bold;white-space:nowrap}.fails{color:#2e6b3a}.cannot{color:#b03a2e}
-.note{background:#fbf6e6;border-left:.25rem solid #d6b656;padding:.6rem .9rem}
-@media print{body{max-width:none;padding:0;font-size:10.5pt}h2{break-after:avoid}
-figure,tr,.tile,.note{break-inside:avoid}
-a{color:inherit;text-decoration:none}}
-@page{size:A4;margin:16mm 15mm}
-"""
 
 
 def page(sealed: Sealed) -> str:
@@ -85,7 +76,7 @@ def page(sealed: Sealed) -> str:
             _uncertainty(case, analysis),
             _meters(case),
             _course(case, zone),
-            _section("Raw figures and seal", as_html(sealed), _how_to_verify()),
+            section("Raw figures and seal", as_html(sealed), _how_to_verify()),
         ]
     )
     return (
@@ -95,46 +86,17 @@ def page(sealed: Sealed) -> str:
     )
 
 
-def _section(title: str, *parts: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{''.join(parts)}</section>"
-
-
-def _time(value: datetime | float, zone: tzinfo) -> str:
-    moment = (utc(value) if isinstance(value, float) else value).astimezone(zone)
-    return moment.strftime("%d %b %Y %H:%M")
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.0f} %" if 0.005 < share < 0.995 else f"{100 * share:.1f} %"
-
-
-def _watts(value: float) -> str:
-    return "-" if not np.isfinite(value) else f"{value:,.0f} W"
-
-
-def _table(head: Iterable[tuple[str, bool]], rows: Iterable[Iterable[str]]) -> str:
-    head = list(head)
-    cells = "".join(f"<th{' class=n' if number else ''}>{escape(text)}</th>" for text, number in head)
-    lines = "".join(
-        "<tr>"
-        + "".join(f"<td{' class=n' if n else ''}>{c}</td>" for c, (_, n) in zip(row, head, strict=True))
-        + "</tr>"
-        for row in rows
-    )
-    return f'<div class="scroll"><table><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table></div>'
-
-
 def headline(data: AlertData, called: str | None = None) -> str:
     """What the page says first: the explanation with its probability, and the meter; never more than is known."""
     words = KINDS.get(data.kind, data.kind.replace("_", " "))
     best = max(data.suspects or [], key=lambda s: s.probability, default=None)
     nobody = data.upstream_probability or 0.0
     if data.kind == "upstream_tap":
-        return f"{'Probably' if nobody >= LIKELY else 'Possibly'} ({_percent(nobody)}): {words[0].lower()}{words[1:]}"
+        return f"{'Probably' if nobody >= LIKELY else 'Possibly'} ({percent(nobody)}): {words[0].lower()}{words[1:]}"
     if data.kind not in ("bypass", "under_registration") or best is None:
         return words
     sure = "Probably" if best.probability >= LIKELY else "Possibly"
-    return f"{sure} {words} ({_percent(best.probability)}): {called or best.meter}"
+    return f"{sure} {words} ({percent(best.probability)}): {called or best.meter}"
 
 
 def _called(case: Case, meter: str) -> str:
@@ -167,7 +129,7 @@ def _head(case: Case, a: Analysis, zone: tzinfo, made: datetime) -> str:
     tiles = [
         (
             "Missing power",
-            _watts(data.loss_w if data.loss_w is not None else a.missing_w),
+            watts(data.loss_w if data.loss_w is not None else a.missing_w),
             f"95 %: {low:,.0f} to {high:,.0f} W",
         ),
         (
@@ -177,18 +139,18 @@ def _head(case: Case, a: Analysis, zone: tzinfo, made: datetime) -> str:
         ),
         (
             "Since",
-            _time(data.onset, zone),
+            time(data.onset, zone),
             ""
             if data.onset_window is None
-            else f"between {_time(data.onset_window[0], zone)} and {_time(data.onset_window[1], zone)}",
+            else f"between {time(data.onset_window[0], zone)} and {time(data.onset_window[1], zone)}",
         ),
-        ("Most probable", escape(_called(case, where)), f"probability {_percent(sure)}"),
+        ("Most probable", escape(_called(case, where)), f"probability {percent(sure)}"),
     ]
     boxes = "".join(
         f'<div class="tile">{escape(name)}<b>{value}</b>{escape(note)}</div>' for name, value, note in tiles
     )
     return (
-        f'<p class="meta">checkmeter evidence, made {_time(made, zone)} ({escape(str(zone))})</p>'
+        f'<p class="meta">checkmeter evidence, made {time(made, zone)} ({escape(str(zone))})</p>'
         f"<h1>{escape(headline(data, _called(case, where) if named else None))}</h1>"
         f"{_place(case, best.meter if named and best else None)}"
         f'<p class="meta">{escape(alert.source)} · zone {escape(data.zone or "-")} · case {escape(data.alert_id)} · '
@@ -207,7 +169,7 @@ def _measured(case: Case, a: Analysis, zone: tzinfo) -> str:
     main = np.convolve(e.main_kwh * to_kw, kernel, "same")
     total = np.convolve(e.subs_kwh.sum(axis=1) * to_kw, kernel, "same")
     half = day_rows // 2
-    loads = chart(
+    loads = figure(
         "Main meter and sum of the sub-meters, moving day",
         e.times_s[half : -half or None],
         [
@@ -221,25 +183,22 @@ def _measured(case: Case, a: Analysis, zone: tzinfo) -> str:
     residual_w = a.residual_day_kwh * 1000 / 24
     spread = a.before.residual_sd_w if a.before else float("nan")
     band = np.full(len(residual_w), 2 * spread)
-    rest = chart(
+    rest = figure(
         "What the balance lacks, each day",
         a.day_s,
         [Line("main - sum - technical loss", residual_w, RED, "", 2.0)],
-        bands=[Band("usual spread (95 %)", -band, band, GREY)] if np.isfinite(spread) else [],
+        bands=[Band("usual spread (95 %)", -band, band, GREY)] if spread >= LEAST_SPREAD_W else [],
         marks=[Mark(a.onset_s, "onset")],
         y_label="W",
         zone=zone,
+        caption="Whole days only, so that the order in which meters are read does not matter.",
     )
-    caption = "Whole days only, so that the order in which meters are read does not matter."
-    return _section(
-        "What was measured",
-        f"<figure>{loads}</figure><figure>{rest}<figcaption>{caption}</figcaption></figure>",
-    )
+    return section("What was measured", loads, rest)
 
 
 def _before_and_after(a: Analysis) -> str:
     def column(b: Balance | None, read: str) -> str:
-        return "-" if b is None else _watts(getattr(b, read))
+        return "-" if b is None else watts(getattr(b, read))
 
     rows = [
         ("Main meter", "main_w"),
@@ -250,9 +209,9 @@ def _before_and_after(a: Analysis) -> str:
     ]
     days = [f"before ({a.before.days} days)" if a.before else "before (no days)", f"after ({a.after.days} days)"]
     spread = "" if not np.isfinite(a.missing_sd_w) else f" ± {2 * a.missing_sd_w:.0f} W (95 %)"
-    return _section(
+    return section(
         "The balance before and after",
-        _table(
+        table(
             [("mean power over whole days", False), (days[0], True), (days[1], True)],
             [(name, column(a.before, key), column(a.after, key)) for name, key in rows],
         ),
@@ -265,7 +224,7 @@ def _before_and_after(a: Analysis) -> str:
 
 def _profile(case: Case, a: Analysis, zone: tzinfo) -> str:
     if a.suspect is None or a.hours_after_kwh is None or a.suspect_day_kwh is None:
-        return _section(
+        return section(
             "No single meter explains it",
             "<p>What is missing follows the profile of no sub-meter, and no sub-meter fell by as much.</p>",
         )
@@ -274,8 +233,8 @@ def _profile(case: Case, a: Analysis, zone: tzinfo) -> str:
         lines.insert(0, Line("before", a.hours_before_kwh, BLUE))
     if a.neighbours_after_kwh is not None:
         lines.append(Line("median of the neighbours, since", a.neighbours_after_kwh, GREY, "3 3"))
-    hours = chart(f"{a.suspect}: mean power by hour of the day", np.arange(24) + 0.5, lines, y_label="W", hours=True)
-    days = chart(
+    hours = figure(f"{a.suspect}: mean power by hour of the day", np.arange(24) + 0.5, lines, y_label="W", hours=True)
+    days = figure(
         f"{a.suspect} each day, and what the balance lacks",
         a.day_s,
         [Line(f"{a.suspect} shows", a.suspect_day_kwh, BLUE), Line("missing", a.residual_day_kwh, RED, "5 3")],
@@ -284,10 +243,10 @@ def _profile(case: Case, a: Analysis, zone: tzinfo) -> str:
         zone=zone,
     )
     text = (
-        f"<p>{escape(a.suspect)} showed {_watts(a.suspect_before_w)} on average before the onset and "
-        f"{_watts(a.suspect_after_w)} since.</p>"
+        f"<p>{escape(a.suspect)} showed {watts(a.suspect_before_w)} on average before the onset and "
+        f"{watts(a.suspect_after_w)} since.</p>"
     )
-    return _section(f"The meter of {a.suspect}", text, f"<figure>{days}</figure><figure>{hours}</figure>")
+    return section(f"The meter of {a.suspect}", text, days, hours)
 
 
 def _suspects(case: Case) -> str:
@@ -297,15 +256,15 @@ def _suspects(case: Case) -> str:
     if data.unexplained_probability is not None:
         rows.append(("none of these (a clock, solar, the main meter, or not known)", data.unexplained_probability, ""))
     rows.sort(key=lambda r: -r[1])
-    return _section(
+    return section(
         "How probable is each explanation",
-        _table(
+        table(
             [("meter", False), ("probability", False), ("by which way", False)],
             [
                 (
                     escape(_called(case, m)),
-                    f'<span class="bar" style="width:{6 * p:.2f}rem"></span>{_percent(p)}',
-                    escape(w.replace("_", " ")),
+                    f'<span class="bar" style="width:{6 * p:.2f}rem"></span>{percent(p)}',
+                    escape(WAYS.get(w, w.replace("_", " "))),
                 )
                 for m, p, w in rows[:SHOWN_SUSPECTS]
             ],
@@ -315,7 +274,7 @@ def _suspects(case: Case) -> str:
 
 
 def _alternatives(a: Analysis) -> str:
-    css = {Verdict.EXCLUDED: "fails", Verdict.UNLIKELY: "unlikely", Verdict.POSSIBLE: "cannot"}
+    css = {Verdict.EXCLUDED: "excluded", Verdict.UNLIKELY: "unlikely", Verdict.POSSIBLE: "cannot"}
     rows = [
         (
             f"<strong>{escape(x.name)}</strong>",
@@ -324,9 +283,9 @@ def _alternatives(a: Analysis) -> str:
         )
         for x in a.alternatives
     ]
-    return _section(
+    return section(
         "Other explanations, and how they fare",
-        _table([("explanation", False), ("what the figures say", False), ("verdict", False)], rows),
+        table([("explanation", False), ("what the figures say", False), ("verdict", False)], rows),
     )
 
 
@@ -343,10 +302,10 @@ def _uncertainty(case: Case, a: Analysis) -> str:
             f"<li>Standard uncertainty of the gateway's balance: {data.residual.uncertainty_kwh:.2f} kWh.</li>"
         )
     if data.quality is not None:
-        items.append(f"<li>Share of intervals in which all meters were read: {_percent(data.quality.coverage)}.</li>")
+        items.append(f"<li>Share of intervals in which all meters were read: {percent(data.quality.coverage)}.</li>")
     if data.model is not None:
         items.append(f"<li>Compact model {escape(data.model.sha256[:16])}…, threshold {data.model.threshold:g}.</li>")
-    return _section("Uncertainty and method", f"<ul>{''.join(items)}</ul>")
+    return section("Uncertainty and method", f"<ul>{''.join(items)}</ul>")
 
 
 def _meters(case: Case) -> str:
@@ -367,10 +326,10 @@ def _meters(case: Case) -> str:
         (escape(t.data.meter), escape(t.data.kind.replace("_", " ")), t.time.strftime("%Y-%m-%d %H:%M UTC"))
         for t in case.tampers
     ]
-    tamper = _table([("meter", False), ("its own log says", False), ("when", False)], signs) if signs else ""
-    return _section(
+    tamper = table([("meter", False), ("its own log says", False), ("when", False)], signs) if signs else ""
+    return section(
         "Meters",
-        _table([("meter", False), ("serial number", False), ("firmware", False), ("class", True)], rows),
+        table([("meter", False), ("serial number", False), ("firmware", False), ("class", True)], rows),
         tamper,
         f"<p class=meta>{escape(versions)}</p>" if versions else "",
     )
@@ -383,12 +342,12 @@ def _course(case: Case, zone: tzinfo) -> str:
         best = max(d.suspects or [], key=lambda s: s.probability, default=None)
         rows.append(
             (
-                _time(event.time, zone),
+                time(event.time, zone),
                 str(d.revision),
                 escape(d.state),
                 escape(d.kind.replace("_", " ")),
-                "-" if d.loss_w is None else _watts(d.loss_w),
-                "-" if best is None else f"{escape(best.meter)} {_percent(best.probability)}",
+                "-" if d.loss_w is None else watts(d.loss_w),
+                "-" if best is None else f"{escape(best.meter)} {percent(best.probability)}",
             )
         )
     head = [
@@ -399,7 +358,7 @@ def _course(case: Case, zone: tzinfo) -> str:
         ("loss", True),
         ("first suspect", False),
     ]
-    return _section("Course of the alert", _table(head, rows))
+    return section("Course of the alert", table(head, rows))
 
 
 def _how_to_verify() -> str:

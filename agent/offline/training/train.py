@@ -146,7 +146,7 @@ def _wanted(table: FeatureTable) -> str:
     """What a table lacks that cannot be split."""
     if table.group is None:
         return "give more rows, or another split"
-    kind, labels = table.group_name, np.unique(table.group)
+    kind, labels = table.group_name or "group", np.unique(table.group)
     guilty = np.unique(table.group[table.target == 1])
     other = "" if kind == "meter" else ", or use --group meter, which keeps only the rows of a meter together"
     if len(labels) == 1:

@@ -111,6 +111,24 @@ def test_a_bad_table_is_an_answer_and_no_traceback(tmp_path: Path) -> None:
     table = tmp_path / "features.csv"
     table.write_text("a,is_theft\nhigh,1\n")
     code, output = run("train", table, "-o", tmp_path / "m.tflite")
-    assert code == 1
+    assert code == 74  # as a bad file is to `replay`
     assert f"{table}:2: a is 'high'" in output
     assert not (tmp_path / "m.tflite").exists()
+
+
+def test_a_broken_table_is_a_broken_file_as_it_is_to_replay(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("meter,x\na,1\n")
+    code, said = run("train", tmp_path / "t.csv", "-o", tmp_path / "m.tflite")
+    assert code == 74
+    assert "no column 'is_theft'" in said
+
+
+@pytest.mark.parametrize(
+    "target", ["acme/x", "acme/house-12/gw-1/cmd", "acme//gw-1", "acme/house 12/gw-1", "acme/+/gw-1"]
+)
+def test_no_command_is_signed_for_a_gateway_that_cannot_be(tmp_path: Path, target: str) -> None:
+    assert run("keys", "make", tmp_path / "ops")[0] == 0
+    code, said = run("keys", "sign", "--key", tmp_path / "ops.key", "--target", target, "report")
+    assert code == 2
+    assert "TENANT/SITE/GATEWAY" in said
+    assert run("keys", "sign", "--key", tmp_path / "ops.key", "--target", "acme/house-12/gw-1", "report")[0] == 0

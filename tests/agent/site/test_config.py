@@ -12,6 +12,7 @@ import pytest
 from agent.keys.credentials import read_key, read_secret
 from agent.site.errors import ConfigError
 from agent.site.load import digest, load, load_and_doubt
+from agent.site.parse import nearest
 
 GOOD = """\
 [site]
@@ -264,3 +265,10 @@ def test_a_meter_in_no_zone_is_doubted_not_refused(site) -> None:
 def test_a_number_that_no_meter_or_day_has_is_refused(site, old: str, new: str, said: str) -> None:
     (line,) = errors(site(GOOD.replace(old, new)))
     assert said in line
+
+
+def test_the_nearest_id_is_the_one_that_begins_alike() -> None:
+    flats = [f"flat-{floor}0{door}" for floor in range(1, 5) for door in range(1, 10)]
+    assert nearest("flat-199", flats) == '; did you mean "flat-109"?'
+    assert nearest("flat-4O1", flats) == '; did you mean "flat-401"?'
+    assert nearest("cellar", ["", "a", "b"]) == "; known: a, b"

@@ -344,3 +344,32 @@ def test_the_examples_run(example, simulate, tmp_path):
     process, ready = simulate(str(source), "--port-link", str(tmp_path))
     assert ready["ports"] == {"rs485-1": str(tmp_path / "rs485-1")}
     assert stop(process) == 0
+
+
+def test_a_link_to_somebody_elses_terminal_is_left_alone(tmp_path):
+    """As socat's `link=` makes it: the meters answer at that end, and the link stays what it is."""
+    ours, theirs = os.openpty()
+    link = tmp_path / "rs485"
+    link.symlink_to(os.ttyname(theirs))
+    port = open_port(str(link), 9600, "N")
+    os.write(ours, b"\x7e")
+    assert port.read(port.sources()[0])[1] == b"\x7e"
+    port.close()
+    assert os.readlink(link) == os.ttyname(theirs)
+    with pytest.raises(TransportError, match="in use"):
+        open_port("/dev/ttyUSB7", 9600, "N", link)
+    assert os.readlink(link) == os.ttyname(theirs)
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_a_second_simulator_does_not_take_a_live_ones_link(tmp_path):
+    link = tmp_path / "rs485"
+    first = open_port(str(link), 9600, "N")
+    with pytest.raises(TransportError, match="another simulator answers"):
+        open_port(str(link), 9600, "N")
+    assert link.exists()
+    first.close()
+    assert list(tmp_path.iterdir()) == []
+    again = open_port(str(link), 9600, "N")
+    again.close()

@@ -321,7 +321,10 @@ def test_a_browser_shows_it_without_scrolling_sideways(bypassed: Building, tmp_p
     frame = (
         f'<iframe id="f" src="case.html" style="width:{width}px;height:900px;border:0"></iframe>'
         "<script>onload=()=>setTimeout(()=>{let d=document.getElementById('f').contentDocument;"
-        "document.title='W'+d.documentElement.scrollWidth+' S'+d.querySelectorAll('svg').length},300)</script>"
+        "let seen=[...d.querySelectorAll('svg')].filter(s=>s.getBoundingClientRect().width>0);"
+        "let px=seen.map(s=>s.getBoundingClientRect().width/s.viewBox.baseVal.width*+s.getAttribute('font-size'));"
+        "let least=Math.min(...px).toFixed(1);"
+        "document.title='W'+d.documentElement.scrollWidth+' S'+seen.length+' T'+least},300)</script>"
     )
     (tmp_path / "frame.html").write_text(f"<!doctype html><title>wait</title>{frame}")
     words = [
@@ -335,9 +338,10 @@ def test_a_browser_shows_it_without_scrolling_sideways(bypassed: Building, tmp_p
     ]
     done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=False)
     title = done.stdout.split("<title>")[1].split("</title>")[0]
-    shown, charts = title.split()
+    shown, charts, letters = title.split()
     assert int(shown[1:]) <= width
-    assert charts == "S4"
+    assert charts == "S4"  # of the two drawings of each, the one that fits
+    assert float(letters[1:]) >= 11.0
 
 
 @pytest.mark.chromium

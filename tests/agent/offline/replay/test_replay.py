@@ -246,3 +246,22 @@ def test_rows_between_the_boundaries_are_interpolated(stolen):
 def test_events_need_their_columns(tmp_path):
     with pytest.raises(ReadingsError, match="time,meter,kind,value"):
         read_events(write(tmp_path / "e.csv", ["1,2"], "a,b"), METERS)
+
+
+def test_a_european_spreadsheets_semicolons_and_commas_are_understood_and_said(tmp_path):
+    rows = [row.replace(",", ";").replace(".", ",") for row in plain()]
+    found = read(write(tmp_path / "r.csv", rows, "time;main;a;b"), METERS)
+    same = read(write(tmp_path / "c.csv", plain()), METERS)
+    np.testing.assert_array_equal(found.wh, same.wh)
+    assert found.notes.counted == {"semicolons": 1}
+    points = read(write(tmp_path / "p.csv", [row.replace(",", ";") for row in plain()], "time;main;a;b"), METERS)
+    np.testing.assert_array_equal(points.wh, same.wh)
+
+
+def test_a_point_in_a_file_of_decimal_commas_is_not_guessed_at(tmp_path):
+    rows = [row.replace(",", ";").replace(".", ",") for row in plain()]
+    cells = rows[5].split(";")
+    rows[5] = ";".join([cells[0], "1.234", *cells[2:]])
+    found = read(write(tmp_path / "r.csv", rows, "time;main;a;b"), METERS)
+    assert np.isnan(found.wh[5, 0])
+    assert any("decimal mark is the comma" in note for note in found.notes.named)

@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from agent.offline import metrics
-from agent.offline.training.table import FeatureTable, TableError, read_table
+from agent.offline.training.table import FeatureTable, SplitError, TableError, read_table
 from agent.offline.training.train import Settings, encode, fit_platt, split_rows, train
 from core.scoring.model import load
 
@@ -137,3 +137,38 @@ def test_the_useful_feature_is_the_important_one(table: FeatureTable) -> None:
     lost = train(wide, Settings()).importance.mean(axis=1)
     assert lost.argmax() == 0
     assert abs(lost[3]) < 0.03
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "said"),
+    [
+        ("building", lambda t: np.full(291, "b1"), r"all rows are of one building \(b1\).*--group meter"),
+        ("meter", lambda t: np.full(291, "m1"), r"all rows are of one meter \(m1\).*tables of more$"),
+        (
+            "meter",
+            lambda t: np.where(t.target == 1, "flat-302", np.arange(291).astype(str)),
+            r"theft is known of one meter only \(flat-302\), so there is nothing to judge on",
+        ),
+    ],
+)
+def test_a_table_that_cannot_be_split_is_told_what_it_lacks(table: FeatureTable, name: str, labels, said: str) -> None:
+    with pytest.raises(SplitError, match=said):
+        train(replace(table, group=labels(table), group_name=name), Settings())
+
+
+@pytest.mark.parametrize(
+    ("group", "identifiers", "leaks"),
+    [
+        ("building", ("building", "meter", "day"), False),
+        ("meter", ("building", "meter", "day"), False),
+        ("day", ("building", "meter", "day"), True),
+        (None, ("meter", "day"), True),
+        (None, (), False),
+    ],
+)
+def test_rows_of_one_meter_on_both_sides_are_warned_of(
+    table: FeatureTable, group: str | None, identifiers: tuple[str, ...], leaks: bool
+) -> None:
+    found = replace(table, group_name=group, identifiers=identifiers).leaks
+    assert (found is not None) == leaks
+    assert not leaks or "flatter" in str(found)
