@@ -49,7 +49,7 @@ a{color:#8dbce8}.bar{background:#7fb0dd}[fill="#1d2733"]{fill:#e4e9ee}[fill="#51
 h2,thead{break-after:avoid}figure,tr,.tile,.note,pre,ul{break-inside:avoid}pre{break-before:avoid}
 section>h2+p,section>h2+figure,section>h2+div{break-before:avoid}.scroll{overflow:visible}
 .tiles{grid-template-columns:repeat(4,1fr)}.tile b{font-size:1.05rem}
-a{color:inherit;text-decoration:none}}
+a.raw{display:none}}
 @page{size:A4;margin:16mm 15mm}
 """
 

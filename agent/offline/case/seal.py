@@ -51,9 +51,9 @@ def seal(files: dict[str, bytes], key: Ed25519PrivateKey | None) -> Sealed:
 def as_html(sealed: Sealed) -> str:
     """The files as links that a browser saves, the manifest and the signature."""
     links = "".join(
-        f'<li><a class="raw" download="{escape(name, quote=True)}" '
+        f'<li>{escape(name)} ({len(octets):,} octets) <a class="raw" download="{escape(name, quote=True)}" '
         f'href="data:{"text/csv" if name.endswith(".csv") else "application/json"};base64,'
-        f'{base64.b64encode(octets).decode()}">{escape(name)}</a> ({len(octets):,} octets)</li>'
+        f'{base64.b64encode(octets).decode()}" aria-label="save {escape(name, quote=True)}">save</a></li>'
         for name, octets in sealed.files.items()
     )
     parts = [

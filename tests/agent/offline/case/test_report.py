@@ -353,3 +353,5 @@ def test_screenshot_and_print(bypassed: Building, tmp_path: Path) -> None:
     assert (tmp_path / "case.png").read_bytes()[:4] == b"\x89PNG"
     assert (tmp_path / "case.png").stat().st_size > 50_000
     assert (tmp_path / "case.pdf").read_bytes()[:5] == b"%PDF-"
+    # The neighbours' readings are in the page, for whoever does the sums again; paper does not carry them along.
+    assert b"base64," not in (tmp_path / "case.pdf").read_bytes()
