@@ -11,7 +11,7 @@ import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from html import escape
 
 import numpy as np
@@ -92,11 +92,12 @@ def chart(
     numbers: bool = False,
     from_zero: bool = True,
     frame: Frame = WIDE,
+    day: Callable[[datetime], str] = "{:%d %b}".format,
 ) -> str:
     """One chart as an `<svg>` element.
 
     `x` [T] are UTC seconds, or hours 0..24 where `hours` is set, or plain figures where `numbers` is.
-    `from_zero` keeps zero on the y axis.
+    `from_zero` keeps zero on the y axis. `day` writes a local day on the time axis.
 
     Raises:
         ValueError: no point at all, or a line of another length than `x`.
@@ -137,7 +138,7 @@ def chart(
     if numbers:
         ticks_x = [(t, _number(t)) for t in _number_ticks(x0, x1) if x0 <= t <= x1]
     else:
-        ticks_x = _hour_ticks(x0, x1, frame.hours) if hours else _time_ticks(x0, x1, zone, frame.labels)
+        ticks_x = _hour_ticks(x0, x1, frame.hours) if hours else _time_ticks(x0, x1, zone, frame.labels, day)
     for value, label in ticks_x:
         # The last label ends at the picture's edge instead of beyond it.
         anchor = "end" if px(value) > frame.width - frame.right - 4 * len(label) else "middle"
@@ -206,12 +207,14 @@ def _hour_ticks(x0: float, x1: float, every: int) -> list[tuple[float, str]]:
     return [(float(h), f"{h:02d}:00") for h in range(0, 25, every) if x0 <= h <= x1]
 
 
-def _time_ticks(x0: float, x1: float, zone: tzinfo, most: int) -> list[tuple[float, str]]:
+def _time_ticks(
+    x0: float, x1: float, zone: tzinfo, most: int, day: Callable[[datetime], str]
+) -> list[tuple[float, str]]:
     step = next((s for s in TIME_STEPS_S if (x1 - x0) / s <= most), TIME_STEPS_S[-1])
     offset = (utc(x0).astimezone(zone).utcoffset() or timedelta()).total_seconds()
     first = math.ceil((x0 + offset) / step) * step - offset
-    form = "%d %b" if step >= DAY_S else "%d %b %H:%M"
-    return [(t, utc(t).astimezone(zone).strftime(form)) for t in np.arange(first, x1 + 1, step).tolist()]
+    moments = [(t, utc(t).astimezone(zone)) for t in np.arange(first, x1 + 1, step).tolist()]
+    return [(t, day(moment) if step >= DAY_S else f"{day(moment)} {moment:%H:%M}") for t, moment in moments]
 
 
 def _runs(ok: NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -21,6 +21,7 @@ from agent.offline.case.files import PageFacts, read, result, write
 from agent.offline.case.page import RENDERER, page
 from agent.offline.case.seal import Sealed, id_of_hex, open_page, seal
 from agent.offline.case.verify import PAGE_MAX_OCTETS, verify
+from agent.offline.case.words import LANGUAGES
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PDF_TIMEOUT_S = 120
@@ -55,6 +56,7 @@ BROWSER_OPTIONS = (
     help="Ed25519 private key (PEM) to sign with.",
 )
 @click.option("--timezone", default="UTC", show_default=True, help="Times are shown in this zone.")
+@click.option("--language", type=click.Choice(list(LANGUAGES)), default="en", show_default=True, help="Of the page.")
 @click.option("--pdf", is_flag=True, help="Print the page to a PDF beside it (needs Chromium).")
 @click.option(
     "--verify",
@@ -75,6 +77,7 @@ def command(
     gateway: str | None,
     key: Path | None,
     timezone: str,
+    language: str,
     pdf: bool,
     to_verify: Path | None,
     public_key: str | None,
@@ -95,7 +98,7 @@ def command(
         raise click.UsageError(f"{timezone!r} is no time zone; expected a name like Europe/Berlin") from None
     try:
         case = _load(alert_id, site, messages) if dsn is None else _from_fleet(dsn, alert_id, gateway)
-        text, analysis, sealed = made_page(case, timezone, None if key is None else _private_key(key))
+        text, analysis, sealed = made_page(case, timezone, None if key is None else _private_key(key), language)
     except CaseError as error:
         raise click.ClickException(str(error)) from None
     output.write_text(text, encoding="utf-8")
@@ -107,14 +110,16 @@ def command(
         _print_pdf(output)
 
 
-def made_page(case: Case, timezone: str, key: Ed25519PrivateKey | None) -> tuple[str, Analysis, Sealed]:
+def made_page(
+    case: Case, timezone: str, key: Ed25519PrivateKey | None, language: str = "en"
+) -> tuple[str, Analysis, Sealed]:
     """The page of a case, sealed now; with what it says in figures, and the seal.
 
     Raises:
         CaseError: the case does not hold enough.
     """
     made = datetime.now(UTC).replace(microsecond=0)
-    files = write(case, PageFacts(renderer=RENDERER, made=made, timezone=timezone))
+    files = write(case, PageFacts(renderer=RENDERER, made=made, timezone=timezone, language=language))
     shown, facts = read(files)  # what is shown is what is written, to the last digit
     analysis = analyse(shown, facts.zone)
     files["result.json"] = result(shown, analysis)

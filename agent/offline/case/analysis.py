@@ -39,11 +39,25 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """Another explanation of the missing energy: the question, what the figures say, and the verdict."""
+    """Another explanation of the missing energy: the question, what the figures say, and the verdict.
 
-    name: str
-    figures: str
+    Both texts are templates in English; `values` are what stands in them.
+    """
+
+    name_form: str
+    figures_form: str
     verdict: Verdict
+    values: dict[str, float | str]
+
+    @property
+    def name(self) -> str:
+        """The question in English."""
+        return self.name_form.format(**self.values)
+
+    @property
+    def figures(self) -> str:
+        """What the figures say, in English."""
+        return self.figures_form.format(**self.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,10 +273,11 @@ def _clocks(a: Analysis) -> Alternative:
     hours = a.missing_w * days * 24 / max(a.after.main_w, 1.0)
     return Alternative(
         "Meters read at different times",
-        f"A reading that is late shifts energy from one interval to the next; it takes none away. To look like "
-        f"{a.missing_w * days * 24 / 1000:.1f} kWh within {days} days, one side would have to be read "
-        f"{hours:.1f} hours late; meters are read within seconds of each other.",
+        "A reading that is late shifts energy from one interval to the next; it takes none away. To look like "
+        "{kwh:.1f} kWh within {days:d} days, one side would have to be read {hours:.1f} hours late; meters are read "
+        "within seconds of each other.",
         Verdict.EXCLUDED if hours > 0.5 else Verdict.POSSIBLE,
+        {"kwh": a.missing_w * days * 24 / 1000, "days": days, "hours": hours},
     )
 
 
@@ -273,76 +288,96 @@ def _accuracy(case: Case, a: Analysis) -> Alternative:
     limits_w = np.array([classes.get(s, CLASS_OF_UNKNOWN) for s in case.energies.subs]) / 100 * mean_w
     worst_w = main_w + float(limits_w.sum())
     likely_w = float(np.hypot(main_w, np.linalg.norm(limits_w)) / 2)
+    values: dict[str, float | str] = {"worst_w": worst_w, "likely_w": likely_w, "missing_w": a.missing_w}
     if a.before is not None:
-        verdict = Verdict.EXCLUDED if a.missing_w > likely_w else Verdict.UNLIKELY
-        why = "and errors of meters do not set in on one day: the days before the onset had the same meters."
-    else:
-        verdict = Verdict.EXCLUDED if a.missing_w > worst_w else Verdict.POSSIBLE
-        why = "and there are no days before the onset to compare with."
+        return Alternative(
+            "Errors of the meters",
+            "With every meter at its class limit and all in the same direction, {worst_w:.0f} W could be explained; "
+            "with independent errors about {likely_w:.0f} W. Missing are {missing_w:.0f} W, and errors of meters do "
+            "not set in on one day: the days before the onset had the same meters.",
+            Verdict.EXCLUDED if a.missing_w > likely_w else Verdict.UNLIKELY,
+            values,
+        )
     return Alternative(
         "Errors of the meters",
-        f"With every meter at its class limit and all in the same direction, {worst_w:.0f} W could be explained; with "
-        f"independent errors about {likely_w:.0f} W. Missing are {a.missing_w:.0f} W, {why}",
-        verdict,
+        "With every meter at its class limit and all in the same direction, {worst_w:.0f} W could be explained; "
+        "with independent errors about {likely_w:.0f} W. Missing are {missing_w:.0f} W, and there are no days "
+        "before the onset to compare with.",
+        Verdict.EXCLUDED if a.missing_w > worst_w else Verdict.POSSIBLE,
+        values,
     )
 
 
 def _technical_loss(a: Analysis) -> Alternative:
+    name = "Technical loss (copper, meters' own use)"
     share = a.missing_w / max(a.after.subs_w, 1.0)
     if not a.fitted or a.before is None:
         return Alternative(
-            "Technical loss (copper, meters' own use)",
-            f"The missing power is {share:.1%} of the metered load. Risers lose 0.7-2 %, each meter up to 1.2 W. There "
-            "are no days before the onset from which this building's own loss could be learned.",
+            name,
+            "The missing power is {share:.1%} of the metered load. Risers lose 0.7-2 %, each meter up to 1.2 W. "
+            "There are no days before the onset from which this building's own loss could be learned.",
             Verdict.UNLIKELY if share > 0.03 else Verdict.POSSIBLE,
+            {"share": share},
         )
-    times = (a.after.technical_w + a.missing_w) / a.after.technical_w if a.after.technical_w > 0 else float("inf")
-    grown = f"{times:.1f} times what it was" if np.isfinite(times) else "from next to nothing"
+    technical_w = a.after.technical_w
+    if technical_w <= 0:
+        return Alternative(
+            name,
+            "The loss learned before the onset is {technical_w:.0f} W at today's load. It would have to come from "
+            "next to nothing, from one day to the next. Copper and meters do not change overnight.",
+            Verdict.EXCLUDED,
+            {"technical_w": technical_w},
+        )
+    times = (technical_w + a.missing_w) / technical_w
     return Alternative(
-        "Technical loss (copper, meters' own use)",
-        f"The loss learned before the onset is {a.after.technical_w:.0f} W at today's load. It would have to be "
-        f"{grown}, from one day to the next. Copper and meters do not change overnight.",
+        name,
+        "The loss learned before the onset is {technical_w:.0f} W at today's load. It would have to be {times:.1f} "
+        "times what it was, from one day to the next. Copper and meters do not change overnight.",
         Verdict.EXCLUDED if times > 1.3 else Verdict.UNLIKELY,
+        {"technical_w": technical_w, "times": times},
     )
 
 
 def _unread_meter(a: Analysis) -> Alternative:
+    name = "A meter that is not read, or unmetered common load"
     if a.before is None:
         return Alternative(
-            "A meter that is not read, or unmetered common load",
-            "The loss was there from the first day on, so a forgotten meter or common load cannot be told from a tap "
-            "by arithmetic. Compare the list of meters with the building.",
+            name,
+            "The loss was there from the first day on, so a forgotten meter or common load cannot be told from a "
+            "tap by arithmetic. Compare the list of meters with the building.",
             Verdict.POSSIBLE,
+            {},
         )
     sd_w = a.before.residual_sd_w
     return Alternative(
-        "A meter that is not read, or unmetered common load",
-        f"The balance was complete before: over {a.before.days} days the remainder was {a.before.residual_w:+.0f} W "
-        f"with a day-to-day spread of {sd_w:.0f} W. What is missing set in later and stays. A new "
-        "consumer behind no meter would look like this; that is what an upstream tap is.",
+        name,
+        "The balance was complete before: over {days:d} days the remainder was {residual_w:+.0f} W with a "
+        "day-to-day spread of {sd_w:.0f} W. What is missing set in later and stays. A new consumer behind no meter "
+        "would look like this; that is what an upstream tap is.",
         Verdict.EXCLUDED if np.isfinite(sd_w) and a.missing_w > 4 * sd_w else Verdict.UNLIKELY,
+        {"days": a.before.days, "residual_w": a.before.residual_w, "sd_w": sd_w},
     )
 
 
 def _vacancy(a: Analysis) -> Alternative:
-    fall_w = a.suspect_before_w - a.suspect_after_w
+    name, fall_w = "{meter} is merely empty or thrifty", a.suspect_before_w - a.suspect_after_w
+    values: dict[str, float | str] = {"meter": a.suspect or ""}
     if not np.isfinite(fall_w) or a.before is None:
-        return Alternative(
-            f"{a.suspect} is merely empty or thrifty",
-            "There are no days before the onset to compare this meter with.",
-            Verdict.POSSIBLE,
-        )
-    share = a.missing_w / fall_w if fall_w > 1 else float("nan")
-    if not np.isfinite(share):
+        figures = "There are no days before the onset to compare this meter with."
+        return Alternative(name, figures, Verdict.POSSIBLE, values)
+    values |= {"before_w": a.suspect_before_w, "after_w": a.suspect_after_w}
+    if fall_w <= 1:
         figures = (
-            f"This meter shows no less than before ({a.suspect_before_w:.0f} W, now {a.suspect_after_w:.0f} W): what "
-            "is missing follows its profile, not its fall."
+            "This meter shows no less than before ({before_w:.0f} W, now {after_w:.0f} W): what is missing follows "
+            "its profile, not its fall."
         )
-        return Alternative(f"{a.suspect} is merely empty or thrifty", figures, Verdict.EXCLUDED)
+        return Alternative(name, figures, Verdict.EXCLUDED, values)
+    share = a.missing_w / fall_w
     return Alternative(
-        f"{a.suspect} is merely empty or thrifty",
-        f"This meter fell from {a.suspect_before_w:.0f} W to {a.suspect_after_w:.0f} W. If its people used less, the "
-        f"main meter would show {fall_w:.0f} W less too and nothing would be missing. But {a.missing_w:.0f} W are "
-        f"missing: {share:.0%} of the fall still flows into the building.",
+        name,
+        "This meter fell from {before_w:.0f} W to {after_w:.0f} W. If its people used less, the main meter would "
+        "show {fall_w:.0f} W less too and nothing would be missing. But {missing_w:.0f} W are missing: {share:.0%} "
+        "of the fall still flows into the building.",
         Verdict.EXCLUDED if share > 0.5 else Verdict.UNLIKELY if share > 0.25 else Verdict.POSSIBLE,
+        values | {"fall_w": fall_w, "missing_w": a.missing_w, "share": share},
     )

@@ -1,13 +1,12 @@
 """How an evidence page is set: its style sheet, and the small parts that its sections are made of.
 
-It knows HTML, not the case: sections, tables, figures, and how times, shares and powers are written. On paper the page
+It knows HTML, not the case: sections, tables, figures. On paper the page
 is light whatever the screen is, no heading stands alone at a foot, and on a phone each figure is drawn narrow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, tzinfo
 from html import escape
 from typing import Any
 
@@ -15,9 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.charts.svg import NARROW, Line, chart
-from agent.wire.values import utc
-
-NBSP = "\u00a0"  # between a figure and its unit
 
 CSS = """
 :root{color-scheme:light dark;color:#1d2733;font:16px/1.5 Georgia,'Times New Roman',serif}
@@ -78,21 +74,3 @@ def table(head: Iterable[tuple[str, bool]], rows: Iterable[Iterable[str]]) -> st
         for row in rows
     )
     return f'<div class="scroll"><table><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table></div>'
-
-
-def time(value: datetime | float, zone: tzinfo) -> str:
-    """A moment to the minute; UTC seconds or a time with an offset."""
-    moment = (utc(value) if isinstance(value, float) else value).astimezone(zone)
-    return moment.strftime("%d %b %Y %H:%M")
-
-
-def percent(share: float | None) -> str:
-    """A share of 0 to 1 in percent, with a decimal where it nears either end."""
-    if share is None:
-        return "-"
-    return f"{100 * share:.0f}{NBSP}%" if 0.005 < share < 0.995 else f"{100 * share:.1f}{NBSP}%"
-
-
-def watts(value: float) -> str:
-    """A power in W; a dash where it is not known."""
-    return "-" if not np.isfinite(value) else f"{value:,.0f}{NBSP}W"

@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape, unescape
 
@@ -48,27 +49,36 @@ def seal(files: dict[str, bytes], key: Ed25519PrivateKey | None) -> Sealed:
     return Sealed(files, manifest, public, key.sign(manifest.encode()).hex())
 
 
-def as_html(sealed: Sealed) -> str:
-    """The files as links that a browser saves, the manifest and the signature."""
-    links = "".join(
-        f'<li>{escape(name)} ({len(octets):,} octets) <a class="raw" download="{escape(name, quote=True)}" '
-        f'href="data:{"text/csv" if name.endswith(".csv") else "application/json"};base64,'
-        f'{base64.b64encode(octets).decode()}" aria-label="save {escape(name, quote=True)}">save</a></li>'
-        for name, octets in sealed.files.items()
-    )
+def as_html(sealed: Sealed, say: Callable[..., str]) -> str:
+    """The files as links that a browser saves, the manifest and the signature; `say` gives a text in a language."""
+    links = "".join(_link(name, octets, say) for name, octets in sealed.files.items())
+    whole = escape(say("Digest of this manifest, which stands for the whole page:"))
     parts = [
-        f'<ul>{links}</ul><p>SHA-256 manifest:</p><pre id="manifest">{escape(sealed.manifest)}</pre>',
-        f"<p>Digest of this manifest, which stands for the whole page: <code>{sealed.digest}</code></p>",
+        f"<ul>{links}</ul><p>{escape(say('SHA-256 manifest:'))}</p>",
+        f'<pre id="manifest">{escape(sealed.manifest)}</pre>',
+        f"<p>{whole} <code>{sealed.digest}</code></p>",
     ]
     if sealed.signature is None or sealed.public_key is None:
-        parts.append("<p>This page is <strong>not signed</strong>: no key was given when it was made.</p>")
+        parts.append(
+            f"<p><strong>{escape(say('This page is not signed: no key was given when it was made.'))}</strong></p>"
+        )
     else:
         parts.append(
-            f"<p>Signed by key <code>{id_of_hex(sealed.public_key)}</code>. "
-            "Ed25519 public key and signature of the manifest (hexadecimal):</p>"
+            f"<p>{escape(say('Signed by this key:'))} <code>{id_of_hex(sealed.public_key)}</code>. "
+            f"{escape(say('Ed25519 public key and signature of the manifest (hexadecimal):'))}</p>"
             f'<pre id="signature">{sealed.public_key} {sealed.signature}</pre>'
         )
     return "".join(parts)
+
+
+def _link(name: str, octets: bytes, say: Callable[..., str]) -> str:
+    kind = "text/csv" if name.endswith(".csv") else "application/json"
+    label = escape(say("save {name}", name=name), quote=True)
+    return (
+        f"<li>{escape(name)} ({escape(say('{count:,} octets', count=len(octets)))}) "
+        f'<a class="raw" download="{escape(name, quote=True)}" href="data:{kind};base64,'
+        f'{base64.b64encode(octets).decode()}" aria-label="{label}">{escape(say("save"))}</a></li>'
+    )
 
 
 def open_page(page: str) -> Sealed | None:

@@ -90,8 +90,9 @@ def test_rubbish_between_the_messages_changes_nothing(bypassed: Building) -> Non
     assert from_messages([*rubbish, *bypassed.lines, *rubbish], ALERT_ID).revisions == clean.revisions
 
 
-def _page(building: Building, key: Ed25519PrivateKey | None) -> str:
-    facts = PageFacts(renderer=RENDERER, made=datetime(2026, 2, 9, tzinfo=UTC), timezone="Europe/Berlin")
+def _page(building: Building, key: Ed25519PrivateKey | None, language: str = "en") -> str:
+    made = datetime(2026, 2, 9, tzinfo=UTC)
+    facts = PageFacts(renderer=RENDERER, made=made, timezone="Europe/Berlin", language=language)
     files = write(from_messages(building.lines, ALERT_ID), facts)
     case, _ = read(files)
     files["result.json"] = result(case, analyse(case, facts.zone))
@@ -309,9 +310,11 @@ def _chromium(*words: Any) -> None:
 
 
 @pytest.mark.chromium
-@pytest.mark.parametrize("width", [390, 1100])
-def test_a_browser_shows_it_without_scrolling_sideways(bypassed: Building, tmp_path: Path, width: int) -> None:
-    text = _page(bypassed, None)
+@pytest.mark.parametrize(("width", "language"), [(390, "en"), (1100, "en"), (390, "de"), (390, "zh")])
+def test_a_browser_shows_it_without_scrolling_sideways(
+    bypassed: Building, tmp_path: Path, width: int, language: str
+) -> None:
+    text = _page(bypassed, None, language)
     # The page reports its own layout in its title, which the dumped document then shows.
     probe = "<script>addEventListener('load',()=>document.title='W'+document.documentElement.scrollWidth)</script>"
     (tmp_path / "case.html").write_text(text.replace("</body>", probe + "</body>"))
