@@ -26,7 +26,6 @@ from agent.site.parse import parse_table
 from agent.site.source import Source
 from agent.site.tables import Config
 from agent.wire.values import utc
-from firmware_io.clock import Clock
 from firmware_io.simulator.building.building import ZonePlan
 from firmware_io.simulator.building.scenario import Simulation, moment_s
 from firmware_io.simulator.site import SimulatedMeterPlan, SimulatedSite
@@ -144,7 +143,9 @@ def _times_as_text(value: Any) -> Any:
     return value
 
 
-def simulated_site(config: Config, simulation: Simulation, clock: Clock, start_s: float) -> SimulatedSite:
+def simulated_site(
+    config: Config, simulation: Simulation, clock: ScaledClock | SharedClock, start_s: float
+) -> SimulatedSite:
     """The simulator for a site file.
 
     Raises:

@@ -14,7 +14,7 @@ LEAD = 0.75  # of an interval beyond the last poll cycle: the next boundary's ro
 BEHIND = 5.0  # intervals between the clock and the last balance: more, and the pipeline has to catch up first
 # What an exchange with a meter may take of the building's time: by so much a reading's time is uncertain, and a clock's
 # offset wrong.
-EXCHANGE_S = 20.0
+EXCHANGE_S, EXCHANGE_SHARE = 20.0, 0.2  # the second one of `poll_s`: who polls seldom cannot be exact
 FORGET = 0.95  # of the longest exchange, at each look
 STILL_LOOKS = 3000  # without any progress: nothing will come any more
 
@@ -27,6 +27,7 @@ class Governor:
         self._exchange_s = 0.0  # of the host
         self._lead_s = max(LEAD * config.detection.interval_s, 2.0 * max(bus.poll_s for bus in config.bus))
         self._behind_s = BEHIND * config.detection.interval_s
+        self._exchange_limit_s = max(EXCHANGE_S, EXCHANGE_SHARE * max(bus.poll_s for bus in config.bus))
         self._cycles: dict[str, int] = {}
         self._seen_s: dict[str, float] = {}
         self._progress: object = None
@@ -60,6 +61,6 @@ class Governor:
         polled = bool(up) and all(bus in self._seen_s for bus in up)
         balanced = not ends_s or snapshot.now_s - min(ends_s) <= self._behind_s
         if polled and balanced:
-            speed = min(self._speed, max(CRAWL_SPEED, EXCHANGE_S / max(self._exchange_s, 1e-6)))
+            speed = min(self._speed, max(CRAWL_SPEED, self._exchange_limit_s / max(self._exchange_s, 1e-6)))
             self._clock.grant(min(self._seen_s[bus] for bus in up) + self._lead_s, speed)
         return self._still < STILL_LOOKS
