@@ -15,6 +15,9 @@ BEHIND = 5.0  # intervals between the clock and the last balance: more, and the 
 # What an exchange with a meter may take of the building's time: by so much a reading's time is uncertain, and a clock's
 # offset wrong.
 EXCHANGE_S, EXCHANGE_SHARE = 20.0, 0.2  # the second one of `poll_s`: who polls seldom cannot be exact
+CYCLE = (
+    1 / 3
+)  # of an interval, or `poll_s`, for a cycle over a bus: a meter without a load profile is read at polls only
 FORGET = 0.95  # of the longest exchange, at each look
 STILL_LOOKS = 3000  # without any progress: nothing will come any more
 
@@ -24,7 +27,9 @@ class Governor:
 
     def __init__(self, clock: ClockFile, config: Config, speed: float) -> None:
         self._clock, self._speed = clock, speed
-        self._exchange_s = 0.0  # of the host
+        self._exchange_s = self._cycle_s = 0.0  # of the host
+        self._cycle_limit_s = max(CYCLE * config.detection.interval_s, min(bus.poll_s for bus in config.bus))
+        self._bus_of = {meter.id: meter.bus for meter in config.meter}
         self._lead_s = max(LEAD * config.detection.interval_s, 2.0 * max(bus.poll_s for bus in config.bus))
         self._behind_s = BEHIND * config.detection.interval_s
         self._exchange_limit_s = max(EXCHANGE_S, EXCHANGE_SHARE * max(bus.poll_s for bus in config.bus))
@@ -50,6 +55,11 @@ class Governor:
             if bus.cycles != self._cycles.get(bus.id, 0):
                 self._cycles[bus.id] = bus.cycles
                 self._seen_s[bus.id] = snapshot.now_s
+        by_bus: dict[str | None, float] = {}
+        for meter in snapshot.health.meters:
+            bus_id = self._bus_of.get(meter.id)
+            by_bus[bus_id] = by_bus.get(bus_id, 0.0) + (meter.latency_ms or 0.0) / 1000
+        self._cycle_s = max(FORGET * self._cycle_s, *by_bus.values(), 0.0)
         latencies_s = sorted(m.latency_ms / 1000 for m in snapshot.health.meters if m.latency_ms is not None)
         slow_s = latencies_s[len(latencies_s) * 9 // 10] if latencies_s else 0.0
         self._exchange_s = max(slow_s, FORGET * self._exchange_s)
@@ -61,6 +71,9 @@ class Governor:
         polled = bool(up) and all(bus in self._seen_s for bus in up)
         balanced = not ends_s or snapshot.now_s - min(ends_s) <= self._behind_s
         if polled and balanced:
-            speed = min(self._speed, max(CRAWL_SPEED, self._exchange_limit_s / max(self._exchange_s, 1e-6)))
+            slowest = min(
+                self._exchange_limit_s / max(self._exchange_s, 1e-6), self._cycle_limit_s / max(self._cycle_s, 1e-6)
+            )
+            speed = min(self._speed, max(CRAWL_SPEED, slowest))
             self._clock.grant(min(self._seen_s[bus] for bus in up) + self._lead_s, speed)
         return self._still < STILL_LOOKS

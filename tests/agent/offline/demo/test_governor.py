@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agent.offline.demo.governor import BEHIND, EXCHANGE_S, STILL_LOOKS, Governor
 from agent.process.clock import CRAWL_SPEED, ClockFile, Pace, SharedClock
-from agent.site.tables import Bus, Config, Site
+from agent.site.tables import Bus, Config, Meter, Site
 from agent.status.snapshot import Snapshot
 from agent.wire.state import Balance, BusHealth, Health, MeterHealth, Status
 from agent.wire.values import utc
@@ -125,3 +126,17 @@ def test_processes_share_a_clock_and_a_wait_feels_that_it_is_set_forward(tmp_pat
     owner.grant(START_S, 10.0)
     assert reader.now() >= START_S + 2 * 86_400.0, "time never goes back"
     owner.close()
+
+
+def test_a_cycle_over_all_meters_of_a_bus_may_take_a_third_of_an_interval() -> None:
+    meters = [Meter(id=f"m{k}", bus="line") for k in range(20)]
+    config = Config(
+        site=Site(site="s", gateway="g"), bus=[Bus(id="line", port="/dev/null", poll_s=60.0)], meter=meters, zone=[]
+    )
+    grants = Grants()
+    seen = snapshot(START_S, 1)
+    each = [MeterHealth(id=meter.id, latency_ms=15.0) for meter in meters]
+    Governor(grants, config, 1800.0).look(  # type: ignore[arg-type]
+        msgspec.structs.replace(seen, health=msgspec.structs.replace(seen.health, meters=each))
+    )
+    assert grants.given[-1][1] == pytest.approx(INTERVAL_S / 3 / (20 * 0.015))
