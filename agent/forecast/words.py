@@ -58,16 +58,25 @@ def _extreme(extreme: Extreme) -> wire.ForecastExtreme:
 
 
 def conditions(issued: Issued) -> Iterator[Condition]:
-    """What the alert book shall judge, oldest first: capacities that will be passed, or are."""
-    told: list[Condition] = []
+    """What the alert book shall judge, oldest first: capacities that will be passed, or are.
+
+    A forecast without readings of its last day accuses nobody: it raises no alert and keeps none.
+    """
+    told = [
+        Condition(
+            kind="capacity", active=False, time_s=time_s, since_s=time_s, zone=zone, detail="there is no forecast now"
+        )
+        for time_s, zone in issued.withdrawn
+    ]
     for forecast in issued.forecasts:
         over = forecast.over_capacity
-        if over is None or HOLD <= over.probability < RAISE:
+        stale = "stale" in forecast.flags
+        if over is None or (HOLD <= over.probability < RAISE and not stale):
             continue
         told.append(
             Condition(
                 kind="capacity",
-                active=over.probability >= RAISE,
+                active=over.probability >= RAISE and not stale,
                 time_s=forecast.issued_s,
                 since_s=forecast.issued_s,
                 zone=forecast.zone,

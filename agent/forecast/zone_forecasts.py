@@ -39,10 +39,14 @@ class Overload:
 
 @dataclass(slots=True)
 class Issued:
-    """What a step brought, oldest first: forecasts at full hours, and intervals over the capacity."""
+    """What a step brought, oldest first: forecasts at full hours, and intervals over the capacity.
+
+    `withdrawn`: (time in s, zone) from which on a zone has no forecast, because too much of its past is missing.
+    """
 
     forecasts: list[Forecast] = field(default_factory=list)
     overloads: list[Overload] = field(default_factory=list)
+    withdrawn: list[tuple[float, str]] = field(default_factory=list)
 
 
 class ZoneForecasts:
@@ -55,10 +59,11 @@ class ZoneForecasts:
     def __init__(
         self, config: Config, interval_s: float, record: Callable[[str, float, float], None] | None = None
     ) -> None:
-        self.interval_s, self.muted, self._record = interval_s, False, record
+        self.interval_s, self.muted, self._record, self._config = interval_s, False, record, config
         self.zones: dict[str, Forecaster] = {}
         self.mains = {zone.id: zone.main for zone in config.zone}
         self._missing_w: dict[str, float] = {}
+        self._withdrawn: set[str] = set()  # zones of which it was said that they have no forecast
         self._issued = Issued()
         if not config.forecast.enabled:
             return
@@ -76,7 +81,7 @@ class ZoneForecasts:
         if forecaster is None:
             return
         energy_wh = energy_wh + self._missing_w.get(zone, 0.0) * self.interval_s / HOUR_S
-        start = 0
+        start, quiet = 0, True
         for k, (end_s, wh) in enumerate(zip(ends_s.tolist(), energy_wh.tolist(), strict=True)):
             if self._record is not None:
                 self._record(zone, end_s, wh)
@@ -85,21 +90,34 @@ class ZoneForecasts:
             power_w, capacity_w = wh * HOUR_S / self.interval_s, forecaster.capacity_w
             if capacity_w is not None and power_w > capacity_w:
                 self._issued.overloads.append(Overload(zone, end_s, power_w, capacity_w))
+                quiet = False
             if end_s % HOUR_S < 1e-3:
                 forecaster.add(ends_s[start : k + 1], energy_wh[start : k + 1])
                 start = k + 1
-                forecast = forecaster.forecast(end_s)
-                if forecast is not None:
-                    self._issued.forecasts.append(forecast)
+                self._issue(forecaster, end_s, quiet=quiet)
+                quiet = True
         forecaster.add(ends_s[start:], energy_wh[start:])
 
     def issue_now(self) -> None:
         """Issue what follows from all that was taken, be the hour full or not: after a start, for those who look."""
         for forecaster in self.zones.values():
-            at_s = forecaster.until_s
-            forecast = None if at_s is None else forecaster.forecast(at_s)
-            if forecast is not None:
-                self._issued.forecasts.append(forecast)
+            if forecaster.until_s is not None:
+                self._issue(forecaster, forecaster.until_s)
+
+    def _issue(self, forecaster: Forecaster, at_s: float, *, quiet: bool = True) -> None:
+        forecast, zone = forecaster.forecast(at_s), forecaster.zone
+        if forecast is not None:
+            self._issued.forecasts.append(forecast)
+            self._withdrawn.discard(zone)
+        elif quiet and zone not in self._withdrawn:  # said once: what was said before the gap, or a start, is over
+            self._issued.withdrawn.append((at_s, zone))
+            self._withdrawn.add(zone)
+
+    def fresh(self) -> ZoneForecasts:
+        """The same, as if nothing had been taken."""
+        other = ZoneForecasts(self._config, self.interval_s, self._record)
+        other.muted, other._issued = self.muted, self._issued
+        return other
 
     def at_midnight(self, forecast: Forecast) -> bool:
         """Whether it was issued at a local midnight."""
@@ -111,6 +129,7 @@ class ZoneForecasts:
         """What was issued since the last call."""
         issued, self._issued = self._issued, Issued()
         issued.forecasts.sort(key=lambda forecast: forecast.issued_s)
+        issued.withdrawn.sort()
         issued.overloads.sort(key=lambda overload: overload.time_s)
         return issued
 

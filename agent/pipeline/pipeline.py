@@ -158,10 +158,12 @@ class Pipeline:
 
     def reset(self) -> None:
         """Forget everything that was fed, as if new; the alert book is not ours and keeps what is open."""
+        counters = self._aligner.counters
         self._zones, self._aligner, self._open = self._fresh_zones(), Aligner(self._specs, self.interval_s), {}
+        self._aligner.counters = counters
         self._main_read = {}
         if self.forecasts is not None:
-            self.forecasts = ZoneForecasts(self._config, self.interval_s)
+            self.forecasts = self.forecasts.fresh()
 
     # -- in -----------------------------------------------------------------------------------------------------------
 

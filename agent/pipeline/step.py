@@ -11,6 +11,8 @@ from agent.wire.events import AlertEvent
 from core.evidence import Evidence
 from core.registers.booked import HistoryRow
 
+GAP_S = 60 * 86_400.0  # a hole in time that is not bridged row by row: the balance starts again behind it
+
 
 class Book(Protocol):
     """What turns evidence into alert transitions on the wire: `agent.alerts.book.AlertBook`."""

@@ -25,7 +25,7 @@ from agent.pipeline.evidence_export import EvidenceExport
 from agent.pipeline.inbox import Batch, BookRequest, CaughtUp, Outcome
 from agent.pipeline.on_wire import balance_on_wire, log_alert
 from agent.pipeline.pipeline import Pipeline
-from agent.pipeline.step import Step
+from agent.pipeline.step import GAP_S, Step
 from agent.pipeline.stored_rows import Floats, StoredRows, portions
 from agent.process.heartbeat import Heartbeat
 from agent.process.memory import release_free_memory
@@ -43,7 +43,6 @@ log = logging.getLogger("checkmeter.pipeline")
 DAY_S = 86400.0
 BATCHES_A_STEP = 64  # bounds how long a step is put off while batches keep coming
 ROWS_A_STEP = 32  # boundaries closed and committed at once: bounds memory, and what a stop waits for, after a jump
-GAP_S = 60 * DAY_S  # a hole in time that is not bridged row by row: the balance starts again behind it
 IDLE_S = 0.5  # host seconds between two looks at the clock while nothing comes
 FRESH_S = 2 * DAY_S  # a first start brings weeks of stored intervals: older balances would be old news on the wire
 
@@ -280,9 +279,14 @@ class Worker:
         if self._pipeline.forecasts is None:
             return []
         issued = self._pipeline.forecasts.drain()
-        if issued.forecasts:
-            said = {forecast.zone: on_wire(forecast) for forecast in issued.forecasts}
-            self.view = dataclasses.replace(self.view, forecasts=self.view.forecasts | said)
+        if issued.forecasts or issued.withdrawn:
+            told = [(forecast.issued_s, forecast.zone, forecast) for forecast in issued.forecasts]
+            said = self.view.forecasts.copy()
+            for _, zone, forecast in sorted([*told, *((*w, None) for w in issued.withdrawn)], key=lambda t: t[:2]):
+                said.pop(zone, None)
+                if forecast is not None:
+                    said[zone] = on_wire(forecast)
+            self.view = dataclasses.replace(self.view, forecasts=said)
         return self._book.observe(conditions(issued))
 
     def _feed_stored(self) -> None:

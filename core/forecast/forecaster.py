@@ -24,6 +24,8 @@ WARM_DAYS = 28
 FINEST_S, COARSEST_S = 900.0, 3600.0  # of a forecast's step
 DRIFT = 3.0  # the mean load may change by this factor before the scale is learned again
 NEARBY_S = 3600.0  # a peak's time is right within this
+STALE_DAYS = 3  # whole local days without a reading: from then on nothing is said
+BEYOND_SEEN = 3.0  # a figure may pass the highest and the lowest load that is kept by so many of the larger of them
 RECENT_S = 3600.0  # an error older than this says nothing of now
 
 
@@ -90,9 +92,10 @@ class Forecaster:
 
     def _reach(self, day: int) -> None:
         """Close the days before `day`; after so long a gap that nothing is known any more, begin again."""
-        ahead = day - self.window.last - 1
-        if not self._begun or ahead > DAYS:
-            self.window.begin(day)
+        window = self.window
+        ahead = day - window.last - 1
+        if not self._begun or ahead > DAYS or (window.count == DAYS and not np.isfinite(window.power_w).any()):
+            window.begin(day)
             self._begun, self._scale = True, None
             return
         for _ in range(ahead):
@@ -162,11 +165,15 @@ class Forecaster:
     # -- out ----------------------------------------------------------------------------------------------------------
 
     def forecast(self, issued_s: float) -> Forecast | None:
-        """The next 48 h from `issued_s`, of what was fed; None as long as fewer than 7 days were measured."""
+        """The next 48 h from `issued_s`, of what was fed.
+
+        None as long as fewer than 7 days were measured, and after `STALE_DAYS` without any reading: what follows from
+        its own expectations alone is no forecast. All figures are bounded by what was measured.
+        """
         day, _ = self.calendar.place(np.array([issued_s + 0.5 * self.step_s]), self.step_s)
         if self._begun:
             self._reach(int(day[0]))
-        if self._scale is None or self.window.last + 1 != day[0]:
+        if self._scale is None or self.window.last + 1 != day[0] or self._model.silent >= STALE_DAYS:
             return None
         count = round(HORIZON_S / self.step_s)
         starts = issued_s + self.step_s * np.arange(count)
@@ -185,14 +192,20 @@ class Forecaster:
             self.zone,
             issued_s,
             self.step_s,
-            np.asarray(self._scale.power_w(mean)),
-            np.asarray(np.sort(quantiles, axis=0)),
+            np.clip(self._scale.power_w(mean), *self._bounds_w()),
+            np.clip(np.sort(quantiles, axis=0), *self._bounds_w()),
             peak[0],
             trough[0],
             self._over(peak[1], paths),
             self._measured_days(),
             self._flags(),
         )
+
+    def _bounds_w(self) -> tuple[float, float]:
+        """Between what powers every figure lies."""
+        low, high = float(np.nanmin(self.window.power_w)), float(np.nanmax(self.window.power_w))
+        margin = BEYOND_SEEN * max(abs(low), abs(high))
+        return low - margin, high + margin
 
     def _now(self, step: int, count: int) -> tuple[float, Floats]:
         """The last error of the open day in spreads, and how far it tells those of the coming steps, [count]."""
@@ -235,7 +248,7 @@ class Forecaster:
         at = np.arange(len(steps))
         around = total[np.minimum(at + near + 1, len(steps))] - total[np.maximum(at - near, 0)]
         start_s = issued_s + float(np.argmax(around)) * self.step_s
-        low, height, high = self._scale.power_w(np.array([band[0], centre, band[1]]))
+        low, height, high = np.clip(self._scale.power_w(np.array([band[0], centre, band[1]])), *self._bounds_w())
         low, high = min(low, height), max(high, height)
         return Extreme(float(height), (float(low), float(high)), start_s, probability), centre
 
@@ -245,7 +258,8 @@ class Forecaster:
         assert self._scale is not None
         limit = float(self._scale.of(np.array([self.capacity_w]))[0])
         head = self._heads[0]
-        probability = head.beyond(limit, centre, self._model.widening)
+        possible = self.capacity_w <= self._bounds_w()[1]
+        probability = head.beyond(limit, centre, self._model.widening) if possible else 0.0
         steps_over = 1.0
         if len(paths):
             weights = self._model.weights

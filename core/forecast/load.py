@@ -26,6 +26,7 @@ PRIOR_SPREAD, PRIOR_DAYS = 0.2, 1.0  # what is believed of the spread before it 
 NORMAL_DAYS = 3.0  # of normal errors among those that are kept: few days have no tails
 TYPICAL_HALF_LIFE, OTHER_KIND = 8.3, 0.15  # days; weight of a Sunday in a working day's typical curve
 RATE = 0.15  # of the conformal correction, in spreads a day
+BEYOND_SEEN, BEYOND_LEAST = 0.5, 0.7  # an expectation may pass the numbers seen by this share of their range, at least
 WHOLE = 0.9  # share of steps that make a day a whole one
 # typical curve smoothed and raw, mean of 3 and of 6 days, of the same weekdays, yesterday; yesterday's level, its last
 # 90 min, the level a week ago against what was typical then; Saturday, Sunday, one; last 30 and 90 min, fading
@@ -61,6 +62,8 @@ class LoadModel:
         self._paths = np.zeros((PATHS, self.steps))
         self._path_day = np.full(PATHS, -1)
         self._path_count = 0
+        self._seen = np.full((2, DAYS), np.nan)  # lowest and highest number of each day
+        self._bounds = -np.inf, np.inf  # of an expectation: it feeds the next one, and must not run away without news
         self.silent = 0  # days without any reading, up to now
         self._features = np.zeros((LEADS, self.steps, len(PRIOR)))
         self._typical = np.zeros(self.steps)
@@ -81,6 +84,7 @@ class LoadModel:
         filled = np.where(measured, numbers, expected)
         self.numbers[:-1], self.levels[:-1] = self.numbers[1:], self.levels[1:]
         self.numbers[-1] = filled
+        self._bound(numbers[measured])
         self.levels[-1] = (filled - self._typical).mean() if self.known else 0.0
         self._late_levels = tuple(
             float((filled - self._typical)[-n:].mean()) if self.known else 0.0 for n in self._late
@@ -90,6 +94,15 @@ class LoadModel:
         self.day += 1
         self._correlation = None
         self._predict()
+
+    def _bound(self, numbers: Floats) -> None:
+        """Take a day's numbers [n] into the range in which expectations stay; it holds on through days without any."""
+        self._seen[:, :-1] = self._seen[:, 1:]
+        self._seen[:, -1] = (numbers.min(), numbers.max()) if len(numbers) else np.nan
+        if np.isfinite(self._seen).any():
+            low, high = float(np.nanmin(self._seen[0])), float(np.nanmax(self._seen[1]))
+            margin = max(BEYOND_SEEN * (high - low), BEYOND_LEAST)
+            self._bounds = low - margin, high + margin
 
     def _judge(self, numbers: Floats, measured: NDArray[np.bool_]) -> None:
         """Learn from how far the forecasts for `day` were off."""
@@ -127,7 +140,7 @@ class LoadModel:
         for lead in range(LEADS):
             features = self._features[lead] = self._features_for(lead + 1)
             which = min(lead, 1)
-            self.mean[lead] = (features * coefficients[which]).sum(axis=1)
+            self.mean[lead] = np.clip((features * coefficients[which]).sum(axis=1), *self._bounds)
             self.spread[lead] = np.sqrt(variance[which]) + 1e-3
         self._typical = self._features[0][:, 1].copy()
         for lead, tracker in enumerate(self._tracker):

@@ -6,6 +6,7 @@ It owns how a recording becomes boundaries. The times of alerts are the recordin
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from agent.models import InUse
 from agent.offline.replay.backtest import Backtest
 from agent.offline.replay.readings import Readings, ReadingsError
 from agent.pipeline.pipeline import Pipeline
-from agent.pipeline.step import Balance
+from agent.pipeline.step import GAP_S, Balance
 from agent.site.tables import Config
 from agent.wire.codec import encode
 from agent.wire.events import AlertEvent
@@ -96,6 +97,7 @@ def replay(
         step = pipeline.step(until_s)
         outcome.alerts += step.alerts
         if forecasts is not None:
+            forecasts = pipeline.forecasts or forecasts  # another one since the balance began again
             issued = forecasts.drain()
             outcome.alerts += book.observe(conditions(issued))
             if forecast:
@@ -112,29 +114,42 @@ def replay(
 def blocks(
     readings: Readings, interval_s: float, pipeline: Pipeline, days: float = BLOCK_DAYS
 ) -> Iterator[tuple[int, int, Callable[[], None]]]:
-    """Parts of the recording, each with what feeds it: whole rows where they stand on a grid, else samples."""
+    """Parts of the recording, each with what feeds it: whole rows where they stand on a grid, else samples.
+
+    A hole longer than the service bridges row by row makes the pipeline begin again, as the service does.
+    """
     times_s, wh = readings.times_s, readings.wh
     phase_s = (times_s - times_s[0]) % interval_s
     on_grid = np.minimum(phase_s, interval_s - phase_s) <= EXACT_S
     regular = on_grid.mean() >= 1 - OFF_GRID or (on_grid.sum() - 1) * interval_s >= 0.98 * (times_s[-1] - times_s[0])
-    size = max(1, round(days * len(times_s) * DAY_S / max(DAY_S, times_s[-1] - times_s[0])))
-    for start in range(0, len(times_s), size):
-        stop = min(start + size, len(times_s))
-        part = slice(start, stop)
+    for begin, end in _without_holes(times_s):
+        if begin:
+            pipeline.reset()
+        size = max(1, round(days * (end - begin) * DAY_S / max(DAY_S, times_s[end - 1] - times_s[begin])))
+        for start in range(begin, end, size):
+            stop = min(start + size, end)
+            part = slice(start, stop)
 
-        def rows(part: slice = part) -> None:
-            fits = on_grid[part]
-            pipeline.feed_block(times_s[part][fits], wh[part][fits])
+            def rows(part: slice = part) -> None:
+                fits = on_grid[part]
+                if fits.any():
+                    pipeline.feed_block(times_s[part][fits], wh[part][fits])
 
-        def samples(part: slice = part) -> None:
-            pipeline.feed(
-                RegisterSample(meter, float(t), import_wh=float(value))
-                for t, row in zip(times_s[part], wh[part], strict=True)
-                for meter, value in zip(pipeline.meters, row, strict=True)
-                if value == value
-            )
+            def samples(part: slice = part) -> None:
+                pipeline.feed(
+                    RegisterSample(meter, float(t), import_wh=float(value))
+                    for t, row in zip(times_s[part], wh[part], strict=True)
+                    for meter, value in zip(pipeline.meters, row, strict=True)
+                    if value == value
+                )
 
-        yield start, stop, rows if regular else samples
+            yield start, stop, rows if regular else samples
+
+
+def _without_holes(times_s: Floats) -> Iterator[tuple[int, int]]:
+    """First and one past the last row of each part in which no hole is longer than `GAP_S`."""
+    edges = [0, *(np.flatnonzero(np.diff(times_s) > GAP_S) + 1).tolist(), len(times_s)]
+    yield from itertools.pairwise(edges)
 
 
 # -- out ------------------------------------------------------------------------------------------------------------

@@ -144,3 +144,32 @@ def test_an_alert_is_raised_before_the_capacity_is_passed_and_cleared_when_it_is
     assert judge(2, 0.3) == []  # neither sure nor safe: it stays
     assert judge(3, 0.1) == []  # quiet for its hold time first
     assert judge(5, 0.1) == [("cleared", "capacity", "zone/building")]
+
+
+def test_a_capacity_alert_ends_with_the_readings_that_it_rested_on():
+    forecasts, book = ZoneForecasts(site(capacity_w=10_000.0), STEP_S), AlertBook.from_config(site())
+    forecasts.take("building", ends_s(480), load_wh(10))
+    events = book.observe(conditions(forecasts.drain()))
+    assert [e.data.state for e in events][:1] == ["raised"]
+    times = ends_s(600 * 48)[480:]
+    for start in range(0, len(times), 480):
+        part = times[start : start + 480]
+        forecasts.take("building", part, np.full(len(part), np.nan))
+        issued = forecasts.drain()
+        assert all(f.issued_s < START_S + 14 * 86_400 for f in issued.forecasts)
+        events += book.observe(conditions(issued))
+    assert [e.data.state for e in events if e.data.state in ("raised", "cleared")][-1] == "cleared"
+    last_raised = max(e.time.timestamp() for e in events if e.data.state == "raised")
+    assert last_raised <= START_S + 11 * 86_400, "not from a forecast without a day of readings"
+
+
+def test_a_zone_whose_forecast_is_gone_says_so_once_and_again_after_the_next_gap():
+    forecasts = ZoneForecasts(site(capacity_w=10_000.0), STEP_S)
+    forecasts.take("building", ends_s(480), load_wh(10))
+    assert [zone for _, zone in forecasts.drain().withdrawn] == ["building"], "at the start: what was open is old"
+    for days in (20, 40):
+        forecasts.take("building", ends_s(days * 48)[-480:], np.full(480, np.nan))
+        ((at_s, _),) = forecasts.drain().withdrawn
+        assert at_s == START_S + (days - 10 + 3) * 86_400
+        forecasts.take("building", ends_s((days + 10) * 48)[-480:], load_wh(10))
+        assert forecasts.drain().withdrawn == []

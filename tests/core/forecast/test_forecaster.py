@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from core.forecast.calendar import Calendar
-from core.forecast.forecaster import Forecaster, step_of
+from core.forecast.forecaster import STALE_DAYS, Forecaster, step_of
 from core.forecast.window import DAYS
 
 DAY_S = 86_400.0
@@ -146,17 +146,43 @@ def test_nothing_is_said_before_seven_days_and_then_with_a_flag_and_a_wide_band(
     assert width(said[7]) > 1.2 * width(said[45])
 
 
-def test_a_month_without_readings_widens_the_band_and_never_ends_in_nan(loads, run, sane):
+def test_days_without_readings_widen_the_band_then_nothing_is_said_until_there_are_readings_again(loads, run, sane):
     load = loads(100)
     load[50 * 48 : 80 * 48] = np.nan
     said = run(load).said
+    assert [day for day in range(7, 100) if said[day] is None] == list(range(50 + STALE_DAYS, 81))
     for f in said[7:]:
-        sane(f)
-    before, after = (float((said[day].quantiles_w[-1] - said[day].quantiles_w[0]).mean()) for day in (50, 80))
-    assert after > 2 * before
-    assert {"gaps", "stale"} <= set(said[80].flags)
+        if f is not None:
+            sane(f)
+    before, after = (float((said[day].quantiles_w[-1] - said[day].quantiles_w[0]).mean()) for day in (50, 52))
+    assert after > 1.3 * before
+    assert {"gaps", "stale"} <= set(said[52].flags)
     assert said[50].flags == ()
+    assert "gaps" in said[82].flags
     assert "stale" not in said[82].flags
+
+
+@pytest.mark.parametrize("silent_days", [1, 2, 10, 40, 62, 300])
+def test_however_long_nothing_was_read_no_figure_runs_away_and_no_fuse_is_accused(loads, sane, silent_days):
+    """A load that rose until its meter fell silent: what follows from expectations alone must not rise with them."""
+    load = loads(40) * np.repeat(np.linspace(0.6, 1.4, 40), 48)
+    ends = START_S + 1800.0 * np.arange(1, len(load) + 1)
+    forecaster = Forecaster("house", 1800.0, Calendar(), capacity_w=12 * load.max())
+    forecaster.add(ends, load / 2)
+    said = []
+    for day in range(40, 40 + silent_days):
+        said.append(forecaster.forecast(START_S + day * DAY_S))
+        forecaster.add(ends[:48] + day * DAY_S, np.full(48, np.nan))
+    for day in range(40 + silent_days, 50 + silent_days):
+        said.append(forecaster.forecast(START_S + day * DAY_S))
+        forecaster.add(ends[:48] + day * DAY_S, load[-48:] / 2)
+    assert said[-1] is not None, "it learns anew"
+    for f in said:
+        if f is not None:
+            sane(f)
+            assert max(f.quantiles_w.max(), f.mean_w.max(), f.peak.interval_w[1]) <= 4 * load.max()
+            assert f.mean_w.max() <= 2.5 * load.max()
+            assert f.over_capacity.probability == 0
 
 
 def test_without_rows_at_all_for_a_month_it_goes_on_too_and_after_a_season_it_begins_again(loads, sane):
