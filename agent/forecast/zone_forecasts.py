@@ -53,11 +53,11 @@ class ZoneForecasts:
     """One forecaster a zone. One thread only.
 
     `muted`: take readings, issue nothing (stored ones at a start). `record`, where given, is told every interval taken:
-    zone, end in s, energy in Wh or NaN.
+    zone, end in s, energy in Wh or NaN, and what is booked for it, Wh or NaN.
     """
 
     def __init__(
-        self, config: Config, interval_s: float, record: Callable[[str, float, float], None] | None = None
+        self, config: Config, interval_s: float, record: Callable[[str, float, float, float], None] | None = None
     ) -> None:
         self.interval_s, self.muted, self._record, self._config = interval_s, False, record, config
         self.zones: dict[str, Forecaster] = {}
@@ -75,16 +75,21 @@ class ZoneForecasts:
             zone.id: Forecaster(zone.id, interval_s, calendar, capacity_w=zone.capacity_w) for zone in config.zone
         }
 
-    def take(self, zone: str, ends_s: Floats, energy_wh: Floats) -> None:
-        """Take a zone's intervals [T] that end at rising `ends_s`; NaN where its main meter was not read."""
+    def take(self, zone: str, ends_s: Floats, energy_wh: Floats, booked_wh: Floats | None = None) -> None:
+        """Take a zone's intervals [T] that end at rising `ends_s`; NaN where its main meter was not read.
+
+        `booked_wh` [T] is what is booked where it was not: right in sum when it is read again, NaN if even that is not.
+        """
         forecaster = self.zones.get(zone)
         if forecaster is None:
             return
-        energy_wh = energy_wh + self._missing_w.get(zone, 0.0) * self.interval_s / HOUR_S
+        missing_wh = self._missing_w.get(zone, 0.0) * self.interval_s / HOUR_S
+        energy_wh = energy_wh + missing_wh
+        booked = (energy_wh if booked_wh is None else booked_wh + missing_wh).tolist()
         start, quiet = 0, True
         for k, (end_s, wh) in enumerate(zip(ends_s.tolist(), energy_wh.tolist(), strict=True)):
             if self._record is not None:
-                self._record(zone, end_s, wh)
+                self._record(zone, end_s, wh, booked[k])
             if self.muted:
                 continue
             power_w, capacity_w = wh * HOUR_S / self.interval_s, forecaster.capacity_w

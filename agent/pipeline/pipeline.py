@@ -231,7 +231,9 @@ class Pipeline:
         before = np.concatenate([[self._main_read.get(name, False)], read[:-1]])
         self._main_read[name] = bool(read[-1])
         measured = read & before & (aligned.flags[:, main] == 0)
-        forecasts.take(name, rows.ends_s, np.where(measured, rows.main_wh, np.nan))
+        bridged = (aligned.flags[:, main] & ~np.uint8(Flag.MISSED | Flag.LONG_GAP)) == 0
+        energy_wh, booked_wh = (np.where(known, rows.main_wh, np.nan) for known in (measured, bridged))
+        forecasts.take(name, rows.ends_s, energy_wh, booked_wh)
 
     def _missing(self, forecasts: ZoneForecasts, found: Sequence[Evidence]) -> None:
         """A main meter that is found to show too little is forecast by what is drawn behind it."""

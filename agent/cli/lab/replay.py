@@ -101,7 +101,11 @@ def command(
         for zone in config.zone:
             scored = outcome.backtest.scores(zone.id)
             count = int(scored["checkmeter"]["days"]) if scored else 0
-            click.echo(f"forecasts of {zone.id}: {count} whole days scored")
+            left_out = outcome.backtest.left_out(zone.id)
+            why = "".join(f"; {n} left out: {reason}" for reason, n in left_out.items())
+            if not scored and not left_out:
+                why = "; none was made at a midnight, which takes 7 measured days before it"
+            click.echo(f"forecasts of {zone.id}: {count} whole days scored{why}")
             for line in backtest.table(scored) if scored else ():
                 click.echo(line)
 

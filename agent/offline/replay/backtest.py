@@ -1,12 +1,14 @@
 """What the forecasts of a recording were worth: scores of those issued at local midnight, beside two simple rules.
 
-It owns the scores' definitions. A day counts from the eighth on where it was measured whole; the rules know, as the
-forecast does, the days before only.
+It owns the scores' definitions. A day counts from the eighth on where its load is known whole; the rules know, as the
+forecast does, the days before only. A short gap's load is known: the register tells its energy when it is read again.
+What is left out is counted by reason.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +22,8 @@ from core.forecast.values import LEVELS, Forecast
 
 DAY_S = 86_400
 NEAR_S = 3600.0
+BRIDGED_S = 3 * 3600.0  # intervals without a reading that are taken for known, evenly: a longer gap may hide a peak
+Row = tuple[Forecast, Floats, Floats, Floats]  # a forecast, its day's load, mean of the 7 days before, the week before
 
 
 @dataclass(slots=True)
@@ -29,11 +33,28 @@ class Backtest:
     interval_s: float
     forecasts: list[Forecast] = field(default_factory=list)
     _load_w: dict[str, dict[int, float]] = field(default_factory=dict)
+    _unread: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # a zone's open gap, booked Wh
 
-    def record(self, zone: str, end_s: float, energy_wh: float) -> None:
-        """One interval's energy, Wh, NaN where not read."""
+    def record(self, zone: str, end_s: float, energy_wh: float, booked_wh: float = math.nan) -> None:
+        """One interval's energy, Wh, NaN where not read; `booked_wh` is right in sum over a gap, NaN if even that is
+        not.
+        """
         at = round(end_s / self.interval_s) - 1
-        self._load_w.setdefault(zone, {})[at] = energy_wh * 3600 / self.interval_s
+        load, gap = self._load_w.setdefault(zone, {}), self._unread.setdefault(zone, [])
+        load[at] = energy_wh * 3600 / self.interval_s
+        if gap and at != gap[-1][0] + 1:
+            gap.clear()
+        if math.isnan(energy_wh):
+            if len(gap) * self.interval_s <= BRIDGED_S:  # beyond it there is nothing to remember
+                gap.append((at, booked_wh))
+            elif gap:
+                gap[-1] = (at, math.nan)
+            return
+        total_wh = sum(wh for _, wh in gap)
+        if gap and len(gap) * self.interval_s <= BRIDGED_S:
+            for place, _ in gap:
+                load[place] = total_wh * 3600 / (self.interval_s * len(gap))
+        gap.clear()
 
     def take(self, forecasts: Iterable[Forecast], is_midnight: Iterable[bool]) -> None:
         """Keep the forecasts that were issued at local midnight."""
@@ -47,17 +68,37 @@ class Backtest:
         values = np.array([load.get(first + k, math.nan) for k in range(round(DAY_S / step_s) * per)])
         return np.asarray(values.reshape(-1, per).mean(axis=1))
 
-    def scores(self, zone: str) -> dict[str, dict[str, float]]:
-        """Method -> score -> figure, over the days that were measured whole; empty where there is none."""
-        rows: list[tuple[Forecast, Floats, Floats, Floats]] = []
+    def _judged(self, zone: str) -> tuple[list[Row], Counter[str]]:
+        """What can be scored, and how many forecasts cannot, by reason."""
+        rows: list[Row] = []
+        left_out: Counter[str] = Counter()
+        until_s = (max(self._load_w.get(zone, {}), default=-1) + 1) * self.interval_s
         for forecast in self.forecasts:
             if forecast.zone != zone:
                 continue
             day = self.measured(zone, forecast.issued_s, forecast.step_s)
             ago = (forecast.issued_s - k * DAY_S for k in range(1, 8))
             before = np.array([self.measured(zone, start_s, forecast.step_s) for start_s in ago])
-            if np.isfinite(day).all() and np.isfinite(before).all():
-                rows.append((forecast, day, before.mean(axis=0), before[-1]))
+            if until_s < forecast.issued_s + DAY_S:
+                left_out["the recording ends before the day does"] += 1
+            elif not np.isfinite(day).all():
+                left_out["the day was not measured whole"] += 1
+            elif not np.isfinite(before[-1]).all():
+                left_out["the day a week before was not measured whole"] += 1
+            else:
+                rows.append((forecast, day, np.nanmean(before, axis=0), before[-1]))
+        return rows, left_out
+
+    def left_out(self, zone: str) -> Counter[str]:
+        """How many midnights' forecasts are not scored, by reason."""
+        return self._judged(zone)[1]
+
+    def scores(self, zone: str) -> dict[str, dict[str, float]]:
+        """Method -> score -> figure, over the days whose load is known; empty where there is none.
+
+        A score that is a share of nothing (of a load of zero, of an error of zero) is NaN.
+        """
+        rows, _ = self._judged(zone)
         if not rows:
             return {}
         load = np.array([day for _, day, _, _ in rows])
@@ -70,17 +111,17 @@ class Backtest:
         }
         out["checkmeter"] |= curve_scores(np.array([f.mean_w[:steps] for f, *_ in rows]), load, None)
         for scores in out.values():
-            scores["mase"] = scores.pop("mae") / naive if naive else math.nan
+            scores["mase"] = _share(scores.pop("mae"), naive)
         return {name: {"days": float(len(rows)), **scores} for name, scores in out.items()}
 
     @staticmethod
-    def _own(rows: list[tuple[Forecast, Floats, Floats, Floats]], load: Floats) -> dict[str, float]:
+    def _own(rows: list[Row], load: Floats) -> dict[str, float]:
         steps = load.shape[1]
         quantiles = np.array([f.quantiles_w[:, :steps] for f, *_ in rows])
         gap = load[:, None, :] - quantiles
         pinball = np.maximum(LEVELS[:, None] * gap, (LEVELS[:, None] - 1) * gap)
         scores = {
-            "ncrps": float(2 * pinball.mean() / load.mean()),
+            "ncrps": _share(2 * float(pinball.mean()), float(load.mean())),
             "coverage": float(((gap[:, 0] >= 0) & (gap[:, -1] <= 0)).mean()),
         }
         for name, best in (("peak", load.max(axis=1)), ("trough", load.min(axis=1))):
@@ -100,11 +141,15 @@ class Backtest:
 def curve_scores(mean: Floats, load: Floats, step_s: float | None) -> dict[str, float]:
     """Scores of a curve; with `step_s` also those of its own extremes."""
     mae = float(np.abs(mean - load).mean())
-    scores = {"mae": mae, "nmae": mae / float(load.mean())}
+    scores = {"mae": mae, "nmae": _share(mae, float(load.mean()))}
     if step_s is not None:
         scores |= _extreme("peak", mean.max(axis=1), mean.argmax(axis=1), load, step_s)
         scores |= _extreme("trough", mean.min(axis=1), mean.argmin(axis=1), load, step_s)
     return scores
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else math.nan
 
 
 def _extreme(name: str, height: Floats, at: Floats, load: Floats, step_s: float) -> dict[str, float]:
@@ -128,7 +173,7 @@ def table(scores: dict[str, dict[str, float]]) -> Iterable[str]:
     """The scores as lines for a person."""
     yield f"{'':16}" + "".join(f"{name:>{max(8, len(name) + 2)}}" for name in COLUMNS)
     for method, row in scores.items():
-        cells = (f"{row[name]:.3f}" if name in row else "-" for name in COLUMNS)
+        cells = (f"{row[name]:.3f}" if math.isfinite(row.get(name, math.nan)) else "-" for name in COLUMNS)
         yield f"{method:16}" + "".join(
             f"{cell:>{max(8, len(name) + 2)}}" for name, cell in zip(COLUMNS, cells, strict=True)
         )

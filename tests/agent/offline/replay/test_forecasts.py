@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import UTC, datetime
 
 import numpy as np
@@ -152,3 +153,57 @@ def test_the_verb_says_when_it_knows_too_little(folder):
     wrong = runner.invoke(forecast_verb, [str(site), "--zone", "roof"])
     assert wrong.exit_code == 1
     assert "there is no zone 'roof'" in wrong.output
+
+
+def test_a_cell_that_was_not_read_costs_no_day_as_the_register_tells_the_energy_later(folder):
+    """One unread cell of the main meter every three days: all days are scored, nearly as if all had been read."""
+    whole, _ = replay(folder)
+    lines = (folder / "readings.csv").read_text().splitlines()
+    for k in range(30, len(lines), 3 * 48):
+        time, _, a, b = lines[k].split(",")
+        lines[k] = f"{time},,{a},{b}"
+    (folder / "unread.csv").write_text("\n".join(lines) + "\n")
+    output, _ = replay(folder, "unread.csv", "unread.jsonl")
+    assert "forecasts of building: 13 whole days scored" in output
+    ours, theirs = (
+        float(next(line for line in out.splitlines() if line.startswith("week ago")).split()[2])
+        for out in (output, whole)
+    )
+    assert ours == pytest.approx(theirs, rel=0.05)
+
+
+def test_what_is_not_scored_is_counted_with_its_reason(folder):
+    lines = (folder / "readings.csv").read_text().splitlines()
+    for k in range(10 * 48 + 10, 10 * 48 + 30):
+        time, _, a, b = lines[k].split(",")
+        lines[k] = f"{time},,{a},{b}"
+    (folder / "outage.csv").write_text("\n".join(lines[: 19 * 48]) + "\n")
+    output, _ = replay(folder, "outage.csv", "outage.jsonl")
+    assert "forecasts of building: 9 whole days scored" in output
+    assert "1 left out: the day was not measured whole" in output
+    assert "1 left out: the day a week before was not measured whole" in output
+    assert "1 left out: the recording ends before the day does" in output
+    (folder / "week.csv").write_text("\n".join(lines[: 5 * 48]) + "\n")
+    assert "0 whole days scored; none was made at a midnight" in replay(folder, "week.csv", "week.jsonl")[0]
+
+
+@pytest.mark.parametrize("watts", [0.0, 500.0])
+def test_a_load_that_never_changes_is_scored(folder, watts):
+    kwh = np.cumsum(np.full((DAYS * 48, 3), watts / 2000), axis=0) * [2, 1, 1]
+    write(folder / "constant.csv", kwh)
+    output, _ = replay(folder, "constant.csv", "constant.jsonl")
+    assert "whole days scored" in output
+    week_ago = next(line for line in output.splitlines() if line.startswith("week ago")).split()
+    assert week_ago[2] == ("0.000" if watts else "-"), "error by load"
+    assert week_ago[3] == "-", "by an error of nothing"
+
+
+def test_the_energy_of_a_gap_is_spread_evenly_and_a_long_one_stays_unknown():
+    backtest = Backtest(1800.0)
+    booked = {3: 100.0, 4: 500.0, 20: math.nan, 21: 100.0}
+    for k in range(48):
+        unread = k in booked or 30 <= k < 37
+        backtest.record("z", START_S + 1800.0 * (k + 1), math.nan if unread else 250.0, booked.get(k, 250.0))
+    day = backtest.measured("z", START_S, 1800.0)
+    assert day[2:6].tolist() == [500.0, 600.0, 600.0, 500.0]
+    assert np.flatnonzero(np.isnan(day)).tolist() == [20, 21, *range(30, 37)]
