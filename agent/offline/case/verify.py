@@ -46,6 +46,8 @@ def verify(text: str, trusted_key: Ed25519PublicKey | str | None = None) -> list
         again = page(sealed)
     except CaseError as error:
         return [*found, str(error)]
+    except (ArithmeticError, LookupError, ValueError, OSError) as error:  # its octets are anybody's
+        return [*found, f"what is sealed inside it makes no page: {type(error).__name__}: {error}"]
     if again != text:
         found.append(_difference(text, again))
     return found
