@@ -13,7 +13,7 @@ import msgspec
 
 from agent.site import rules
 from agent.site.parse import parse_table
-from agent.site.source import Source, read
+from agent.site.source import Source, octets_of, read
 from agent.site.tables import Config
 
 
@@ -26,7 +26,7 @@ def digest(path: Path) -> str:
     """SHA-256 of all that `load` reads, in hex: which configuration this is."""
     sha = hashlib.sha256()
     for file in files_of(path):
-        sha.update(file.read_bytes())
+        sha.update(octets_of(file))
     return sha.hexdigest()
 
 

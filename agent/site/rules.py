@@ -26,7 +26,7 @@ def check(config: Config, source: Source, *, online: bool) -> None:
     _unique(source, "zone", [zone.id for zone in config.zone])
     try:
         zoneinfo.ZoneInfo(config.site.timezone)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError):
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):  # OSError: a folder of zones, such as "Europe"
         source.error(
             ("site", "timezone"), f'timezone = "{config.site.timezone}": expected a name such as "Europe/Berlin"'
         )
@@ -211,6 +211,7 @@ def _zones(config: Config, source: Source) -> None:
     meters = {meter.id for meter in config.meter}
     media = {meter.id: meter.medium for meter in config.meter}
     listed = [set(zone.subs) for zone in config.zone]
+    heads: dict[str, str] = {}
     for n, zone in enumerate(config.zone):
         if source.full:
             return
@@ -220,6 +221,13 @@ def _zones(config: Config, source: Source) -> None:
                 (*here, "main"),
                 f'main = "{zone.main}": there is no [[meter]] with this id{nearest(zone.main, meters)}',
             )
+        elif zone.main in heads:
+            source.error(
+                (*here, "main"),
+                f"{zone.main} is already the main meter of zone {heads[zone.main]}: each zone would miss what the "
+                "other's subs take; make one zone of the two, or name its own main meter",
+            )
+        heads.setdefault(zone.main, zone.id)
         if not zone.subs and source.given((*here, "subs")):
             source.error((*here, "subs"), "subs is empty: expected the ids of the sub-meters behind the main meter")
         for key in ("subs", "export", "minus"):
@@ -297,7 +305,11 @@ def _circles(zones: list[Zone], source: Source) -> None:
 def _broker(mqtt: Mqtt, source: Source) -> None:
     if not mqtt.url:
         return
-    parts = urlsplit(mqtt.url)
+    try:
+        parts = urlsplit(mqtt.url)
+    except ValueError:  # half an IPv6 address
+        source.error(("mqtt", "url"), f'url = "{mqtt.url}": expected mqtt://host:port or mqtts://host:port')
+        return
     if parts.scheme not in ("mqtt", "mqtts") or not _host(mqtt.url):
         source.error(("mqtt", "url"), f'url = "{mqtt.url}": expected mqtt://host:port or mqtts://host:port')
     if parts.username or parts.password:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.site.errors import ConfigError
+from agent.site.errors import ConfigError, printable
 from agent.site.text_limits import MAX_BYTES, broken_limit
 
 ERRORS_MAX = 100  # told at once; a file with more has one mistake many times
@@ -52,7 +55,7 @@ class Source:
 
     def warnings(self) -> list[str]:
         """The doubts, in the order of the lines."""
-        return [f"{file}:{line}: {message}" for (file, line), message in sorted(self.doubts)]
+        return [printable(f"{file}:{line}: {message}") for (file, line), message in sorted(self.doubts)]
 
     def title(self, key: Key) -> str:
         """How a person names the table of `key`: `[[meter]] flat-302`, `[mqtt]`."""
@@ -97,7 +100,7 @@ def read(files: Iterable[Path]) -> Source:
     broken: list[str] = []
     for path in files:
         try:
-            text = _read_text(path)
+            text = octets_of(path).decode("utf-8")
             limit = broken_limit(text)
             if limit is not None:
                 broken.append(f"{path}:{limit[0]}: {limit[1]}; write it in a simpler form")
@@ -120,10 +123,20 @@ def read(files: Iterable[Path]) -> Source:
     return source
 
 
-def _read_text(path: Path) -> str:
-    """The file's text; of one that is too long as much as shows it."""
-    with path.open("rb") as file:
-        return file.read(MAX_BYTES + 1).decode("utf-8") if path.stat().st_size <= MAX_BYTES else " " * (MAX_BYTES + 1)
+def octets_of(path: Path) -> bytes:
+    """What a file holds; of one that is too long as much as shows it.
+
+    Raises:
+        OSError: it cannot be read, or is a device or a pipe, which may never end, or never begin.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    about = os.fstat(handle)
+    if not stat.S_ISREG(about.st_mode):
+        os.close(handle)
+        reason = "Is a directory" if stat.S_ISDIR(about.st_mode) else "Not a regular file"
+        raise OSError(errno.EINVAL, reason, str(path))
+    with open(handle, "rb") as file:
+        return file.read(MAX_BYTES + 1) if about.st_size <= MAX_BYTES else b" " * (MAX_BYTES + 1)
 
 
 def _merge(source: Source, file: str, tree: dict[str, Any], lines: dict[Key, int]) -> None:

@@ -10,8 +10,16 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+# Upper limits keep infinities and slips of the keyboard out of sums, waits and dates.
+Positive = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
+Watts = Annotated[float, msgspec.Meta(ge=0, le=1_000_000_000)]
+Capacity = Annotated[float, msgspec.Meta(gt=0, le=1_000_000_000)]
+Step = Annotated[float, msgspec.Meta(ge=0.000_001, le=1_000_000)]
+Ratio = Annotated[float, msgspec.Meta(ge=0.001, le=1_000_000)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+Pause = Annotated[float, msgspec.Meta(ge=0, le=3600)]
+Rest = Annotated[float, msgspec.Meta(ge=0, le=2_678_400)]  # a month
+Days = Annotated[float, msgspec.Meta(gt=0, le=36_500)]
 Probability = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(?![\s\S])"
 Name = Annotated[
@@ -24,11 +32,19 @@ Name = Annotated[
 Secret = Annotated[
     str,
     msgspec.Meta(
-        pattern=r"^(credential:[A-Za-z0-9._-]+|\.{0,2}/.+)(?![\s\S])",
+        pattern=r"^(credential:[A-Za-z0-9._-]+|\.{0,2}/[^\x00-\x1f\x7f-\x9f]+)(?![\s\S])",
         extra={
             "expected": "a path (/etc/checkmeter/keys/...) or credential:NAME; a secret never stands in this file",
             "secret": True,
         },
+    ),
+]
+Text = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=4096,
+        pattern=r"^[^\x00-\x1f\x7f-\x9f]*(?![\s\S])",
+        extra={"expected": "text in quotes, on one line and without control characters"},
     ),
 ]
 Label = Annotated[
@@ -36,8 +52,9 @@ Label = Annotated[
     msgspec.Meta(
         min_length=1,
         max_length=200,
-        pattern=r"^[^\x00-\x1f\x7f-\x9f]*$",
-        extra={"expected": "up to 200 characters of any script on one line"},
+        # Not the characters that turn the direction of what follows them (U+202A and so on): they let a name lie.
+        pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*(?![\s\S])",
+        extra={"expected": "up to 200 characters of any script on one line, none that turns the writing direction"},
     ),
 ]
 Hex16 = Annotated[
@@ -45,7 +62,7 @@ Hex16 = Annotated[
 ]
 EXPECTED_DAY = "a day: 2026-04-06, or 12-25 for every year"
 Address = Annotated[int, msgspec.Meta(ge=0, le=65535)]
-Digits = Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,12}|[0-9Ff]{8}|[0-9Ff]{8}[0-9A-Fa-f]{8})$")]
+Digits = Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,12}|[0-9Ff]{8}|[0-9Ff]{8}[0-9A-Fa-f]{8})(?![\s\S])")]
 Protocol = Literal["dlms", "dlt645", "dlt698", "modbus", "mbus"]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
@@ -55,7 +72,7 @@ _BYTE = r"(25[0-5]|2[0-4]\d|1?\d?\d)"
 Obis = Annotated[
     str,
     msgspec.Meta(
-        pattern=rf"^({_BYTE}-{_BYTE}:)?{_BYTE}\.{_BYTE}\.{_BYTE}([.*]{_BYTE})?$|^{_BYTE}(\.{_BYTE}){{4,5}}$",
+        pattern=rf"^({_BYTE}-{_BYTE}:)?{_BYTE}\.{_BYTE}\.{_BYTE}([.*]{_BYTE})?(?![\s\S])|^{_BYTE}(\.{_BYTE}){{4,5}}(?![\s\S])",
         description="An OBIS code: 1-0:1.8.0 or 1.0.1.8.0.255.",
     ),
 ]
@@ -79,14 +96,14 @@ class Site(_Table, frozen=True, kw_only=True):
     name: Annotated[Label | None, about("The building as people call it, in any script.")] = None
     address: Annotated[Label | None, about("Its postal address.")] = None
     contact: Annotated[Label | None, about("Who opens the door: a name, a telephone number.")] = None
-    timezone: Annotated[str, about("Of the people: for hours of the day, reports, clocks of DL/T 645 meters.")] = "UTC"
+    timezone: Annotated[Text, about("Of the people: for hours of the day, reports, clocks of DL/T 645 meters.")] = "UTC"
 
 
 class Bus(_Table, frozen=True, kw_only=True):
     """[[bus]]: one serial port or TCP link; half-duplex, one thread."""
 
     id: Annotated[Name, about("How meters name this bus.")]
-    port: Annotated[str, about("/dev/ttyUSB0, a stable name under /dev/serial/by-id, or tcp://host:port.")]
+    port: Annotated[Text, about("/dev/ttyUSB0, a stable name under /dev/serial/by-id, or tcp://host:port.")]
     protocol: Annotated[Protocol, about("What its meters speak.")] = "dlms"
     framing: Annotated[
         Literal["hdlc", "wrapper", "rtu", "tcp"] | None,
@@ -94,9 +111,9 @@ class Bus(_Table, frozen=True, kw_only=True):
     ] = None
     baud: Annotated[int, msgspec.Meta(ge=50, le=4_000_000, description="Baud rate of a serial port.")] = 9600
     parity: Annotated[Literal["N", "E", "O"], about("None, even or odd.")] = "N"
-    poll_s: Annotated[Positive, about("One cycle over all meters of the bus, seconds.")] = 60.0
-    timeout_s: Annotated[Positive, about("Wait for the first octet of a reply, seconds.")] = 2.0
-    inter_octet_s: Annotated[Positive, about("Silence inside a reply that makes it a torn one, seconds.")] = 0.1
+    poll_s: Annotated[Seconds, about("One cycle over all meters of the bus, seconds.")] = 60.0
+    timeout_s: Annotated[Seconds, about("Wait for the first octet of a reply, seconds.")] = 2.0
+    inter_octet_s: Annotated[Seconds, about("Silence inside a reply that makes it a torn one, seconds.")] = 0.1
     rs485: Annotated[bool, about("The port's own driver turns the line round by RTS; on-board UARTs need it.")] = False
 
 
@@ -118,7 +135,7 @@ class Meter(_Table, frozen=True, kw_only=True):
     id: Annotated[Name, about("How zones and alerts name this meter.")]
     name: Annotated[Label | None, about('As people call it, in any script: "302室".')] = None
     service_point: Annotated[Label | None, about("The utility's number of the connection or contract.")] = None
-    bus: Annotated[str | None, about("The id of the [[bus]] it is connected to.")] = None
+    bus: Annotated[Text | None, about("The id of the [[bus]] it is connected to.")] = None
     protocol: Annotated[
         Protocol | None, about("Its own protocol on a line that DLMS and DL/T 645 meters share; the bus's by default.")
     ] = None
@@ -134,10 +151,10 @@ class Meter(_Table, frozen=True, kw_only=True):
     address_octets: Annotated[Literal[0, 1, 2, 4], about("0: the shortest that holds the address.")] = 0
     client: Annotated[int, msgspec.Meta(ge=1, le=127, description="Client SAP: 16 is the public client.")] = 16
     accuracy_class: Annotated[Positive, about("From the meter's face plate: 0.2, 0.5, 1 or 2 (per cent).")] = 1.0
-    resolution_wh: Annotated[Positive, about("The step of its energy register, Wh.")] = 10.0
-    serial: Annotated[str | None, about("Expected serial number; another one is a replaced meter.")] = None
+    resolution_wh: Annotated[Step, about("The step of its energy register, Wh.")] = 10.0
+    serial: Annotated[Text | None, about("Expected serial number; another one is a replaced meter.")] = None
     phase: Annotated[Literal[0, 1, 2, 3], about("0: three-phase or unknown.")] = 0
-    ct_ratio: Annotated[Positive, about("Factor on its registers, where the meter does not apply it itself.")] = 1.0
+    ct_ratio: Annotated[Ratio, about("Factor on its registers, where the meter does not apply it itself.")] = 1.0
     security: Annotated[Security, about("How the association is secured.")] = "none"
     password: Annotated[Secret | None, about("LLS or HLS secret: a path or credential:NAME.")] = None
     authentication_key: Annotated[Secret | None, about("hls-gmac: path or credential:NAME of a key in hex.")] = None
@@ -149,7 +166,7 @@ class Meter(_Table, frozen=True, kw_only=True):
     policy: Annotated[
         Literal["both", "authenticated", "encrypted"], about("What a ciphered APDU is; with hls-gmac only.")
     ] = "both"
-    min_gap_s: Annotated[NotNegative, about("Pause between requests; some meters reboot when polled fast.")] = 0.0
+    min_gap_s: Annotated[Pause, about("Pause between requests; some meters reboot when polled fast.")] = 0.0
     single_association: Annotated[bool, about("The line bears one open association at a time.")] = False
     with_list: Annotated[bool, about("The meter answers a GET with a list of registers.")] = True
     max_pdu: Annotated[int, msgspec.Meta(ge=64, le=65535, description="Largest APDU it takes, octets.")] = 1024
@@ -159,8 +176,8 @@ class Meter(_Table, frozen=True, kw_only=True):
     ] = None
     registers: Annotated[Registers | None, about("Objects that are not where they usually are.")] = None
     window: Annotated[int, msgspec.Meta(ge=1, le=7, description="HDLC frames in flight; the meter may want less.")] = 1
-    inactivity_s: Annotated[Positive, about("It drops an idle association after so many seconds.")] = 120.0
-    profile: Annotated[str | None, about("Modbus: a shipped device profile, or the path of one of your own.")] = None
+    inactivity_s: Annotated[Seconds, about("It drops an idle association after so many seconds.")] = 120.0
+    profile: Annotated[Text | None, about("Modbus: a shipped device profile, or the path of one of your own.")] = None
     proven: Annotated[bool, about("Modbus: the profile is proven; else an hour passes first.")] = False
     live: Annotated[bool, about("Power, voltages and currents with each poll; energy alone is quicker.")] = True
     edition: Annotated[Literal[2007, 1997], about("Of DL/T 645.")] = 2007
@@ -169,7 +186,7 @@ class Meter(_Table, frozen=True, kw_only=True):
         Literal["electricity", "heat", "cold-water", "hot-water", "gas"],
         about("What it measures; other media than electricity are read and shown, and take part in no balance yet."),
     ] = "electricity"
-    interval_s: Annotated[NotNegative, about("M-Bus: asked no more often than this; spares batteries.")] = 0.0
+    interval_s: Annotated[Rest, about("M-Bus: asked no more often than this; spares batteries.")] = 0.0
 
 
 class Zone(_Table, frozen=True, kw_only=True):
@@ -177,15 +194,15 @@ class Zone(_Table, frozen=True, kw_only=True):
 
     id: Annotated[Name, about("How alerts name this zone.")]
     name: Annotated[Label | None, about("As people call it, in any script.")] = None
-    main: Annotated[str, about("The id of the main meter.")]
-    subs: Annotated[list[str], about("The ids of the sub-meters behind it.")]
-    export: Annotated[list[str], about("Those of `main` and `subs` whose export register is taken off.")] = []
+    main: Annotated[Text, about("The id of the main meter.")]
+    subs: Annotated[list[Text], about("The ids of the sub-meters behind it.")]
+    export: Annotated[list[Text], about("Those of `main` and `subs` whose export register is taken off.")] = []
     unmetered_w: Annotated[
-        NotNegative, about("Load behind `main` that has no meter (stairs, lift, pumps), W in the mean over a day.")
+        Watts, about("Load behind `main` that has no meter (stairs, lift, pumps), W in the mean over a day.")
     ] = 0.0
-    minus: Annotated[list[str], about("Those of `subs` that count against the sum: a shared load metered twice.")] = []
+    minus: Annotated[list[Text], about("Those of `subs` that count against the sum: a shared load metered twice.")] = []
     capacity_w: Annotated[
-        Positive | None, about("What fuse, transformer share or contract bear, W: near it an alert says so.")
+        Capacity | None, about("What fuse, transformer share or contract bear, W: near it an alert says so.")
     ] = None
 
 
@@ -195,7 +212,9 @@ class Forecast(_Table, frozen=True, kw_only=True):
     enabled: Annotated[bool, about("Say every hour what each zone will draw in the next 48 h.")] = True
     holidays: Annotated[
         list[
-            Annotated[str, msgspec.Meta(pattern=r"^([0-9]{4}-)?[0-9]{2}-[0-9]{2}$", extra={"expected": EXPECTED_DAY})]
+            Annotated[
+                str, msgspec.Meta(pattern=r"^([0-9]{4}-)?[0-9]{2}-[0-9]{2}(?![\s\S])", extra={"expected": EXPECTED_DAY})
+            ]
         ],
         about("Days like Sundays: 2026-04-06 once, 12-25 every year."),
     ] = []
@@ -204,54 +223,54 @@ class Forecast(_Table, frozen=True, kw_only=True):
 class Detection(_Table, frozen=True, kw_only=True):
     """[detection]: what an alarm promises."""
 
-    interval_s: Annotated[Positive, about("The balance is drawn up this often, seconds.")] = 900.0
+    interval_s: Annotated[Seconds, about("The balance is drawn up this often, seconds.")] = 900.0
     false_alarms_per_year: Annotated[Positive, about("Promised rate of false alarms, per building and year.")] = 0.1
     confidence: Annotated[Probability, about("Below this probability no flat is named.")] = 0.9
-    guard_days: Annotated[Positive, about("Rows younger than this are not absorbed as normal.")] = 14.0
-    model: Annotated[str | None, about("Path of a .tflite; the shipped one by default.")] = None
+    guard_days: Annotated[Days, about("Rows younger than this are not absorbed as normal.")] = 14.0
+    model: Annotated[Text | None, about("Path of a .tflite; the shipped one by default.")] = None
 
 
 class Mqtt(_Table, frozen=True, kw_only=True):
     """[mqtt]: the utility's broker."""
 
-    url: Annotated[str, about("mqtt://host:port or mqtts://host:port.")]
+    url: Annotated[Text, about("mqtt://host:port or mqtts://host:port.")]
     insecure: Annotated[
         bool, about("Allow mqtt:// (no encryption, no proof of who the broker is) beyond loopback.")
     ] = False
     version: Annotated[Literal["5", "3.1.1"], about("Protocol version; 3.1.1 has no properties.")] = "5"
-    client_id: Annotated[str | None, about("The gateway's name by default.")] = None
-    ca: Annotated[str | None, about("CA certificate, PEM; the system's store by default.")] = None
-    certificate: Annotated[str | None, about("Client certificate, PEM.")] = None
+    client_id: Annotated[Text | None, about("The gateway's name by default.")] = None
+    ca: Annotated[Text | None, about("CA certificate, PEM; the system's store by default.")] = None
+    certificate: Annotated[Text | None, about("Client certificate, PEM.")] = None
     key: Annotated[Secret | None, about("Client key, PEM: a path or credential:NAME.")] = None
-    username: Annotated[str | None, about("Where the broker asks for one.")] = None
+    username: Annotated[Text | None, about("Where the broker asks for one.")] = None
     password: Annotated[Secret | None, about("A path or credential:NAME.")] = None
-    alpn: Annotated[list[str], about("ALPN protocols for brokers on port 443.")] = []
+    alpn: Annotated[list[Text], about("ALPN protocols for brokers on port 443.")] = []
     keepalive_s: Annotated[int, msgspec.Meta(ge=5, le=3600, description="MQTT keep-alive, seconds.")] = 60
     inflight: Annotated[int, msgspec.Meta(ge=1, le=1000, description="Messages sent and not acknowledged.")] = 20
     delivery: Annotated[
         Literal["broker", "end_to_end"], about("Who must acknowledge before a message leaves the outbox.")
     ] = "broker"
-    command_keys: Annotated[list[str], about("Paths of Ed25519 public keys that may sign commands.")] = []
+    command_keys: Annotated[list[Text], about("Paths of Ed25519 public keys that may sign commands.")] = []
     cim: Annotated[dict[str, str], about("Alert or tamper kind -> IEC 61968-9 event type.")] = {}
 
 
 class Store(_Table, frozen=True, kw_only=True):
     """[store]: what is kept on the gateway's disk."""
 
-    path: Annotated[str, about("Outbox, checkpoints and history: one SQLite file.")] = (
+    path: Annotated[Text, about("Outbox, checkpoints and history: one SQLite file.")] = (
         "/var/lib/checkmeter/checkmeter.sqlite"
     )
     outbox_mb: Annotated[Positive, about("Cap of what waits for the broker, MB.")] = 64.0
-    history_days: Annotated[Positive, about("How long interval history is kept.")] = 120.0
+    history_days: Annotated[Days, about("How long interval history is kept.")] = 120.0
 
 
 class Service(_Table, frozen=True, kw_only=True):
     """[service]: how the running agent can be watched on the gateway."""
 
-    socket: Annotated[str, about("Unix socket of `checkmeter status` and `watch`.")] = "/run/checkmeter/control.sock"
+    socket: Annotated[Text, about("Unix socket of `checkmeter status` and `watch`.")] = "/run/checkmeter/control.sock"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], about("Least level that is logged.")] = "info"
     log_format: Annotated[Literal["text", "json"], about("Text with journald priorities, or one JSON a line.")] = "text"
-    metrics_textfile: Annotated[str | None, about("Prometheus textfile, written anew every 30 s.")] = None
+    metrics_textfile: Annotated[Text | None, about("Prometheus textfile, written anew every 30 s.")] = None
     metrics_port: Annotated[Port | None, about("Serve /metrics on this port of the loopback address.")] = None
 
 
