@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from firmware_io.exchange import Framer, Verdict
@@ -159,6 +161,30 @@ scale = 10
         ("[registers.energy_import]", "[regsters.energy_import]", 1, r"unknown table \[regsters\]"),
         ('source = "its manual"', "", 2, r"\[device\] needs source"),
         ("scale = 10", "scale = 1O", None, "x.toml"),
+        ("scale = 10", "scale = inf", 12, "no scale"),
+        ("scale = 10", f"scale = 0x{'f' * 300}", 12, "no scale"),
+        ("scale = 10", "exponent_address = -5", 12, "register -5 is outside 0 to 65535"),
+        ("scale = 10", f"not_available = [0x{'f' * 17}]", 12, "not_available is a list of numbers"),
+        ('type = "uint32"', 'type = "text"\nwords = 2', 11, "energy_import is a number"),
+        ("function = 4", "min_gap_s = inf", 7, "min_gap_s is inf; expected 0 to 60"),
+        ("function = 4", "min_gap_s = 1e300", 7, "min_gap_s is 1e.300; expected 0 to 60"),
+        ("function = 4", "min_gap_s = nan", 7, "min_gap_s is nan; expected 0 to 60"),
+        ("function = 4", "resolution_wh = 0", 7, "resolution_wh is 0; expected"),
+        ("function = 4", "max_gap = -1", 7, "max_gap is -1; expected 0 to 125"),
+        ("function = 4", "first_register = -9", 7, "first_register is -9"),
+        ("function = 4", "checked_against = [1]", 7, "a list of lines"),
+        ('"its manual"', '""', 4, "source is ''; expected a line"),
+        ('"A meter"', r'"A\u001b[31m meter"', 3, r"title is 'A\\x1b"),
+        ('"A meter"', r'"A\u202E meter"', 3, r"title is 'A\\u202e"),
+        ("function = 4", r'notes = "\u001b[31m"', 7, "notes has control characters"),
+        ("function = 4", '[serial]\naddress = 1\ntype = "text"', 7, "text needs words; expected .* 1 to 60"),
+        ("function = 4", '[serial]\naddress = 1\ntype = "text"\nwords = 0', 10, "words is 0; expected"),
+        ("function = 4", '[serial]\naddress = 1\ntype = "text"\nwords = 500', 10, "words is 500; expected"),
+        ("function = 4", '[identification]\naddress = 1\ntype = "int16"\ncodes = []', 10, "codes is empty"),
+        ("function = 4", '[identification]\naddress = 1\ntype = "text"\nwords = 2\ncodes = [1]', 9, "is a number"),
+        ("scale = 10", f"scale = {'1' * 6000}", 12, "a line of 6008 characters"),
+        ("scale = 10", "a." * 20_000 + "a = 1", 12, "a line of 40005 characters"),
+        ("scale = 10", "scale = " + "[\n" * 6000 + "]" * 400, None, "cannot be parsed: RecursionError"),
     ],
 )
 def test_a_wrong_profile_is_refused_with_file_line_and_what_to_do(old, new, line, message: str) -> None:
@@ -177,6 +203,14 @@ def test_profiles_of_ones_own(tmp_path) -> None:
         load("sdm631")
     with pytest.raises(ProfileError, match="cannot read"):
         load("absent.toml", tmp_path)
+
+
+def test_a_pipe_or_a_device_is_no_profile(tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "zero.toml").symlink_to("/dev/zero")
+    for name in ("pipe.toml", "zero.toml"):
+        with pytest.raises(ProfileError, match="not a regular file"):
+            load(name, tmp_path)
 
 
 def test_documents_that_count_from_one() -> None:
