@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from agent.keys.credentials import read_key, read_secret
 from agent.polling.hex_trace import HexTrace
 from agent.site.errors import ConfigError
+from agent.site.source import Source
 from agent.site.tables import Bus as BusConfig
 from agent.site.tables import Config, Meter, Registers
 from firmware_io.bus import Bus, BusMeter
@@ -159,22 +160,27 @@ def _modbus_spec(meter: Meter, bus: BusConfig) -> ModbusSpec:
     )
 
 
-def check_profiles(config: Config) -> None:
+def check_profiles(config: Config, source: Source) -> None:
     """Whether every device profile that the site file names can be used.
 
     Raises:
-        ConfigError: with all that cannot.
+        ConfigError: with all that cannot, each with the line of the site file and the meter.
     """
     from firmware_io.modbus.profile_file import ProfileError, load
 
-    wrong: list[str] = []
-    for name in dict.fromkeys(meter.profile for meter in config.meter if meter.profile):
-        try:
-            load(name)
-        except ProfileError as error:
-            wrong.append(str(error))
-    if wrong:
-        raise ConfigError(wrong)
+    wrong: dict[str, str] = {}
+    for n, meter in enumerate(config.meter):
+        if not meter.profile:
+            continue
+        if meter.profile not in wrong:
+            try:
+                load(meter.profile)
+                wrong[meter.profile] = ""
+            except ProfileError as error:
+                wrong[meter.profile] = str(error)
+        if wrong[meter.profile]:
+            source.error(("meter", n, "profile"), wrong[meter.profile])
+    source.check()
 
 
 def _mbus_spec(meter: Meter) -> MbusSpec:

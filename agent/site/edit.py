@@ -28,19 +28,38 @@ class Change:
 
 
 def edited(site_file: Path, changes: Sequence[Change]) -> dict[Path, tuple[str, str]]:
-    """File -> its text before and after, for each file of the site that a change touches.
+    """File -> its text before and after, for each file of the site that a change touches, with the file's line ends.
+
+    The texts are to be written with `newline=""`.
 
     Raises:
         KeyError: no file has the table of a change.
         OSError: a file cannot be read.
     """
     files = files_of(site_file)
-    texts = {path: path.read_text(encoding="utf-8") for path in files}
+    texts = {path: _text(path) for path in files}
     trees = {path: tomlkit.parse(text) for path, text in texts.items()}
     for change in changes:
         _apply(_table(trees.values(), change), change)
-    after = {path: tomlkit.dumps(tree) for path, tree in trees.items()}
+    after = {path: _with_ends_of(texts[path], tomlkit.dumps(tree)) for path, tree in trees.items()}
     return {path: (texts[path], after[path]) for path in files if after[path] != texts[path]}
+
+
+def _text(path: Path) -> str:
+    with path.open(encoding="utf-8", newline="") as file:
+        return file.read()
+
+
+def _with_ends_of(before: str, after: str) -> str:
+    """Lines that are new end as the others do."""
+    if before.count("\r\n") < before.count("\n") or "\n" not in before:
+        return after
+    return after.replace("\r\n", "\n").replace("\n", "\r\n")
+
+
+def remarked(value: str, remark: str) -> object:
+    """A value that `text_of` writes with a comment behind it."""
+    return tomlkit.string(value).comment(remark)
 
 
 def text_of(tree: dict[str, Any]) -> str:

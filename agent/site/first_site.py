@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from agent.site.edit import remarked
+
 ACCURACY_CLASS, RESOLUTION_WH = 1.0, 10.0  # of most meters of flats; the face plate says
-UNKNOWN_PROFILE = "NAME-OF-PROFILE"  # more than one device profile fits, or none: `checkmeter scan` says which
+UNKNOWN_PROFILE = "NAME-OF-PROFILE"  # more than one device profile fits, or none: a comment beside it says which
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class Answer:
     serial: str | None = None
     protocol: str = "dlms"
     keys: tuple[tuple[str, object], ...] = ()
+    fitting: tuple[str, ...] = ()  # device profiles of Modbus of which a person has to choose one
 
     @property
     def electric(self) -> bool:
@@ -94,7 +97,8 @@ def _meter(name: str, line: str, meter: Answer) -> dict[str, Any]:
         table["serial"] = meter.serial
     table |= dict(meter.keys)
     if meter.protocol == "modbus":
-        table.setdefault("profile", UNKNOWN_PROFILE)
+        known = f"one of these fits: {', '.join(meter.fitting)}" if meter.fitting else "no shipped profile fits"
+        table.setdefault("profile", remarked(UNKNOWN_PROFILE, known))
     return table
 
 

@@ -119,6 +119,7 @@ def ask(path: str) -> Snapshot:
     """The snapshot of the agent that listens at `path`.
 
     Raises:
+        ConnectionError: it broke off in its answer, or speaks as another version does.
         OSError: nobody listens there, or we may not ask.
     """
     with socket.socket(socket.AF_UNIX) as asker:
@@ -130,4 +131,9 @@ def ask(path: str) -> Snapshot:
         answer = bytearray()
         while part := asker.recv(65536):
             answer += part
-    return msgspec.json.decode(bytes(answer), type=Snapshot)
+    try:
+        return msgspec.json.decode(bytes(answer), type=Snapshot)
+    except msgspec.ValidationError as e:
+        raise ConnectionError(f"{path}: the agent there is of another version ({e}); restart it") from e
+    except msgspec.DecodeError as e:
+        raise ConnectionError(f"{path}: the agent closed in the middle of its answer; ask again in a moment") from e

@@ -29,6 +29,7 @@ def of_other(meter: FoundMeter, port: str, protocol: str, parity: str | None = N
         serial=meter.serial,
         protocol=protocol,
         keys=meter.keys,
+        fitting=meter.fitting,
     )
 
 

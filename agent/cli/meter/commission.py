@@ -92,14 +92,14 @@ def _fix(site_file: Path, changes: list[Change], *, yes: bool) -> None:
         return
     for path, (_, after) in texts.items():
         part = path.with_name(path.name + ".new")  # a power cut leaves the old file or the new one, never half of one
-        part.write_text(after, encoding="utf-8")
+        part.write_text(after, encoding="utf-8", newline="")
         part.chmod(path.stat().st_mode & 0o777)
         part.replace(path)
     try:
         load(site_file)
     except ConfigError:
         for path, (before, _) in texts.items():
-            path.write_text(before, encoding="utf-8")
+            path.write_text(before, encoding="utf-8", newline="")
         click.echo("The mended file would not pass `checkmeter check`; the old one is back.", err=True)
         raise
     click.echo("Written. Read the meters again with `checkmeter commission` to see that it adds up now.")

@@ -32,6 +32,7 @@ class FoundMeter:
     serial: str | None = None
     note: str = ""
     keys: tuple[tuple[str, object], ...] = ()
+    fitting: tuple[str, ...] = ()  # device profiles that fit, where more than one does
 
 
 def find(
@@ -88,7 +89,14 @@ def _modbus(line: Line, bus: BusSpec, first: int, last: int) -> Iterator[FoundMe
             f"not {fit.profile}: {fit.why}" for fit in found if "no register of profile" not in fit.why
         ]
         keys = (("profile", good[0].profile),) if good and (len(good) == 1 or good[0].identified) else ()
-        yield FoundMeter(bus.baud, unit, None, "; ".join(told[:4]) or "no shipped profile fits", keys)
+        yield FoundMeter(
+            bus.baud,
+            unit,
+            None,
+            "; ".join(told[:4]) or "no shipped profile fits",
+            keys,
+            tuple(fit.profile for fit in good),
+        )
 
 
 def _mbus(line: Line, bus: BusSpec, first: int, last: int) -> Iterator[FoundMeter]:

@@ -8,7 +8,7 @@ import click
 
 from agent.keys.credentials import loosely_kept
 from agent.process.exit_codes import UNAVAILABLE
-from agent.site.load import load_and_doubt
+from agent.site.load import load_and_doubt, read_site
 
 
 @click.command()
@@ -22,13 +22,12 @@ def command(site_file: Path, online: bool) -> None:
     config, doubts = load_and_doubt(site_file, online=online)
     if config.simulation is not None:
         from agent.cli.lab.simulate import read_simulation  # NumPy is worth importing only where there is such a table
-        from agent.site.load import read_site
 
         read_simulation(config, read_site(site_file), site_file)
     if any(meter.profile for meter in config.meter):
         from agent.polling.buses import check_profiles
 
-        check_profiles(config)
+        check_profiles(config, read_site(site_file))
     for doubt in (*doubts, *loosely_kept(config)):
         click.echo(f"warning: {doubt}", err=True)
     read = f"{len(config.bus)} bus(es)" if config.bus else "no bus: for replay only"

@@ -11,7 +11,7 @@ import shutil
 import ssl
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,11 +28,13 @@ from core.scoring.model import load as load_model
 from firmware_io.clock import Clock
 from firmware_io.errors import LocalProtocolError, MeterError, TransportError
 from firmware_io.obis import ENERGY_IMPORT
-from firmware_io.reading import Unit
+from firmware_io.reading import Reading, Unit
 
 DISK_FREE_BYTES = 200e6
 SENSIBLE_UTC_S = 1_735_689_600.0  # 2025-01-01: a clock before this was never set
 SKEW_S = 60.0
+READINGS_SHOWN = 3
+ELECTRICITY = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,7 @@ def _meters(config: Config, clock: Clock, offsets: list[float]) -> Iterator[Find
     except LocalProtocolError as error:
         yield Finding("keys", False, str(error))
         return
+    balanced = {name for zone in config.zone for name in (zone.main, *zone.subs)}
     for name, bus in buses.items():
         try:
             for meter in (m for m in config.meter if m.bus == name):
@@ -145,6 +148,14 @@ def _meters(config: Config, clock: Clock, offsets: list[float]) -> Iterator[Find
                     yield Finding(f"meter {meter.id}", False, text)
                     continue
                 energy = [r.value / 1000 for r in readings if r.obis == ENERGY_IMPORT and r.unit is Unit.WATT_HOUR]
+                if not energy and readings and meter.medium != "electricity":
+                    text = f"{identity.serial or 'no serial number'}, {meter.medium}: {_shown(readings)}"
+                    yield Finding(f"meter {meter.id}", True, text)
+                    continue
+                if not energy and readings and meter.id not in balanced and not _electric(readings):
+                    text = f"in no zone, and no electricity meter: {_shown(readings)}; set its medium"
+                    yield Finding(f"meter {meter.id}", True, text)
+                    continue
                 if not energy:
                     yield Finding(f"meter {meter.id}", False, "it shows no import register 1.0.1.8.0 in Wh")
                     continue
@@ -153,6 +164,17 @@ def _meters(config: Config, clock: Clock, offsets: list[float]) -> Iterator[Find
                 yield Finding(f"meter {meter.id}", True, text)
         finally:
             bus.close()
+
+
+def _shown(readings: Sequence[Reading]) -> str:
+    """The first of what a meter shows."""
+    told = [f"{r.obis} {r.value:.10g} {r.unit.symbol}".strip() for r in readings[:READINGS_SHOWN]]
+    return ", ".join(told) + (f" and {len(readings) - len(told)} more" if len(readings) > len(told) else "")
+
+
+def _electric(readings: Sequence[Reading]) -> bool:
+    """Whether any register is of electricity (IEC 62056-6-1, value group A)."""
+    return any(reading.obis.a == ELECTRICITY for reading in readings)
 
 
 def _clock(now_s: float, offsets: list[float]) -> Finding:

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from agent.cli.meter.commission import command
+from agent.cli.meter.commission import _fix, command
 from agent.offline.commission import Registers, clocks_apart, judge, words
+from agent.site.edit import Change
 from agent.site.load import load
 from agent.store.commit import Commit
 from agent.store.store import Store
@@ -138,6 +139,14 @@ def simulated(tmp_path: Path) -> Iterator[Path]:
         finally:
             process.terminate()
             process.wait(10)
+
+
+def test_a_fix_keeps_the_line_ends_of_the_file(site: Path) -> None:
+    site.write_bytes(site.read_bytes().replace(b"\n", b"\r\n"))
+    _fix(site, [Change("meter", "flat-2", "ct_ratio", 30.0)], yes=True)
+    octets = site.read_bytes()
+    assert b"ct_ratio = 30.0\r\n" in octets
+    assert octets.count(b"\r\n") == octets.count(b"\n")
 
 
 def test_over_the_real_protocol(simulated: Path, tmp_path: Path) -> None:

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from msgspec.structs import replace
 
 from agent.cli.main import cli as main
+from agent.cli.site.online_check import findings
+from agent.process.clock import SystemClock
 from agent.site.edit import text_of
 from agent.site.load import load, read_site
 from agent.site.source import Source
@@ -111,6 +114,33 @@ def test_init_writes_a_site_file_of_modbus_meters(building: Path) -> None:
     config = load(site, online=True)
     assert config.bus[0].protocol == "modbus"
     assert config.meter[2].profile == "carlo-gavazzi-em111"
+    text = site.read_text().splitlines()
+    unknown = [
+        n for n, line in enumerate(text, 1) if line.startswith('profile = "NAME-OF-PROFILE" # one of these fits: ')
+    ]
+    assert len(unknown) == 2
+    assert all("eastron-sdm120" in text[n - 1] for n in unknown)
+    refused = run("check", str(site), code=78).splitlines()
+    for n, meter, line in zip(unknown, ["main", "meter-5"], refused, strict=True):
+        assert line.startswith(f"{site}:{n}: [[meter]] {meter}: no profile NAME-OF-PROFILE; shipped are abb-b21, ")
+
+
+def test_meters_of_water_and_heat_are_looked_at_and_are_well(building: Path) -> None:
+    """Also one whose medium was not written: in no zone, it is no fault of the electricity."""
+    config = load(building)
+    cellar = [meter for meter in config.meter if meter.bus == "cellar"]
+    unnamed = [replace(m, medium="electricity") if m.id == "water" else m for m in cellar]
+    for meters in (cellar, unnamed):
+        found = {f.what: f for f in findings(replace(config, meter=meters, mqtt=None), SystemClock())}
+        assert all(found[f"meter {name}"].ok for name in ("stairs", "water", "heating"))
+        assert "8.0.1.0.0.255" in found["meter water"].text
+        assert "m³" in found["meter water"].text
+        assert "heat: 6.0.1.0.0.255" in found["meter heating"].text
+        assert ("cold-water" in found["meter water"].text) == (meters is cellar)
+        assert ("set its medium" in found["meter water"].text) == (meters is unnamed)
+    building_zone = replace(config.zone[0], subs=["stairs", "water"])
+    in_zone = replace(config, meter=unnamed, mqtt=None, zone=[building_zone])
+    assert not next(f for f in findings(in_zone, SystemClock()) if f.what == "meter water").ok
 
 
 def test_a_wrong_profile_is_refused_with_file_and_line(building: Path, tmp_path: Path) -> None:

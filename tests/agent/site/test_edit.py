@@ -45,6 +45,18 @@ def test_a_change_touches_its_line_and_no_other(site: Path) -> None:
     assert new == "ct_ratio = 1.0  # left over from the old main meter"
 
 
+@pytest.mark.parametrize("end", ["\r\n", "\n"])
+def test_lines_end_as_they_did(site: Path, end: str) -> None:
+    site.write_text(SITE, newline=end)
+    changes = [Change("meter", "flat-1", "phase", 1), Change("zone", "building", "minus", "flat-2", "add")]
+    ((_, (before, after)),) = edited(site, changes).items()
+    assert before == SITE.replace("\n", end)
+    assert len(after.splitlines()) > len(before.splitlines())
+    assert after.count(end) == after.count("\n") == len(after.splitlines())
+    assert after.count("\r") == (after.count("\n") if end == "\r\n" else 0)
+    assert edited(site, []) == {}
+
+
 def test_lists_are_added_to_and_taken_from(site: Path) -> None:
     changes = [
         Change("zone", "building", "minus", "flat-2", "add"),

@@ -289,3 +289,30 @@ def test_the_metrics_file_follows_nobody_s_link(tmp_path: Path) -> None:
     assert not (folder / "metrics.prom").is_symlink()
     assert "checkmeter_up" in (folder / "metrics.prom").read_text()
     assert (folder / "metrics.prom").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (msgspec.json.encode(SNAPSHOT)[:200], "closed in the middle of its answer"),
+        (b"", "closed in the middle of its answer"),
+        (b'{"now_s": "yesterday"}', "another version"),
+    ],
+)
+def test_an_answer_that_breaks_off_is_no_connection(tmp_path: Path, answer: bytes, said: str) -> None:
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def serve() -> None:
+            client, _ = listener.accept()
+            with client:
+                client.sendall(answer)
+
+        server = threading.Thread(target=serve, daemon=True)
+        server.start()
+        done = CliRunner().invoke(cli, ["status", "--socket", str(path)])
+        server.join(5)
+    assert done.exit_code == 69, done.output
+    assert said in done.output
