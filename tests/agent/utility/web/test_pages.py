@@ -89,8 +89,9 @@ def test_a_case_of_which_only_the_state_is_known_has_a_page_that_says_so(tmp_pat
     now_s = time.time()
     dsn = f"sqlite:///{tmp_path / 'fleet.sqlite'}"
     data = wire.AlertData(
-        alert_id="case-1", revision=3, state="updated", kind="bypass", severity="critical", onset=wire.utc(now_s - 7200),
-        zone="z", loss_w=512.0, suspects=[wire.SuspectData(meter="flat-7", probability=0.9)],
+        alert_id="case-1", revision=3, state="updated", kind="bypass", severity="critical",
+        onset=wire.utc(now_s - 7200), zone="z", loss_w=512.0,
+        suspects=[wire.SuspectData(meter="flat-7", probability=0.9)],
     )  # fmt: skip
     active = wire.ActiveSnapshot(time=wire.utc(now_s), alerts=[data])
     with open_store(dsn) as store:
