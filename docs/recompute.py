@@ -154,7 +154,10 @@ def recompute(files):
     before = balance(case, total, technical, by_day, days, day, days_before)
     after = balance(case, total, technical, by_day, days, day, days_after)
     missing_w = after["residual_w"] - (before["residual_w"] if before else 0.0)
-    sd_w = before["residual_sd_w"] / math.sqrt(after["days"]) if before else math.nan
+    sd_w = math.nan
+    if before and not math.isnan(before["residual_sd_w"]):
+        after_sd = before["residual_sd_w"] if math.isnan(after["residual_sd_w"]) else after["residual_sd_w"]
+        sd_w = math.sqrt(after_sd**2 / after["days"] + before["residual_sd_w"] ** 2 / before["days"])
     suspects = {s["meter"]: s["probability"] for s in case.alert.get("suspects") or []}
     nobody = case.alert.get("upstream_probability") or 0.0
     named = max(suspects, key=lambda m: suspects[m], default=None)
@@ -209,6 +212,7 @@ def differences(sealed, again):
         x, y = one.get(path), two.get(path)
         numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in (x, y))
         off = abs(x - y) / max(1.0, abs(x)) if numbers else 0.0 if x == y else math.inf
+        off = math.inf if math.isnan(off) else off  # infinity against anything is no agreement
         largest = max(largest, off)
         if off > TOLERANCE:
             wrong.append((path, x, y))

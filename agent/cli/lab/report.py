@@ -195,6 +195,8 @@ def _trusted(text: str) -> Ed25519PublicKey | str:
     if re.fullmatch(r"[0-9A-Fa-f]{16}", text):
         return text.lower()
     try:
+        if "PRIVATE KEY" in Path(text).read_text(encoding="ascii", errors="replace"):
+            raise click.BadParameter(f"{text} is the private half of a key: keep it, and give the .pub file beside it")
         return read_public(Path(text))
     except OSError as error:
         raise click.BadParameter(

@@ -131,7 +131,6 @@ def analyse(case: Case, zone: tzinfo) -> Analysis:
     balance_before = _balance(energies, technical_kwh, residual_day, day_before, day, days)
     known = residual_kwh[after & np.isfinite(residual_kwh)]
     base_w = balance_before.residual_w if balance_before else 0.0
-    sd_w = balance_before.residual_sd_w if balance_before else float("nan")
     suspect = _suspect(case)
     column = energies.subs.index(suspect) if suspect in energies.subs else None
     own = energies.subs_kwh[:, column] if column is not None else None
@@ -151,7 +150,7 @@ def analyse(case: Case, zone: tzinfo) -> Analysis:
         after=balance_after,
         missing_kwh=math.fsum(known.tolist()),
         missing_w=balance_after.residual_w - base_w,
-        missing_sd_w=sd_w / math.sqrt(balance_after.days) if np.isfinite(sd_w) else float("nan"),
+        missing_sd_w=_sd_of_difference(balance_before, balance_after),
         suspect=suspect if column is not None else None,
         suspect_before_w=_mean(own, before) * to_w if own is not None else float("nan"),
         suspect_after_w=_mean(own, after) * to_w if own is not None else float("nan"),
@@ -161,6 +160,14 @@ def analyse(case: Case, zone: tzinfo) -> Analysis:
         alternatives=(),
     )
     return _with_alternatives(case, analysis)
+
+
+def _sd_of_difference(before: Balance | None, after: Balance) -> float:
+    """Standard error of the difference of two means, from the days' own spread; one day has that of the days before."""
+    if before is None or not math.isfinite(before.residual_sd_w):
+        return float("nan")
+    after_sd_w = after.residual_sd_w if math.isfinite(after.residual_sd_w) else before.residual_sd_w
+    return math.sqrt(after_sd_w**2 / after.days + before.residual_sd_w**2 / before.days)
 
 
 def _suspect(case: Case) -> str | None:

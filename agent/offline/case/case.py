@@ -64,6 +64,30 @@ class Case:
         return self.revisions[-1]
 
 
+def check_complete(energies: Energies, info: Info | None, zone: str | None) -> None:
+    """Refuse a case in which a meter of the zone has no figures at all: its energy would look missing.
+
+    Raises:
+        CaseError: naming the meters.
+    """
+    known = next((z for z in info.zones if z.id == zone), None) if info is not None else None
+    shown = dict(zip((energies.main, *energies.subs), (energies.main_kwh, *energies.subs_kwh.T), strict=True))
+    if known is not None:
+        absent = sorted({known.main, *known.subs} - shown.keys())
+        foreign = sorted(shown.keys() - {known.main, *known.subs})
+        if absent or foreign or known.main != energies.main:
+            raise CaseError(
+                f"the figures are not those of zone {zone}: "
+                + "; ".join(
+                    f"{words} {', '.join(names)}" for words, names in (("without", absent), ("with", foreign)) if names
+                )
+                + ". Ask the gateway for the evidence again, and record all of its messages"
+            )
+    silent = sorted(name for name, kwh in shown.items() if not np.isfinite(kwh).any())
+    if silent:
+        raise CaseError(f"not one interval of {', '.join(silent)} was read: nothing can be said of what is missing")
+
+
 @dataclass(frozen=True, slots=True)
 class Gathered:
     """What messages of one gateway say, before it is known to be enough for a case."""
@@ -99,6 +123,7 @@ def from_messages(lines: Iterable[str], alert_id: str) -> Case:
         raise CaseError(f"of {found.chunks[0].of} evidence messages these are missing: {missing}; ask for them again")
     energies = _on_one_grid(found.chunks, known.main)
     energies.subs_kwh[:, [name in known.minus for name in energies.subs]] *= -1.0
+    check_complete(energies, found.info, zone)
     return Case(
         revisions=found.revisions,
         energies=energies,

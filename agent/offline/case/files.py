@@ -24,11 +24,13 @@ import msgspec
 import numpy as np
 
 from agent.offline.case.analysis import Analysis
-from agent.offline.case.case import MAX_ROWS, Case, CaseError, Energies
+from agent.offline.case.case import MAX_ROWS, Case, CaseError, Energies, check_complete
 from agent.wire.events import AlertEvent, TamperEvent
 from agent.wire.state import Info
 from agent.wire.values import utc
 
+FIRST_YEAR, LAST_YEAR = 2000, 2100
+LARGEST_KWH = 1e9  # of one interval; more is no building
 DIGITS = 6  # of a kWh: a milliwatt-hour, finer than any register
 
 
@@ -77,10 +79,16 @@ def read(files: dict[str, bytes]) -> tuple[Case, PageFacts]:
         _ = facts.zone
     except KeyError as error:
         raise CaseError(f"the page holds no {error.args[0]}, or names a time zone that is not known here") from None
-    except (ValueError, msgspec.MsgspecError) as error:
+    except (ValueError, OverflowError, OSError, csv.Error, msgspec.MsgspecError) as error:
         raise CaseError(f"a file inside the page cannot be read: {error}") from None
     if not revisions:
         raise CaseError("alert.json holds no revision")
+    data = revisions[-1].data
+    moments = [facts.made, *(t.time for t in tampers)]
+    moments += [m for r in revisions for m in (r.time, r.data.onset, *(r.data.onset_window or ()))]
+    if not all(FIRST_YEAR <= moment.year <= LAST_YEAR for moment in moments):
+        raise CaseError(f"a file inside the page has a time before {FIRST_YEAR} or after {LAST_YEAR}")
+    check_complete(energies, info, data.zone)
     meters = tuple(info.meters) if info is not None else ()
     return Case(revisions, energies, meters, info, tampers), facts
 
@@ -130,11 +138,13 @@ def _readings(e: Energies) -> bytes:
 
 def _energies(octets: bytes) -> Energies:
     rows = list(csv.reader(octets.decode("utf-8").splitlines()))
-    header, body = rows[0], rows[1:]
+    header, body = rows[0] if rows else [], rows[1:]
     if len(header) < 2 or not 1 < len(body) <= MAX_ROWS or any(len(row) != len(header) for row in body):
         raise ValueError("readings.csv: expected a header and rows of as many columns")
     times_s = [datetime.fromisoformat(row[0]).timestamp() for row in body]
     table = np.array([[float(v) if v else math.nan for v in row[1:]] for row in body], dtype=np.float64)
+    if not (np.isnan(table) | (np.abs(table) < LARGEST_KWH)).all():
+        raise ValueError(f"readings.csv: an energy of {LARGEST_KWH:g} kWh or more in one interval")
     interval_s = times_s[1] - times_s[0]
     if interval_s <= 0 or any(abs(b - a - interval_s) > 1e-3 for a, b in pairwise(times_s)):
         raise ValueError("readings.csv: its intervals are not of one length")

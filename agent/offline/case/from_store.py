@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agent.offline.case.case import MAX_ROWS, Case, CaseError, Energies, Floats
+from agent.offline.case.case import MAX_ROWS, Case, CaseError, Energies, Floats, check_complete
 from agent.site.load import load
 from agent.site.tables import Config
 from agent.store.history import open_archive, read_events, read_history
@@ -47,6 +47,7 @@ def from_store(site: Path, alert_id: str) -> Case:
     energies = _energies(rows.times_s, rows.wh, config.detection.interval_s, zone.main, tuple(zone.subs))
     energies.subs_kwh[:, [name in zone.minus for name in zone.subs]] *= -1.0
     info = _info(config, last.time)
+    check_complete(energies, info, zone.id)
     return Case(
         tuple(revisions), energies, tuple(info.meters), info, tuple(t for t in tampers if t.data.meter in meters)
     )

@@ -28,7 +28,7 @@ from agent.offline.case.sections import (
 from agent.offline.case.words import Words
 from agent.wire.events import AlertData
 
-RENDERER = 4  # one more with every change of what a page looks like: `verify` compares a page octet by octet
+RENDERER = 5  # one more with every change of what a page looks like: `verify` compares a page octet by octet
 LIKELY = 0.5  # below it "possibly", not "probably"
 
 # What the balance makes probable: the headline puts its probability beside it, and never convicts.
@@ -70,7 +70,7 @@ def page(sealed: Sealed) -> str:
             f'<p class="meta">{escape(made)}</p>',
             _head(case, analysis, words),
             measured(case, analysis, words),
-            before_and_after(analysis, words),
+            before_and_after(case.alert.data, analysis, words),
             profile(analysis, words),
             suspects(case, words),
             alternatives(analysis, words),
@@ -136,7 +136,7 @@ def _head(case: Case, a: Analysis, words: Words) -> str:
         (
             say("Missing energy"),
             f"{words.number(data.loss_kwh if data.loss_kwh is not None else a.missing_kwh, ',.1f')} kWh",
-            say("since the onset"),
+            say("from the onset to {time}", time=words.time(alert.time)),
         ),
         (
             say("Since"),

@@ -67,7 +67,8 @@
         residual_sd_w: kept.length > 1 ? Math.sqrt(sum(w.map(v => (v - m) ** 2)) / (kept.length - 1)) : NaN};
     };
     const b = balance(before), f = balance(after);
-    const missing = f.residual_w - (b ? b.residual_w : 0), sd = b ? b.residual_sd_w / Math.sqrt(f.days) : NaN;
+    const missing = f.residual_w - (b ? b.residual_w : 0), bs = b ? b.residual_sd_w : NaN,
+      fs = Number.isNaN(f.residual_sd_w) ? bs : f.residual_sd_w, sd = b ? Math.sqrt(fs ** 2 / f.days + bs ** 2 / b.days) : NaN;
     const list = alert.suspects || [], nobody = alert.upstream_probability || 0;
     const best = list.reduce((x, s) => !x || s.probability > x.probability ? s : x, null);
     let suspect = null;

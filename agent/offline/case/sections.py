@@ -14,6 +14,7 @@ from agent.offline.case.analysis import Analysis, Balance, Verdict
 from agent.offline.case.case import Case
 from agent.offline.case.markup import figure, section, table
 from agent.offline.case.words import Words
+from agent.wire.events import AlertData
 
 SHOWN_SUSPECTS = 8
 LEAST_SPREAD_W = 1.0  # a narrower band would be a word in the legend and nothing in the picture
@@ -79,7 +80,25 @@ def measured(case: Case, a: Analysis, words: Words) -> str:
     return section(say("What was measured"), loads, rest)
 
 
-def before_and_after(a: Analysis, words: Words) -> str:
+def _disagreement(alert: AlertData, a: Analysis, words: Words) -> str:
+    """A warning where the gateway's loss and the plain comparison cannot both be right."""
+    if alert.loss_w_interval is None or not np.isfinite(a.missing_sd_w):
+        return ""
+    low, high = alert.loss_w_interval
+    slack_w = 3 * a.missing_sd_w
+    if low <= a.missing_w + slack_w and a.missing_w - slack_w <= high:
+        return ""
+    text = words.say(
+        "The two do not agree: the gateway says {low:,.0f} to {high:,.0f} W, these figures {missing}. Find out why "
+        "before anybody is accused: another loss, a load that changed, or figures that are not complete.",
+        low=low,
+        high=high,
+        missing=words.watts(a.missing_w),
+    )
+    return f'<p class="note"><strong>{escape(text)}</strong></p>'
+
+
+def before_and_after(alert: AlertData, a: Analysis, words: Words) -> str:
     """The plain comparison."""
     say = words.say
 
@@ -109,6 +128,7 @@ def before_and_after(a: Analysis, words: Words) -> str:
             [(name, column(a.before, key), column(a.after, key)) for name, key in rows],
         ),
         f"<p>{escape(text)}</p>",
+        _disagreement(alert, a, words),
     )
 
 

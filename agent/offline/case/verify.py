@@ -46,13 +46,18 @@ def verify(text: str, trusted_key: Ed25519PublicKey | str | None = None) -> list
         again = page(sealed)
     except CaseError as error:
         return [*found, str(error)]
+    except (ArithmeticError, LookupError, ValueError, OSError) as error:  # its octets are anybody's
+        return [*found, f"what is sealed inside it makes no page: {type(error).__name__}: {error}"]
     if again != text:
         found.append(_difference(text, again))
     return found
 
 
 def _difference(text: str, again: str) -> str:
-    at = next((k for k, (a, b) in enumerate(zip(text, again, strict=False)) if a != b), min(len(text), len(again)))
+    at, beyond = 0, min(len(text), len(again)) + 1  # where they part: halved again and again, as a page is a megabyte
+    while beyond - at > 1:
+        middle = (at + beyond) // 2
+        at, beyond = (middle, beyond) if text[at:middle] == again[at:middle] else (at, middle)
     return (
         "it does not show what was sealed: it says "
         f"“{_visible(text, at)}” where the sealed figures give “{_visible(again, at)}”"

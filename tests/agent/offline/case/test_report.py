@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import math
 import os
 import random
 import re
@@ -358,3 +361,80 @@ def test_screenshot_and_print(bypassed: Building, tmp_path: Path) -> None:
     assert (tmp_path / "case.pdf").read_bytes()[:5] == b"%PDF-"
     # The neighbours' readings are in the page, for whoever does the sums again; paper does not carry them along.
     assert b"base64," not in (tmp_path / "case.pdf").read_bytes()
+
+
+def _files(building: Building) -> dict[str, bytes]:
+    sealed = open_page(_page(building, None))
+    assert sealed is not None
+    return sealed.files
+
+
+def test_a_meter_without_figures_makes_no_page(bypassed: Building) -> None:
+    """Its energy would look missing, and somebody else would be accused of it."""
+    lines = []
+    for line in bypassed.lines:
+        topic, _, body = line.partition(" ")
+        if "/evidence/" in topic:
+            chunk = json.loads(body)
+            chunk["series"] = [s for s in chunk["series"] if s["meter"] != "flat-401"]
+            line = f"{topic} {json.dumps(chunk)}"
+        lines.append(line)
+    with pytest.raises(CaseError, match="without flat-401"):
+        from_messages(lines, ALERT_ID)
+
+
+@pytest.mark.parametrize(
+    ("name", "octets"),
+    [
+        ("readings.csv", b""),
+        ("readings.csv", b"\xff\xfe"),
+        ("readings.csv", b"time,main,flat-101\n2026-01-01T00:00:00Z,1e308,1\n2026-01-01T00:15:00Z,1e308,1\n"),
+        ("page.json", b'{"renderer":5,"made":"9999-12-31T23:59:59Z","timezone":"Europe/Berlin"}'),
+        ("page.json", b'{"renderer":5,"made":"2026-02-09T00:00:00Z","timezone":"Europe"}'),
+        ("alert.json", b""),
+        ("alert.json", b"[" * 5000),
+    ],
+)
+def test_a_page_of_rubbish_is_refused_in_words(bypassed: Building, name: str, octets: bytes) -> None:
+    files = _files(bypassed) | {name: octets}
+    text = _page(bypassed, None)
+    for name_, old in _files(bypassed).items():
+        new = files[name_]
+        text = text.replace(base64.b64encode(old).decode(), base64.b64encode(new).decode())
+        text = text.replace(hashlib.sha256(old).hexdigest(), hashlib.sha256(new).hexdigest())
+    found = verify(text)
+    assert found
+    assert all(isinstance(fault, str) for fault in found)
+
+
+def test_infinity_is_no_figure_that_agrees(bypassed: Building, tmp_path: Path) -> None:
+    files = _files(bypassed)
+    wrong = json.loads(files["result.json"])
+    wrong["missing_w"] = math.inf
+    (tmp_path / "case.html").write_text(
+        page(seal(files | {"result.json": json.dumps(wrong).encode()}, None)), newline=""
+    )
+    words = [sys.executable, "-I", "-S", str(RECOMPUTE), str(tmp_path / "case.html")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "missing_w: sealed inf" in done.stdout
+
+
+def test_a_page_whose_two_losses_cannot_both_be_right_says_so(bypassed: Building) -> None:
+    case = from_messages(bypassed.lines, ALERT_ID)
+    facts = PageFacts(renderer=RENDERER, made=datetime(2026, 2, 9, tzinfo=UTC), timezone="UTC")
+    last = case.revisions[-1]
+    for interval, said in (((bypassed.missing_w - 20, bypassed.missing_w + 20), False), ((8500.0, 9500.0), True)):
+        data = msgspec.structs.replace(last.data, loss_w=sum(interval) / 2, loss_w_interval=interval)
+        revisions = (*case.revisions[:-1], msgspec.structs.replace(last, data=data))
+        assert ("do not agree" in page(seal(write(replace(case, revisions=revisions), facts), None))) is said
+
+
+def test_the_private_half_of_a_key_is_not_taken_for_the_public_one(bypassed: Building, tmp_path: Path) -> None:
+    key = Ed25519PrivateKey.generate()
+    (tmp_path / "case.html").write_text(_page(bypassed, key), newline="")
+    (tmp_path / "ops.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    words = ["--verify", str(tmp_path / "case.html"), "--public-key", str(tmp_path / "ops.key")]
+    done = CliRunner().invoke(command, words)
+    assert done.exit_code == 2
+    assert "private half" in done.output
