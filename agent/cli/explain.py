@@ -5,6 +5,7 @@ from __future__ import annotations
 from agent.process.exit_codes import CONFIG, INPUT_OUTPUT, UNAVAILABLE
 from agent.site.errors import ConfigError
 from agent.store.database import StoreError
+from agent.store.history import ArchiveError
 from firmware_io.errors import MeterError
 
 
@@ -19,7 +20,7 @@ def explain(error: Exception) -> tuple[int, list[str]]:
             return CONFIG, error.errors
         case MeterError():
             return UNAVAILABLE, [str(error)]
-        case StoreError():
+        case StoreError() | ArchiveError():
             return INPUT_OUTPUT, [str(error)]
         case ConnectionError() | TimeoutError():
             return UNAVAILABLE, [f"no connection: {error.strerror or error}; is it running, and is the address right?"]

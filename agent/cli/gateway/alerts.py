@@ -10,7 +10,7 @@ import click
 
 from agent.deploy.layout import SITE_FILE
 from agent.site.load import load
-from agent.store.history import ArchiveError, open_archive, read_events
+from agent.store.history import open_archive, read_events
 from agent.wire.codec import decode
 from agent.wire.events import AlertData, AlertEvent
 from agent.wire.values import WireError
@@ -27,10 +27,7 @@ def command(site_file: Path, days: float, everything: bool, as_json: bool) -> No
     Without SITE.toml it is the service's own, /etc/checkmeter/site.toml; reading that and the store takes root or the
     group checkmeter.
     """
-    try:
-        events, waiting = _read(Path(load(site_file).store.path), datetime.now(UTC) - timedelta(days=days))
-    except ArchiveError as error:
-        raise click.ClickException(str(error)) from None
+    events, waiting = _read(Path(load(site_file).store.path), datetime.now(UTC) - timedelta(days=days))
     seen: set[str] = set()
     for event, body in events:
         if not everything and event.data.alert_id in seen:

@@ -13,7 +13,7 @@ from agent.forecast import words
 from agent.forecast.zone_forecasts import HOUR_S, RECALL_S, ZoneForecasts
 from agent.site.load import load
 from agent.status.text import forecast_line
-from agent.store.history import ArchiveError, open_archive, read_history
+from agent.store.history import open_archive, read_history
 from agent.wire.codec import encode
 from agent.wire.forecast import Forecast
 
@@ -34,13 +34,10 @@ def command(site_file: Path, zone: str | None, as_json: bool, plot: Path | None)
         raise click.ClickException(f"there is no zone {zone!r}; the site file has {', '.join(forecasts.mains)}")
     if not forecasts.zones:
         raise click.ClickException("no forecast: it is switched off, or the interval does not divide an hour")
-    try:
-        with open_archive(config.store.path) as store:
-            latest = read_history(store, float("-inf"), float("inf"), [])
-            since_s = float(latest.times_s[-1]) - RECALL_S if len(latest) else 0.0
-            history = read_history(store, since_s, float("inf"), list(forecasts.mains.values()))
-    except ArchiveError as error:
-        raise click.ClickException(str(error)) from None
+    with open_archive(config.store.path) as store:
+        latest = read_history(store, float("-inf"), float("inf"), [])
+        since_s = float(latest.times_s[-1]) - RECALL_S if len(latest) else 0.0
+        history = read_history(store, since_s, float("inf"), list(forecasts.mains.values()))
     forecasts.recall(history)
     until_s = float(np.floor(history.times_s[-1] / HOUR_S) * HOUR_S) if len(history) else 0.0
     drawn: list[Forecast] = []

@@ -16,15 +16,17 @@ from agent.offline.case.case import CaseError
 from agent.offline.case.from_store import from_store
 from agent.offline.demo.brokers import NoBroker
 from agent.offline.demo.demo import Demo, DemoError, Outcome, plan_of
+from agent.offline.demo.ending import ending_in_order
 from agent.offline.demo.view import screen
+from agent.site.errors import ConfigError
 from agent.site.load import load
 from agent.wire.events import AlertEvent
 
+EXAMPLE = "examples/demo-building.toml"
+
 
 @click.command()
-@click.argument(
-    "site_file", metavar="[SITE.toml]", default="examples/demo-building.toml", type=click.Path(path_type=Path)
-)
+@click.argument("site_file", metavar="[SITE.toml]", default=EXAMPLE, type=click.Path(path_type=Path))
 @click.option(
     "--speed", type=click.FloatRange(1, 10_000), default=1800.0, show_default=True, help="Simulated s in a s."
 )
@@ -57,6 +59,9 @@ def command(
 
     Exit code 0 if the right flat was named with the set confidence and nobody was accused before, 1 if not.
     """
+    if site_file == Path(EXAMPLE) and not site_file.exists():
+        where = f"{EXAMPLE} is not in this folder"
+        raise ConfigError([f"{where}: run the demo in a clone of checkmeter, or name a SITE.toml"])
     # A backend refuses what is old or lies in the future: then the demo's days are the latest ones.
     start_s = (time.time() // 86_400 - 3) * 86_400 + 4 * 3600 if utility else None
     plan = plan_of(site_file, speed, lead_days, patience * 3600, start_s)
@@ -65,13 +70,14 @@ def command(
     shown = screen()
     evidence = None
     try:
-        demo = Demo(site_file, folder, plan, shown)
-        if utility:
-            side = UtilitySide(folder, serve_seconds, shown.say)
-            outcome = demo.run(broker, side.processes, side.show)
-        else:
-            outcome = demo.run(broker)
-            evidence = _evidence(outcome, keep)
+        with ending_in_order():
+            demo = Demo(site_file, folder, plan, shown)
+            if utility:
+                side = UtilitySide(folder, serve_seconds, shown.say)
+                outcome = demo.run(broker, side.processes, side.show)
+            else:
+                outcome = demo.run(broker)
+                evidence = _evidence(outcome, keep)
     except (DemoError, NoBroker, CaseError) as error:
         raise click.ClickException(str(error)) from None
     finally:

@@ -22,6 +22,7 @@ from agent.offline.case.page import RENDERER, page
 from agent.offline.case.seal import Sealed, id_of_hex, open_page, seal
 from agent.offline.case.verify import PAGE_MAX_OCTETS, verify
 from agent.offline.case.words import LANGUAGES
+from agent.process.exit_codes import INPUT_OUTPUT, NEGATIVE, UNAVAILABLE
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PDF_TIMEOUT_S = 120
@@ -139,16 +140,19 @@ def _load(alert_id: str, site: Path | None, messages: Path | None) -> Case:
 
 def _from_fleet(dsn: str, alert_id: str, gateway: str | None) -> Case:
     from agent.utility.fleet.case_file import full_id, messages
-    from agent.utility.sql.server import StoreError
+    from agent.utility.sql.server import StoreError, StoreUnavailable
     from agent.utility.sql.store import open_store
 
+    code = INPUT_OUTPUT
     try:
-        with open_store(dsn) as store:
+        with open_store(dsn, make=False) as store:
             store.check_version()
+            code = NEGATIVE  # a store that answers: what it does not know is the verb's own no
             whole_id = full_id(store, alert_id, gateway)
             return from_messages(messages(store, whole_id, gateway), whole_id)
     except StoreError as error:
-        raise click.ClickException(str(error)) from None
+        click.echo(f"Error: {error}", err=True)
+        raise click.exceptions.Exit(UNAVAILABLE if isinstance(error, StoreUnavailable) else code) from None
 
 
 def _private_key(path: Path) -> Ed25519PrivateKey:

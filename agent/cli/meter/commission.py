@@ -23,7 +23,6 @@ from agent.process.clock import SystemClock
 from agent.site.edit import Change, edited
 from agent.site.errors import ConfigError
 from agent.site.load import load
-from agent.store.history import ArchiveError
 
 
 @click.command()
@@ -46,13 +45,10 @@ def command(
     """Say whether the building adds up, and if not what is most likely wrong. Exit code 1 if it does not."""
     config = load(site_file, online=not stored)
     clock = SystemClock()
-    try:
-        if stored:
-            registers = from_store(config, days, clock.now())
-        else:
-            registers = from_meters(config, clock, days, lambda meter: click.echo(f"reading {meter}", err=True))
-    except ArchiveError as error:
-        raise click.ClickException(str(error)) from None
+    if stored:
+        registers = from_store(config, days, clock.now())
+    else:
+        registers = from_meters(config, clock, days, lambda meter: click.echo(f"reading {meter}", err=True))
     reports = [judge(config, zone, registers) for zone in config.zone]
     if as_json:
         click.echo(json.dumps([_plain(report) for report in reports], indent=2))

@@ -11,7 +11,7 @@ import numpy as np
 from agent.offline.case.case import MAX_ROWS, Case, CaseError, Energies, Floats, check_complete
 from agent.site.load import load
 from agent.site.tables import Config
-from agent.store.history import ArchiveError, open_archive, read_events, read_history
+from agent.store.history import open_archive, read_events, read_history
 from agent.wire.codec import SCHEMAS, decode
 from agent.wire.events import AlertEvent, TamperEvent
 from agent.wire.state import Info, MeterInfo, ZoneInfo
@@ -25,25 +25,23 @@ def from_store(site: Path, alert_id: str) -> Case:
 
     Raises:
         ConfigError: the site file has errors.
-        CaseError: no store, no such alert, or no history around it.
+        ArchiveError: no store, or it cannot be read.
+        CaseError: no such alert, or no history around it.
     """
     config = load(site)
-    try:
-        with open_archive(config.store.path) as db:
-            events = [decode(AlertEvent, body) for body in read_events(db, "event/alert", -np.inf, np.inf)]
-            revisions = sorted((e for e in events if e.data.alert_id == alert_id), key=lambda e: e.data.revision)
-            if not revisions:
-                raise CaseError(f"the store knows no alert {alert_id}; `checkmeter alerts` lists those it knows")
-            last = revisions[-1]
-            zone = next((z for z in config.zone if z.id == last.data.zone), None)
-            if zone is None:
-                raise CaseError(f"alert {alert_id} is of no zone of this site file: it has no balance to show")
-            since_s = last.data.onset.timestamp() - DAYS_BEFORE * DAY_S
-            meters = [zone.main, *zone.subs]
-            rows = read_history(db, since_s, np.inf, meters)
-            tampers = [decode(TamperEvent, body) for body in read_events(db, "event/tamper", since_s, np.inf)]
-    except ArchiveError as error:
-        raise CaseError(str(error)) from error
+    with open_archive(config.store.path) as db:
+        events = [decode(AlertEvent, body) for body in read_events(db, "event/alert", -np.inf, np.inf)]
+        revisions = sorted((e for e in events if e.data.alert_id == alert_id), key=lambda e: e.data.revision)
+        if not revisions:
+            raise CaseError(f"the store knows no alert {alert_id}; `checkmeter alerts` lists those it knows")
+        last = revisions[-1]
+        zone = next((z for z in config.zone if z.id == last.data.zone), None)
+        if zone is None:
+            raise CaseError(f"alert {alert_id} is of no zone of this site file: it has no balance to show")
+        since_s = last.data.onset.timestamp() - DAYS_BEFORE * DAY_S
+        meters = [zone.main, *zone.subs]
+        rows = read_history(db, since_s, np.inf, meters)
+        tampers = [decode(TamperEvent, body) for body in read_events(db, "event/tamper", since_s, np.inf)]
     if len(rows) < 2:
         raise CaseError("the store has no interval history around this alert")
     energies = _energies(rows.times_s, rows.wh, config.detection.interval_s, zone.main, tuple(zone.subs))

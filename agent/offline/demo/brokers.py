@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from agent.offline.demo.ending import die_with_parent
+
 START_LOOKS, LOOK_S = 1200, 0.05  # counted, because a busy host looks less often
 
 
@@ -79,7 +81,9 @@ def local_broker(folder: Path, kind: Literal["mosquitto", "amqtt"] | None = None
     else:
         raise NoBroker("no MQTT broker: install mosquitto (Debian: apt install mosquitto), or pip install amqtt")
     with (folder / f"{name}.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=die_with_parent
+        )
     try:
         _await_port(port, process, folder / f"{name}.log")
         yield LocalBroker(name, port, "5" if version == "5" else "3.1.1", process)

@@ -24,6 +24,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from agent.offline.demo.brokers import LocalBroker, end, local_broker
+from agent.offline.demo.ending import die_with_parent
 from agent.offline.demo.governor import Governor
 from agent.offline.demo.view import Scene, Screen, alert_lines
 from agent.process.clock import ClockFile
@@ -259,7 +260,9 @@ class Demo:
     def _start(self, name: str, *words: str) -> None:
         with (self._folder / f"{name}.log").open("wb") as log:
             command = [sys.executable, "-m", "agent.cli.main", *words]
-            self._processes[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+            self._processes[name] = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, preexec_fn=die_with_parent
+            )
 
     def _end_all(self) -> None:
         for name in reversed(list(self._processes)):

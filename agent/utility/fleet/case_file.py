@@ -8,6 +8,7 @@ import msgspec
 
 from agent import wire
 from agent.utility.fleet.outcomes import find
+from agent.utility.sql.server import StoreMisfit
 from agent.utility.sql.store import Store
 
 
@@ -25,7 +26,7 @@ def messages(store: Store, alert_id: str, gateway: str | None = None) -> Iterato
     """The gateway's info, the alert's revisions and its intervals, oldest first.
 
     Raises:
-        StoreMisfit: no such alert, or several gateways have one of this id.
+        StoreMisfit: no such alert, several gateways have one of this id, or only its state has come.
     """
     key, name = find(store, alert_id, gateway)
     address = wire.Address(*name.split("/"))
@@ -35,7 +36,13 @@ def messages(store: Store, alert_id: str, gateway: str | None = None) -> Iterato
     for (body,) in infos:
         yield f"{address.topic('info')} {body}"
     alert_id = full_id(store, alert_id, name)
-    for (body,) in store.rows("SELECT body FROM alert_event WHERE alert_key = ? ORDER BY revision", (key,)):
+    revisions = store.rows("SELECT body FROM alert_event WHERE alert_key = ? ORDER BY revision", (key,))
+    if not revisions:
+        raise StoreMisfit(
+            f"only the state of alert {alert_id} is known, no revision of it has come: ask {name} for it with the "
+            "command resend"
+        )
+    for (body,) in revisions:
         yield f"{address.topic('event/alert')} {body}"
     bodies = store.rows("SELECT body FROM evidence_chunk WHERE alert_key = ? ORDER BY start_s", (key,))
     for n, (body,) in enumerate(bodies, 1):

@@ -48,6 +48,18 @@ def peaks(store: Store, now_s: float, top: int) -> Answer:
     return Answer(columns, rows)
 
 
+def why_none(store: Store, now_s: float) -> str:
+    """Why there is no fresh forecast, and what to do."""
+    newest = store.rows("SELECT MAX(issued_s) FROM forecast")[0][0]
+    if newest is None:
+        return "no forecast has come yet: a gateway sends one each hour, from 7 days of readings on"
+    hours = (now_s - int(str(newest))) / HOUR_S
+    return (
+        f"no forecast of the last three hours, the newest is {hours:.0f} h old: are the gateways connected, "
+        "and does the ingest run?"
+    )
+
+
 def coincident(store: Store, now_s: float) -> tuple[float, float, int, Dependence, FleetForecast]:
     """The sum over the next 24 h of all zones that lie in no other one.
 
@@ -67,7 +79,7 @@ def coincident(store: Store, now_s: float) -> tuple[float, float, int, Dependenc
         wire.decode(wire.Forecast, str(body).encode()) for body, zone, gateway, _ in found if zone not in inner[gateway]
     ]
     if not bodies:
-        raise NothingKnown("no forecast of the last three hours: are the gateways connected, and does the ingest run?")
+        raise NothingKnown(why_none(store, now_s))
     step_s = max(body.interval_s for body in bodies)
     start_s = math.ceil(max(body.issued.timestamp() for body in bodies) / step_s) * step_s
     count = DAY_S // step_s

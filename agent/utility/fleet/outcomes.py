@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from typing import NamedTuple
 
 from agent import wire
@@ -40,9 +41,15 @@ Also = Sequence[tuple[Table, Row]]  # rows of other tables, written in the same 
 
 
 def record(store: Store, alert_id: str, gateway: str | None, found: Found, now_s: float, also: Also = ()) -> Recorded:
-    """Write down an outcome; a later one of the same alert replaces it, but a theft's meter stays if it names none."""
+    """Write down an outcome; a later one of the same alert replaces it, but a theft's meter stays if it names none.
+
+    Raises:
+        StoreMisfit: no such alert, several of them, or the meter is none of the alert's zone.
+    """
     key, name = find(store, alert_id, gateway)
     meter = found.meter
+    if meter is not None:
+        _must_be_of_the_zone(store, key, meter)
     if meter is None and found.outcome == "theft":
         before = store.rows("SELECT meter FROM outcome WHERE alert_key = ? AND outcome = 'theft'", (key,))
         meter = str(before[0][0]) if before and before[0][0] is not None else None
@@ -65,6 +72,36 @@ def confirm(store: Store, alert_id: str, gateway: str | None, who: str, now_s: f
         raise StoreMisfit(f"{who} recorded this outcome: somebody else has to confirm it")
     _write(store, (key, *rows[0], who, int(now_s * 1000)), also)
     return name
+
+
+def _must_be_of_the_zone(store: Store, alert_key: int, meter: str) -> None:
+    """Refuse a meter that the alert's zone does not have, where the gateway has said which it has."""
+    rows = store.rows(
+        "SELECT i.body, z.zone FROM alert a JOIN gateway_info i ON i.gateway_key = a.gateway_key "
+        "LEFT JOIN zone z ON z.zone_key = a.zone_key WHERE a.alert_key = ?",
+        (alert_key,),
+    )
+    if not rows:
+        return
+    info, zone = wire.decode(wire.Info, str(rows[0][0]).encode()), rows[0][1]
+    known = {one.id for one in info.meters} if zone is None else _meters_of(info, str(zone))
+    if not known or meter in known:
+        return
+    near = get_close_matches(meter, sorted(known), n=3, cutoff=0.5) or sorted(known)[:3]
+    where = "this gateway" if zone is None else f"zone {zone}"
+    raise StoreMisfit(f"{where} has no meter {meter[:64]!r}; did you mean {', '.join(near)}?")
+
+
+def _meters_of(info: wire.Info, zone: str) -> set[str]:
+    """The meters of a zone, and of the zones within it."""
+    zones, inside = {one.id: one for one in info.zones}, set[str]()
+    waiting = [zone] if zone in zones else []
+    while waiting:
+        one = zones.pop(waiting.pop(), None)
+        if one is not None:
+            inside |= {one.main, *one.subs}
+            waiting += [other.id for other in zones.values() if other.main in one.subs]
+    return inside
 
 
 def _write(store: Store, row: Row, also: Also) -> None:

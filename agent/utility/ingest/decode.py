@@ -27,6 +27,7 @@ from agent.utility.ingest.checks import (
     clean,
     count,
     joules,
+    loss_of,
     name_of,
     revision,
     sha256_of,
@@ -279,6 +280,8 @@ class Reader:
         suspects = sorted(alert.suspects or (), key=lambda suspect: (-suspect.probability, suspect.meter))
         first = suspects[0] if suspects else None
         model = alert.model
+        for bound_w in alert.loss_w_interval or ():
+            within(bound_w, LARGEST_W, "loss_w_interval")
         row = (
             alert_key,
             alert.alert_id,
@@ -290,7 +293,7 @@ class Reader:
             alert.severity,
             onset_s,
             time_s,
-            within(alert.loss_w, LARGEST_W, "loss_w"),
+            loss_of(alert.loss_w),
             within(alert.loss_kwh, 1000 * LARGEST_KWH, "loss_kwh"),
             None if first is None else name_of("suspect", first.meter),
             None if first is None else first.probability,

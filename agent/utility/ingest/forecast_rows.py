@@ -8,11 +8,11 @@ from __future__ import annotations
 import msgspec
 
 from agent import wire
+from agent.utility.ingest.checks import LARGEST_W
 from agent.utility.sql.schema import DAY_S, FORECAST, FORECAST_DAY
 from agent.utility.sql.statements import Row
 from agent.utility.sql.table import Table
 
-LARGEST_W = 1e9
 SHORTEST_S = 300  # of a step: bounds what one message brings
 
 
@@ -25,9 +25,18 @@ def fault(forecast: wire.Forecast) -> str | None:
     if not whole or not {"0.05", "0.95"} <= set(forecast.quantiles_w):
         return "forecast: expected 24 to 48 h of mean_w and of quantiles_w from 0.05 to 0.95"
     peak, trough, over = forecast.peak, forecast.trough, forecast.over_capacity
-    heights = [peak.w, *peak.w_interval, trough.w, *trough.w_interval, over.capacity_w if over else 0.0]
+    heights = [peak.w, *peak.w_interval, trough.w, *trough.w_interval]
+    # Feed-in makes a load negative, so a power may be; a capacity and a duration may not.
     largest = max(abs(power_w) for values in (*curves, heights) for power_w in values)
-    return None if largest <= LARGEST_W else f"range: {largest:g} W in a forecast; at most {LARGEST_W:g}"
+    if largest > LARGEST_W:
+        return f"range: {largest:g} W in a forecast; at most {LARGEST_W:g}"
+    if any(low > high for low, high in (peak.w_interval, trough.w_interval)):
+        return "range: an interval of peak or trough ends before it begins"
+    if over is not None and not 0.0 < over.capacity_w <= LARGEST_W:
+        return f"range: capacity_w = {over.capacity_w:g}; above 0 and at most {LARGEST_W:g}"
+    if over is not None and not 0.0 <= over.duration_s <= DAY_S:
+        return f"range: duration_s = {over.duration_s:g}; a day ({DAY_S} s) at most"
+    return None
 
 
 def forecast_rows(zone_key: int, issued_s: int, forecast: wire.Forecast) -> tuple[tuple[Table, Row], ...]:

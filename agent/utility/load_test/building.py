@@ -20,7 +20,7 @@ from core.scoring.features import FEATURES
 INTERVAL_S = 900
 BURDEN_KWH = 0.0008 * INTERVAL_S / 3600  # a meter's own 0.8 W
 HEALTH_EVERY_S = 4 * INTERVAL_S  # a gateway says it every minute; at a fleet's accelerated time that would be all
-FORECAST_EVERY_S, FORECAST_STEP_S = 6 * 3600, 1800  # a gateway makes one each hour
+FORECAST_EVERY_S, FORECAST_STEP_S = 2 * 3600, 1800  # a gateway makes one each hour; after three it counts as old
 VERSIONS = {"checkmeter": "fleet"}
 CIM_COVER, CIM_TAMPER = "3.12.141.212", "3.12.43.257"  # EndDeviceEventTypes, as agent.alerts.cim has them
 MODEL_SHA256 = hashlib.sha256(b"the fleet's model").hexdigest()

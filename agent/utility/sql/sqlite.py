@@ -26,12 +26,14 @@ _REFUSED = {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MIS
 
 
 class Sqlite:
-    """A connection to one SQLite file, which is made if it is missing."""
+    """A connection to one SQLite file, which is made if it is missing and `make` allows it."""
 
     dialect: Dialect = "sqlite"
 
-    def __init__(self, path: Path, timeout_s: float = 5.0) -> None:
+    def __init__(self, path: Path, timeout_s: float = 5.0, *, make: bool = True) -> None:
         self.path = path
+        if not make and not path.exists():
+            raise StoreMisfit(f"{path}: there is no store; has checkmeter utility migrate made it?")
         with self._errors():
             self._connection = sqlite3.connect(path, timeout=timeout_s, isolation_level=None)
             # FULL: an acknowledged message is gone from the broker, so a commit must survive a power cut.

@@ -32,8 +32,11 @@ class _SeenBefore(Exception):
     """Some of the batch's balances are in the store already."""
 
 
-def open_store(dsn: str) -> Store:
-    """The store behind `sqlite:///file`, `sqlite:////absolute/file` or `mysql://user@host:port/database`."""
+def open_store(dsn: str, *, make: bool = True) -> Store:
+    """The store behind `sqlite:///file`, `sqlite:////absolute/file` or `mysql://user@host:port/database`.
+
+    A file that is missing is made, unless `make` forbids it.
+    """
     url = urlsplit(dsn)
     if url.scheme == "sqlite":
         from agent.utility.sql.sqlite import Sqlite
@@ -41,7 +44,7 @@ def open_store(dsn: str) -> Store:
         path = unquote(url.path).removeprefix("/")
         if url.netloc or not path:
             raise StoreMisfit(f"{dsn}: write sqlite:///file, or sqlite:////absolute/file")
-        return Store(Sqlite(Path(path)))
+        return Store(Sqlite(Path(path), make=make))
     if url.scheme == "mysql":
         try:
             from agent.utility.sql.mysql import Mysql

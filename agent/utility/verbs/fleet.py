@@ -51,7 +51,8 @@ def suspects(dsn: str, signs: int, days: int, top: int, form: Form) -> None:
     with open_store(dsn) as store:
         store.check_version()
         none = f"no meter that {signs} different signs speak against within {days} days"
-        _print(queries.suspects(store, SystemClock().now(), signs, days, top), form, none)
+        answer = queries.suspects(store, SystemClock().now(), signs, days, top)
+        show(answer.columns, answer.rows, form, none, least=("tenant", "gateway"))
 
 
 @click.command()
@@ -64,7 +65,8 @@ def gateways(dsn: str, silent_hours: float, top: int, form: Form) -> None:
     with open_store(dsn) as store:
         store.check_version()
         none = "all gateways are online and send balances" if store.rows(ANY) else "no gateway has sent anything yet"
-        _print(queries.gateways(store, SystemClock().now(), silent_hours, top), form, none)
+        answer = queries.gateways(store, SystemClock().now(), silent_hours, top)
+        show(answer.columns, answer.rows, form, none, least=("tenant", "software"))
 
 
 @click.command()

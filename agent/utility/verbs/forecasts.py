@@ -18,8 +18,10 @@ def peaks(dsn: str, top: int, form: Form) -> None:
     """The next day's peak and trough of each zone, those nearest to their capacity first."""
     with open_store(dsn) as store:
         store.check_version()
-        answer = forecasts.peaks(store, SystemClock().now(), top)
-    show(answer.columns, answer.rows, form)
+        now_s = SystemClock().now()
+        answer = forecasts.peaks(store, now_s, top)
+        none = "" if answer.rows else forecasts.why_none(store, now_s)
+    show(answer.columns, answer.rows, form, none)
 
 
 @click.command("coincident-peak")
@@ -64,4 +66,5 @@ def forecast_skill(dsn: str, days: int, form: Form) -> None:
     with open_store(dsn) as store:
         store.check_version()
         answer = forecasts.skill(store, SystemClock().now(), days)
-    show(answer.columns, answer.rows, form)
+    none = f"within {days} days no whole day has both a forecast and all of its intervals"
+    show(answer.columns, answer.rows, form, none)

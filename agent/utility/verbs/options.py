@@ -7,7 +7,9 @@ import enum
 import functools
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +30,12 @@ store_option = click.option(
 top_option = click.option(
     "--top", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="Rows at most."
 )
-WIDTH, NARROWEST = 100, 6  # columns of a table, and of a cell that is cut
+WIDTH, NARROWEST = 100, 6  # columns of a table, and of a text that is cut
+# What a text keeps at least where it says who or why.
+FLOORS = {"site": 16, "zone": 12, "suspect": 16, "meter": 16, "gateway": 12, "kind": 12, "reason": 20, "obstacle": 30}
+LEAST = ("tenant", "gateway", "trough_about", "trough_kw", "severity", "outcome")  # the first to go without room
+HEADS = {"age_days": "age", "over_probability": "over", "peak_probability": "peak", "unread_meters": "unread"}
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d")
 SHORT_ID = 8  # characters of an alert's id: what a person types
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -95,10 +102,14 @@ def form_options(function: F) -> F:
     return build  # type: ignore[return-value]  # the same parameters but for the two flags
 
 
-def show(columns: Sequence[str], rows: Iterable[Sequence[object]], form: Form, empty: str = "") -> None:
+def show(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], form: Form, empty: str = "", least: Sequence[str] = LEAST
+) -> None:
     """Print rows under their column names. A table is for people: ages in words, ids short, at most WIDTH columns wide.
 
-    `empty` says why there is none; programs get nothing then.
+    Where that is not enough room, the columns of `least` are left out one after the other, and said to be; then texts
+    are cut where they are longest. A number or a time never is. `empty` says why there is no row; programs get nothing
+    then.
     """
     listed = [list(row) for row in rows]
     if form is Form.JSON:
@@ -115,28 +126,57 @@ def show(columns: Sequence[str], rows: Iterable[Sequence[object]], form: Form, e
     if not listed:
         click.echo(empty or "none")
         return
-    names = [name.removesuffix("_s").removesuffix("_days").removesuffix("_days_ago") for name in columns]
-    names = ["age" if name == "age_days" else name for name in names]
-    texts = [names, *([_cell(name, value) for name, value in zip(columns, row, strict=True)] for row in listed)]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    # What does not fit is cut where it is longest: programs have --json and --csv for the whole of it.
-    wide = [n for n, name in enumerate(columns) if name != "alert_id"]
-    while sum(widths) + 2 * (len(widths) - 1) > WIDTH:
-        widest = max(wide, key=widths.__getitem__)
-        if widths[widest] <= NARROWEST:
+    kept = [_Column(name, [row[n] for row in listed]) for n, name in enumerate(columns)]
+    left_out = []
+    for name in least:
+        if _over(kept) <= 0:
             break
-        widths[widest] -= 1
-    numeric = [all(isinstance(row[n], int | float | None) for row in listed) for n in range(len(columns))]
-    for line in texts:
-        cells = [
-            _cut(text, width).rjust(width) if right else _cut(text, width).ljust(width)
-            for text, width, right in zip(line, widths, numeric, strict=True)
-        ]
-        click.echo("  ".join(cells).rstrip())
+        left_out += [column.name for column in kept if column.name == name]
+        kept = [column for column in kept if column.name != name]
+    while _over(kept) > 0:
+        widest = max(kept, key=lambda column: column.width - column.floor)
+        if widest.width <= widest.floor:
+            break  # what is left are numbers and names: better a long line than none of them
+        widest.width -= 1
+    for n in range(-1, len(listed)):
+        click.echo("  ".join(column.line(n) for column in kept).rstrip())
+    if left_out:
+        click.echo(f"(no room for {', '.join(left_out)}: --csv and --json have them)", err=True)
+
+
+class _Column:
+    """One column of a table: its texts, how wide it is, and how narrow it may become."""
+
+    def __init__(self, name: str, values: Sequence[object]) -> None:
+        self.name = name
+        self._head = HEADS.get(name) or name.removesuffix("_s").removesuffix("_days").removesuffix("_days_ago")
+        self._texts = [_cell(name, value) for value in values]
+        self._right = all(isinstance(value, int | float | None) for value in values)
+        self.width = max(map(len, (self._head, *self._texts)))
+        fixed = name == "alert_id" or any(isinstance(v, int | float) or _is_time(v) for v in values)
+        self.floor = self.width if fixed or self._right else min(self.width, FLOORS.get(name, NARROWEST))
+
+    def line(self, n: int) -> str:
+        """The cell of a row; the column's name for -1."""
+        text = _cut(self._head if n < 0 else self._texts[n], self.width)
+        return text.rjust(self.width) if self._right else text.ljust(self.width)
+
+
+def _over(columns: Sequence[_Column]) -> int:
+    return sum(column.width + 2 for column in columns) - 2 - WIDTH
 
 
 def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "~"
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, str) and _TIME.match(value) is not None
+
+
+def short_time(text: str) -> str:
+    """A store's time as people read it: "20 Mar 14:00"."""
+    return datetime.fromisoformat(text[:19]).strftime("%d %b %H:%M")
 
 
 def _cell(column: str, value: object) -> str:
@@ -146,12 +186,18 @@ def _cell(column: str, value: object) -> str:
         return age(float(value) * 86_400)
     if column == "alert_id":
         return str(value)[:SHORT_ID]
-    if column in {"probability", "confidence"} and isinstance(value, float):
+    if _is_time(value):
+        return short_time(str(value))
+    if column in {"probability", "confidence", "over_probability", "peak_probability"} and isinstance(value, float):
         return f"{100 * value:.0f} %"
     if isinstance(value, float):
         return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.3f}"
-    # What came over the wire may hold what steers a terminal.
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(value))
+    return printable(str(value))
+
+
+def printable(text: str) -> str:
+    """What came over the wire may hold what steers a terminal."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def age(seconds: float) -> str:

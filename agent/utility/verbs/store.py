@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import click
 
 from agent.process.clock import SystemClock
 from agent.utility.sql import upkeep
 from agent.utility.sql.schema import VERSION
 from agent.utility.sql.store import KEEP_DAYS, open_store
-from agent.utility.verbs.options import Form, form_options, show, store_option, top_option
+from agent.utility.verbs.options import (
+    WIDTH,
+    Form,
+    form_options,
+    printable,
+    short_time,
+    show,
+    store_option,
+    top_option,
+)
+
+INDENT, TOPIC_WIDTH = " " * 14, 70
 
 keep_option = click.option(
     "--keep-days", type=click.IntRange(2, 3660), default=KEEP_DAYS, show_default=True, help="Days of intervals kept."
@@ -58,4 +71,9 @@ def letters(dsn: str, top: int, form: Form) -> None:
         (at, topic.decode(errors="replace") if isinstance(topic, bytes) else topic, reason, octets)
         for at, topic, reason, octets in rows
     ]
+    if form is Form.TABLE and texts:  # the reason is what it is about: it has lines of its own
+        for at, topic, reason, octets in texts:
+            click.echo(f"{short_time(str(at))}  {f'{octets} octets':>14}  {printable(str(topic))[:TOPIC_WIDTH]}")
+            click.echo(textwrap.fill(printable(str(reason)), WIDTH, initial_indent=INDENT, subsequent_indent=INDENT))
+        return
     show(("received", "topic", "reason", "octets"), texts, form, "no dead letter: everything that came could be read")

@@ -106,7 +106,10 @@ def _probability(suspect: wire.SuspectData) -> float:
 
 
 class Case(NamedTuple):
-    """One alert: its latest revision as it was sent, the revisions, and what was found."""
+    """One alert: its latest revision as it was sent, the revisions, and what was found.
+
+    Without `revisions` only its state is known, from what the gateway retains (`active`).
+    """
 
     alert: wire.AlertData
     revisions: list[dict[str, Any]]
@@ -118,7 +121,8 @@ def case(store: Store, place: Place, alert_id: str) -> Case | None:
     """The case of an alert; None if there is none."""
     key = name_key(*place, alert_id)
     bodies = store.rows("SELECT body FROM alert_event WHERE alert_key = ? ORDER BY revision DESC LIMIT 200", (key,))
-    if not bodies:
+    stated = None if bodies else _stated(store, key)
+    if not bodies and stated is None:
         return None
     events = [wire.decode(wire.AlertEvent, str(body).encode()) for (body,) in bodies]
     revisions = [
@@ -135,7 +139,26 @@ def case(store: Store, place: Place, alert_id: str) -> Case | None:
     query = "SELECT outcome, meter, inspected_s, note, inspector, confirmed_by FROM outcome WHERE alert_key = ?"
     outcome = records(store, query, key)
     chunks = int(str(store.rows("SELECT COUNT(*) FROM evidence_chunk WHERE alert_key = ?", (key,))[0][0]))
-    return Case(events[0].data, revisions, outcome[0] if outcome else None, chunks)
+    return Case(stated or events[0].data, revisions, outcome[0] if outcome else None, chunks)
+
+
+def _stated(store: Store, key: int) -> wire.AlertData | None:
+    """The state of an alert of which no revision has come, as far as the store knows it."""
+    found = records(
+        store,
+        "SELECT a.alert_id, a.revision, a.state, a.kind, a.severity, a.onset_s, z.zone, a.meter, a.loss_w, a.loss_kwh, "
+        "a.upstream_probability FROM alert a LEFT JOIN zone z ON z.zone_key = a.zone_key WHERE a.alert_key = ?",
+        key,
+    )
+    if not found:
+        return None
+    values = found[0]
+    query = "SELECT meter, probability, mechanism FROM suspect WHERE alert_key = ? AND revision = ?"
+    suspects = [
+        wire.SuspectData(meter=one["meter"], probability=one["probability"], mechanism=one["mechanism"])
+        for one in records(store, query, key, values["revision"])
+    ]
+    return wire.AlertData(onset=wire.utc(values.pop("onset_s")), suspects=suspects, **values)
 
 
 def told(store: Store, place: Place) -> wire.Info | None:

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from agent.alerts.book import AlertBook
 from agent.alerts.condition import Condition
 from agent.cli.main import cli
+from agent.process.exit_codes import INPUT_OUTPUT
 from agent.store.commit import Commit
 from agent.store.messages import Priority, alert_message
 from agent.store.store import Store
@@ -63,10 +64,18 @@ def test_the_last_transition_of_each_alert_newest_first(site: Path) -> None:
 
 
 def test_no_store_yet_and_a_file_that_is_none(site: Path) -> None:
+    before = sorted(site.parent.iterdir())
     missing = run(site)
-    assert missing.exit_code == 1
+    assert missing.exit_code == INPUT_OUTPUT
     assert "there is no store" in missing.output
     (site.parent / "store.sqlite").write_text("no store")
     foreign = run(site)
-    assert foreign.exit_code == 1
+    assert foreign.exit_code == INPUT_OUTPUT
     assert "is it a store of checkmeter" in foreign.output
+    for verb in (["forecast", str(site)], ["report", "a", "--site", str(site), "-o", str(site.parent / "page.html")]):
+        done = CliRunner().invoke(cli, verb)
+        assert (done.exit_code, "is it a store of checkmeter" in done.output) == (INPUT_OUTPUT, True), verb
+    for name in ("none.sqlite", "store.sqlite"):
+        words = ["report", "a", "--store", f"sqlite:///{site.parent / name}", "-o", str(site.parent / "page.html")]
+        assert CliRunner().invoke(cli, words).exit_code == INPUT_OUTPUT, name
+    assert sorted(site.parent.iterdir()) == sorted([*before, site.parent / "store.sqlite"]), "asking makes no store"

@@ -13,9 +13,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+<<<<<<< HEAD
 from agent.cli.meter.commission import _fix, command
 from agent.offline.commission import Registers, clocks_apart, judge, words
 from agent.site.edit import Change
+=======
+from agent.cli.main import cli
+from agent.cli.meter.commission import command
+from agent.offline.commission import Registers, clocks_apart, judge, words
+from agent.process.exit_codes import INPUT_OUTPUT
+>>>>>>> fixd
 from agent.site.load import load
 from agent.store.commit import Commit
 from agent.store.store import Store
@@ -117,8 +124,8 @@ def test_from_the_store_of_the_running_service(site: Path, tmp_path: Path, monke
 
 
 def test_without_a_store_it_says_so(site: Path) -> None:
-    done = CliRunner().invoke(command, [str(site), "--from-store"])
-    assert done.exit_code == 1
+    done = CliRunner().invoke(cli, ["commission", str(site), "--from-store"])
+    assert done.exit_code == INPUT_OUTPUT
     assert "there is no store" in done.output
 
 

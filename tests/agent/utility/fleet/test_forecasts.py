@@ -12,7 +12,9 @@ from click.testing import CliRunner
 from agent import wire
 from agent.cli.main import cli
 from agent.utility.fleet import forecasts
+from agent.utility.fleet.forecasts import FRESH_S
 from agent.utility.ingest.decode import Reader
+from agent.utility.load_test.building import Building
 from agent.utility.mqtt.packets import Publish
 from agent.utility.sql.upkeep import maintain
 
@@ -74,6 +76,10 @@ def test_the_last_forecast_is_kept_whole_and_the_first_of_each_day_for_looking_b
         ({"quantiles_w": {"0.5": [1.0] * 96}}, "expected 24 to 48 h"),
         ({"mean_w": [1e12] * 96}, "range"),
         ({"issued": wire.utc(NOW_S + 3 * DAY_S)}, "time: issued"),
+        ({"over_capacity": wire.OverCapacity(capacity_w=-1.0, probability=0.9, duration_s=60.0)}, "capacity_w"),
+        ({"over_capacity": wire.OverCapacity(capacity_w=0.0, probability=0.9, duration_s=60.0)}, "capacity_w"),
+        ({"over_capacity": wire.OverCapacity(capacity_w=9e3, probability=0.9, duration_s=1e300)}, "duration_s"),
+        ({"over_capacity": wire.OverCapacity(capacity_w=9e3, probability=0.9, duration_s=-1.0)}, "duration_s"),
     ],
 )
 def test_a_forecast_that_cannot_be_is_a_dead_letter(say, change, reason):
@@ -144,3 +150,18 @@ def test_old_forecasts_are_forgotten(store, say):
     say(1, "forecast/building", forecast())
     maintain(store, NOW_S + 30 * DAY_S, keep_days=5)
     assert store.rows("SELECT COUNT(*) FROM forecast_day")[0][0] == 0
+
+
+def test_a_simulated_fleet_has_a_fresh_forecast_at_any_time(dsn, store):
+    """What simulated gateways have said until now is enough for the question about the next day's peaks."""
+    reader = Reader(lambda: float(NOW_S))
+    for offset in range(0, 6 * 3600, 900):  # wherever in the day the simulation ends
+        end_s = NOW_S // 900 * 900 - offset
+        building = Building(1, 1, end_s - DAY_S, end_s)
+        said = [m for at in range(end_s - DAY_S, end_s, 900) for m in building.interval(at)]
+        issued_s = [m.issued.timestamp() for _, m in said if isinstance(m, wire.Forecast)]
+        assert end_s - max(issued_s) < FRESH_S
+    (number, suffix, message) = next((1, s, m) for s, m in reversed(said) if isinstance(m, wire.Forecast))
+    letter = reader.read(Publish(building.address.topic(suffix).encode(), number, wire.encode(message), False))
+    store.apply([letter])
+    assert "no forecast of the last three hours, the newest is" in run(dsn, "peaks")

@@ -14,12 +14,14 @@ from click.testing import CliRunner
 
 from agent import wire
 from agent.cli.main import cli
+from agent.process.exit_codes import CONFIG
 from agent.utility.fleet.outcomes import Found, record
 from agent.utility.fleet.queries import wilson
 from agent.utility.fleet.statement import EnergiesError, bounds, read_energies, shares_wh
 from agent.utility.ingest.decode import Reader
 from agent.utility.mqtt.packets import Publish
 from agent.utility.sql.store import Store, open_store
+from agent.utility.verbs.options import Form, show
 from core.scoring.features import FEATURES
 
 DAY_S = 86_400
@@ -363,6 +365,8 @@ def test_an_empty_answer_says_why(store: Store, ask: Any) -> None:
     assert "no gateway has sent anything yet" in ask("gateways", plain=True)
     assert "could be read" in ask("letters", plain=True)
     assert "outcome" in ask("precision", plain=True)
+    assert "no forecast has come yet" in ask("peaks", plain=True)
+    assert "no whole day has both" in ask("forecast-skill", plain=True)
 
 
 def test_a_later_outcome_keeps_the_meter_and_says_who(fleet: FleetOfFour, ask: Any) -> None:
@@ -383,3 +387,85 @@ def test_what_came_over_the_wire_does_not_steer_the_terminal(fleet: FleetOfFour,
     assert "\x1b" not in said
     assert "\u202e" not in said
     assert "evil" in said
+
+
+def test_a_table_cuts_no_number_and_keeps_who_and_when(capsys: pytest.CaptureFixture[str]) -> None:
+    columns = (
+        "tenant", "site", "gateway", "zone", "peak_kw", "at_least_kw", "at_most_kw", "peak_about", "trough_kw",
+        "trough_about", "capacity_kw", "over_probability",
+    )  # fmt: skip
+    row = ("a-long-tenant", "riverside-12-north", "gw-0012", "staircase-1", 123456.7, 98765.4, 234567.8,
+           "2026-03-20 14:00:00", 54321.0, "2026-03-21 03:30:00", 345678.9, 0.25)  # fmt: skip
+    show(columns, [row], Form.TABLE)
+    said = capsys.readouterr()
+    head, line = said.out.splitlines()
+    assert len(line) <= 100
+    assert "~" not in said.out
+    for text in (
+        "riverside-12-north",
+        "staircase-1",
+        "123,456.7",
+        "98,765.4",
+        "234,567.8",
+        "345,678.9",
+        "20 Mar 14:00",
+    ):
+        assert text in line
+    assert "25 %" in line
+    assert "tenant" not in head
+    assert "no room for tenant" in said.err
+
+
+def test_letters_show_their_reason_whole(fleet: FleetOfFour, ask: Any) -> None:
+    topic = fleet.address(1).topic("balance/building").encode()
+    letter = fleet.reader.read(Publish(topic, 1, b'{"zone": "building"}', False))
+    fleet.store.apply([letter])
+    reason = str(letter.rows[0][1][2])
+    said = ask("letters", plain=True)
+    assert " ".join(reason.split()) in " ".join(said.split())
+    assert topic.decode() in said
+
+
+def test_the_thiefs_meter_is_one_of_the_alerts_zone(fleet: FleetOfFour, ask: Any) -> None:
+    alert_id = fleet.alert(1)
+    ask("outcome", alert_id, "theft", "--meter", "whatever", plain=True)  # the gateway has not said what it has
+    info = wire.Info(
+        time=wire.utc(NOW_S), versions={}, schemas={},
+        meters=[wire.MeterInfo(id=name) for name in ("main", "flat-1", "flat-2", "riser", "flat-3", "shop")],
+        zones=[wire.ZoneInfo(id="building", main="main", subs=["flat-1", "flat-2", "riser"]),
+               wire.ZoneInfo(id="top", main="riser", subs=["flat-3"]),
+               wire.ZoneInfo(id="yard", main="shop-main", subs=["shop"])],
+    )  # fmt: skip
+    fleet.say(1, "info", info)
+    said = ask("outcome", alert_id, "theft", "--meter", "flat1", plain=True, code=CONFIG)
+    assert "did you mean flat-1" in said
+    ask("outcome", alert_id, "theft", "--meter", "shop", plain=True, code=CONFIG)
+    for meter in ("flat-2", "flat-3", "main"):
+        ask("outcome", alert_id, "theft", "--meter", meter, plain=True)
+    assert fleet.store.rows("SELECT meter FROM outcome") == [("main",)]
+
+
+@pytest.mark.parametrize(
+    "change", [{"loss_w": -1e9}, {"loss_w": 1e9}, {"loss_w": 5.0, "loss_w_interval": (0.0, 1e300)}]
+)
+def test_an_impossible_loss_is_a_dead_letter(fleet: FleetOfFour, change: dict[str, Any]) -> None:
+    data = wire.AlertData(
+        alert_id="a", revision=1, state="raised", kind="bypass", severity="warning", onset=wire.utc(NOW_S - 3600),
+        zone="building", **change,
+    )  # fmt: skip
+    active = wire.ActiveSnapshot(time=wire.utc(NOW_S), alerts=[data])
+    topic = fleet.address(1).topic("active").encode()
+    letter = fleet.reader.read(Publish(topic, 1, wire.encode(active), False))
+    assert letter.rows[0][0].name == "dead_letter"
+    assert str(letter.rows[0][1][2]).startswith("range: loss_w")
+
+
+def test_a_case_of_which_only_the_state_has_come_says_so(fleet: FleetOfFour, dsn: str, tmp_path: Path) -> None:
+    data = wire.AlertData(
+        alert_id="only-a-state", revision=3, state="updated", kind="bypass", severity="warning",
+        onset=wire.utc(NOW_S - 3600), zone="building", loss_w=500.0,
+    )  # fmt: skip
+    fleet.say(1, "active", wire.ActiveSnapshot(time=wire.utc(NOW_S), alerts=[data]))
+    done = CliRunner().invoke(cli, ["report", "only-a-state", "--store", dsn, "-o", str(tmp_path / "page.html")])
+    assert done.exit_code == 1
+    assert "resend" in done.output

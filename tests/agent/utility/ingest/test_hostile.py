@@ -6,6 +6,7 @@ that go backwards, control characters, SQL, HTML, numbers without end. CHECKMETE
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -59,7 +60,7 @@ def spoiled(rng: random.Random, body: Any) -> Any:
         if kind < 0.1 and isinstance(at, dict):
             del at[way[-1]]
         elif kind < 0.25:
-            at[way[-1]] = rng.choice(JUNK)
+            at[way[-1]] = copy.deepcopy(rng.choice(JUNK))  # a second place would spoil JUNK itself
         elif isinstance(old, str) and re.match(r"\d{4}-\d\d-\d\dT", old) and kind < 0.8:
             at[way[-1]] = rng.choice(TIMES)
         elif isinstance(old, str):

@@ -85,6 +85,28 @@ def test_an_empty_store_says_why_there_is_nothing(tmp_path: Path, ask: Any) -> N
         assert ask(app, "GET", address).status_code == 200
 
 
+def test_a_case_of_which_only_the_state_is_known_has_a_page_that_says_so(tmp_path: Path, ask: Any) -> None:
+    now_s = time.time()
+    dsn = f"sqlite:///{tmp_path / 'fleet.sqlite'}"
+    data = wire.AlertData(
+        alert_id="case-1", revision=3, state="updated", kind="bypass", severity="critical",
+        onset=wire.utc(now_s - 7200), zone="z", loss_w=512.0,
+        suspects=[wire.SuspectData(meter="flat-7", probability=0.9)],
+    )  # fmt: skip
+    active = wire.ActiveSnapshot(time=wire.utc(now_s), alerts=[data])
+    with open_store(dsn) as store:
+        store.migrate(now_s)
+        topic = wire.Address("t", "s", "g").topic("active").encode()
+        store.apply([Reader(lambda: now_s).read(Publish(topic, 1, wire.encode(active), False))])
+    app = application(Settings(dsn))
+    (link,) = re.findall(r'href="(/case/[^"]+)"', ask(app, "GET", "/cases").text)
+    answer = ask(app, "GET", link)
+    assert answer.status_code == 200
+    for text in ("Only the state of this case is known", "resend", "512", "flat-7"):
+        assert text in answer.text
+    assert ask(app, "GET", "/case/t/s/g/case-2").status_code == 404
+
+
 EVIL = "<script>alert(1)</script>\"'&\u202e"
 
 
