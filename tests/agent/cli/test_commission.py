@@ -13,16 +13,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-<<<<<<< HEAD
+from agent.cli.main import cli
 from agent.cli.meter.commission import _fix, command
 from agent.offline.commission import Registers, clocks_apart, judge, words
-from agent.site.edit import Change
-=======
-from agent.cli.main import cli
-from agent.cli.meter.commission import command
-from agent.offline.commission import Registers, clocks_apart, judge, words
 from agent.process.exit_codes import INPUT_OUTPUT
->>>>>>> fixd
+from agent.site.edit import Change
 from agent.site.load import load
 from agent.store.commit import Commit
 from agent.store.store import Store
