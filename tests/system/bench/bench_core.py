@@ -23,6 +23,7 @@ from core.balance import _balance
 from core.balance.losses import LossModel
 from core.balance.rows import ZoneRows
 from core.registers import _align
+from core.registers.align import AlignedRows
 
 HOURS, LIMIT_W, MEMORY = 0.25, 50_000.0, 80.0
 MISSED = 1
@@ -47,42 +48,53 @@ def registers(rows: int, meters: int) -> np.ndarray:
 
 
 class Kernel:
-    """The product's own, over blocks or tick by tick, with nothing allocated on the way."""
+    """The product's own, over blocks or tick by tick, with nothing of the figures allocated on the way."""
 
     def __init__(self, wh: np.ndarray) -> None:
         rows, meters = wh.shape
-        self.wh = wh
-        self.sd, self.hours = np.full(wh.shape, 3.0), np.full(rows, HOURS)
-        self.bins = (np.arange(rows) // 4 % 24).astype(np.int32)
+        self.wh, self.sd = wh, np.full(wh.shape, 3.0)
+        self.hour = (np.arange(rows) // 4 % 24).astype(np.int32)
         self.signed, self.limit = np.zeros(meters, np.uint8), np.full(meters, LIMIT_W * meters)
         self.columns, self.sign = np.arange(meters, dtype=np.int32), np.ones(meters)
-        self.out = [np.empty(wh.shape) for _ in range(4)]
-        self.flags = np.empty(wh.shape, np.uint8)
-        self.subs, self.sums = np.empty((rows, meters - 1)), np.empty((rows, 7))
+        self.aligned = AlignedRows(
+            HOURS * 3600 * np.arange(rows), HOURS, *(np.empty(wh.shape) for _ in range(4)), np.empty(wh.shape, np.uint8)
+        )
+        self.zone, self.read = ZoneRows.empty(self.aligned.ends_s, meters - 1), np.empty(rows)
+        parts = [slice(t, t + 1) for t in range(rows)]
+        self.each = [self._views(part) for part in parts]  # views of one tick each: an agent's arrays are one row long
+        self.whole = self._views(slice(None))
         self.begin()
 
-    def begin(self) -> None:
-        meters = self.wh.shape[1]
-        self.state = [np.full(meters, np.nan), *(np.zeros(meters) for _ in range(4))]
-        self.state += [np.zeros((meters, 24)), np.zeros((meters, 24)), np.zeros(meters)]
-
-    def rows(self, part: slice) -> None:
-        out = [array[part] for array in self.out]
-        _align.align_rows(
-            self.wh[part], self.sd[part], self.hours[part], self.bins[part], self.signed, self.limit, *self.state,
-            *out, self.flags[part], MEMORY,
+    def _views(self, part: slice) -> tuple:
+        a, z = self.aligned, self.zone
+        aligned = AlignedRows(
+            a.ends_s[part], HOURS, a.booked_wh[part], a.energy_wh[part], a.sd_wh[part], a.lost_wh2[part], a.flags[part]
+        )
+        zone = ZoneRows(
+            z.ends_s[part], z.main_wh[part], z.subs_wh[part], z.residual_wh[part], z.boundary_wh2[part],
+            z.lost_wh2[part], z.gap_wh2[part],
         )  # fmt: skip
-        _balance.residual_rows(out[1], out[2], out[3], self.columns, self.sign, self.subs[part], self.sums[part])
+        return self.wh[part], self.sd[part], self.hour[part], aligned, zone, self.read[part]
+
+    def begin(self) -> None:
+        self.state = _align.AlignState(self.limit, self.signed, HOURS, MEMORY)
+
+    def rows(self, views: tuple) -> None:
+        wh, sd, hour, aligned, zone, read = views
+        _align.align_rows(self.state, wh, sd, hour, aligned)
+        _balance.residual_rows(
+            aligned.energy_wh, aligned.sd_wh, aligned.lost_wh2, aligned.flags, self.columns, self.sign, zone, read
+        )
 
     def all(self) -> np.ndarray:
         self.begin()
-        self.rows(slice(None))
-        return self.sums[:, 2].copy()
+        self.rows(self.whole)
+        return self.zone.residual_wh.copy()
 
     def ticks(self) -> None:
         self.begin()
-        for t in range(len(self.wh)):
-            self.rows(slice(t, t + 1))
+        for views in self.each:
+            self.rows(views)
 
 
 def with_numpy(wh: np.ndarray) -> np.ndarray:
