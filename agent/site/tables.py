@@ -17,6 +17,7 @@ Capacity = Annotated[float, msgspec.Meta(gt=0, le=1_000_000_000)]
 Step = Annotated[float, msgspec.Meta(ge=0.000_001, le=1_000_000)]
 Ratio = Annotated[float, msgspec.Meta(ge=0.001, le=1_000_000)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+Idle = Annotated[float, msgspec.Meta(gt=0, le=1e9)]  # some meters never drop an association
 Pause = Annotated[float, msgspec.Meta(ge=0, le=3600)]
 Rest = Annotated[float, msgspec.Meta(ge=0, le=2_678_400)]  # a month
 Days = Annotated[float, msgspec.Meta(gt=0, le=36_500)]
@@ -176,7 +177,7 @@ class Meter(_Table, frozen=True, kw_only=True):
     ] = None
     registers: Annotated[Registers | None, about("Objects that are not where they usually are.")] = None
     window: Annotated[int, msgspec.Meta(ge=1, le=7, description="HDLC frames in flight; the meter may want less.")] = 1
-    inactivity_s: Annotated[Seconds, about("It drops an idle association after so many seconds.")] = 120.0
+    inactivity_s: Annotated[Idle, about("It drops an idle association after so many seconds.")] = 120.0
     profile: Annotated[Text | None, about("Modbus: a shipped device profile, or the path of one of your own.")] = None
     proven: Annotated[bool, about("Modbus: the profile is proven; else an hour passes first.")] = False
     live: Annotated[bool, about("Power, voltages and currents with each poll; energy alone is quicker.")] = True

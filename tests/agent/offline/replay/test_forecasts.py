@@ -12,7 +12,9 @@ from click.testing import CliRunner
 
 from agent.cli.gateway.forecast import command as forecast_verb
 from agent.cli.lab.replay import command
+from agent.cli.main import cli
 from agent.offline.replay.backtest import Backtest
+from agent.process.exit_codes import INPUT_OUTPUT
 from agent.store.commit import Commit
 from agent.store.store import Store
 from core.forecast.values import Extreme, Forecast
@@ -143,8 +145,8 @@ def test_the_verb_says_when_it_knows_too_little(folder):
     site = folder / "site.toml"
     site.write_text(site.read_text() + '[store]\npath = "house.sqlite"\n')
     runner = CliRunner()
-    nothing = runner.invoke(forecast_verb, [str(site)])
-    assert nothing.exit_code == 1
+    nothing = runner.invoke(cli, ["forecast", str(site)])
+    assert nothing.exit_code == INPUT_OUTPUT
     assert "there is no store" in nothing.output
     Store(str(folder / "house.sqlite"), START_S).close()
     empty = runner.invoke(forecast_verb, [str(site)])
