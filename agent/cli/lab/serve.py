@@ -94,6 +94,7 @@ def command(
         signal.signal(number, lambda *_: None)  # the server raises it once more when it has ended in order
     server = uvicorn.Server(config)
     with config.bind_socket() as bound:
+        bound.listen(config.backlog)  # whoever reads the address may connect at once
         click.echo(f"http://{'[' + listen + ']' if ':' in listen else listen}:{bound.getsockname()[1]}/")
         server.run(sockets=[bound])
 
