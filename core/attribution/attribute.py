@@ -19,7 +19,7 @@ from core.attribution.flat_evidence import FlatEvidence, gather
 from core.attribution.hypotheses import Explanations, temper, weigh
 from core.attribution.rows import Onset, Rows
 from core.attribution.scene import Scene, coarse, head, later, log_nothing, stage
-from core.attribution.second_loss import NO_PAIR, Weighed, beside
+from core.attribution.second_loss import Weighed, beside
 from core.attribution.signatures import Signatures, conserved, read
 
 __all__ = ["STATISTICS", "Attribution", "Onset", "Priors", "Rows", "attribute"]
@@ -120,13 +120,9 @@ def attribute(
     first = int(np.argmax(total))
     days = (len(rows.residual_wh) - onset.best) / rows.slots_per_day
     lapse = max(priors.lapse, priors.lapse_at_once * exp(-days / LAPSE_DAYS))
-    posterior = normalise(total + outside, priors.nobody_prior, lapse)
-    pair = NO_PAIR
-    if max(posterior[first], case.unmetered) > 0.5:
-        pair = beside(scene, case.taps, case.flats, first, priors.second_prior)
     if case.unmetered > 0.5:
         # A household that nobody meters is the explanation of last resort: two thieves are weighed against it.
-        total[first] = np.logaddexp(total[first], pair.weight - nobody)
+        total[first] = np.logaddexp(total[first], beside(scene, case.flats, first, priors.second_prior) - nobody)
     posterior = normalise(total + outside, priors.nobody_prior, lapse)
     best = tuple(NAMES[int(k)] for k in np.argmax(table, axis=1))
     statistics = np.column_stack([total, table, *own_statistics(scene, case.own)])

@@ -26,42 +26,27 @@ class Weighed:
     theta: Floats
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Beside the first: the other flat (None: none comes into question), how likely if the first is to blame, and the
-    log weight of the two together."""
-
-    flat: int | None
-    probability: float
-    weight: float
-
-
-NO_PAIR = Pair(None, 0.0, -np.inf)
-
-
-def beside(scene: Scene, taps: Weighed, flats: Weighed, first: int, prior: float) -> Pair:
-    """The other flat that most likely is to blame beside `first`, against a tap beside it and against nothing."""
+def beside(scene: Scene, flats: Weighed, first: int, prior: float) -> float:
+    """Log weight of `first` and of the likeliest flat beside it; -inf where no other comes into question."""
     own = [k for k, flat in enumerate(flats.what.flat) if flat == first]
     if not own:
-        return NO_PAIR
+        return -np.inf
     k = max(own, key=lambda k: float(flats.weight[k]))
     one, theta = flats.what.only(k), float(flats.theta[k])
     left = scene.residual_wh - one.part(0, theta)
     nothing = Explanations(one.rows)
     nothing.add(first, one.name[0], 0.0, scale=one.scale[0], theta=0.0, theta_sd=1e-6)
     alone = float(weigh(nothing, left, scene.noise, scene.slots, scene.days)[0][0])
-    tap, _ = weigh(taps.what.beside(one.scale[0]), left, scene.noise, scene.slots, scene.days)
     others = candidates(flats, first, log(prior / scene.sub_wh.shape[1]))
     if not others.flat:
-        return NO_PAIR
+        return -np.inf
     rough, _ = weigh(others.beside(one.scale[0]), left, scene.noise, scene.slots, scene.days)
     tried = [int(j) for j in np.argsort(-rough)[:TRIED]]
     weight = np.array([both(scene, one, others.only(j), theta) for j in tried])
     second = others.flat[tried[int(np.argmax(weight))]]
     of_second = float(np.logaddexp.reduce(weight[[others.flat[j] == second for j in tried]]))
-    everything = float(np.logaddexp.reduce([*weight, alone, float(np.logaddexp.reduce(tap)) + log(prior)]))
     # What the first costs by itself, its prior and the freedom of its theta, is in its own weight.
-    return Pair(second, float(np.exp(of_second - everything)), float(flats.weight[k]) - alone + of_second)
+    return float(flats.weight[k]) - alone + of_second
 
 
 def candidates(flats: Weighed, first: int, log_prior: float) -> Explanations:
