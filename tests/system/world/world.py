@@ -227,7 +227,7 @@ class World:
                 raise Violation(f"the backend has an event that nobody made: {key}")
             if (
                 len(bodies) > 1 and not self.forgotten
-            ):  # derived anew, from what the meters stored: the first one stands
+            ):  # else derived anew: the first stands
                 raise Violation(f"event {key} came with {len(bodies)} contents")
         newest_s = gateway.pipeline.next_s
         if newest_s is None:
