@@ -145,13 +145,13 @@ class Worker:
             forecasts.recall(self._store.history(since_s, float("inf"), list(forecasts.mains.values())))
             forecasts.issue_now()
 
-    def _replay_stored(self, offset_wh: Floats) -> StoredHistory:
-        """Have the pipeline go through all stored rows again; what it will see.
+    def _replay_stored(self, offset_wh: Floats, until_s: float = float("inf")) -> StoredHistory:
+        """Have the pipeline go through all stored rows until `until_s` again; what it will see.
 
         They are booked energies: `offset_wh` tells what lay between them and the meters' registers, which come next.
         """
         meters, interval_s = self._pipeline.meters, self._pipeline.interval_s
-        history = self._store.history(float("-inf"), float("inf"), meters)
+        history = self._store.history(float("-inf"), until_s, meters)
         if len(history):
             first = int(np.searchsorted(history.times_s, float(history.times_s[-1]) - 2 * GAP_S))
             rows = StoredRows(meters, interval_s)
@@ -248,7 +248,7 @@ class Worker:
             log.warning("%d intervals lie ahead of the clock, which was wrong: put aside; judging goes on", dropped)
             offset_wh = self._pipeline.offset_wh()
             self._pipeline.reset()
-            history = self._replay_stored(offset_wh)
+            history = self._replay_stored(offset_wh, now_s)  # a full disk keeps even rows that were dropped
             self._known_s = float(history.times_s[-1]) if len(history) else float("-inf")
         elif now_s - next_s > GAP_S:
             log.warning("nothing was judged since %s; the balance begins again", wire.utc(next_s).isoformat())
