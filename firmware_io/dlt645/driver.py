@@ -350,9 +350,8 @@ def _values(fields: tuple[Field, ...], octets: bytes) -> list[tuple[Field, float
     values: list[tuple[Field, float]] = []
     at = 0
     for known in fields:
-        part = octets[at : at + known.octets]
+        number = known.at(octets, at)
         at += known.octets
-        number = known.decode(part) if len(part) == known.octets else None
         if number is not None:
             values.append((known, number))
     return values

@@ -10,11 +10,15 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from firmware_io import obis
+from firmware_io._octets import bcd_scaled
 from firmware_io.dlt645.frame import bcd_number
 from firmware_io.obis import ObisCode
 from firmware_io.reading import Unit
 
 FREQUENCY = ObisCode(1, 0, 14, 7, 0)
+
+
+_DIVISORS = {10.0**-n: 10.0**n for n in range(1, 7)}  # dividing keeps the last digit right
 
 
 class Field(NamedTuple):
@@ -27,11 +31,13 @@ class Field(NamedTuple):
     signed: bool = False
 
     def decode(self, octets: bytes) -> float | None:
-        """The value in its unit, None where the meter has none; dividing keeps the last digit right."""
-        number = bcd_number(octets, signed=self.signed)
-        if number is None:
-            return None
-        return number * self.factor if self.factor >= 1 else number / round(1 / self.factor)
+        """The value in its unit, None where the meter has none."""
+        return self.at(octets, 0)
+
+    def at(self, octets: bytes, place: int) -> float | None:
+        """The same, of the octets from a place on; None too where they do not reach so far."""
+        divisor = 0.0 if self.factor >= 1 else _DIVISORS[self.factor]
+        return bcd_scaled(octets, place, self.octets, self.signed, self.factor, divisor)
 
 
 class Item(NamedTuple):
