@@ -105,7 +105,7 @@ bench-dlms: build ## Reading meters: wire efficiency, codec beside two other sta
 	$(PY) tests/system/bench/bench_dlms.py
 
 fuzz: build ## Feed the parsers arbitrary octets (SECONDS=600)
-	$(PY) tests/system/fuzz/fuzz.py --seconds $(or $(SECONDS),600)
+	$(PY) -m tests.system.fuzz.fuzz --seconds $(or $(SECONDS),600)
 
 bench-utility: build ## Ingest rate through a real broker into SQLite and MariaDB; fleet views
 	$(PY) tests/system/bench/bench_utility.py

@@ -35,7 +35,7 @@ step_replay() {
         "${host[@]}" tests/arm/recorded.py compare "$out/recorded/host" "$out/recorded/there" --ids &&
         "${host[@]}" tests/arm/recorded.py compare "$out/recorded/baseline" "$out/recorded/there"
 }
-step_fuzz() { "${inside[@]}" python tests/system/fuzz/fuzz.py --inputs "${FUZZ_INPUTS:-1000000}"; }
+step_fuzz() { "${inside[@]}" python -m tests.system.fuzz.fuzz --inputs "${FUZZ_INPUTS:-1000000}"; }
 step_memory() { # pages of a 32-bit guest can be told from qemu's, those of a 64-bit one cannot
     [ "$arch" = armhf ] && "${host[@]}" tests/arm/memory.py || [ "$arch" != armhf ]
 }

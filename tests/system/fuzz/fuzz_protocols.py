@@ -1,14 +1,10 @@
 """Targets of the protocols beside DLMS: arbitrary octets into their framers, decoders and drivers.
 
-python tests/system/fuzz/fuzz_protocols.py [--seconds 600] [--inputs N] [--seed 1] [--only mbus_records]
+python -m tests.system.fuzz.fuzz_protocols [--seconds 600] [--inputs N] [--seed 1] [--only mbus_records]
 """
 
 from __future__ import annotations
 
-import argparse
-import random
-import sys
-import time
 from collections.abc import Callable
 
 from firmware_io.dlt645 import frame as dlt645
@@ -28,8 +24,8 @@ from firmware_io.modbus import framing as modbus
 from firmware_io.modbus.driver import ModbusDriver, ModbusSpec
 from firmware_io.modbus.profile_file import ProfileError, parse, shipped
 from firmware_io.simulator.line.bus import LineClock
+from tests.system.fuzz.runner import Fuzzer
 
-SLOW_S = 1.0
 KEY = bytes(range(16))
 PROFILES = list(shipped().values())
 
@@ -233,86 +229,13 @@ def _seeds() -> dict[str, list[bytes]]:
 
 
 SEEDS = _seeds()
-_SPECIAL = (
-    0x00,
-    0x01,
-    0x0F,
-    0x10,
-    0x16,
-    0x1F,
-    0x2F,
-    0x33,
-    0x68,
-    0x72,
-    0x7C,
-    0x7F,
-    0x80,
-    0x84,
-    0xAA,
-    0xA0,
-    0xE5,
-    0xFE,
-    0xFF,
+FUZZER = Fuzzer(
+    TARGETS,
+    SEEDS,
+    bytes.fromhex("00010f10161f2f3368727c7f8084aaa0e5feff"),
+    max_octets=2048,
+    slow={"drivers": 5},
 )
 
-
-def mutated(seed: bytes, chance: random.Random) -> bytes:
-    """One to four changes of a seed: bits, octets, pieces cut, doubled or moved."""
-    octets = bytearray(seed)
-    for _ in range(chance.randrange(1, 5)):
-        at = chance.randrange(len(octets) + 1)
-        match chance.randrange(6):
-            case 0 if octets:
-                octets[at % len(octets)] ^= 1 << chance.randrange(8)
-            case 1 if octets:
-                octets[at % len(octets)] = chance.choice(_SPECIAL)
-            case 2:
-                octets[at:at] = bytes((chance.choice(_SPECIAL),))
-            case 3:
-                del octets[at : at + chance.randrange(1, 9)]
-            case 4:
-                octets[at:at] = octets[at // 2 : at // 2 + chance.randrange(1, 33)]
-            case _:
-                octets[at:at] = chance.randbytes(chance.randrange(1, 9))
-    return bytes(octets[:2048])
-
-
-def tried(name: str, octets: bytes) -> None:
-    """One input; anything but a declared error is a finding, and so is one that takes long."""
-    started = time.process_time()
-    TARGETS[name](octets)
-    assert time.process_time() - started < SLOW_S, f"{name}: {len(octets)} octets took too long"
-
-
-def main() -> int:
-    """Run until the time or the inputs are used up; the counts, or the input that broke a target."""
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--seconds", type=float, default=600.0)
-    arguments.add_argument("--inputs", type=int, default=0, help="of each target; 0: as many as the time allows")
-    arguments.add_argument("--seed", type=int, default=1)
-    arguments.add_argument("--only", choices=sorted(TARGETS))
-    options = arguments.parse_args()
-    chance = random.Random(options.seed)
-    names = [options.only] if options.only else list(TARGETS)
-    counts = dict.fromkeys(names, 0)
-    end = time.monotonic() + options.seconds
-    while time.monotonic() < end and not (options.inputs and min(counts.values()) >= options.inputs):
-        for name in names:
-            rounds = 5 if name == "drivers" else 100  # five drivers a time
-            for _ in range(rounds):
-                seed = chance.choice(SEEDS[name])
-                octets = mutated(seed, chance) if chance.random() < 0.95 else chance.randbytes(chance.randrange(200))
-                try:
-                    tried(name, octets)
-                except Exception:
-                    print(f"{name} breaks on {octets.hex()}", file=sys.stderr)
-                    raise
-            counts[name] += rounds
-    for name, count in counts.items():
-        print(f"{name:16}{count:>12,}")
-    print(f"{'all':16}{sum(counts.values()):>12,} inputs without an undeclared error")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(FUZZER.main(__doc__.splitlines()[0]))
