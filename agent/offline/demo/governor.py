@@ -23,8 +23,8 @@ CYCLE = (
 )  # of an interval, or `poll_s`, for a cycle over a bus: a meter without a load profile is read at polls only
 NO_PROFILE = ("modbus", "mbus")
 FORGET = 0.95  # of the longest exchange, at each look
-STEP_FACTOR = 10.0  # of the speed that was asked for, between two polls: nothing is measured there
-LOOK_S, STEP_LOOK_S = 0.1, 0.02  # of the host, between two looks
+STEP_FACTOR = 40.0  # of the speed that was asked for, between two polls: nothing is measured there
+LOOK_S, STEP_LOOK_S = 0.1, 0.01  # of the host, between two looks
 STILL_LOOKS = 3000  # without any progress: nothing will come any more
 
 

@@ -15,7 +15,6 @@ from firmware_io.dlt698.frame import Frame
 from firmware_io.driver import Line
 from firmware_io.errors import MeterError, RemoteProtocolError, ResponseTimeout
 from firmware_io.exchange import Framer, Timing
-from firmware_io.reading import Quality
 from firmware_io.simulator.building.scenario import Fault
 from firmware_io.simulator.dlt698.station import Dlt698Station
 from firmware_io.simulator.line.bus import LineClock, NullModem
@@ -64,31 +63,6 @@ def test_silence_costs_two_timeouts(bench) -> None:
     b = bench(Fault(kind="silence"))
     with pytest.raises(ResponseTimeout, match="m0: no answer to GET"):
         b.drivers[0].poll(b.line)
-
-
-def test_no_value_is_wrong_on_a_dirty_line(bench, lab, kind_of_dirt: str) -> None:
-    b = bench(meters=3)
-    alphabet = bytes((0x68, 0x16, 0xFE, 0xC3, 0x05, 0x00))
-    line = lab.dirty_line(kind_of_dirt, b.shared, b.clock, parity=True, alphabet=alphabet)
-    answered = asked = 0
-    for _ in range(12):
-        for n, driver in enumerate(b.drivers):
-            asked += 1
-            try:
-                readings = driver.poll(line)
-            except MeterError:
-                continue
-            answered += 1
-            for r in readings:
-                if r.obis == obis.ENERGY_IMPORT:
-                    low = b.meters[n].energy_wh(r.sampled_s - r.uncertainty_s)[0]
-                    assert low <= r.value <= b.meters[n].energy_wh(r.sampled_s + r.uncertainty_s)[0]
-                elif r.obis == obis.POWER_IMPORT:
-                    assert r.value == 400.0 + 137 * n
-                assert not r.quality & Quality.SUSPECT
-    if kind_of_dirt in ("clean", "one octet", "doubled", "echo"):
-        assert answered == asked
-    assert answered >= asked / 5
 
 
 @pytest.mark.parametrize("fault", ["foreign_frame", "duplicate", "truncated", "extra", "bad_fcs"])
