@@ -121,19 +121,23 @@ def agent(site: Path, log: Path, **environment: str) -> Iterator[subprocess.Pope
 
 @pytest.mark.mosquitto
 @pytest.mark.timeout(960)
-def test_the_demo_finds_the_thief_and_ends_by_itself(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("example", "gateway", "thief"),
+    [("demo-building", "riverside-12/gw-0012", "flat-302"), ("mixed-building", "mixed-7/gw-0007", "flat-103")],
+)
+def test_the_demo_finds_the_thief_and_ends_by_itself(tmp_path: Path, example: str, gateway: str, thief: str) -> None:
     """The whole journey, accelerated: octets on a pseudo-terminal to an alert in a subscriber's hand, and the page."""
     root = Path(__file__).resolve().parents[3]
-    command = ["demo", root / "examples/demo-building.toml", "--keep", tmp_path / "demo"]
+    command = ["demo", root / f"examples/{example}.toml", "--keep", tmp_path / "demo"]
     demo = checkmeter(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     said, _ = demo.communicate(timeout=900)  # the building's time waits for a busy host
     assert demo.returncode == 0, said[-3000:] + (tmp_path / "demo/agent.log").read_text()[-2000:]
-    assert re.search(r"MQTT checkmeter/v1/acme/riverside-12/gw-0012/event/alert", said)
-    assert re.search(r"^FOUND: flat-302, \d+ W, (9\d|100) % sure", said, re.MULTILINE)
+    assert re.search(f"MQTT checkmeter/v1/acme/{gateway}/event/alert", said)
+    assert re.search(rf"^FOUND: {thief}, \d+ W, (9\d|100) % sure", said, re.MULTILINE)
     page = tmp_path / "demo/case.html"
     assert f"open {page}" in said
     assert verify(page.read_text()) == []
-    assert "flat-302</h1>" in page.read_text()
+    assert f"{thief}</h1>" in page.read_text()
 
 
 @pytest.mark.mosquitto
