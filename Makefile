@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help build test lint format demo deb clean soak fuzz proof-kill proof-utility
-.PHONY: bench-agent bench-core bench-detection bench-dlms bench-forecast bench-link bench-page bench-train bench-utility proof-hostile
+.PHONY: bench-agent bench-core bench-detection bench-dlms bench-forecast bench-link bench-page bench-protocols bench-train bench-utility proof-hostile
 .PHONY: test-arm64 test-armhf
 .PHONY: world proof-disk lock sbom audit
 
@@ -103,6 +103,9 @@ bench-train: build ## AUC over 200 splits beside scikit-learn's: make bench-trai
 
 bench-dlms: build ## Reading meters: wire efficiency, codec beside two other stacks, CPU
 	$(PY) tests/system/bench/bench_dlms.py
+
+bench-protocols: build ## The other protocols: codecs beside three peers, time of the wire, a dead meter, memory (minutes)
+	$(PY) -m tests.system.bench.bench_protocols
 
 fuzz: build ## Feed the parsers arbitrary octets (SECONDS=600)
 	$(PY) -m tests.system.fuzz.fuzz --seconds $(or $(SECONDS),600)

@@ -73,6 +73,7 @@ class Frame(NamedTuple):
 
 
 parse = _octets.Dlt645Parser(Frame)
+encode = _octets.encode_dlt645  # address, control, data, octets of wake-up: the frame, without a `Frame`
 
 
 def address_of(digits: str) -> bytes:

@@ -7,6 +7,7 @@ event counters and daily freezes; DL/T 645-1997 annex A for the older identifier
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import NamedTuple
 
 from firmware_io import obis
@@ -117,6 +118,7 @@ EVENTS = (
 MAX_RECORDS = 10  # of an event kind, kept by the meter
 
 
+@lru_cache(maxsize=256)
 def di_octets(di: int, edition: int) -> bytes:
     """The identifier as it stands in data: low octet first, four octets in 2007, two in 1997."""
     return di.to_bytes(4 if edition == 2007 else 2, "little")

@@ -192,7 +192,7 @@ def _record(octets: bytes, at: int) -> tuple[Record, int]:
         else:
             value, at = _value(kind, octets[at:end], dated), end
     if value.__class__ is int or value.__class__ is float:
-        value = value / divisor if divisor else value * factor  # type: ignore[operator]  # its class is known
+        value = value / divisor if divisor else value * factor
     return Record(meaning, value, _FUNCTIONS[dif >> 4 & 3], storage, tariff, subunit, vifes), at
 
 

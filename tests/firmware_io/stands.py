@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from firmware_io.bus import Bus, BusMeter
 from firmware_io.dlt645.driver import Dlt645Driver, Dlt645Spec
 from firmware_io.dlt698.driver import Dlt698Driver, Dlt698Spec
 from firmware_io.driver import Line, MeterDriver
@@ -25,6 +26,7 @@ from firmware_io.simulator.line.shared import SharedLine
 from firmware_io.simulator.mbus.station import MbusStation
 from firmware_io.simulator.meter.meter import SimulatedMeter
 from firmware_io.simulator.modbus.station import ModbusStation
+from firmware_io.spec import BusSpec
 from tests.firmware_io import lab
 
 TURNAROUND_S = 0.03
@@ -144,3 +146,22 @@ class Stand:
             asked = driver.traffic.exchanges - exchanges
             least_s += passed * self.octet_s + asked * (TURNAROUND_S + self.kind.gap_octets * self.octet_s)
         return took_s / least_s
+
+
+def dead_share(kind: str, meters: int, hours: float, baud: int | None = None) -> float:
+    """The part of the line's time that one dead meter of `meters` takes, polled without a pause for some hours."""
+    stand = Stand(kind, meters, baud=baud, silent=(3,))
+    spec = BusSpec("line", "/dev/null", baud or KINDS[kind].baud)
+    bus_meters = [BusMeter(f"m{n}", driver) for n, driver in enumerate(stand.drivers)]
+    bus = Bus(spec, bus_meters, lambda _: NullModem(stand.shared, stand.clock.move), stand.clock)
+    lost_s = 0.0
+    started_s = at_s = stand.clock.elapsed_s
+    while at_s - started_s < hours * 3600:
+        for poll in bus.poll_cycle():
+            now_s = stand.clock.elapsed_s
+            if poll.meter == "m3":
+                assert poll.error is not None
+                lost_s += now_s - at_s
+            at_s = now_s
+    bus.close()
+    return lost_s / (at_s - started_s)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import pytest
 
 from firmware_io import obis
-from firmware_io.bus import Bus, BusMeter
 from firmware_io.errors import MeterError
 from firmware_io.reading import Quality
-from firmware_io.simulator.line.bus import NullModem
-from firmware_io.spec import BusSpec
 from tests.firmware_io import lab
-from tests.firmware_io.stands import KINDS, Stand
+from tests.firmware_io.stands import KINDS, Stand, dead_share
 
 CYCLES = 15
 LOSSLESS = ("clean", "one octet", "lost frames", "doubled", "late", "torn")
@@ -72,25 +69,6 @@ def test_what_a_cycle_takes_is_really_measured() -> None:
     stand.timing = stand.timing._replace(inter_octet_s=0.5)
     stand.drivers[0].poll = lambda line: stand.clock.move(10.0)
     assert stand.cycle() > 1.05
-
-
-def dead_share(kind: str, meters: int, hours: float, baud: int | None = None) -> float:
-    """The part of the line's time that one dead meter of `meters` takes, polled without a pause for some hours."""
-    stand = Stand(kind, meters, baud=baud, silent=(3,))
-    spec = BusSpec("line", "/dev/null", baud or KINDS[kind].baud)
-    bus_meters = [BusMeter(f"m{n}", driver) for n, driver in enumerate(stand.drivers)]
-    bus = Bus(spec, bus_meters, lambda _: NullModem(stand.shared, stand.clock.move), stand.clock)
-    lost_s = 0.0
-    started_s = at_s = stand.clock.elapsed_s
-    while at_s - started_s < hours * 3600:
-        for poll in bus.poll_cycle():
-            now_s = stand.clock.elapsed_s
-            if poll.meter == "m3":
-                assert poll.error is not None
-                lost_s += now_s - at_s
-            at_s = now_s
-    bus.close()
-    return lost_s / (at_s - started_s)
 
 
 @pytest.mark.parametrize("kind", ["dlt645", "modbus rtu", "mbus primary"])
