@@ -23,6 +23,9 @@ from firmware_io.errors import ResponseTimeout
 from firmware_io.spec import BusSpec
 
 READ_OCTETS = 4096
+MAX_FOUND = 250  # meters of one search
+SEVERAL_OCTETS = 8  # heard without a frame in them: answers that have collided
+WILD = 0xAA  # an octet of an address that is any
 MAX_DRAIN_OCTETS = 65_536  # of a line that never falls silent ahead of our question
 OWED_S = 10.0  # no meter answers later than that; a gateway's queue may be so long
 MAX_OWED = 64  # questions of one meter
@@ -171,3 +174,34 @@ class Asker:
                 continue
             silence = now + timing.inter_octet_s
             deadline = min(silence, turn_end) if framer.pending or heard > GLITCH_OCTETS else max(first_octet, now)
+
+
+def search(
+    asker: Asker, line: Line, timing: Timing, ask: Callable[[bytes], str | None], octets: int, one_octets: int
+) -> list[str]:
+    """All addresses of BCD octets, low one first, that answer wildcards; `ask` gives the one that a pattern brings.
+
+    Where several answer at once, the next pair of digits from the right is tried: a hundred questions for each pair in
+    which meters differ. Consecutive numbers, as a house's meters have them, are found with the first hundred. An answer
+    of more than `one_octets` is not one meter's.
+
+    Raises:
+        TransportError: the line failed.
+    """
+    found: list[str] = []
+    patterns = [bytes((WILD,)) * octets]
+    while patterns and len(found) < MAX_FOUND:
+        pattern = patterns.pop(0)
+        heard = asker.traffic.received_octets
+        address = ask(pattern)
+        if address is not None:
+            if address not in found:
+                found.append(address)
+            asker.rest(line, timing.inter_octet_s)  # one that is quicker may be heard whole before the others
+            if asker.traffic.received_octets - heard <= one_octets:
+                continue
+        wild = pattern.find(WILD)
+        if asker.traffic.received_octets - heard >= SEVERAL_OCTETS and wild >= 0:
+            pairs = (bytes((pair // 10 << 4 | pair % 10,)) for pair in range(100))
+            patterns += [pattern[:wild] + pair + pattern[wild + 1 :] for pair in pairs]
+    return found

@@ -140,7 +140,8 @@ def _dlt645_spec(meter: Meter, timezone: str) -> Dlt645Spec:
 def _dlt698_spec(meter: Meter, timezone: str) -> Dlt698Spec:
     from firmware_io.dlt698.driver import Dlt698Spec
 
-    return Dlt698Spec(meter.id, str(meter.address), meter.live, timezone, min_gap_s=meter.min_gap_s)
+    password = None if meter.password is None else read_secret(meter.password)
+    return Dlt698Spec(meter.id, str(meter.address), meter.live, timezone, password, min_gap_s=meter.min_gap_s)
 
 
 def _modbus_spec(meter: Meter, bus: BusConfig) -> ModbusSpec:

@@ -176,7 +176,7 @@ NEEDED = {
 OWN_KEYS = {
     "dlms": (),
     "dlt645": ("password", "edition", "rates"),
-    "dlt698": (),
+    "dlt698": ("password",),
     "modbus": ("profile", "proven"),
     "mbus": ("encryption_key", "interval_s"),
 }

@@ -17,6 +17,7 @@ FROM_METER, BEGUN_BY_CLIENT, FRAGMENT, SCRAMBLED = 0x80, 0x40, 0x20, 0x08
 USER_DATA = 0x03
 REQUEST, RESPONSE = BEGUN_BY_CLIENT | USER_DATA, FROM_METER | BEGUN_BY_CLIENT | USER_DATA
 CLIENT = 0x00  # our address: 0 says that nobody needs one (clause 6.2.2)
+ANY, WILDCARD = 0xAA, 0x40  # an octet of an address that is any, and the kind of such an address
 MAX_LENGTH = 2048
 LONGEST = MAX_LENGTH + 8
 
@@ -38,15 +39,16 @@ class Frame(NamedTuple):
         return self.control & ~SCRAMBLED == RESPONSE
 
     def encode(self, wake_up: int = 4) -> bytes:
-        """The octets, behind `wake_up` times FEh.
+        """The octets, behind `wake_up` times FEh; an address with AAh in it is a wildcard.
 
         Raises:
             LocalProtocolError: an address of no or too many octets, or an APDU that does not fit.
         """
         if not 1 <= len(self.address) <= 16 or len(self.apdu) > MAX_LENGTH - 32:
             raise LocalProtocolError(f"no frame of DL/T 698.45: {len(self.address)} and {len(self.apdu)} octets")
+        kind = WILDCARD if ANY in self.address else 0
         length = 2 + 1 + 1 + len(self.address) + 1 + 2 + len(self.apdu) + 2
-        head = length.to_bytes(2, "little") + bytes((self.control, len(self.address) - 1))
+        head = length.to_bytes(2, "little") + bytes((self.control, kind | len(self.address) - 1))
         head += self.address + bytes((self.client,))
         body = head + fcs16(head).to_bytes(2, "little") + self.apdu
         body += fcs16(body).to_bytes(2, "little")
