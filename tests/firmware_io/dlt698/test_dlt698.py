@@ -17,6 +17,7 @@ from firmware_io.dlt698.scan import search
 from firmware_io.driver import Line
 from firmware_io.errors import AccessDenied, MeterError, RemoteProtocolError, ResponseTimeout
 from firmware_io.exchange import Framer, Timing
+from firmware_io.reading import Quality
 from firmware_io.simulator.building.scenario import Fault
 from firmware_io.simulator.dlt698.station import Dlt698Station
 from firmware_io.simulator.line.bus import LineClock, NullModem
@@ -219,22 +220,21 @@ def test_the_peer_writes_the_same_connect_and_records() -> None:
     theirs = native.encode_apdu(native.GetRecordRequest(piid=3, records=[query], list=False))
     first, last = (datetime(2026, 3, number, tzinfo=UTC) for number in (1, 3))
     assert theirs == apdu.get_record(3, 0x50040200, 0x20210200, first, last, (0x20210200, 0x00100200))
-    said = apdu.rows(
-        bytes.fromhex("85030050040200020020210200000010020001011c07ea030100000001020600000064060000005a0000")
-    )
+    row = "1c07ea0301000000 0102 0600000064 060000005a"
+    said = apdu.rows(bytes.fromhex(f"8503005004020002002021020000001002000101 {row} 0000"))
     assert said == [[datetime(2026, 3, 1, tzinfo=UTC), [100, 90]]]
 
 
-@pytest.mark.parametrize(
-    "octets",
-    [
-        "8503",
-        "85030050040200",
-        "8503005004020001002021020001",
-        "850300500402000101",
-        "85030050040200010020210200010101",
-    ],
+NO_RECORDS = (
+    "8503",
+    "85030050040200",
+    "8503005004020001002021020001",
+    "850300500402000101",
+    "85030050040200010020210200010101",
 )
+
+
+@pytest.mark.parametrize("octets", NO_RECORDS)
 def test_records_that_make_no_sense_are_refused(octets: str) -> None:
     with pytest.raises(RemoteProtocolError, match="records cannot be read"):
         apdu.rows(bytes.fromhex(octets))
@@ -272,6 +272,7 @@ def test_the_peers_meter_is_read(profile: str) -> None:
     try:
         driver = Dlt698Driver(Dlt698Spec("peer", "123456789012"), Timing(5.0, 0.1, 0.0), WallClock(0.0))
         at = {reading.obis: reading.value for reading in driver.poll(line)}
+        assert (driver._opened is line) == (profile == "local_public")
     finally:
         line.close(orderly=True)
         server.close()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 
 from firmware_io.dlt645 import frame as dlt645
 from firmware_io.dlt645 import registers as dlt645_registers
@@ -70,11 +71,13 @@ def dlt698_frames(octets: bytes) -> None:
 
 def dlt698_apdus(octets: bytes) -> None:
     dlt698_apdu.piid_of(octets)
-    try:
-        told = dlt698_apdu.results(octets)
-    except MeterError:
-        return
-    assert all(0 <= oad < 1 << 32 for oad in told)
+    with suppress(MeterError):
+        assert all(0 <= oad < 1 << 32 for oad in dlt698_apdu.results(octets))
+    with suppress(MeterError):
+        dlt698_apdu.connected(octets)
+    with suppress(MeterError):
+        rows = dlt698_apdu.rows(octets)
+        assert isinstance(rows, dlt698_apdu.Denied) or len(rows) <= dlt698_apdu.MAX_ROWS
 
 
 def modbus_frames(octets: bytes) -> None:
@@ -207,6 +210,8 @@ def _seeds() -> dict[str, list[bytes]]:
         bytes.fromhex("8502060200100200010600 01e240200002000004 0000"),
         bytes.fromhex("85010540000200011c07ea0b18160206 0000"),
         bytes.fromhex("850105400202000109060000000000010000"),
+        bytes.fromhex("8503005004020002002021020000001002000101 1c07ea0301000000 0102 0600000064 060000005a 0000"),
+        bytes((0x82, 5)) + bytes(73),
     ]
     meter = bytes.fromhex("610100000000")
     return {
