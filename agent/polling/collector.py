@@ -152,9 +152,14 @@ class Collector:
                 power_w=None if math.isnan(watch.power_w) else watch.power_w,
                 serial=watch.serial,
                 firmware=watch.firmware,
+                register=watch.register(),
             )
             for meter, watch in self._watches.items()
         ]
+
+    def registers(self) -> list[wire.Register]:
+        """What the meters of water, heat and gas show, as far as they have been read."""
+        return [register for watch in self._watches.values() if (register := watch.register()) is not None]
 
 
 def _kwh(wh: float) -> float | None:

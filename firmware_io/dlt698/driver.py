@@ -114,7 +114,7 @@ class Dlt698Driver:
         self._checked_s = 0.0
         self._piid = 0
         self._opened: Line | None = None  # over which an association was opened by CONNECT
-        self._freezes = FREEZES
+        self._freezes: tuple[Freeze, ...] = FREEZES
 
     @property
     def identity(self) -> Identity | None:

@@ -21,7 +21,7 @@ EXCHANGE_S, EXCHANGE_SHARE = 20.0, 0.2  # the second one of `poll_s`: who polls 
 CYCLE = (
     1 / 3
 )  # of an interval, or `poll_s`, for a cycle over a bus: a meter without a load profile is read at polls only
-NO_PROFILE = ("modbus", "mbus")
+NO_PROFILE: tuple[str | None, ...] = ("modbus", "mbus")
 FORGET = 0.95  # of the longest exchange, at each look
 STEP_FACTOR = 40.0  # of the speed that was asked for, between two polls: nothing is measured there
 LOOK_S, STEP_LOOK_S = 0.1, 0.01  # of the host, between two looks
@@ -32,7 +32,8 @@ def without_past(config: Config) -> bool:
     """Whether a meter of a zone stores no load profile: then nothing is learned but from polls."""
     protocols = {bus.id: bus.protocol for bus in config.bus}
     zones = {meter for zone in config.zone for meter in (zone.main, *zone.subs)}
-    return any((m.protocol or protocols.get(m.bus)) in NO_PROFILE for m in config.meter if m.id in zones)
+    spoken = {m.id: m.protocol or protocols.get(m.bus or "") for m in config.meter}
+    return any(spoken.get(meter) in NO_PROFILE for meter in zones)
 
 
 class Governor:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from agent.utility.sql.table import Table
 
-VERSION = 2
+VERSION = 3
 DAY_S = 86_400
 JOULES_PER_KWH = 3_600_000
 
@@ -139,6 +139,24 @@ FORECAST_DAY = Table(
     keys=2,
     merge="first",
     by_time="day",
+)
+# What a meter of water, heat or gas counts, as it was last told: in no balance, so only the newest is kept.
+REGISTER = Table(
+    "register",
+    (
+        ("meter_key", _KEY),
+        ("gateway_key", _KEY),
+        ("meter", _REQUIRED_NAME),
+        ("medium", "VARCHAR(16) NOT NULL"),
+        ("amount", "DOUBLE NOT NULL"),
+        ("unit", "VARCHAR(16) NOT NULL"),
+        ("body", "TEXT NOT NULL"),
+        ("time_s", _INTEGER),
+    ),
+    keys=1,
+    merge="newest",
+    guard="time_s",
+    index=("gateway_key", "meter"),
 )
 ALERT = Table(
     "alert",
@@ -373,6 +391,7 @@ TABLES = (
     BALANCE_DAY,
     FORECAST,
     FORECAST_DAY,
+    REGISTER,
     ALERT,
     SUSPECT,
     ALERT_EVENT,

@@ -107,7 +107,7 @@ class Dlt698Station:
             return head + bytes((0, NO_OBJECT))
         period_s = periods[table]
         offset_s = self.meter.clock.offset_s(self.meter.now())
-        rows = []
+        rows: list[bytes] = []
         local = first.replace(tzinfo=self._zone)
         start_s = max(local.timestamp(), self.meter.installed_s + offset_s)
         utc_offset_s = local.utcoffset() or timedelta()
