@@ -69,6 +69,13 @@ def dlms_spec(meter: Meter, bus: BusConfig, timezone: str | None = None) -> Dlms
         system_title=None if meter.system_title is None else bytes.fromhex(meter.system_title),
         ciphering=meter.ciphering,
         policy=meter.policy,
+        suite=meter.suite,
+        signing_key=None if meter.signing_key is None else read_secret(meter.signing_key),
+        meter_signing_key=_public_key(meter.meter_signing_key),
+        agreement_key=None if meter.agreement_key is None else read_secret(meter.agreement_key),
+        meter_agreement_key=_public_key(meter.meter_agreement_key),
+        master_key=None if meter.master_key is None else read_key(meter.master_key),
+        broadcast_key=None if meter.broadcast_key is None else read_key(meter.broadcast_key),
         min_gap_s=meter.min_gap_s,
         single_association=meter.single_association,
         with_list=meter.with_list,
@@ -79,6 +86,16 @@ def dlms_spec(meter: Meter, bus: BusConfig, timezone: str | None = None) -> Dlms
         sources=sources_of(meter),
         timezone=None if timezone == "UTC" else timezone,  # the default: then the zone is not known
     )
+
+
+def _public_key(path: str | None) -> bytes | None:
+    """What stands in the file of a public key. Raises: ConfigError: it cannot be read."""
+    if path is None:
+        return None
+    try:
+        return Path(path).read_bytes().strip()
+    except OSError as error:
+        raise ConfigError([f"{path}: the meter's public key cannot be read: {error.strerror}"]) from error
 
 
 def sources_of(meter: Meter) -> Sources:
@@ -223,7 +240,7 @@ def driver_of(spec: MeterSpec, line: BusSpec, clock: Clock, counters: Invocation
 
 def counters_of(config: Config) -> InvocationCounters:
     """Where invocation counters are kept: on disk as soon as a meter needs them."""
-    if any(meter.security == "hls-gmac" for meter in config.meter):
+    if any(meter.security in ("hls-gmac", "hls-ecdsa") for meter in config.meter):
         return FileCounters(Path(config.store.path).with_name("counters.json"))
     return MemoryCounters()
 

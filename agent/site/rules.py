@@ -165,10 +165,17 @@ def _interval(interval_s: float, source: Source) -> None:
 NEEDED = {
     "none": (),
     "lls": ("password",),
+    "hls-aes": ("password",),
     "hls-md5": ("password",),
     "hls-sha1": ("password",),
     "hls-sha256": ("password", "system_title"),
     "hls-gmac": ("authentication_key", "encryption_key", "system_title"),
+    "hls-ecdsa": ("signing_key", "meter_signing_key", "system_title"),
+}
+# What a security may have beyond that.
+OPTIONAL = {
+    "hls-gmac": ("master_key", "broadcast_key", "signing_key", "agreement_key"),
+    "hls-ecdsa": ("authentication_key", "encryption_key", "master_key", "broadcast_key", "agreement_key"),
 }
 
 
@@ -196,12 +203,15 @@ def _keys(meter: Meter, protocol: str, here: Key, source: Source) -> None:
             if key not in OWN_KEYS[protocol] and source.given((*here, key)):
                 source.error((*here, key), f"{key} is not used with {protocol}: remove the key")
         return
-    secrets = ("password", "authentication_key", "encryption_key")
+    secrets = ("password", "authentication_key", "encryption_key", "signing_key", "master_key", "broadcast_key")
     for key in NEEDED[meter.security]:
         if not source.given((*here, key)):
             source.error(here, f'key "{key}" is missing: security = "{meter.security}" needs it')
     for key in secrets:
-        if getattr(meter, key) is not None and key not in NEEDED[meter.security]:
+        if getattr(meter, key) is not None and key not in (
+            *NEEDED[meter.security],
+            *OPTIONAL.get(meter.security, ()),
+        ):
             source.error(
                 (*here, key), f'{key} is not used with security = "{meter.security}": set security, or remove the key'
             )

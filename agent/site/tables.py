@@ -68,7 +68,7 @@ Protocol = Literal["dlms", "dlt645", "dlt698", "modbus", "mbus"]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
-Security = Literal["none", "lls", "hls-md5", "hls-sha1", "hls-sha256", "hls-gmac"]
+Security = Literal["none", "lls", "hls-aes", "hls-md5", "hls-sha1", "hls-sha256", "hls-gmac", "hls-ecdsa"]
 _BYTE = r"(25[0-5]|2[0-4]\d|1?\d?\d)"
 Obis = Annotated[
     str,
@@ -161,6 +161,19 @@ class Meter(_Table, frozen=True, kw_only=True):
     authentication_key: Annotated[Secret | None, about("hls-gmac: path or credential:NAME of a key in hex.")] = None
     encryption_key: Annotated[Secret | None, about("hls-gmac: path or credential:NAME of a key in hex.")] = None
     system_title: Annotated[Hex16 | None, about("Ours towards this meter, 16 hex digits.")] = None
+    suite: Annotated[
+        Literal[0, 1, 2] | None, about("Security suite; by default 0 with keys of 16 octets, 2 with keys of 32.")
+    ] = None
+    signing_key: Annotated[Secret | None, about("hls-ecdsa: our private key, PEM or hex.")] = None
+    meter_signing_key: Annotated[
+        Text | None, about("hls-ecdsa: path of the meter's public key: PEM, a certificate, or its point in hex.")
+    ] = None
+    agreement_key: Annotated[
+        Secret | None, about("Our private key for pushes under an agreed key (general-ciphering).")
+    ] = None
+    meter_agreement_key: Annotated[Text | None, about("Path of the meter's public key for that.")] = None
+    master_key: Annotated[Secret | None, about("The key that keys are wrapped with (checkmeter rekey), hex.")] = None
+    broadcast_key: Annotated[Secret | None, about("Key of pushes that the meter sends to several clients, hex.")] = None
     ciphering: Annotated[
         Literal["global", "dedicated", "general"], about("Form of ciphered APDUs: glo-, ded- or general-glo-ciphering.")
     ] = "global"

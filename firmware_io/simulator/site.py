@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from firmware_io.clock import Clock
+from firmware_io.dlms.session.elliptic import PrivateKey
 from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.dlt645.driver import Dlt645Spec
 from firmware_io.dlt698.driver import Dlt698Spec
@@ -179,6 +180,10 @@ class SimulatedSite:
             simulation.history_days * DAY_S,
             simulation.compress,
             spec.policy,
+            spec.suite,
+            spec.master_key or b"",
+            spec.broadcast_key or b"",
+            PrivateKey.load(spec.signing_key).public.point.hex().encode() if spec.signing_key else None,
         )
         faults = Faults(simulation.fault, spec.id, self.start_s, simulation.seed)
         opened = [

@@ -25,11 +25,12 @@ from firmware_io.dlms.apdu.acse import (
 )
 from firmware_io.dlms.apdu.axdr import Data
 from firmware_io.dlms.apdu.decode import ActionResult, Apdu, Attribute, DataAccessResult
-from firmware_io.dlms.session import hls
 from firmware_io.dlms.session.channel import Channel
 from firmware_io.dlms.session.counters import InvocationCounters, counter_id
+from firmware_io.dlms.session.elliptic import PrivateKey, PublicKey
+from firmware_io.dlms.session.hls import Proof, SharedSecret, Side, Signatures
 from firmware_io.dlms.session.security import Ciphering
-from firmware_io.dlms.spec import DlmsSpec
+from firmware_io.dlms.spec import TITLED, DlmsSpec
 from firmware_io.errors import (
     AccessDenied,
     LocalProtocolError,
@@ -55,6 +56,7 @@ CONFORMANCE = (
 )
 INVOKE_FLAGS = 0xC0  # confirmed, high priority
 CHALLENGE_OCTETS = 16
+SIGNED_CHALLENGE_OCTETS = 32  # with ECDSA: 32 to 64
 MAX_UNASKED = 8  # pushes taken in one exchange: bounds how long a meter can keep us listening
 MAX_PDU = 0xFFFF
 REPLY_TO_HLS = Attribute(15, CURRENT_ASSOCIATION, 1)
@@ -69,10 +71,15 @@ _ASSOCIATION_DIAGNOSTICS = {2: "application context not supported", 3: "calling 
 _DENIED = (DataAccessResult.READ_WRITE_DENIED, DataAccessResult.SCOPE_OF_ACCESS_VIOLATED)
 
 
-HASHED = {
+MECHANISMS = {
+    "none": Mechanism.LOWEST,
+    "lls": Mechanism.LLS,
+    "hls-aes": Mechanism.HLS,
     "hls-md5": Mechanism.HLS_MD5,
     "hls-sha1": Mechanism.HLS_SHA1,
+    "hls-gmac": Mechanism.HLS_GMAC,
     "hls-sha256": Mechanism.HLS_SHA256,
+    "hls-ecdsa": Mechanism.HLS_ECDSA,
 }
 _PUSHES = (b"\x0f", b"\xc2")  # DataNotification, EventNotification
 
@@ -242,37 +249,23 @@ class Association:
 
     def _associate(self) -> None:
         spec = self._spec
-        gmac = self._security == "hls-gmac"
-        dedicated_key = None
+        mechanism = MECHANISMS[self._security]
+        dedicated_key = challenge = None
         self._ciphering = None
-        challenge = password = None
-        mechanism = Mechanism.LOWEST
-        if self._security == "lls":
-            mechanism, password = Mechanism.LLS, spec.password
-        elif gmac:
-            if spec.encryption_key is None or spec.authentication_key is None or spec.system_title is None:
-                raise LocalProtocolError("hls-gmac without keys")  # DlmsSpec lets none through
-            counter = counter_id(spec.encryption_key, spec.system_title)
-            self._ciphering = Ciphering(
-                spec.encryption_key,
-                spec.authentication_key,
-                spec.system_title,
-                lambda: self._counters.next(counter),
-                form=spec.ciphering,
-                policy=spec.policy,
-            )
-            mechanism, challenge = Mechanism.HLS_GMAC, secrets.token_bytes(CHALLENGE_OCTETS)
+        if spec.ciphers and self._security != "none":
+            self._ciphering = self._new_ciphering()
             if spec.ciphering == "dedicated":
-                dedicated_key = secrets.token_bytes(len(spec.encryption_key))
-        elif self._security in HASHED:
-            mechanism, challenge = HASHED[self._security], secrets.token_bytes(CHALLENGE_OCTETS)
+                dedicated_key = secrets.token_bytes(len(spec.encryption_key or b""))
+        if mechanism > Mechanism.LLS:
+            signed = mechanism is Mechanism.HLS_ECDSA
+            challenge = secrets.token_bytes(SIGNED_CHALLENGE_OCTETS if signed else CHALLENGE_OCTETS)
         initiate = InitiateRequest(CONFORMANCE, spec.max_pdu, dedicated_key).encode()
         request = AssociationRequest(
-            Context.LN_CIPHERED if gmac else Context.LN,
+            Context.LN_CIPHERED if self._ciphering else Context.LN,
             mechanism,
             self._ciphering.protect(initiate) if self._ciphering else initiate,
-            spec.system_title if gmac or mechanism is Mechanism.HLS_SHA256 else None,
-            challenge or password,
+            spec.system_title if self._security in TITLED else None,
+            challenge or (spec.password if mechanism is Mechanism.LLS else None),
         )
         self._channel.send(request.encode())
         response = self._association_response(self._channel.receive(), challenged=challenge is not None)
@@ -280,6 +273,21 @@ class Association:
             self._ciphering.use_dedicated_key(dedicated_key)
         if challenge is not None:
             self._prove_each_other(mechanism, challenge, response)
+
+    def _new_ciphering(self) -> Ciphering:
+        spec = self._spec
+        if spec.encryption_key is None or spec.authentication_key is None or spec.system_title is None:
+            raise LocalProtocolError("ciphering without keys")  # DlmsSpec lets none through
+        counter = counter_id(spec.encryption_key, spec.system_title)
+        return Ciphering(
+            spec.encryption_key,
+            spec.authentication_key,
+            spec.system_title,
+            lambda: self._counters.next(counter),
+            form=spec.ciphering,
+            policy=spec.policy,
+            suite=spec.suite,
+        )
 
     def _association_response(self, octets: bytes, *, challenged: bool) -> AssociationResponse:
         """Check the AARE, and take over what it grants."""
@@ -322,9 +330,11 @@ class Association:
             raise SecurityError(f"the meter accepts without proving itself: {mechanism.name} was asked for")
         if theirs == challenge:
             raise SecurityError("the meter sends our own challenge back: a reflection")
-        ours = (challenge, self._spec.system_title or b"")
-        its = (theirs, response.system_title or b"")
-        given = ciphering.prove(theirs) if ciphering else self._hashed(mechanism, ours, its)
+        ours = Side(challenge, self._spec.system_title or b"")
+        its = Side(theirs, response.system_title or b"")
+        gmac = ciphering if mechanism is Mechanism.HLS_GMAC else None
+        proof = None if gmac else self._proof(mechanism)
+        given = gmac.prove(theirs) if gmac else proof.give(ours, its) if proof else b""
         try:
             reply = self.action(REPLY_TO_HLS, axdr.octet_string(given))
         except (ActionError, AccessDenied) as error:
@@ -332,22 +342,17 @@ class Association:
             raise AccessDenied(hint, proven=self.ciphered) from error  # a ciphered refusal is the meter's own
         if reply is None or not isinstance(reply.value, bytes):
             raise SecurityError(f"the meter gave no proof of itself: {reply}")
-        if ciphering:
-            ciphering.verify(reply.value, challenge)
-        else:
-            hls.verify(reply.value, self._hashed(mechanism, its, ours))
+        if gmac:
+            gmac.verify(reply.value, challenge)
+        elif proof:
+            proof.check(reply.value, ours, its)
 
-    def _hashed(self, mechanism: Mechanism, own: tuple[bytes, bytes], peer: tuple[bytes, bytes]) -> bytes:
-        """The proof of the side that has the challenge and title `own`."""
-        (own_challenge, own_title), (challenge, peer_title) = own, peer
-        return hls.proof(
-            mechanism,
-            self._spec.password or b"",
-            challenge,
-            own_challenge=own_challenge,
-            own_title=own_title,
-            peer_title=peer_title,
-        )
+    def _proof(self, mechanism: Mechanism) -> Proof:
+        """How we prove ourselves to the meter, and it to us."""
+        spec = self._spec
+        if mechanism is Mechanism.HLS_ECDSA:
+            return Signatures(PrivateKey.load(spec.signing_key or b""), PublicKey.load(spec.meter_signing_key or b""))
+        return SharedSecret(mechanism, spec.password or b"")
 
     def _release_information(self) -> bytes:
         if self._ciphering is None:

@@ -1,43 +1,88 @@
-"""High-level security without ciphering: challenges answered with a hash of a shared secret (mechanisms 3, 4 and 6).
+"""High-level security by challenge and answer, beside that with GMAC: mechanisms 2, 3, 4, 6 and 7.
 
-IEC 62056-5-3, 5.2.2.2: MD5 and SHA-1 over challenge and secret, SHA-256 over secret, both system titles and both
-challenges. They prove who opened the association and nothing about what follows: it goes in the clear. MD5 and SHA-1
-are here because meters have nothing better.
+IEC 62056-5-3, 5.2.2.2: MD5 and SHA-1 over challenge and secret; SHA-256 over secret, both system titles and both
+challenges; an ECDSA signature over the same without a secret. Mechanism 2 is the manufacturer's by the standard; what
+meters do in the field is AES-128 of the challenge under the secret. MD5, SHA-1 and AES in blocks are here because
+meters have nothing better.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+from typing import NamedTuple, Protocol
 
 from firmware_io.dlms.apdu.acse import Mechanism
+from firmware_io.dlms.session.elliptic import PrivateKey, PublicKey
 from firmware_io.errors import SecurityError
 
-HASHES = (Mechanism.HLS_MD5, Mechanism.HLS_SHA1, Mechanism.HLS_SHA256)
+AES_OCTETS = 16
 
 
-def proof(
-    mechanism: Mechanism,
-    secret: bytes,
-    challenge: bytes,
-    *,
-    own_challenge: bytes = b"",
-    own_title: bytes = b"",
-    peer_title: bytes = b"",
-) -> bytes:
-    """The answer to the other side's challenge, by the one that has these title and challenge for its own."""
-    if mechanism is Mechanism.HLS_MD5:
-        return hashlib.md5(challenge + secret, usedforsecurity=False).digest()
-    if mechanism is Mechanism.HLS_SHA1:
-        return hashlib.sha1(challenge + secret, usedforsecurity=False).digest()
-    return hashlib.sha256(secret + own_title + peer_title + challenge + own_challenge).digest()
+class Side(NamedTuple):
+    """One side of an association: the challenge that it has sent, and its system title."""
+
+    challenge: bytes
+    title: bytes
 
 
-def verify(given: bytes, expected: bytes) -> None:
-    """Compare an answer to our challenge with what it should be.
+class Proof(Protocol):
+    """How the two sides prove themselves."""
 
-    Raises:
-        SecurityError: it is wrong.
-    """
-    if not hmac.compare_digest(given, expected):
-        raise SecurityError("wrong answer to our challenge: it does not have our secret")
+    def give(self, own: Side, peer: Side) -> bytes:
+        """Our answer to the peer's challenge."""
+
+    def check(self, given: bytes, own: Side, peer: Side) -> None:
+        """Whether that is the peer's answer to ours. Raises: SecurityError."""
+
+
+class SharedSecret:
+    """Both sides know the secret and compute the same."""
+
+    def __init__(self, mechanism: Mechanism, secret: bytes) -> None:
+        self._mechanism, self._secret = mechanism, secret
+
+    def give(self, own: Side, peer: Side) -> bytes:
+        """See `Proof`."""
+        secret, challenge = self._secret, peer.challenge
+        match self._mechanism:
+            case Mechanism.HLS:
+                return _aes(secret, challenge)
+            case Mechanism.HLS_MD5:
+                return hashlib.md5(challenge + secret, usedforsecurity=False).digest()
+            case Mechanism.HLS_SHA1:
+                return hashlib.sha1(challenge + secret, usedforsecurity=False).digest()
+        return hashlib.sha256(secret + own.title + peer.title + challenge + own.challenge).digest()
+
+    def check(self, given: bytes, own: Side, peer: Side) -> None:
+        """See `Proof`."""
+        if not hmac.compare_digest(given, self.give(peer, own)):
+            raise SecurityError("wrong answer to our challenge: it does not have our secret")
+
+
+class Signatures:
+    """Each side signs (mechanism 7); nobody holds the other's secret."""
+
+    def __init__(self, ours: PrivateKey, theirs: PublicKey) -> None:
+        self._ours, self._theirs = ours, theirs
+
+    def give(self, own: Side, peer: Side) -> bytes:
+        """See `Proof`."""
+        return self._ours.sign(_signed(own, peer))
+
+    def check(self, given: bytes, own: Side, peer: Side) -> None:
+        """See `Proof`."""
+        self._theirs.verify(given, _signed(peer, own))
+
+
+def _signed(signer: Side, other: Side) -> bytes:
+    return signer.title + other.title + other.challenge + signer.challenge
+
+
+def _aes(secret: bytes, challenge: bytes) -> bytes:
+    """Block by block, secret and challenge filled up with zeros."""
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+    key = secret[:AES_OCTETS].ljust(AES_OCTETS, b"\x00")
+    encryptor = Cipher(algorithms.AES(key), modes.ECB()).encryptor()  # what the meters compute
+    return encryptor.update(challenge + bytes(-len(challenge) % AES_OCTETS)) + encryptor.finalize()

@@ -1,9 +1,10 @@
-"""Ciphering and authentication of suites 0 and 2 (AES-GCM, IEC 62056-5-3 clause 5): protects and opens APDUs.
+"""Ciphering and authentication of suites 0, 1 and 2 (AES-GCM, IEC 62056-5-3 clause 5): protects and opens APDUs.
 
 Both sides of an association use it. It keeps no keys on disk and knows no services beyond their tags. What comes
 must be protected exactly as the policy says, with an invocation counter above every one seen before; a plain APDU,
 a weaker one and a repeated one are a `SecurityError`. The policy is encrypted *and* authenticated, unless another one
-is configured; the suite follows from the length of the keys, 16 octets (suite 0) or 32 (suite 2).
+is configured; the suite follows from the length of the keys, 16 octets (suite 0, or 1 where that is said) or 32
+(suite 2). Suites 0 and 1 differ in the octet that names them and in what is done on curves (`elliptic`).
 
 The initialisation vector is the sender's system title and its invocation counter. The same counter twice under one
 key gives the key away, so counters come from a store (`firmware_io.dlms.session.counters`) that survives a kill.
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeAlias
 
 from firmware_io.dlms.apdu.axdr import decode_length, encode_length
+from firmware_io.dlms.session.elliptic import KEY_OCTETS
 from firmware_io.errors import LocalProtocolError, SecurityError
 
 SUITES = {16: 0, 32: 2}  # octets of the keys -> security suite
@@ -72,10 +74,12 @@ class Sealed(NamedTuple):
 class _Key:
     """One encryption key with the authentication key beside it."""
 
-    def __init__(self, encryption: bytes, authentication: bytes, policy: Policy = "both") -> None:
+    def __init__(self, encryption: bytes, authentication: bytes, policy: Policy, suite: int | None) -> None:
         if len(encryption) not in SUITES or len(authentication) != len(encryption):
-            raise LocalProtocolError("keys have 16 octets (suite 0) or 32 (suite 2), both the same")
-        self._suite = SUITES[len(encryption)]
+            raise LocalProtocolError("keys have 16 octets (suites 0 and 1) or 32 (suite 2), both the same")
+        self._suite = SUITES[len(encryption)] if suite is None else suite
+        if KEY_OCTETS[self._suite] != len(encryption):
+            raise LocalProtocolError(f"suite {suite} has keys of {KEY_OCTETS[self._suite]} octets")
         self.control = POLICIES[policy] | self._suite
         # Here, not above: 8 MB of memory that a building without ciphered meters does not need.
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -142,6 +146,7 @@ class Ciphering:
         peer_title: bytes | None = None,
         form: Form = "global",
         policy: Policy = "both",
+        suite: int | None = None,
     ) -> None:
         if len(system_title) != TITLE_OCTETS:
             raise LocalProtocolError(f"a system title has {TITLE_OCTETS} octets, got {len(system_title)}")
@@ -150,7 +155,8 @@ class Ciphering:
         self.form: Form = form
         self._authentication_key = authentication_key
         self._policy: Policy = policy
-        self._global = _Key(encryption_key, authentication_key, policy)
+        self._suite = suite
+        self._global = _Key(encryption_key, authentication_key, policy, suite)
         self._dedicated: _Key | None = None
         self._next_counter = next_counter
         self._own_dedicated_counter = 0
@@ -164,7 +170,7 @@ class Ciphering:
 
     def use_dedicated_key(self, key: bytes) -> None:
         """The key that the initiate request carried."""
-        self._dedicated = _Key(key, self._authentication_key, self._policy)
+        self._dedicated = _Key(key, self._authentication_key, self._policy, self._suite)
         self._own_dedicated_counter = 0
         self._peer_dedicated_counter = -1
 

@@ -30,14 +30,16 @@ from firmware_io.dlms.apdu.acse import (
 )
 from firmware_io.dlms.apdu.axdr import Data
 from firmware_io.dlms.apdu.decode import ActionResult, Selection
-from firmware_io.dlms.session import hls
-from firmware_io.dlms.session.association import HASHED
+from firmware_io.dlms.session.association import CHALLENGE_OCTETS, MECHANISMS, SIGNED_CHALLENGE_OCTETS
+from firmware_io.dlms.session.elliptic import PublicKey
+from firmware_io.dlms.session.hls import Proof, SharedSecret, Side, Signatures
 from firmware_io.dlms.session.security import CIPHERED_TAGS, GENERAL_DED, GENERAL_GLO, Ciphering, Form, Sealed
 from firmware_io.errors import RemoteProtocolError, SecurityError
 from firmware_io.simulator.line.services import MALFORMED, Rights, Services
 from firmware_io.simulator.meter.cosem import CosemObject, Objects, constant
-from firmware_io.simulator.meter.device import SECURITY_SETUP, objects_of
+from firmware_io.simulator.meter.device import objects_of
 from firmware_io.simulator.meter.events import Code
+from firmware_io.simulator.meter.keys import SECURITY_SETUP, private_key, security_setup
 from firmware_io.simulator.meter.meter import SimulatedMeter
 
 CONFORMANCE = (
@@ -51,7 +53,6 @@ CONFORMANCE = (
     | Conformance.ACTION
     | Conformance.DATA_NOTIFICATION
 )
-CHALLENGE_OCTETS = 16
 CIPHER_OVERHEAD = 34  # tag, length, title, control, counter, authentication tag
 SMALLEST_PDU = 40  # no meter's is smaller; a client that asks for less is refused
 
@@ -147,13 +148,9 @@ class Server:
         if self.meter.faults.strikes("undeciphered", now):
             return decode.ExceptionResponse(1, 5).encode()
         ciphered = request.context is Context.LN_CIPHERED
-        allowed = {
-            "none": (Mechanism.LOWEST,),
-            "lls": (Mechanism.LOWEST, Mechanism.LLS),
-            "hls-gmac": (Mechanism.LOWEST, Mechanism.HLS_GMAC),
-            **{name: (Mechanism.LOWEST, mechanism) for name, mechanism in HASHED.items()},
-        }[identity.security]
-        if request.mechanism not in allowed or ciphered != (request.mechanism is Mechanism.HLS_GMAC):
+        own = MECHANISMS[identity.security]
+        wanted = own is not Mechanism.LOWEST and request.mechanism is own and bool(identity.encryption_key)
+        if request.mechanism not in (Mechanism.LOWEST, own) or ciphered != wanted:
             return self._reject(request, MECHANISM_UNKNOWN)
         information = request.user_information
         if ciphered:
@@ -186,7 +183,8 @@ class Server:
             self.state = State.ASSOCIATED
             return AssociationResponse(ACCEPTED, 0, response, request.context, mechanism=request.mechanism).encode()
         self.state = State.PENDING
-        challenge = self._entropy or os.urandom(CHALLENGE_OCTETS)
+        signed = request.mechanism is Mechanism.HLS_ECDSA
+        challenge = self._entropy or os.urandom(SIGNED_CHALLENGE_OCTETS if signed else CHALLENGE_OCTETS)
         self._challenges = (request.authentication or b"", challenge)
         self._client_title = request.system_title or b""
         return AssociationResponse(
@@ -201,16 +199,19 @@ class Server:
 
     def _new_ciphering(self, client_title: bytes) -> Ciphering:
         identity = self.meter.identity
-        key = identity.encryption_key
+        if self.meter.keys.take_over():
+            self._counters.client = 0
+        key = self.meter.keys.encryption
         if self.meter.faults.at("wrong_key", self.meter.now()):
             key = bytes(octet ^ 0x5A for octet in key)
         ciphering = Ciphering(
             key,
-            identity.authentication_key,
+            self.meter.keys.authentication,
             identity.system_title,
             self._next_counter,
             client_title,
             policy=identity.policy,
+            suite=identity.suite,
         )
         ciphering.peer_counter = self._counters.client
         return ciphering
@@ -240,12 +241,13 @@ class Server:
         if self.state is not State.PENDING or value is None or not isinstance(value.value, bytes):
             return ActionResult.READ_WRITE_DENIED, None
         theirs, ours = self._challenges
-        client, meter = (theirs, self._client_title), (ours, self._shown_title())
+        client, meter = Side(theirs, self._client_title), Side(ours, self._shown_title())
+        gmac = ciphering if self._mechanism is Mechanism.HLS_GMAC else None
         try:
-            if ciphering:
-                ciphering.verify(value.value, ours)
+            if gmac:
+                gmac.verify(value.value, ours)
             else:
-                hls.verify(value.value, self._hashed(client, meter))
+                self._proof().check(value.value, meter, client)
         except SecurityError:
             self.meter.log.add(self.meter.now(), Code.AUTHENTICATION_FAILED)
             return ActionResult.READ_WRITE_DENIED, None
@@ -255,19 +257,15 @@ class Server:
         assert self._services is not None
         self._services.trust()
         return ActionResult.SUCCESS, axdr.octet_string(
-            ciphering.prove(theirs) if ciphering else self._hashed(meter, client)
+            gmac.prove(theirs) if gmac else self._proof().give(meter, client)
         )
 
-    def _hashed(self, own: tuple[bytes, bytes], peer: tuple[bytes, bytes]) -> bytes:
-        """The proof of the side that has the challenge and title `own`."""
-        return hls.proof(
-            self._mechanism,
-            self.meter.identity.password,
-            peer[0],
-            own_challenge=own[0],
-            own_title=own[1],
-            peer_title=peer[1],
-        )
+    def _proof(self) -> Proof:
+        identity = self.meter.identity
+        if self._mechanism is Mechanism.HLS_ECDSA:
+            theirs = PublicKey.load(identity.client_signing_key or b"")
+            return Signatures(private_key(identity.number, identity.signing_suite), theirs)
+        return SharedSecret(self._mechanism, identity.password)
 
     # Services
 
@@ -375,17 +373,16 @@ def _objects(meter: SimulatedMeter, counters: Counters) -> list[CosemObject]:
         return 0 if meter.faults.at("counter_zero", meter.now()) else counters.client
 
     objects = objects_of(meter, counter)
-    if meter.identity.security == "hls-gmac":
-        setup = CosemObject(
-            64,
-            SECURITY_SETUP,
-            {
-                2: constant(axdr.enumeration(3)),  # authenticate and encrypt
-                3: constant(axdr.enumeration(0)),
-                4: lambda _: axdr.octet_string(meter.identity.client_title),
-                5: lambda _: axdr.octet_string(meter.identity.system_title),
-            },
-            version=1,
+    identity = meter.identity
+    if identity.encryption_key:
+        objects.append(
+            security_setup(
+                meter.keys,
+                suite=identity.suite or (2 if len(identity.encryption_key) == 32 else 0),
+                number=identity.number,
+                title=identity.system_title,
+                client_title=identity.client_title,
+                client_key=identity.client_signing_key,
+            )
         )
-        objects.append(setup)
     return objects

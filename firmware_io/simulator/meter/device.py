@@ -27,7 +27,6 @@ PROFILE_STATUS = ObisCode(0, 0, 96, 10, 1)
 EVENT_CODES = (ObisCode(0, 0, 96, 11, 0), ObisCode(0, 0, 96, 11, 1))
 SAP_ASSIGNMENT = ObisCode(0, 0, 41, 0, 0)
 IMAGE_TRANSFER = ObisCode(0, 0, 44, 0, 0)
-SECURITY_SETUP = ObisCode(0, 0, 43, 0, 0)
 
 
 def objects_of(meter: SimulatedMeter, counter: Callable[[], int]) -> list[CosemObject]:
