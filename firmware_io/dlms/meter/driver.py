@@ -127,6 +127,11 @@ class DlmsDriver:
         """The meter's association, opened if it is not: for tools that ask what no verb does. Raises: MeterError."""
         return self._use(line, lambda reader: reader.session)
 
+    def take_spec(self, spec: DlmsSpec) -> None:
+        """Go on with another specification of the same meter: its keys have changed. The association is opened anew."""
+        self.spec = spec
+        self._line = None
+
     # One call
 
     def _verb(self, line: Line, use: Callable[[MeterReader], T]) -> T:

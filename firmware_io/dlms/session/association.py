@@ -26,14 +26,19 @@ from firmware_io.dlms.apdu.acse import (
 from firmware_io.dlms.apdu.axdr import Data
 from firmware_io.dlms.apdu.decode import ActionResult, Apdu, Attribute, DataAccessResult
 from firmware_io.dlms.session.channel import Channel
+from firmware_io.dlms.session.context import (
+    CHALLENGE_OCTETS,
+    MECHANISMS,
+    SIGNED_CHALLENGE_OCTETS,
+    ciphering_of,
+    proof_of,
+)
 from firmware_io.dlms.session.counters import InvocationCounters, counter_id
-from firmware_io.dlms.session.elliptic import PrivateKey, PublicKey
-from firmware_io.dlms.session.hls import Proof, SharedSecret, Side, Signatures
+from firmware_io.dlms.session.hls import Side
 from firmware_io.dlms.session.security import Ciphering
 from firmware_io.dlms.spec import TITLED, DlmsSpec
 from firmware_io.errors import (
     AccessDenied,
-    LocalProtocolError,
     MeterError,
     RegisterUnavailable,
     RemoteProtocolError,
@@ -55,8 +60,6 @@ CONFORMANCE = (
     | Conformance.EVENT_NOTIFICATION
 )
 INVOKE_FLAGS = 0xC0  # confirmed, high priority
-CHALLENGE_OCTETS = 16
-SIGNED_CHALLENGE_OCTETS = 32  # with ECDSA: 32 to 64
 MAX_UNASKED = 8  # pushes taken in one exchange: bounds how long a meter can keep us listening
 MAX_PDU = 0xFFFF
 REPLY_TO_HLS = Attribute(15, CURRENT_ASSOCIATION, 1)
@@ -71,16 +74,6 @@ _ASSOCIATION_DIAGNOSTICS = {2: "application context not supported", 3: "calling 
 _DENIED = (DataAccessResult.READ_WRITE_DENIED, DataAccessResult.SCOPE_OF_ACCESS_VIOLATED)
 
 
-MECHANISMS = {
-    "none": Mechanism.LOWEST,
-    "lls": Mechanism.LLS,
-    "hls-aes": Mechanism.HLS,
-    "hls-md5": Mechanism.HLS_MD5,
-    "hls-sha1": Mechanism.HLS_SHA1,
-    "hls-gmac": Mechanism.HLS_GMAC,
-    "hls-sha256": Mechanism.HLS_SHA256,
-    "hls-ecdsa": Mechanism.HLS_ECDSA,
-}
 _PUSHES = (b"\x0f", b"\xc2")  # DataNotification, EventNotification
 
 Push: TypeAlias = Callable[[decode.DataNotification | decode.EventNotification], None]
@@ -157,6 +150,11 @@ class Association:
     def ciphered(self) -> bool:
         """Whether every reply is authenticated by keys and by the title of the meter that associated."""
         return self._ciphering is not None and self._ciphering.authenticates
+
+    @property
+    def meter_title(self) -> bytes | None:
+        """The meter's system title, where its replies are ciphered."""
+        return None if self._ciphering is None else self._ciphering.peer_title
 
     def connect(self) -> None:
         """Open the link and the association; authenticate both sides where the security asks for it.
@@ -275,19 +273,8 @@ class Association:
             self._prove_each_other(mechanism, challenge, response)
 
     def _new_ciphering(self) -> Ciphering:
-        spec = self._spec
-        if spec.encryption_key is None or spec.authentication_key is None or spec.system_title is None:
-            raise LocalProtocolError("ciphering without keys")  # DlmsSpec lets none through
-        counter = counter_id(spec.encryption_key, spec.system_title)
-        return Ciphering(
-            spec.encryption_key,
-            spec.authentication_key,
-            spec.system_title,
-            lambda: self._counters.next(counter),
-            form=spec.ciphering,
-            policy=spec.policy,
-            suite=spec.suite,
-        )
+        counter = counter_id(self._spec.encryption_key or b"", self._spec.system_title or b"")
+        return ciphering_of(self._spec, lambda: self._counters.next(counter))
 
     def _association_response(self, octets: bytes, *, challenged: bool) -> AssociationResponse:
         """Check the AARE, and take over what it grants."""
@@ -333,7 +320,7 @@ class Association:
         ours = Side(challenge, self._spec.system_title or b"")
         its = Side(theirs, response.system_title or b"")
         gmac = ciphering if mechanism is Mechanism.HLS_GMAC else None
-        proof = None if gmac else self._proof(mechanism)
+        proof = None if gmac else proof_of(self._spec, mechanism)
         given = gmac.prove(theirs) if gmac else proof.give(ours, its) if proof else b""
         try:
             reply = self.action(REPLY_TO_HLS, axdr.octet_string(given))
@@ -346,13 +333,6 @@ class Association:
             gmac.verify(reply.value, challenge)
         elif proof:
             proof.check(reply.value, ours, its)
-
-    def _proof(self, mechanism: Mechanism) -> Proof:
-        """How we prove ourselves to the meter, and it to us."""
-        spec = self._spec
-        if mechanism is Mechanism.HLS_ECDSA:
-            return Signatures(PrivateKey.load(spec.signing_key or b""), PublicKey.load(spec.meter_signing_key or b""))
-        return SharedSecret(mechanism, spec.password or b"")
 
     def _release_information(self) -> bytes:
         if self._ciphering is None:

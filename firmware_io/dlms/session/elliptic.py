@@ -96,7 +96,7 @@ class PublicKey:
 
         try:
             if b"-----BEGIN CERTIFICATE" in octets:
-                key = x509.load_pem_x509_certificate(octets).public_key()
+                key: object = x509.load_pem_x509_certificate(octets).public_key()
             elif b"-----BEGIN" in octets:
                 key = serialization.load_pem_public_key(octets)
             else:

@@ -18,6 +18,19 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from firmware_io.dlms.apdu.axdr import decode_length, encode_length
 from firmware_io.dlms.session.elliptic import KEY_OCTETS
+from firmware_io.dlms.session.general import (
+    BROADCAST,
+    GENERAL_CIPHERING,
+    GENERAL_SIGNING,
+    IDENTIFIED,
+    KeyForm,
+    Keyring,
+    check_titles,
+    cipher,
+    content_key,
+    open_signed,
+    parse_ciphered,
+)
 from firmware_io.errors import LocalProtocolError, SecurityError
 
 SUITES = {16: 0, 32: 2}  # octets of the keys -> security suite
@@ -27,6 +40,7 @@ AUTHENTICATED = 0x10
 ENCRYPTED = 0x20
 PROTECTED = AUTHENTICATED | ENCRYPTED
 COUNTER_MAX = 0xFFFFFFFF
+BROADCAST_KEY = 0x40  # of the security control: under the global broadcast key
 GENERAL_GLO, GENERAL_DED = 0xDB, 0xDC
 
 Policy: TypeAlias = Literal["both", "authenticated", "encrypted"]
@@ -125,7 +139,7 @@ class _Key:
 
     def _tag(self, vector: bytes, octets: bytes) -> bytes:
         """Of octets that are authenticated only."""
-        aad = bytes((self.proof_control,)) + self._authentication + octets
+        aad = bytes((self.proof_control | self.control & BROADCAST_KEY,)) + self._authentication + octets
         return self._gcm.encrypt(vector, b"", aad)[:TAG_OCTETS]
 
 
@@ -147,7 +161,9 @@ class Ciphering:
         form: Form = "global",
         policy: Policy = "both",
         suite: int | None = None,
+        keys: Keyring | None = None,
     ) -> None:
+        """`keys` are those of general-ciphering and general-signing, where the other side may use them."""
         if len(system_title) != TITLE_OCTETS:
             raise LocalProtocolError(f"a system title has {TITLE_OCTETS} octets, got {len(system_title)}")
         self.system_title = system_title
@@ -156,6 +172,8 @@ class Ciphering:
         self._authentication_key = authentication_key
         self._policy: Policy = policy
         self._suite = suite
+        self._keys = keys
+        self._peer_general_counter = self._peer_broadcast_counter = -1
         self._global = _Key(encryption_key, authentication_key, policy, suite)
         self._dedicated: _Key | None = None
         self._next_counter = next_counter
@@ -207,7 +225,14 @@ class Ciphering:
         Raises:
             SecurityError: plain, weaker than encrypted and authenticated, replayed, from another system, or forged.
         """
+        if octets[:1] == bytes((GENERAL_SIGNING,)) and self._keys is not None:
+            header, octets = open_signed(self._keys, octets)  # what is signed only could be a repetition: it goes on
+            check_titles(self._keys, header, self.peer_title)
+        if octets[:1] == bytes((GENERAL_CIPHERING,)) and self._keys is not None:
+            return self._open_general(octets, self._keys)
         sealed = Sealed.parse(octets)
+        if sealed.control & BROADCAST_KEY and octets[0] == GENERAL_GLO:
+            return self._open_broadcast(sealed)
         if sealed.control != self._global.control:
             raise SecurityError(f"security control {sealed.control:#04x}: expected {self._global.control:#04x}")
         if sealed.system_title is not None and sealed.system_title != self.peer_title:
@@ -230,6 +255,51 @@ class Ciphering:
         else:
             self.peer_counter = sealed.counter
         return plain
+
+    def _open_broadcast(self, sealed: Sealed) -> bytes:
+        """What the meter sends to several clients at once, under a key that all of them have."""
+        key = None if self._keys is None else self._keys.broadcast
+        if key is None or self.peer_title is None or sealed.system_title != self.peer_title:
+            raise SecurityError("under the broadcast key of another meter, or there is no broadcast_key here")
+        broadcast = _Key(key, self._authentication_key, self._policy, self._suite)
+        broadcast.control |= BROADCAST_KEY
+        if sealed.control != broadcast.control or sealed.counter <= self._peer_broadcast_counter:
+            raise SecurityError(f"security control {sealed.control:#04x}, counter {sealed.counter}: a replay?")
+        plain = broadcast.open(self.peer_title, sealed.counter, sealed.body)
+        if plain is None:
+            raise SecurityError("wrong authentication tag under the broadcast key")
+        self._peer_broadcast_counter = sealed.counter
+        return plain
+
+    def _open_general(self, octets: bytes, keys: Keyring) -> bytes:
+        """general-ciphering, under whatever key it names; its counters ascend over all of them."""
+        general = parse_ciphered(octets)
+        check_titles(keys, general.header, self.peer_title)
+        broadcast = BROADCAST_KEY if general.key[:2] == (IDENTIFIED, BROADCAST) else 0
+        if general.control & ~broadcast != self._global.control:
+            raise SecurityError(f"security control {general.control:#04x}: expected {self._global.control:#04x}")
+        if general.counter <= self._peer_general_counter:
+            raise SecurityError(f"invocation counter {general.counter}: a replay?")
+        key = _Key(content_key(keys, general), self._authentication_key, self._policy, self._suite)
+        key.control |= general.control & broadcast
+        plain = key.open(general.header.originator, general.counter, general.body)
+        if plain is None:
+            raise SecurityError("wrong authentication tag: another key, or somebody changed the message")
+        self._peer_general_counter = general.counter
+        return plain
+
+    def protect_general(self, plain: bytes, form: KeyForm, transaction: bytes = b"") -> bytes:
+        """general-ciphering of an APDU for the other side. Raises: LocalProtocolError: keys for that are missing."""
+        if self._keys is None:
+            raise LocalProtocolError("general-ciphering without keys")
+
+        def seal(octets: bytes, broadcast: bool) -> bytes:
+            key = _Key(octets, self._authentication_key, self._policy, self._suite)
+            key.control |= BROADCAST_KEY if broadcast else 0
+            counter = self._next_counter()
+            return bytes((key.control,)) + counter.to_bytes(4, "big") + key.seal(self.system_title, counter, plain)
+
+        return cipher(self._keys, self.peer_title or b"", form, seal, transaction)
 
     def prove(self, challenge: bytes) -> bytes:
         """Our answer to the other side's challenge (HLS with GMAC): control, counter, tag."""

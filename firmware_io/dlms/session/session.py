@@ -94,6 +94,11 @@ class Session:
         return self._association.ciphered
 
     @property
+    def meter_title(self) -> bytes | None:
+        """The meter's system title, where its replies are ciphered."""
+        return self._association.meter_title
+
+    @property
     def selects(self) -> bool:
         """Whether the meter offers selective access."""
         return bool(self._association.conformance & Conformance.SELECTIVE_ACCESS)

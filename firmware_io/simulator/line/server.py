@@ -30,7 +30,7 @@ from firmware_io.dlms.apdu.acse import (
 )
 from firmware_io.dlms.apdu.axdr import Data
 from firmware_io.dlms.apdu.decode import ActionResult, Selection
-from firmware_io.dlms.session.association import CHALLENGE_OCTETS, MECHANISMS, SIGNED_CHALLENGE_OCTETS
+from firmware_io.dlms.session.context import CHALLENGE_OCTETS, MECHANISMS, SIGNED_CHALLENGE_OCTETS
 from firmware_io.dlms.session.elliptic import PublicKey
 from firmware_io.dlms.session.hls import Proof, SharedSecret, Side, Signatures
 from firmware_io.dlms.session.security import CIPHERED_TAGS, GENERAL_DED, GENERAL_GLO, Ciphering, Form, Sealed
