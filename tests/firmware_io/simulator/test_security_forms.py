@@ -20,7 +20,10 @@ def poll(bench):
 
 @pytest.mark.parametrize(
     ("kind", "ciphering"),
-    [*[(kind, "global") for kind in (*HASHED, "ecdsa-plain")], *[(k, c) for k in CIPHERED for c in ("global", "dedicated", "general")]],
+    [
+        *[(kind, "global") for kind in (*HASHED, "ecdsa-plain")],
+        *[(k, c) for k in CIPHERED for c in ("global", "dedicated", "general")],
+    ],
 )
 def test_it_is_read(kind, ciphering, make_bench, secured):
     bench = make_bench(meter=secured(kind) | {"ciphering": ciphering})
