@@ -114,6 +114,7 @@ def sources_of(meter: Meter) -> Sources:
         base.load_profile if named.load_profile is None else ObisCode.parse(named.load_profile),
         base.event_logs if named.event_logs is None else tuple(map(ObisCode.parse, named.event_logs)),
         base.counter if named.counter is None else ObisCode.parse(named.counter),
+        None if named.compact is None else ObisCode.parse(named.compact),
     )
 
 

@@ -128,6 +128,9 @@ class Registers(_Table, frozen=True, kw_only=True):
     load_profile: Annotated[Obis | None, about("Instead of 1-0:99.1.0.")] = None
     event_logs: Annotated[list[Obis] | None, about("Instead of 0-0:99.98.0 to 0-0:99.98.7.")] = None
     counter: Annotated[Obis | None, about("Instead of 0-0:43.1.0: the invocation counter of this client.")] = None
+    compact: Annotated[
+        Obis | None, about("Compact data (class 62), 0-0:66.0.1 for one: a poll reads what they capture, in one go.")
+    ] = None
 
 
 class Meter(_Table, frozen=True, kw_only=True):

@@ -26,6 +26,7 @@ class Sources:
     load_profile: ObisCode = obis.LOAD_PROFILE
     event_logs: tuple[ObisCode, ...] = EVENT_LOGS
     counter: ObisCode = obis.INVOCATION_COUNTER
+    compact: ObisCode | None = None  # compact data (class 62): a poll is one read of them
 
     def of(self, quantity: ObisCode) -> tuple[ObisCode, ...]:
         """The objects that a quantity is read from."""

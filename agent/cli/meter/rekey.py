@@ -117,5 +117,3 @@ def _check(bus: Bus, meter: str, name: KeyName, key: bytes, file: Path) -> None:
             raise SystemExit(NEGATIVE) from error
         click.echo(f"{meter}: it answers under the new key")
     click.echo(f"now put {file} where {FIELDS[name]} of {meter} in the site file points, and reload the agent")
-
-

@@ -72,16 +72,33 @@ class Known:
         for start in range(0, len(wanted), size if size > 0 else len(wanted)):
             part = wanted[start : start + size] if size > 0 else wanted
             *values, plate_now = self.session.get_list([*part, plate])
-            self._judge(plate_now)
+            self.judge(plate_now)
             results += values
         return results
+
+    def read_with_plate(
+        self, attribute: Attribute, holds: Iterable[Attribute]
+    ) -> tuple[Data | DataAccessResult, Attribute | None]:
+        """One attribute that holds others, and which of these is the plate that is yet to be judged.
+
+        Where the plate is not in it and the security does not vouch for the answer, it is asked for beside it.
+        """
+        if self._plate is None:
+            self._find_plate()
+        if self._plate is None or self._vouched():
+            return self.session.get_list([attribute])[0], None
+        if self._plate in holds:
+            return self.session.get_list([attribute])[0], self._plate
+        value, plate = self.session.get_list([attribute, self._plate])
+        self.judge(plate)
+        return value, None
 
     def vouch(self) -> None:
         """Ask the meter who it is, around a question that does not fit into a list. Raises: as `read`."""
         if self._plate is None:
             self._find_plate()
         elif not self._vouched():
-            self._judge(self.session.get_list([self._plate])[0])
+            self.judge(self.session.get_list([self._plate])[0])
 
     def _vouched(self) -> bool:
         """Whether the security of this association says whose every answer is."""
@@ -94,9 +111,10 @@ class Known:
         if named:
             named.sort(key=lambda one: text_of(one[1]) != self.spec.serial)  # stable: the serial number comes first
             self._plate, result = named[0]
-            self._judge(result)
+            self.judge(result)
 
-    def _judge(self, result: Data | DataAccessResult) -> None:
+    def judge(self, result: Data | DataAccessResult) -> None:
+        """Whether this name plate is that of our meter. Raises: as `read`."""
         why = self.session.malformed.pop(self._plate, None) if self._plate else None
         if why:
             raise RemoteProtocolError(f"its name plate cannot be understood: {why}", meter=self.spec.id)

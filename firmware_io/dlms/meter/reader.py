@@ -11,7 +11,7 @@ value cannot be understood is left out and named in `Identity.unreadable`; the o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple, TypeVar
@@ -34,6 +34,7 @@ from firmware_io.dlms.cosem.registers import (
     Scale,
     scaler_of,
 )
+from firmware_io.dlms.meter.compact import CompactData
 from firmware_io.dlms.meter.known import Exchanged, Known, text_of
 from firmware_io.dlms.meter.stored import StoredReader
 from firmware_io.dlms.session.session import Session
@@ -45,6 +46,7 @@ from firmware_io.obis import ObisCode
 from firmware_io.reading import MeterEvent, Quality, Reading, Unit
 
 CHECK_EVERY_S = 3600.0  # identity, scalers and clock are looked at again
+CAPTURED_NOW_S = 2.0  # compact data that were captured so near to now were captured by our question
 LATE_S = 1.0  # half the time an exchange took: the sample may be that far off
 
 _FIRMWARE = Attribute(DATA, obis.FIRMWARE_VERSION, VALUE)
@@ -83,6 +85,8 @@ class MeterReader:
         self._plausibility = Plausibility()
         self._unreadable: dict[Attribute, str] = {}  # since the last check: value, and why
         self._checked_s = 0.0
+        self._compact = None if spec.sources.compact is None else CompactData(self._known, spec.sources.compact)
+        self._captured_s = -math.inf  # when the compact data that was taken last was captured, by the meter
         self.identity: Identity | None = None
 
     @property
@@ -149,7 +153,8 @@ class MeterReader:
         if self.identity is None or self._clock.monotonic() - self._checked_s >= CHECK_EVERY_S:
             self._identify()
         asked = tuple(register for register in self._registers if register.value not in self._unreadable)
-        readings, doubted = self._sample(asked, errors=self._has_errors)
+        sampled = self._compact_sample(asked) if self._compact is not None else None
+        readings, doubted = sampled or self._sample(asked, errors=self._has_errors)
         if doubted:
             self._identify()
             asked = tuple(register for register in self._registers if register.name in doubted)
@@ -175,10 +180,16 @@ class MeterReader:
                 offset_s = self._known.convention.utc_s(meter_time) - now_s
                 doubtful, zone = meter_time.doubtful, self._known.convention.assumed
         self._known.clock_offset_s = offset_s
+        if self._compact is not None:
+            self._compact.prepare()
+            if self._compact.why:
+                self._unreadable[self._compact.buffer] = self._compact.why
         parts = {code for codes in self._known.sums.values() for code in codes}
         names = tuple(register.name for register in self._registers if register.name not in parts)
         names += tuple(self._known.sums)
-        self.identity = Identity(self._known.serial, text_of(firmware), names, offset_s, doubtful, zone)
+        self.identity = Identity(
+            self._known.serial, text_of(firmware), names, offset_s, doubtful, zone, tuple(self._unreadable.values())
+        )
         self._checked_s = self._clock.monotonic()
         return self.identity
 
@@ -243,7 +254,40 @@ class MeterReader:
         before_s = self._clock.now()
         results = self._known.read(attributes)
         half_s = max(0.0, (self._clock.now() - before_s) / 2)
-        sampled_s, now = before_s + half_s, self._clock.monotonic()
+        sampled_s = before_s + half_s
+        readings, doubted = self._judged(asked, results, sampled_s, half_s)
+        if errors:
+            readings += self._error_reading(results[-1], sampled_s, half_s)
+        return readings, doubted
+
+    def _compact_sample(self, asked: tuple[Register, ...]) -> tuple[list[Reading], dict[ObisCode, _Sample]] | None:
+        """The same out of the compact data; None where they cannot be used, empty where they are those of before."""
+        assert self._compact is not None
+        before_s = self._clock.now()
+        captured = self._compact.read()
+        if captured is None:
+            self._leave_out(self._compact.buffer, str(self._compact.why))
+            return None
+        half_s = max(0.0, (self._clock.now() - before_s) / 2)
+        sampled_s = before_s + half_s
+        if captured.time is not None:
+            shown_s = self._known.convention.utc_s(captured.time) - (self._known.clock_offset_s or 0.0)
+            if shown_s <= self._captured_s:
+                return [], {}
+            self._captured_s = shown_s
+            if abs(shown_s - sampled_s) > CAPTURED_NOW_S:
+                sampled_s, half_s = shown_s, CAPTURED_NOW_S / 2
+        asked = tuple(register for register in asked if register.value in captured.values)
+        readings, doubted = self._judged(asked, [captured.values[r.value] for r in asked], sampled_s, half_s)
+        if _ERRORS in captured.values:
+            readings += self._error_reading(captured.values[_ERRORS], sampled_s, half_s)
+        return readings, doubted
+
+    def _judged(
+        self, asked: tuple[Register, ...], results: Sequence[Data | DataAccessResult], sampled_s: float, half_s: float
+    ) -> tuple[list[Reading], dict[ObisCode, _Sample]]:
+        """Values as readings, and those that are odd."""
+        now = self._clock.monotonic()
         samples: list[_Sample] = []
         for register, result in zip(asked, results, strict=False):
             if register.value in self.session.malformed:
@@ -266,8 +310,6 @@ class MeterReader:
                 continue
             self._plausibility.believe(sample.register, sample.data, sample.value, now)
             readings.append(self._reading(sample))
-        if errors:
-            readings += self._error_reading(results[-1], sampled_s, half_s)
         return readings, doubted
 
     def _leave_out(self, attribute: Attribute, why: str) -> None:

@@ -47,6 +47,7 @@ FaultKind = Literal[
     "malformed",  # an APDU whose data make no sense; with `obis`, only those of that register
     "odd_type",  # an octet string in the place of the number of the register `obis`
     "nan",  # not-a-number in the place of the number of the register `obis`
+    "compact_template",  # compact data do not fit their template
     "no_range",  # selective access by range is refused with an exception-response
     "no_selection",  # selective access is refused, all of it
     "lifo",  # profiles give their newest row first

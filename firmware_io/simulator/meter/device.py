@@ -14,7 +14,7 @@ from firmware_io.dlms.apdu.decode import ActionResult, Attribute, DataAccessResu
 from firmware_io.dlms.cosem.profile import Column
 from firmware_io.obis import ObisCode
 from firmware_io.reading import Unit
-from firmware_io.simulator.meter.cosem import CosemObject, constant, data, plain, register, scaler_unit
+from firmware_io.simulator.meter.cosem import CosemObject, compact_data, constant, data, plain, register, scaler_unit
 from firmware_io.simulator.meter.events import LOG_ENTRIES
 from firmware_io.simulator.meter.meter import FIRMWARE, PERIOD_S, LogRows, SimulatedMeter
 from firmware_io.simulator.meter.profile import profile_generic
@@ -25,6 +25,7 @@ MAXIMUM_DEMAND = ObisCode(1, 0, 1, 6, 0)
 UNITS_OF_LIVE = (("voltages_v", obis.VOLTAGE, -1, Unit.VOLT), ("currents_a", obis.CURRENT, -2, Unit.AMPERE))
 PROFILE_STATUS = ObisCode(0, 0, 96, 10, 1)
 EVENT_CODES = (ObisCode(0, 0, 96, 11, 0), ObisCode(0, 0, 96, 11, 1))
+COMPACT_DATA = ObisCode(0, 0, 66, 0, 1)
 SAP_ASSIGNMENT = ObisCode(0, 0, 41, 0, 0)
 IMAGE_TRANSFER = ObisCode(0, 0, 44, 0, 0)
 
@@ -80,6 +81,18 @@ def objects_of(meter: SimulatedMeter, counter: Callable[[], int]) -> list[CosemO
                 4: constant(axdr.enumeration(0)),  # mode 0: nobody may disconnect
             },
             methods={n: lambda _: (ActionResult.READ_WRITE_DENIED, None) for n in (1, 2)},
+        ),
+        compact_data(
+            COMPACT_DATA,
+            [
+                (Attribute(1, obis.SERIAL_NUMBER, 2), lambda: axdr.octet_string(meter.serial_number().encode())),
+                *(
+                    (Attribute(3, name, 2), lambda n=n: meter.energy_data(meter.energy_wh(meter.now())[n], meter.now()))
+                    for n, name in enumerate((obis.ENERGY_IMPORT, obis.ENERGY_EXPORT))
+                ),
+                (Attribute(3, obis.POWER_IMPORT, 2), lambda: axdr.uint32(round(max(meter.live().power_w, 0.0)))),
+            ],
+            spoiled=lambda: meter.faults.at("compact_template", meter.now()) is not None,
         ),
         CosemObject(17, SAP_ASSIGNMENT, {2: plain(lambda: _sap(meter))}, public=True),
         CosemObject(

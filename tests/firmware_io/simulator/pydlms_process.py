@@ -122,7 +122,7 @@ def ask(a: dict[str, Any]) -> None:
                 case ["agree", int(key_id)]:
                     results.append(client.agree_keys([key_id])[key_id].hex())
                 case ["compact", str(name)]:
-                    results.append([str(row) for row in client.read_compact_data(name)])
+                    results.append([_plain(cell) for cell in client.read_compact_data(name).cells])
                 case _:
                     raise SystemExit(f"unknown step {step}")
     print(json.dumps(results))

@@ -26,8 +26,10 @@ from firmware_io.dlms.session.counters import MemoryCounters
 from firmware_io.dlms.session.elliptic import PrivateKey
 from firmware_io.dlms.session.general import Keyring, sign
 from firmware_io.dlms.session.security import Ciphering
+from firmware_io.dlms.sources import Sources
 from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.errors import SecurityError
+from firmware_io.obis import ObisCode
 from firmware_io.simulator.line.ports import LineThread, open_port
 from firmware_io.spec import BusSpec
 from firmware_io.transport import open_transport
@@ -258,3 +260,25 @@ def test_general_apdus_of_each_side_are_opened_by_the_other(suite, sender):
         for at in range(1, len(apdu), 7):
             with pytest.raises(SecurityError):
                 ciphering.open(apdu[:at] + bytes((apdu[at] ^ 1,)) + apdu[at + 1 :])
+
+
+# Application layer
+
+
+def test_their_client_takes_our_compact_data_apart(make_bench):
+    bench = make_bench(framing="wrapper", flats=1)
+    with on_tcp(bench) as port:
+        (cells,) = run("ask", {"port": port, "client": 16, "steps": [["compact", "0.0.66.0.1.255"]]})
+    meter = bench.site.meters["flat-1"]
+    assert cells[:2] == [meter.serial_number().encode().hex(), round(meter.energy_wh(bench.clock.now())[0] / 10)]
+
+
+def test_our_driver_reads_their_compact_data():
+    spec = DlmsSpec("m", 1, framing="wrapper", sources=Sources(compact=ObisCode(0, 0, 66, 0, 1)))
+    with pydlms_meter(client=16) as port:
+        bus, driver = bus_of(spec, port)
+        readings = bus.poll("m")
+        bus.close()
+    assert [(r.obis, r.value) for r in readings] == [(obis.ENERGY_IMPORT, 12345678)]
+    assert driver.identity is not None
+    assert driver.identity.unreadable == ()
