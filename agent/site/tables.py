@@ -186,6 +186,10 @@ class Meter(_Table, frozen=True, kw_only=True):
     min_gap_s: Annotated[Pause, about("Pause between requests; some meters reboot when polled fast.")] = 0.0
     single_association: Annotated[bool, about("The line bears one open association at a time.")] = False
     with_list: Annotated[bool, about("The meter answers a GET with a list of registers.")] = True
+    access: Annotated[bool, about("Ask for lists by ACCESS, where the meter offers it.")] = False
+    gbt_window: Annotated[
+        int, msgspec.Meta(ge=0, le=63, description="General block transfer: blocks taken at once; 0 does not offer it.")
+    ] = 0
     max_pdu: Annotated[int, msgspec.Meta(ge=64, le=65535, description="Largest APDU it takes, octets.")] = 1024
     max_frame: Annotated[int, msgspec.Meta(ge=32, le=2030, description="Largest HDLC information field.")] = 512
     companion: Annotated[

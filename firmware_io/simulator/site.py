@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from firmware_io.clock import Clock
-from firmware_io.dlms.session.elliptic import PrivateKey
+from firmware_io.dlms.protection.elliptic import PrivateKey
 from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.dlt645.driver import Dlt645Spec
 from firmware_io.dlt698.driver import Dlt698Spec

@@ -17,9 +17,10 @@ from firmware_io import obis
 from firmware_io.clock import Clock
 from firmware_io.dlms.apdu import axdr
 from firmware_io.dlms.apdu.decode import Attribute
+from firmware_io.dlms.apdu.refusals import ExceptionResponseError
 from firmware_io.dlms.cosem.meter_time import Convention, MeterTime
 from firmware_io.dlms.meter.reader import CLOCK, MeterReader
-from firmware_io.dlms.session.association import ExceptionResponseError, Push
+from firmware_io.dlms.session.association import Push
 from firmware_io.dlms.session.channel import FrameRejected, HdlcChannel, WrapperChannel, open_channel
 from firmware_io.dlms.session.counters import CounterUnknown, InvocationCounters, counter_id
 from firmware_io.dlms.session.session import Session

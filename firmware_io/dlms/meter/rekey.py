@@ -14,8 +14,8 @@ from typing import Literal, get_args
 from firmware_io.dlms.apdu import axdr
 from firmware_io.dlms.apdu.axdr import Data
 from firmware_io.dlms.apdu.decode import Attribute
-from firmware_io.dlms.session.context import suite_of
-from firmware_io.dlms.session.elliptic import COORDINATE_OCTETS, KEY_OCTETS, PrivateKey, PublicKey, derive, wrap
+from firmware_io.dlms.protection.context import suite_of
+from firmware_io.dlms.protection.elliptic import COORDINATE_OCTETS, KEY_OCTETS, PrivateKey, PublicKey, derive, wrap
 from firmware_io.dlms.session.session import Session
 from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.errors import LocalProtocolError, RemoteProtocolError, SecurityError

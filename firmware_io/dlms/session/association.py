@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 from firmware_io.dlms.apdu import axdr, decode
 from firmware_io.dlms.apdu.acse import (
@@ -24,23 +24,32 @@ from firmware_io.dlms.apdu.acse import (
     ReleaseRequest,
 )
 from firmware_io.dlms.apdu.axdr import Data
-from firmware_io.dlms.apdu.decode import ActionResult, Apdu, Attribute, DataAccessResult
-from firmware_io.dlms.session.channel import Channel
-from firmware_io.dlms.session.context import (
+from firmware_io.dlms.apdu.decode import ActionResult, Apdu, Attribute
+from firmware_io.dlms.apdu.refusals import (
+    ActionError,
+    AssociationRefused,
+    ExceptionResponseError,
+    MalformedData,
+    ServiceErrorResponse,
+    data_or_error,
+    expect,
+)
+from firmware_io.dlms.protection.context import (
     CHALLENGE_OCTETS,
     MECHANISMS,
     SIGNED_CHALLENGE_OCTETS,
     ciphering_of,
     proof_of,
 )
+from firmware_io.dlms.protection.hls import Side
+from firmware_io.dlms.protection.security import Ciphering
+from firmware_io.dlms.session.blocks import BlockWay
+from firmware_io.dlms.session.channel import Channel
 from firmware_io.dlms.session.counters import InvocationCounters, counter_id
-from firmware_io.dlms.session.hls import Side
-from firmware_io.dlms.session.security import Ciphering
 from firmware_io.dlms.spec import TITLED, DlmsSpec
 from firmware_io.errors import (
     AccessDenied,
     MeterError,
-    RegisterUnavailable,
     RemoteProtocolError,
     ResponseTimeout,
     SecurityError,
@@ -58,10 +67,13 @@ CONFORMANCE = (
     | Conformance.PRIORITY
     | Conformance.DATA_NOTIFICATION
     | Conformance.EVENT_NOTIFICATION
+    | Conformance.GENERAL_PROTECTION
+    | Conformance.BLOCK_ACTION
 )
 INVOKE_FLAGS = 0xC0  # confirmed, high priority
 MAX_UNASKED = 8  # pushes taken in one exchange: bounds how long a meter can keep us listening
 MAX_PDU = 0xFFFF
+MAX_ACTION_OCTETS = 1 << 16  # of what a method returns in blocks
 REPLY_TO_HLS = Attribute(15, CURRENT_ASSOCIATION, 1)
 
 _AUTHENTICATION_DIAGNOSTICS = {
@@ -71,57 +83,9 @@ _AUTHENTICATION_DIAGNOSTICS = {
     14: "authentication required",
 }
 _ASSOCIATION_DIAGNOSTICS = {2: "application context not supported", 3: "calling title not recognised"}
-_DENIED = (DataAccessResult.READ_WRITE_DENIED, DataAccessResult.SCOPE_OF_ACCESS_VIOLATED)
-
-
 _PUSHES = (b"\x0f", b"\xc2")  # DataNotification, EventNotification
 
 Push: TypeAlias = Callable[[decode.DataNotification | decode.EventNotification], None]
-T = TypeVar("T")
-
-
-class ServiceRefused(RemoteProtocolError):
-    """The meter answered in good order that it does no such service."""
-
-
-class MalformedData(RegisterUnavailable):
-    """The reply to this very request came whole, but the data in it cannot be understood."""
-
-
-class ExceptionResponseError(ServiceRefused):
-    """The meter answered exception-response: it takes no such service in this state."""
-
-    def __init__(self, response: decode.ExceptionResponse) -> None:
-        super().__init__(f"exception-response: {response}")
-        self.response = response
-
-
-class ServiceErrorResponse(ServiceRefused):
-    """The meter answered confirmed-service-error."""
-
-    def __init__(self, error: decode.ServiceError) -> None:
-        super().__init__(f"confirmed-service-error: {error}")
-        self.error = error
-
-
-class AssociationRefused(RemoteProtocolError):
-    """The meter refused the association for a reason that is no matter of passwords or keys."""
-
-
-class DataAccessError(RegisterUnavailable):
-    """data-access-result: the attribute cannot be read or written; `result` says why."""
-
-    def __init__(self, attribute: Attribute, result: DataAccessResult) -> None:
-        super().__init__(f"{attribute}: {result.name.lower().replace('_', ' ')}")
-        self.result = result
-
-
-class ActionError(RegisterUnavailable):
-    """The method did not succeed; `result` says why."""
-
-    def __init__(self, method: Attribute, result: ActionResult) -> None:
-        super().__init__(f"method {method}: {result.name.lower().replace('_', ' ')}")
-        self.result = result
 
 
 class Association:
@@ -191,12 +155,26 @@ class Association:
             AccessDenied: we have no right to it.
         """
         invoke = self.next_invoke()
-        reply = expect(decode.ActionResponse, self.request(decode.ActionRequest(invoke, method, parameters), invoke))
+        reply = self.request(decode.ActionRequest(invoke, method, parameters), invoke)
+        if isinstance(reply, decode.ActionBlock):
+            return axdr.decode(self._action_blocks(reply, invoke))
+        reply = expect(decode.ActionResponse, reply)
         if reply.result is ActionResult.READ_WRITE_DENIED:
             raise AccessDenied(f"method {method}: denied")
         if reply.result is not ActionResult.SUCCESS:
             raise ActionError(method, reply.result)
         return None if reply.reply is None else data_or_error(method, reply.reply)
+
+    def _action_blocks(self, block: decode.ActionBlock, invoke: int) -> bytes:
+        """What a method returns in blocks: its value alone, as it has succeeded then."""
+        gathered = bytearray(block.payload)
+        while not block.last:
+            following = expect(decode.ActionBlock, self.request(decode.ActionNext(invoke, block.block), invoke))
+            gathered += following.payload
+            if following.block != block.block + 1 or not following.payload or len(gathered) > MAX_ACTION_OCTETS:
+                raise RemoteProtocolError(f"block {following.block} with {len(gathered)} octets: it does not fit")
+            block = following
+        return bytes(gathered)
 
     def next_invoke(self) -> int:
         """The invoke-id and priority of a new request."""
@@ -212,9 +190,10 @@ class Association:
             MeterError: no reply, or none that can be trusted.
         """
         octets = request.encode()
-        self._channel.send(self._ciphering.protect(octets) if self._ciphering else octets)
+        way = self._way()
+        way.send(self._ciphering.protect(octets) if self._ciphering else octets)
         for _ in range(MAX_UNASKED):
-            octets = self._channel.receive()
+            octets = way.receive()
             if octets[:1] == b"\x61" and not self._channel.in_order:
                 continue  # late, as well
             if self._ciphering and octets[:1] in _PUSHES:
@@ -235,13 +214,25 @@ class Association:
             return reply
         raise RemoteProtocolError(f"{MAX_UNASKED} units came, none of them the reply")
 
+    @property
+    def _proposed(self) -> Conformance:
+        access = Conformance.ACCESS if self._spec.access else Conformance(0)
+        return CONFORMANCE | access | (Conformance.GENERAL_BLOCK_TRANSFER if self._spec.gbt_window else Conformance(0))
+
+    def _way(self) -> Channel | BlockWay:
+        """How whole units come and go: as they are, or in general blocks where both sides do that."""
+        if not self.conformance & Conformance.GENERAL_BLOCK_TRANSFER:
+            return self._channel
+        return BlockWay(self._channel, self._spec.gbt_window, self.pdu_limit)
+
     def _reply(self, octets: bytes, invoke: int) -> Apdu:
         if self._ciphering and octets[:1] != b"\xd8":  # an exception is sent plain: the meter could not decipher us
             octets = self._ciphering.open(octets)
         try:
             return decode.decode(octets)
         except RemoteProtocolError as error:
-            if octets[:1] == b"\xc4" and len(octets) > 2 and octets[2] & 0x0F == invoke & 0x0F:
+            at = {0xC4: 2, 0xDA: 4}.get(octets[0] if octets else -1, len(octets))
+            if at < len(octets) and octets[at] & 0x0F == invoke & 0x0F:
                 raise MalformedData(str(error)) from error
             raise
 
@@ -257,7 +248,8 @@ class Association:
         if mechanism > Mechanism.LLS:
             signed = mechanism is Mechanism.HLS_ECDSA
             challenge = secrets.token_bytes(SIGNED_CHALLENGE_OCTETS if signed else CHALLENGE_OCTETS)
-        initiate = InitiateRequest(CONFORMANCE, spec.max_pdu, dedicated_key).encode()
+        self.conformance = Conformance(0)
+        initiate = InitiateRequest(self._proposed, spec.max_pdu, dedicated_key).encode()
         request = AssociationRequest(
             Context.LN_CIPHERED if self._ciphering else Context.LN,
             mechanism,
@@ -337,20 +329,4 @@ class Association:
     def _release_information(self) -> bytes:
         if self._ciphering is None:
             return b""
-        return self._ciphering.protect(InitiateRequest(CONFORMANCE, self._spec.max_pdu).encode(), "global")
-
-
-def expect(kind: type[T], reply: object) -> T:
-    """The reply, if it is of that kind."""
-    if isinstance(reply, kind):
-        return reply
-    raise RemoteProtocolError(f"expected {kind.__name__}, got {type(reply).__name__}")
-
-
-def data_or_error(attribute: Attribute, result: Data | DataAccessResult) -> Data:
-    """The value, or the error that stands in its place."""
-    if isinstance(result, Data):
-        return result
-    if result in _DENIED:
-        raise AccessDenied(f"{attribute}: {result.name.lower().replace('_', ' ')}; our client may not")
-    raise DataAccessError(attribute, result)
+        return self._ciphering.protect(InitiateRequest(self._proposed, self._spec.max_pdu).encode(), "global")

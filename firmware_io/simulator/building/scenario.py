@@ -37,6 +37,9 @@ FaultKind = Literal[
     "single_association",  # another client or meter's association ends this one's
     "small_pdu",  # the server's largest APDU is `amount` octets
     "no_list",  # GET with list is refused
+    "no_access",  # ACCESS is refused
+    "no_blocks",  # general block transfer is not offered
+    "lost_block",  # a general block of the answer does not come
     "list_partial",  # one of the listed attributes fails
     "push",  # a DataNotification ahead of the answer
     "exception",  # exception-response

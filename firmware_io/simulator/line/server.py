@@ -29,11 +29,12 @@ from firmware_io.dlms.apdu.acse import (
     ReleaseResponse,
 )
 from firmware_io.dlms.apdu.axdr import Data
+from firmware_io.dlms.apdu.blocks import HEAD_OCTETS
 from firmware_io.dlms.apdu.decode import ActionResult, Selection
-from firmware_io.dlms.session.context import CHALLENGE_OCTETS, MECHANISMS, SIGNED_CHALLENGE_OCTETS
-from firmware_io.dlms.session.elliptic import PublicKey
-from firmware_io.dlms.session.hls import Proof, SharedSecret, Side, Signatures
-from firmware_io.dlms.session.security import CIPHERED_TAGS, GENERAL_DED, GENERAL_GLO, Ciphering, Form, Sealed
+from firmware_io.dlms.protection.context import CHALLENGE_OCTETS, MECHANISMS, SIGNED_CHALLENGE_OCTETS
+from firmware_io.dlms.protection.elliptic import PublicKey
+from firmware_io.dlms.protection.hls import Proof, SharedSecret, Side, Signatures
+from firmware_io.dlms.protection.security import CIPHERED_TAGS, GENERAL_DED, GENERAL_GLO, Ciphering, Form, Sealed
 from firmware_io.errors import RemoteProtocolError, SecurityError
 from firmware_io.simulator.line.services import MALFORMED, Rights, Services
 from firmware_io.simulator.meter.cosem import CosemObject, Objects, constant
@@ -52,7 +53,11 @@ CONFORMANCE = (
     | Conformance.SELECTIVE_ACCESS
     | Conformance.ACTION
     | Conformance.DATA_NOTIFICATION
+    | Conformance.BLOCK_ACTION
+    | Conformance.GENERAL_BLOCK_TRANSFER
+    | Conformance.ACCESS
 )
+LONGEST = 1 << 20  # octets of an answer that goes out in general blocks
 CIPHER_OVERHEAD = 34  # tag, length, title, control, counter, authentication tag
 SMALLEST_PDU = 40  # no meter's is smaller; a client that asks for less is refused
 
@@ -96,6 +101,7 @@ class Server:
         self._challenges = (b"", b"")  # theirs to us, ours to them
         self._services: Services | None = None
         self._last_ciphered = b""
+        self.block_octets = 0  # of general blocks; 0: not agreed on
 
     def drop(self) -> None:
         """The link below is gone, and the association with it."""
@@ -174,11 +180,14 @@ class Server:
         if initiate.dedicated_key is not None and self._ciphering is not None:
             self._ciphering.use_dedicated_key(initiate.dedicated_key)
         self._mechanism = request.mechanism
+        granted = initiate.conformance & self._offered()
         room = min(initiate.max_pdu or 0xFFFF, self._max_pdu()) - (CIPHER_OVERHEAD if self._ciphering else 0)
+        if granted & Conformance.GENERAL_BLOCK_TRANSFER:
+            self.block_octets, room = min(initiate.max_pdu or 0xFFFF, self._max_pdu()) - HEAD_OCTETS, LONGEST
         self._trusted = request.mechanism is not Mechanism.LOWEST or identity.security == "none"
         proving = request.mechanism > Mechanism.LLS
         self._services = Services(self.meter, self._objects, Rights(self._trusted and not proving, proving), room)
-        response = InitiateResponse(initiate.conformance & CONFORMANCE, self._max_pdu()).encode()
+        response = InitiateResponse(granted, self._max_pdu()).encode()
         if not proving:
             self.state = State.ASSOCIATED
             return AssociationResponse(ACCEPTED, 0, response, request.context, mechanism=request.mechanism).encode()
@@ -268,6 +277,10 @@ class Server:
         return SharedSecret(self._mechanism, identity.password)
 
     # Services
+
+    def _offered(self) -> Conformance:
+        blocks = Conformance.GENERAL_BLOCK_TRANSFER
+        return CONFORMANCE & ~blocks if self.meter.faults.at("no_blocks", self.meter.now()) else CONFORMANCE
 
     def _max_pdu(self) -> int:
         small = self.meter.faults.at("small_pdu", self.meter.now())

@@ -17,6 +17,7 @@ from firmware_io.dlms.hdlc.link import DM, FINAL, FRMR, LLC_RESPONSE, RNR, SNRM,
 from firmware_io.dlms.hdlc.link import State as LinkState
 from firmware_io.dlms.session.wrapper import Unit
 from firmware_io.errors import LocalProtocolError
+from firmware_io.simulator.line.blocks import Blocks
 from firmware_io.simulator.line.server import Counters, Server
 from firmware_io.simulator.meter.meter import SimulatedMeter
 
@@ -36,6 +37,7 @@ class Piece(NamedTuple):
 class _Link(NamedTuple):
     link: ServerLink
     server: Server
+    blocks: Blocks
 
 
 class Station:
@@ -46,7 +48,7 @@ class Station:
         self.addresses = _addresses(meter)
         self._counters = Counters()
         self._links: OrderedDict[tuple[bytes, bytes], _Link] = OrderedDict()
-        self._associations: OrderedDict[tuple[object, int, int], Server] = OrderedDict()
+        self._associations: OrderedDict[tuple[object, int, int], Blocks] = OrderedDict()
         self._heard_s = float("-inf")
         self._answered_s = float("-inf")
         self._down_until_s = float("-inf")
@@ -68,7 +70,7 @@ class Station:
             while len(self._links) > MAX_LINKS:
                 self._links.popitem(last=False)
         self._links.move_to_end(pair)
-        link, server = self._links[pair]
+        link, server, blocks = self._links[pair]
         inactivity = self.meter.faults.at("inactivity", self.meter.now())
         patience_s = inactivity.amount if inactivity else self.meter.identity.inactivity_s
         if now - self._heard_s > patience_s:
@@ -78,7 +80,7 @@ class Station:
             if isinstance(event, Received) and not event.unnumbered:
                 if self.meter.faults.strikes("push", self.meter.now()):
                     link.notify(server.notification())
-                link.send(server.handle(event.pdu))
+                link.send(*blocks.answer(event.pdu))
         if link.state is LinkState.DISCONNECTED:
             server.drop()
         octets = self._refused(link, link.take(), frame)
@@ -90,16 +92,16 @@ class Station:
             return []
         key = (connection, unit.source, unit.destination)
         if key not in self._associations:
-            self._associations[key] = Server(self.meter, self._counters)
+            self._associations[key] = Blocks(Server(self.meter, self._counters))
             while len(self._associations) > MAX_LINKS:
                 self._associations.popitem(last=False)
-        server = self._associations[key]
+        blocks = self._associations[key]
         octets = b""
         if self.meter.faults.strikes("push", self.meter.now()):
-            octets = Unit(unit.destination, unit.source, server.notification()).encode()
+            octets = Unit(unit.destination, unit.source, blocks.server.notification()).encode()
         if self.meter.faults.strikes("foreign_frame", self.meter.now()):
             octets += Unit(unit.destination ^ 1, unit.source, LIE).encode()
-        octets += Unit(unit.destination, unit.source, server.handle(unit.pdu)).encode()
+        octets += b"".join(Unit(unit.destination, unit.source, pdu).encode() for pdu in blocks.answer(unit.pdu))
         return self._modem(octets, now)
 
     def forget(self, connection: object) -> None:
@@ -115,10 +117,11 @@ class Station:
         size = self.meter.identity.max_frame
         limits = Parameters(size, size, WINDOW, WINDOW)
         link = ServerLink(Address.decode(frame.destination), Address.decode(frame.source), limits)
-        return _Link(link, Server(self.meter, self._counters))
+        server = Server(self.meter, self._counters)
+        return _Link(link, server, Blocks(server))
 
     def _drop_links(self) -> None:
-        for link, server in self._links.values():
+        for link, server, _ in self._links.values():
             link.drop()
             server.drop()
 

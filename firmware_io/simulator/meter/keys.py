@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from firmware_io.dlms.apdu import axdr
 from firmware_io.dlms.apdu.axdr import Data, Tag
 from firmware_io.dlms.apdu.decode import ActionResult
-from firmware_io.dlms.session.elliptic import COORDINATE_OCTETS, KEY_OCTETS, PrivateKey, PublicKey, derive, unwrap
+from firmware_io.dlms.protection.elliptic import COORDINATE_OCTETS, KEY_OCTETS, PrivateKey, PublicKey, derive, unwrap
 from firmware_io.errors import LocalProtocolError, SecurityError
 from firmware_io.obis import ObisCode
 from firmware_io.simulator.meter.cosem import CosemObject, constant, plain

@@ -20,16 +20,18 @@ import pytest
 
 from firmware_io import obis
 from firmware_io.bus import Bus, BusMeter
+from firmware_io.dlms.apdu.decode import Attribute
 from firmware_io.dlms.meter.driver import DlmsDriver
 from firmware_io.dlms.meter.rekey import agree, transfer
+from firmware_io.dlms.protection.elliptic import PrivateKey
+from firmware_io.dlms.protection.general import Keyring, sign
+from firmware_io.dlms.protection.security import Ciphering
 from firmware_io.dlms.session.counters import MemoryCounters
-from firmware_io.dlms.session.elliptic import PrivateKey
-from firmware_io.dlms.session.general import Keyring, sign
-from firmware_io.dlms.session.security import Ciphering
 from firmware_io.dlms.sources import Sources
 from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.errors import SecurityError
 from firmware_io.obis import ObisCode
+from firmware_io.simulator.building.scenario import Fault, Simulation
 from firmware_io.simulator.line.ports import LineThread, open_port
 from firmware_io.spec import BusSpec
 from firmware_io.transport import open_transport
@@ -282,3 +284,31 @@ def test_our_driver_reads_their_compact_data():
     assert [(r.obis, r.value) for r in readings] == [(obis.ENERGY_IMPORT, 12345678)]
     assert driver.identity is not None
     assert driver.identity.unreadable == ()
+
+
+@pytest.mark.parametrize("kind", ["none", "hls-gmac"])
+def test_their_client_uses_access_and_general_blocks_with_our_meter(kind, make_bench, secured):
+    plan = secured(kind)
+    small = Simulation(seed=5, history_days=8, installed="-60d", fault=[Fault(kind="small_pdu", amount=160)])
+    bench = make_bench(small, framing="wrapper", flats=1, meter=plan)
+    items = [[1, "0.0.96.1.0.255", 2], [3, "1.0.1.8.0.255", 2], [3, "1.0.9.9.9.255", 2]]
+    options = {"propose_access": True, "propose_gbt": True, "gbt_window": 3}
+    with on_tcp(bench) as port:
+        steps = [["access", *items], ["access", *items * 6], ["get", 15, "0.0.40.0.0.255", 2]]
+        found = run("ask", client_arguments(plan, port) | options | {"steps": steps})
+    meter = bench.site.meters["flat-1"]
+    three = [meter.serial_number().encode().hex(), round(meter.energy_wh(bench.clock.now())[0] / 10), None]
+    assert found[:2] == [three, three * 6]  # the second request and its answer fit into no PDU
+    assert len(found[2]) > 20
+
+
+@pytest.mark.parametrize("lose", [[], [2, 5]])
+def test_our_driver_uses_access_and_general_blocks_with_their_meter(lose):
+    spec = DlmsSpec("m", 1, framing="wrapper", access=True, gbt_window=4, max_pdu=128)
+    with pydlms_meter(client=16, gbt=True, window=2, lose=lose, max_pdu=128) as port:
+        bus, _ = bus_of(spec, port)
+        readings = {reading.obis: reading.value for reading in bus.poll("m")}
+        assert readings[obis.ENERGY_IMPORT] == 12345678
+        rows = bus.use("m", lambda driver, line: driver.session(line).get(Attribute(7, obis.LOAD_PROFILE, 2)))
+        bus.close()
+    assert len(rows.value) == 96

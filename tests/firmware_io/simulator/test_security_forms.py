@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from firmware_io import obis
-from firmware_io.dlms.session.elliptic import PrivateKey
+from firmware_io.dlms.protection.elliptic import PrivateKey
 from firmware_io.errors import AccessDenied, RemoteProtocolError, SecurityError
 
 FLAT = "flat-1"

@@ -30,9 +30,9 @@ from firmware_io.dlms.apdu.decode import Attribute, GetRequest, GetResponse
 from firmware_io.dlms.hdlc.framer import Address, Frame, Framer, encode_frame, frame_octets
 from firmware_io.dlms.hdlc.link import Parameters, Received, ServerLink
 from firmware_io.dlms.meter.driver import DlmsDriver
+from firmware_io.dlms.protection.security import Ciphering
 from firmware_io.dlms.session.channel import open_channel
 from firmware_io.dlms.session.counters import MemoryCounters
-from firmware_io.dlms.session.security import Ciphering
 from firmware_io.dlms.session.session import Session
 from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.obis import ENERGY_IMPORT

@@ -13,7 +13,7 @@ import hmac
 from typing import NamedTuple, Protocol
 
 from firmware_io.dlms.apdu.acse import Mechanism
-from firmware_io.dlms.session.elliptic import PrivateKey, PublicKey
+from firmware_io.dlms.protection.elliptic import PrivateKey, PublicKey
 from firmware_io.errors import SecurityError
 
 AES_OCTETS = 16

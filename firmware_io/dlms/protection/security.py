@@ -17,8 +17,8 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeAlias
 
 from firmware_io.dlms.apdu.axdr import decode_length, encode_length
-from firmware_io.dlms.session.elliptic import KEY_OCTETS
-from firmware_io.dlms.session.general import (
+from firmware_io.dlms.protection.elliptic import KEY_OCTETS
+from firmware_io.dlms.protection.general import (
     BROADCAST,
     GENERAL_CIPHERING,
     GENERAL_SIGNING,
@@ -196,21 +196,21 @@ class Ciphering:
         """The ciphered form of an APDU; the initiate is always under the global key.
 
         Raises:
-            LocalProtocolError: the service has no such form, or there is no dedicated key.
+            LocalProtocolError: there is no dedicated key.
             SecurityError: the counters of the key are used up.
         """
         form = form or self.form
-        if form == "dedicated" and plain[0] in _DED:
+        if form == "dedicated" and plain[0] not in (0x01, 0x08):
             if self._dedicated is None:
                 raise LocalProtocolError("dedicated ciphering without a dedicated key")
             self._own_dedicated_counter += 1
-            return self._sealed(bytes((_DED[plain[0]],)), self._dedicated, self._own_dedicated_counter, plain)
-        if form == "general" and plain[0] not in (0x01, 0x08):
-            head = bytes((GENERAL_GLO, TITLE_OCTETS)) + self.system_title
-        elif plain[0] in _GLO:
+            title = bytes((GENERAL_DED, TITLE_OCTETS)) + self.system_title
+            head = bytes((_DED[plain[0]],)) if plain[0] in _DED else title
+            return self._sealed(head, self._dedicated, self._own_dedicated_counter, plain)
+        if plain[0] in (0x01, 0x08) or (form != "general" and plain[0] in _GLO):
             head = bytes((_GLO[plain[0]],))
-        else:
-            raise LocalProtocolError(f"APDU {plain[0]:#04x} has no ciphered form")
+        else:  # ACCESS and pushes have no other ciphered form
+            head = bytes((GENERAL_GLO, TITLE_OCTETS)) + self.system_title
         return self._sealed(head, self._global, self._next_counter(), plain)
 
     def _sealed(self, head: bytes, key: _Key, counter: int, plain: bytes) -> bytes:

@@ -18,7 +18,15 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from firmware_io.dlms.apdu.axdr import encode_length
 from firmware_io.dlms.apdu.decode import Reader
-from firmware_io.dlms.session.elliptic import COORDINATE_OCTETS, KEY_OCTETS, PrivateKey, PublicKey, derive, unwrap, wrap
+from firmware_io.dlms.protection.elliptic import (
+    COORDINATE_OCTETS,
+    KEY_OCTETS,
+    PrivateKey,
+    PublicKey,
+    derive,
+    unwrap,
+    wrap,
+)
 from firmware_io.errors import LocalProtocolError, RemoteProtocolError, SecurityError
 
 GENERAL_CIPHERING, GENERAL_SIGNING = 0xDD, 0xDF

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from firmware_io.dlms.apdu.acse import Mechanism
-from firmware_io.dlms.session.elliptic import PrivateKey, PublicKey
-from firmware_io.dlms.session.general import Keyring
-from firmware_io.dlms.session.hls import Proof, SharedSecret, Signatures
-from firmware_io.dlms.session.security import SUITES, Ciphering
+from firmware_io.dlms.protection.elliptic import PrivateKey, PublicKey
+from firmware_io.dlms.protection.general import Keyring
+from firmware_io.dlms.protection.hls import Proof, SharedSecret, Signatures
+from firmware_io.dlms.protection.security import SUITES, Ciphering
 from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.errors import LocalProtocolError
 
