@@ -229,3 +229,18 @@ def test_rekey_asks_first_and_leaves_a_meter_that_answers_under_the_new_key(site
     assert agreed.stat().st_mode & 0o077 == 0
     old.write_text(agreed.read_text())
     assert run("read", site, "flat-3", "1-0:1.8.0").exit_code == 0
+
+
+def test_write_and_call_ask_first_and_say_how_each_ended(site: Path) -> None:
+    asked = CliRunner().invoke(cli, ["write", str(site), "flat-1", "7:1-0:99.1.0#4=uint32:1800"], input="no\n")
+    assert (asked.exit_code, "nothing was changed" in asked.output) == (1, True), asked.output
+    period = "7:1-0:99.1.0#4=uint32:900"
+    done = run("write", site, "flat-1", period, "3:1-0:1.8.0#2=uint32:0", "--yes")
+    assert (done.exit_code, done.stdout.splitlines()) == (
+        1,
+        [f"{period}  done", "3:1-0:1.8.0#2=uint32:0  read write denied"],
+    )
+    assert run("write", site, "flat-1", period, "--yes").exit_code == 0
+    assert run("call", site, "flat-1", "8:0-0:1.0.0#6=int16:0", "--yes").stdout == "8:0-0:1.0.0#6=int16:0  done\n"
+    assert "expected CLASS:OBIS#NUMBER" in run("write", site, "flat-1", "1.8.0", "--yes").output
+    assert "cannot be encoded" in run("write", site, "flat-1", "7:1-0:99.1.0#4=uint8:900", "--yes").output
