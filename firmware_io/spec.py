@@ -19,4 +19,5 @@ class BusSpec:
     parity: Literal["N", "E", "O"] = "N"
     timeout_s: float = 2.0  # until the first octet of a reply
     inter_octet_s: float = 0.1  # silence inside a reply that makes it a torn one
+    listen: str | None = None  # where its meters push to
     rs485: bool = False  # the port's driver turns the line round by RTS (TIOCSRS485)

@@ -300,6 +300,7 @@ ARROWS: dict[str, set[str]] = {
         "firmware_io.dlms",
         "firmware_io.dlms.apdu",
         "firmware_io.dlms.cosem",
+        "firmware_io.dlms.hdlc",
         "firmware_io.dlms.protection",
         "firmware_io.dlms.session",
     },

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.driver import MeterDriver, Trace
 from firmware_io.exchange import Timing
 from firmware_io.obis import ENERGY_EXPORT, ENERGY_IMPORT, POWER_EXPORT, POWER_IMPORT, ObisCode
+from firmware_io.pushes import IdleLine, PushListener, PushSource
 from firmware_io.spec import BusSpec
 from firmware_io.transport import Transport, open_transport
 
@@ -43,6 +44,7 @@ def bus_spec(bus: BusConfig) -> BusSpec:
         parity=bus.parity,
         timeout_s=bus.timeout_s,
         inter_octet_s=bus.inter_octet_s,
+        listen=bus.listen,
         rs485=bus.rs485,
     )
 
@@ -80,6 +82,7 @@ def dlms_spec(meter: Meter, bus: BusConfig, timezone: str | None = None) -> Dlms
         single_association=meter.single_association,
         with_list=meter.with_list,
         access=meter.access,
+        push=meter.push,
         gbt_window=meter.gbt_window,
         max_pdu=meter.max_pdu,
         max_frame=meter.max_frame,
@@ -116,6 +119,8 @@ def sources_of(meter: Meter) -> Sources:
         base.load_profile if named.load_profile is None else ObisCode.parse(named.load_profile),
         base.event_logs if named.event_logs is None else tuple(map(ObisCode.parse, named.event_logs)),
         base.counter if named.counter is None else ObisCode.parse(named.counter),
+        base.push_setup if named.push_setup is None else ObisCode.parse(named.push_setup),
+        None if named.push_objects is None else tuple(map(ObisCode.parse, named.push_objects)),
         None if named.compact is None else ObisCode.parse(named.compact),
     )
 
@@ -262,8 +267,21 @@ def open_buses(config: Config, clock: Clock, opener: Callable[[BusSpec], Transpo
         specs = [meter_spec(meter, table, config.site.timezone) for meter in config.meter if meter.bus == table.id]
         meters = [BusMeter(spec.id, driver_of(spec, line, clock, counters), spec.id in mains) for spec in specs]
         if meters:
-            buses[table.id] = Bus(line, meters, opener, clock)
+            buses[table.id] = Bus(line, meters, opener, clock, sources=push_sources(table, specs, clock))
     return buses
+
+
+def push_sources(table: BusConfig, specs: Sequence[MeterSpec], clock: Clock) -> list[PushSource]:
+    """Where the pushes of a bus come in: on its line, and where it listens; nowhere if none of its meters pushes."""
+    if not any(isinstance(spec, DlmsSpec) and spec.push for spec in specs):
+        return []
+    from firmware_io.dlms.meter.push import FrameCutter, UnitCutter
+
+    cutter = UnitCutter if table.framing == "wrapper" else FrameCutter
+    sources: list[PushSource] = [IdleLine(cutter(), clock.now)]
+    if table.listen is not None:
+        sources.append(PushListener(table.listen, cutter, clock.now))
+    return sources
 
 
 def open_bus(config: Config, meter: str, clock: Clock, trace: Callable[[str], None] | None = None) -> Bus:

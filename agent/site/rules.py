@@ -76,6 +76,8 @@ def _buses(buses: Iterable[Bus], source: Source) -> None:
                 ("bus", n, "framing"),
                 'framing = "wrapper" needs a TCP link: give port = "tcp://host:port", or use framing = "hdlc"',
             )
+        if bus.listen is not None:
+            _listens(bus, ("bus", n, "listen"), source)
         fitting = {"dlms": ("hdlc", "wrapper"), "modbus": ("rtu", "tcp")}.get(bus.protocol, ())
         if bus.framing is not None and bus.framing not in fitting:
             known = f"expected {' or '.join(fitting)}" if fitting else "leave it out"
@@ -87,6 +89,21 @@ def _buses(buses: Iterable[Bus], source: Source) -> None:
         if bus.port in ports:
             source.error(here, f'port = "{bus.port}" is already that of bus {ports[bus.port]}; one bus, one port')
         ports.setdefault(bus.port, bus.id)
+
+
+def _listens(bus: Bus, here: Key, source: Source) -> None:
+    """Where a bus takes pushes."""
+    if bus.protocol != "dlms":
+        source.error(here, f'listen is for DLMS meters, and this bus has protocol = "{bus.protocol}": remove the key')
+    try:
+        parts = urlsplit(bus.listen or "")
+        good = parts.scheme in ("tcp", "udp") and bool(parts.hostname) and parts.port is not None
+    except ValueError:
+        good = False
+    if not good:
+        source.error(
+            here, f'listen = "{bus.listen}": expected tcp://address:port or udp://address:port of this gateway'
+        )
 
 
 def _meters(config: Config, source: Source, *, online: bool) -> None:

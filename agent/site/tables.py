@@ -115,6 +115,9 @@ class Bus(_Table, frozen=True, kw_only=True):
     poll_s: Annotated[Seconds, about("One cycle over all meters of the bus, seconds.")] = 60.0
     timeout_s: Annotated[Seconds, about("Wait for the first octet of a reply, seconds.")] = 2.0
     inter_octet_s: Annotated[Seconds, about("Silence inside a reply that makes it a torn one, seconds.")] = 0.1
+    listen: Annotated[
+        Text | None, about("DLMS: where its meters push to, tcp://0.0.0.0:4059 or udp://..., in this bus's framing.")
+    ] = None
     rs485: Annotated[bool, about("The port's own driver turns the line round by RTS; on-board UARTs need it.")] = False
 
 
@@ -128,6 +131,10 @@ class Registers(_Table, frozen=True, kw_only=True):
     load_profile: Annotated[Obis | None, about("Instead of 1-0:99.1.0.")] = None
     event_logs: Annotated[list[Obis] | None, about("Instead of 0-0:99.98.0 to 0-0:99.98.7.")] = None
     counter: Annotated[Obis | None, about("Instead of 0-0:43.1.0: the invocation counter of this client.")] = None
+    push_setup: Annotated[Obis | None, about("Instead of 0-0:25.9.0: says what stands in its pushes.")] = None
+    push_objects: Annotated[
+        list[Obis] | None, about("What stands in its pushes, in order, where its push setup cannot be read.")
+    ] = None
     compact: Annotated[
         Obis | None, about("Compact data (class 62), 0-0:66.0.1 for one: a poll reads what they capture, in one go.")
     ] = None
@@ -186,6 +193,7 @@ class Meter(_Table, frozen=True, kw_only=True):
     min_gap_s: Annotated[Pause, about("Pause between requests; some meters reboot when polled fast.")] = 0.0
     single_association: Annotated[bool, about("The line bears one open association at a time.")] = False
     with_list: Annotated[bool, about("The meter answers a GET with a list of registers.")] = True
+    push: Annotated[bool, about("Take what it sends unasked, on its line or at the bus's `listen`.")] = False
     access: Annotated[bool, about("Ask for lists by ACCESS, where the meter offers it.")] = False
     gbt_window: Annotated[
         int, msgspec.Meta(ge=0, le=63, description="General block transfer: blocks taken at once; 0 does not offer it.")

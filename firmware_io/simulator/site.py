@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ from firmware_io.simulator.dlt645.station import PASSWORD, Dlt645Station
 from firmware_io.simulator.dlt698.station import Dlt698Station
 from firmware_io.simulator.line.bus import Multidrop, Wires
 from firmware_io.simulator.line.ports import LineThread, open_port
+from firmware_io.simulator.line.pushing import Pusher, send_to
 from firmware_io.simulator.line.shared import Listener, MixedLine, SharedLine
 from firmware_io.simulator.line.station import Station
 from firmware_io.simulator.mbus.station import MbusStation
@@ -153,7 +156,10 @@ class SimulatedSite:
                     )
                 )
             self.lines[bus.id] = lines[0] if len(lines) == 1 else MixedLine(lines)
+        self.stations = stations
+        self._framings = framings
         self._threads: list[LineThread] = []
+        self._pushers: list[Pusher] = []
 
     def _meter(self, plan: SimulatedMeterPlan, number: int, main: bool, exports: bool, timezone: str) -> SimulatedMeter:
         spec, simulation = plan.spec, self.simulation
@@ -183,7 +189,9 @@ class SimulatedSite:
             spec.suite,
             spec.master_key or b"",
             spec.broadcast_key or b"",
-            PrivateKey.load(spec.signing_key).public.point.hex().encode() if spec.signing_key else None,
+            _point(spec.signing_key),
+            _point(spec.agreement_key),
+            spec.client,
         )
         faults = Faults(simulation.fault, spec.id, self.start_s, simulation.seed)
         opened = [
@@ -215,11 +223,15 @@ class SimulatedSite:
             for bus in self._buses:
                 port = open_port(bus.port, bus.baud, bus.parity, (links or {}).get(bus.id))
                 self._threads.append(LineThread(bus.id, self.lines[bus.id], port))
+                if self.simulation.push_s > 0 and self.stations[bus.id]:
+                    self._pushers.append(Pusher(self._pushes(bus), self.simulation.push_s, bus.id))
         except TransportError:
             self.stop()
             raise
         for thread in self._threads:
             thread.start()
+        for pusher in self._pushers:
+            pusher.start()
         return {thread.name: thread.port.name for thread in self._threads}
 
     def failures(self) -> list[str]:
@@ -228,9 +240,31 @@ class SimulatedSite:
 
     def stop(self) -> None:
         """Close everything and wait for the threads."""
+        for pusher in self._pushers:
+            pusher.stop()
         for thread in self._threads:
             thread.stop()
         self._threads.clear()
+        self._pushers.clear()
+
+    def _pushes(self, bus: BusSpec) -> list[Callable[[], None]]:
+        """What sends one push of each DLMS meter of a bus: to where the client listens, or onto the line."""
+        form, line = self.simulation.push_form, self.lines[bus.id]
+        wrapper = self._framings.get(bus.id) == "wrapper"
+
+        def push(station: Station) -> None:
+            octets = station.pushed(form, wrapper=wrapper)
+            if bus.listen is not None:
+                send_to(bus.listen, octets)
+            elif isinstance(line, Multidrop):
+                line.utter(octets, time.monotonic())
+
+        return [partial(push, station) for station in self.stations[bus.id]]
+
+
+def _point(private: bytes | None) -> bytes | None:
+    """The client's public key, in hex."""
+    return None if private is None else PrivateKey.load(private).public.point.hex().encode()
 
 
 def _listener(plan: SimulatedMeterPlan, meter: SimulatedMeter, timezone: str, *, parity: bool) -> Listener:

@@ -10,15 +10,17 @@ counter; is ours not behind, the keys are wrong, and it is left alone because it
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
 from firmware_io import obis
 from firmware_io.clock import Clock
 from firmware_io.dlms.apdu import axdr
-from firmware_io.dlms.apdu.decode import Attribute
+from firmware_io.dlms.apdu.decode import Attribute, DataNotification, EventNotification
 from firmware_io.dlms.apdu.refusals import ExceptionResponseError
 from firmware_io.dlms.cosem.meter_time import Convention, MeterTime
+from firmware_io.dlms.meter.push import PushOpener
 from firmware_io.dlms.meter.reader import CLOCK, MeterReader
 from firmware_io.dlms.session.association import Push
 from firmware_io.dlms.session.channel import FrameRejected, HdlcChannel, WrapperChannel, open_channel
@@ -35,12 +37,14 @@ from firmware_io.errors import (
     SecurityError,
     TransportError,
 )
+from firmware_io.pushes import Pushed
 from firmware_io.reading import MeterEvent, Reading
 from firmware_io.spec import BusSpec
 
 KEEP_ALIVE_SHARE = 0.6  # of the inactivity time-out
 PUBLIC_CLIENT = 16
 DECIPHERING_ERROR = 5  # of an exception-response
+MAX_PUSHES = 64  # that came meanwhile, and are not taken yet
 COUNTER_LIMIT = 0xF0000000  # a meter that asks for a counter beyond it wants our key worn out
 
 T = TypeVar("T")
@@ -64,6 +68,9 @@ class DlmsDriver:
         self._clock = clock
         self._counters = counters
         self._on_push = on_push
+        self._meanwhile: deque[tuple[DataNotification | EventNotification, float, bool]] = deque(maxlen=MAX_PUSHES)
+        self._opener: PushOpener | None = None
+        self._title: bytes | None = None  # of the meter, since it last associated
         self._latency = Latency()
         self._line: Line | None = None
         self._channel: HdlcChannel | WrapperChannel | None = None
@@ -98,6 +105,36 @@ class DlmsDriver:
             return
         if self._clock.monotonic() - self._active_s >= KEEP_ALIVE_SHARE * self.spec.inactivity_s:
             self._verb(line, lambda reader: reader.session.keep_alive())
+
+    def take_push(self, pushed: Pushed) -> list[Reading] | None:
+        """See `TakesPushes`."""
+        if not self.spec.push:
+            return None
+        if self._opener is None:
+            self._opener = PushOpener(self.spec)
+        try:
+            push, authentic = self._opener.open(pushed.octets, self._title)
+        except (SecurityError, RemoteProtocolError):
+            return None
+        if self._reader is None or self._reader.identity is None:
+            return [] if authentic else None
+        return self._reader.pushed(push, pushed.received_s, authentic=authentic)
+
+    def pushed_meanwhile(self) -> list[Reading]:
+        """See `TakesPushes`."""
+        readings: list[Reading] = []
+        while self._meanwhile and self._reader is not None and self._reader.identity is not None:
+            push, received_s, authentic = self._meanwhile.popleft()
+            readings += self._reader.pushed(push, received_s, authentic=authentic) or []
+        return readings
+
+    def _heard_push(self, push: DataNotification | EventNotification) -> None:
+        """A push while a reply was waited for; ciphered where the association is."""
+        if self._on_push:
+            self._on_push(push)
+        if self.spec.push:
+            authentic = self._reader is not None and self._reader.session.authenticated
+            self._meanwhile.append((push, self._clock.now(), authentic))
 
     def read_clock(self, line: Line) -> float:
         """The meter's clock, UTC seconds.
@@ -191,7 +228,7 @@ class DlmsDriver:
             self._channel = open_channel(
                 line.transport, self._bus, self.spec, self.traffic, line.trace, latency=self._latency
             )
-            session = Session(self.spec, self._channel, self._counters, self._on_push)
+            session = Session(self.spec, self._channel, self._counters, self._heard_push)
             if self._reader is None:
                 self._reader = MeterReader(self.spec, session, self._clock)
             else:
@@ -227,6 +264,7 @@ class DlmsDriver:
             if isinstance(self._channel, HdlcChannel):
                 self._channel.repeats, self._channel.probing = 1, False
         self.associations += 1
+        self._title = reader.session.meter_title or self._title
 
     def _counter_behind(self, line: Line, error: MeterError) -> bool:
         """Whether the meter knows a higher invocation counter than ours, which is raised then; asked once.

@@ -7,7 +7,7 @@ meter that associated; there the plate is read once in each association.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from firmware_io import obis
 from firmware_io.clock import Clock
@@ -92,6 +92,17 @@ class Known:
         value, plate = self.session.get_list([attribute, self._plate])
         self.judge(plate)
         return value, None
+
+    def names_us(self, values: Mapping[Attribute, Data]) -> bool | None:
+        """Whether the name plate among values that nobody asked for is our meter's; None where there is none.
+
+        It is no answer, so that it is neither a conflict nor an exchange.
+        """
+        plates = [plate for plate in PLATES if plate in values]
+        expected = self._expected.serial
+        if not plates or expected is None:
+            return None
+        return any(text_of(values[plate]) == expected for plate in plates)
 
     def vouch(self) -> None:
         """Ask the meter who it is, around a question that does not fit into a list. Raises: as `read`."""

@@ -97,6 +97,10 @@ FaultKind = Literal[
 ]
 FAULTS: tuple[str, ...] = get_args(FaultKind)
 
+PushForm = Literal[
+    "plain", "general", "unicast", "broadcast", "wrapped", "agreed", "static", "signed", "ciphered-signed", "event"
+]
+
 _RELATIVE = re.compile(r"([+-])\s*(\d+(?:\.\d+)?)\s*([smhdw])")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -150,6 +154,7 @@ class Fault:
     probability: float = 1.0  # of each answer, for faults of link, limits and security
     amount: float | None = None
     obis: str | None = None
+    form: PushForm = "general"  # of pushes, where the meter ciphers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +168,8 @@ class Simulation:
     history_days: float = 65.0  # of load profile in each meter
     loads: str | None = None  # a CSV instead of the household model
     pace: bool = True  # octets take their time at the bus's baud rate
+    push_s: float = 0.0  # each DLMS meter pushes so often by itself, host seconds; 0 is never
+    push_form: PushForm = "general"  # how it protects that, where it ciphers
     turnaround_s: float = 0.02  # between the end of a question and the start of its answer
     burden_w: float = 0.7  # each sub-meter's own consumption
     common_w: float = 0.0  # unmetered lights and pumps of the house, two thirds of it at night
@@ -192,7 +199,7 @@ class Simulation:
         need(1 <= self.history_days <= 400, ("history_days",), f"expected 1 to 400, got {self.history_days:g}")
         need(0 <= self.copper <= 0.1, ("copper",), f"expected 0 to 0.1, a share of the load, got {self.copper:g}")
         need(0 <= self.turnaround_s <= 10, ("turnaround_s",), f"expected 0 to 10, got {self.turnaround_s:g}")
-        for name in ("burden_w", "common_w", "solar_w"):
+        for name in ("burden_w", "common_w", "solar_w", "push_s"):
             need(getattr(self, name) >= 0, (name,), f"expected 0 or more, got {getattr(self, name):g}")
         time(self.start, ("start",))
         time(self.installed, ("installed",))

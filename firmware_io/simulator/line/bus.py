@@ -109,6 +109,12 @@ class Multidrop:
             if station:
                 self._speak(station, station.frame(frame, end_s), end_s, connection)
 
+    def utter(self, octets: bytes, time_s: float, connection: Hashable = None) -> None:
+        """A meter speaks without being asked."""
+        start_s = max(time_s, self.busy_until_s)
+        self.busy_until_s = start_s + len(octets) * self.octet_s
+        self._put(self.busy_until_s, connection, octets, None)
+
     def due(self, time_s: float) -> list[Due]:
         """What has arrived at the clients by a time, in order; told once."""
         arrived = []

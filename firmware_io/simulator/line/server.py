@@ -36,6 +36,8 @@ from firmware_io.dlms.protection.elliptic import PublicKey
 from firmware_io.dlms.protection.hls import Proof, SharedSecret, Side, Signatures
 from firmware_io.dlms.protection.security import CIPHERED_TAGS, GENERAL_DED, GENERAL_GLO, Ciphering, Form, Sealed
 from firmware_io.errors import RemoteProtocolError, SecurityError
+from firmware_io.simulator.building.scenario import PushForm
+from firmware_io.simulator.line.pushing import plain_push, push_of
 from firmware_io.simulator.line.services import MALFORMED, Rights, Services
 from firmware_io.simulator.meter.cosem import CosemObject, Objects, constant
 from firmware_io.simulator.meter.device import objects_of
@@ -131,17 +133,12 @@ class Server:
         except RemoteProtocolError:
             return decode.ExceptionResponse(2, 3).encode()
 
-    def notification(self) -> bytes:
+    def notification(self, form: PushForm) -> bytes:
         """What the meter pushes by itself: its serial number and its register."""
-        now = self.meter.now()
-        body = axdr.structure(
-            axdr.octet_string(self.meter.serial_number().encode()),
-            self.meter.energy_data(self.meter.energy_wh(now)[0], now),
-        )
-        plain = decode.DataNotification(1, self.meter.clock.date_time(now), body).encode()
-        if self._ciphering is None:
-            return plain
-        return self._ciphering.protect(plain, "general")
+        if form in ("plain", "general", "event") and self._ciphering is not None:  # within the association
+            plain = plain_push(self.meter, form)
+            return plain if form == "plain" else self._ciphering.protect(plain, "general")
+        return push_of(self.meter, self._next_counter, form)
 
     # Association
 

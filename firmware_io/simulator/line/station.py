@@ -17,7 +17,9 @@ from firmware_io.dlms.hdlc.link import DM, FINAL, FRMR, LLC_RESPONSE, RNR, SNRM,
 from firmware_io.dlms.hdlc.link import State as LinkState
 from firmware_io.dlms.session.wrapper import Unit
 from firmware_io.errors import LocalProtocolError
+from firmware_io.simulator.building.scenario import PushForm
 from firmware_io.simulator.line.blocks import Blocks
+from firmware_io.simulator.line.pushing import push_of
 from firmware_io.simulator.line.server import Counters, Server
 from firmware_io.simulator.meter.meter import SimulatedMeter
 
@@ -78,8 +80,9 @@ class Station:
         self._heard_s = now
         for event in link.handle(frame):
             if isinstance(event, Received) and not event.unnumbered:
-                if self.meter.faults.strikes("push", self.meter.now()):
-                    link.notify(server.notification())
+                push = self.meter.faults.strikes("push", self.meter.now())
+                if push:
+                    link.notify(server.notification(push.form))
                 link.send(*blocks.answer(event.pdu))
         if link.state is LinkState.DISCONNECTED:
             server.drop()
@@ -97,12 +100,26 @@ class Station:
                 self._associations.popitem(last=False)
         blocks = self._associations[key]
         octets = b""
-        if self.meter.faults.strikes("push", self.meter.now()):
-            octets = Unit(unit.destination, unit.source, blocks.server.notification()).encode()
+        push = self.meter.faults.strikes("push", self.meter.now())
+        if push:
+            octets = Unit(unit.destination, unit.source, blocks.server.notification(push.form)).encode()
         if self.meter.faults.strikes("foreign_frame", self.meter.now()):
             octets += Unit(unit.destination ^ 1, unit.source, LIE).encode()
         octets += b"".join(Unit(unit.destination, unit.source, pdu).encode() for pdu in blocks.answer(unit.pdu))
         return self._modem(octets, now)
+
+    def pushed(self, form: PushForm, *, wrapper: bool) -> bytes:
+        """What the meter sends by itself, whoever is associated, as it goes onto the wire."""
+        identity = self.meter.identity
+        apdu = push_of(self.meter, self._next_counter, form)
+        if wrapper:
+            return Unit(identity.address, identity.client, apdu).encode()
+        source = self.addresses[0]
+        return encode_frame(Frame(Address.client(identity.client).encode(), source, UI, LLC_RESPONSE + apdu))
+
+    def _next_counter(self) -> int:
+        self._counters.own += 1
+        return self._counters.own - 1
 
     def forget(self, connection: object) -> None:
         """A TCP connection has closed."""

@@ -26,6 +26,7 @@ UNITS_OF_LIVE = (("voltages_v", obis.VOLTAGE, -1, Unit.VOLT), ("currents_a", obi
 PROFILE_STATUS = ObisCode(0, 0, 96, 10, 1)
 EVENT_CODES = (ObisCode(0, 0, 96, 11, 0), ObisCode(0, 0, 96, 11, 1))
 COMPACT_DATA = ObisCode(0, 0, 66, 0, 1)
+PUSHED = ((1, obis.SERIAL_NUMBER), (3, obis.ENERGY_IMPORT))  # what a push of this meter holds
 SAP_ASSIGNMENT = ObisCode(0, 0, 41, 0, 0)
 IMAGE_TRANSFER = ObisCode(0, 0, 44, 0, 0)
 
@@ -93,6 +94,11 @@ def objects_of(meter: SimulatedMeter, counter: Callable[[], int]) -> list[CosemO
                 (Attribute(3, obis.POWER_IMPORT, 2), lambda: axdr.uint32(round(max(meter.live().power_w, 0.0)))),
             ],
             spoiled=lambda: meter.faults.at("compact_template", meter.now()) is not None,
+        ),
+        CosemObject(
+            40,
+            obis.PUSH_SETUP,
+            {2: constant(axdr.array(_column(*captured).encode() for captured in PUSHED))},
         ),
         CosemObject(17, SAP_ASSIGNMENT, {2: plain(lambda: _sap(meter))}, public=True),
         CosemObject(

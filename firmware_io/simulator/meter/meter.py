@@ -60,6 +60,8 @@ class Identity:
     master_key: bytes = field(default=b"", repr=False)
     broadcast_key: bytes = field(default=b"", repr=False)
     client_signing_key: bytes | None = None  # the client's public key, as a point in hex
+    client_agreement_key: bytes | None = None
+    client: int = 16
 
     @property
     def signing_suite(self) -> int:

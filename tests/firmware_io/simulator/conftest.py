@@ -96,6 +96,9 @@ def _secured(kind: str) -> dict[str, object]:
             "signing_key": CLIENT_KEYS[suite],
             "meter_signing_key": private_key(FLAT_NUMBER, suite).public.point.hex().encode(),
             **({} if kind == "ecdsa-plain" else {"suite": suite, "master_key": bytes(range(40, 40 + size)), **keys}),
+            "agreement_key": CLIENT_KEYS[suite],
+            "meter_agreement_key": private_key(FLAT_NUMBER, suite).public.point.hex().encode(),
+            "broadcast_key": bytes(range(80, 80 + size)),
         }
     if kind == "gmac-suite1":
         return {"security": "hls-gmac", "client": 1, "suite": 1, "master_key": bytes(range(40, 56)), **KEYS}
