@@ -82,6 +82,7 @@ def dlms_spec(meter: Meter, bus: BusConfig, timezone: str | None = None) -> Dlms
         single_association=meter.single_association,
         with_list=meter.with_list,
         access=meter.access,
+        naming=meter.naming,
         push=meter.push,
         gbt_window=meter.gbt_window,
         max_pdu=meter.max_pdu,

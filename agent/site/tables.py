@@ -193,6 +193,9 @@ class Meter(_Table, frozen=True, kw_only=True):
     min_gap_s: Annotated[Pause, about("Pause between requests; some meters reboot when polled fast.")] = 0.0
     single_association: Annotated[bool, about("The line bears one open association at a time.")] = False
     with_list: Annotated[bool, about("The meter answers a GET with a list of registers.")] = True
+    naming: Annotated[
+        Literal["ln", "sn"], about("How it names its objects: logical or short names; with short ones it is read only.")
+    ] = "ln"
     push: Annotated[bool, about("Take what it sends unasked, on its line or at the bus's `listen`.")] = False
     access: Annotated[bool, about("Ask for lists by ACCESS, where the meter offers it.")] = False
     gbt_window: Annotated[

@@ -48,6 +48,7 @@ class DlmsSpec:
     min_gap_s: float = 0.0  # some meters reboot when polled fast
     single_association: bool = False
     with_list: bool = True
+    naming: Literal["ln", "sn"] = "ln"  # with short names ("sn") it is read only
     push: bool = False  # what it sends unasked is taken
     access: bool = False  # lists are asked for by ACCESS, where the meter offers it
     gbt_window: int = 0  # general block transfer: so many blocks at once; 0 is not to offer it

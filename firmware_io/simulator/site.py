@@ -192,6 +192,7 @@ class SimulatedSite:
             _point(spec.signing_key),
             _point(spec.agreement_key),
             spec.client,
+            spec.naming,
         )
         faults = Faults(simulation.fault, spec.id, self.start_s, simulation.seed)
         opened = [

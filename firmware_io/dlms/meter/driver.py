@@ -34,6 +34,7 @@ from firmware_io.errors import (
     MeterError,
     RegisterUnavailable,
     RemoteProtocolError,
+    ResponseTimeout,
     SecurityError,
     TransportError,
 )
@@ -200,6 +201,10 @@ class DlmsDriver:
             raise
         except FrameRejected:
             reader.session.shrink_lists()
+            raise
+        except ResponseTimeout:
+            if self.spec.framing == "wrapper" and self.spec.naming == "sn":
+                line.abandon()  # without an invoke-id a late answer would be that to the next question
             raise
         except RemoteProtocolError:
             # Units that make no sense leave a stream of them out of step. (A late one is known by its invoke-id.)

@@ -34,6 +34,7 @@ from firmware_io.dlms.apdu.refusals import (
     data_or_error,
     expect,
 )
+from firmware_io.dlms.apdu.short_names import INFORMATION_REPORT
 from firmware_io.dlms.protection.context import (
     CHALLENGE_OCTETS,
     MECHANISMS,
@@ -46,6 +47,7 @@ from firmware_io.dlms.protection.security import Ciphering
 from firmware_io.dlms.session.blocks import BlockWay
 from firmware_io.dlms.session.channel import Channel
 from firmware_io.dlms.session.counters import InvocationCounters, counter_id
+from firmware_io.dlms.session.short_names import ShortNames
 from firmware_io.dlms.spec import TITLED, DlmsSpec
 from firmware_io.errors import (
     AccessDenied,
@@ -70,6 +72,9 @@ CONFORMANCE = (
     | Conformance.GENERAL_PROTECTION
     | Conformance.BLOCK_ACTION
 )
+SHORT_CONFORMANCE = (
+    Conformance.READ | Conformance.BLOCK_GET | Conformance.MULTIPLE_REFERENCES | Conformance.PARAMETERISED_ACCESS
+)
 INVOKE_FLAGS = 0xC0  # confirmed, high priority
 MAX_UNASKED = 8  # pushes taken in one exchange: bounds how long a meter can keep us listening
 MAX_PDU = 0xFFFF
@@ -83,6 +88,12 @@ _AUTHENTICATION_DIAGNOSTICS = {
     14: "authentication required",
 }
 _ASSOCIATION_DIAGNOSTICS = {2: "application context not supported", 3: "calling title not recognised"}
+_CONTEXTS = {  # short names, ciphered
+    (False, False): Context.LN,
+    (False, True): Context.LN_CIPHERED,
+    (True, False): Context.SN,
+    (True, True): Context.SN_CIPHERED,
+}
 _PUSHES = (b"\x0f", b"\xc2")  # DataNotification, EventNotification
 
 Push: TypeAlias = Callable[[decode.DataNotification | decode.EventNotification], None]
@@ -107,6 +118,7 @@ class Association:
         self._security = "none" if public else spec.security
         self._ciphering: Ciphering | None = None
         self._invoke = 0
+        self._names: ShortNames | None = None
         self.pdu_limit = MAX_PDU  # longest unit that the meter receives
         self.conformance = Conformance(0)
 
@@ -189,6 +201,8 @@ class Association:
             ServiceErrorResponse: it understood, and refused.
             MeterError: no reply, or none that can be trusted.
         """
+        if self._names is not None:
+            return self._names.request(request, invoke)
         octets = request.encode()
         way = self._way()
         way.send(self._ciphering.protect(octets) if self._ciphering else octets)
@@ -214,8 +228,27 @@ class Association:
             return reply
         raise RemoteProtocolError(f"{MAX_UNASKED} units came, none of them the reply")
 
+    def _read(self, octets: bytes) -> bytes:
+        """An exchange with short names: what is plain goes and comes."""
+        way = self._way()
+        way.send(self._ciphering.protect(octets) if self._ciphering else octets)
+        for _ in range(MAX_UNASKED):
+            octets = way.receive()
+            if octets[:1] == b"\xd8":
+                raise ExceptionResponseError(expect(decode.ExceptionResponse, decode.decode(octets)))
+            if self._ciphering:
+                octets = self._ciphering.open(octets)
+            if octets[:1] == b"\x0e":
+                raise ServiceErrorResponse(expect(decode.ServiceError, decode.decode(octets)))
+            if octets[:1] not in (*_PUSHES, bytes((INFORMATION_REPORT,))):
+                return octets
+        raise RemoteProtocolError(f"{MAX_UNASKED} units came, none of them the reply")
+
     @property
     def _proposed(self) -> Conformance:
+        if self._names is not None:
+            blocks = Conformance.GENERAL_BLOCK_TRANSFER if self._spec.gbt_window else Conformance(0)
+            return SHORT_CONFORMANCE | Conformance.GENERAL_PROTECTION | blocks
         access = Conformance.ACCESS if self._spec.access else Conformance(0)
         return CONFORMANCE | access | (Conformance.GENERAL_BLOCK_TRANSFER if self._spec.gbt_window else Conformance(0))
 
@@ -249,9 +282,10 @@ class Association:
             signed = mechanism is Mechanism.HLS_ECDSA
             challenge = secrets.token_bytes(SIGNED_CHALLENGE_OCTETS if signed else CHALLENGE_OCTETS)
         self.conformance = Conformance(0)
+        self._names = ShortNames(self._read) if spec.naming == "sn" else None
         initiate = InitiateRequest(self._proposed, spec.max_pdu, dedicated_key).encode()
         request = AssociationRequest(
-            Context.LN_CIPHERED if self._ciphering else Context.LN,
+            _CONTEXTS[self._names is not None, self._ciphering is not None],
             mechanism,
             self._ciphering.protect(initiate) if self._ciphering else initiate,
             spec.system_title if self._security in TITLED else None,
@@ -298,6 +332,8 @@ class Association:
         if information[:1] == b"\x0e":
             raise ServiceErrorResponse(expect(decode.ServiceError, decode.decode(information)))
         initiate = InitiateResponse.decode(information)
+        if initiate.short != (self._names is not None):
+            raise RemoteProtocolError("the meter answers with names of the other kind, short or logical")
         self.pdu_limit = initiate.max_pdu or MAX_PDU
         self.conformance = initiate.conformance
         return response

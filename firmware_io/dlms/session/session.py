@@ -96,7 +96,8 @@ class Session:
     @property
     def selects(self) -> bool:
         """Whether the meter offers selective access."""
-        return bool(self._association.conformance & Conformance.SELECTIVE_ACCESS)
+        selected = Conformance.SELECTIVE_ACCESS | Conformance.PARAMETERISED_ACCESS
+        return bool(self._association.conformance & selected)
 
     @property
     def list_size(self) -> int:

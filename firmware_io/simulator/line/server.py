@@ -21,7 +21,6 @@ from firmware_io.dlms.apdu.acse import (
     AssociationRequest,
     AssociationResponse,
     Conformance,
-    Context,
     InitiateRequest,
     InitiateResponse,
     Mechanism,
@@ -30,11 +29,13 @@ from firmware_io.dlms.apdu.acse import (
 )
 from firmware_io.dlms.apdu.axdr import Data
 from firmware_io.dlms.apdu.blocks import HEAD_OCTETS
-from firmware_io.dlms.apdu.decode import ActionResult, Selection
+from firmware_io.dlms.apdu.decode import ActionResult, DataAccessResult, Selection
+from firmware_io.dlms.apdu.short_names import REPLY_TO_HLS, ReadRequest, ReadResponse, Variable
 from firmware_io.dlms.protection.context import CHALLENGE_OCTETS, MECHANISMS, SIGNED_CHALLENGE_OCTETS
 from firmware_io.dlms.protection.elliptic import PublicKey
 from firmware_io.dlms.protection.hls import Proof, SharedSecret, Side, Signatures
 from firmware_io.dlms.protection.security import CIPHERED_TAGS, GENERAL_DED, GENERAL_GLO, Ciphering, Form, Sealed
+from firmware_io.dlms.session.association import SHORT_CONFORMANCE
 from firmware_io.errors import RemoteProtocolError, SecurityError
 from firmware_io.simulator.building.scenario import PushForm
 from firmware_io.simulator.line.pushing import plain_push, push_of
@@ -42,7 +43,7 @@ from firmware_io.simulator.line.services import MALFORMED, Rights, Services
 from firmware_io.simulator.meter.cosem import CosemObject, Objects, constant
 from firmware_io.simulator.meter.device import objects_of
 from firmware_io.simulator.meter.events import Code
-from firmware_io.simulator.meter.keys import SECURITY_SETUP, private_key, security_setup
+from firmware_io.simulator.meter.keys import SECURITY_SETUP, private_key
 from firmware_io.simulator.meter.meter import SimulatedMeter
 
 CONFORMANCE = (
@@ -64,6 +65,7 @@ CIPHER_OVERHEAD = 34  # tag, length, title, control, counter, authentication tag
 SMALLEST_PDU = 40  # no meter's is smaller; a client that asks for less is refused
 
 ACCEPTED, REJECTED = 0, 1
+CONTEXT_UNKNOWN = 2
 NO_REASON, MECHANISM_UNKNOWN, AUTHENTICATION_FAILURE, AUTHENTICATION_REQUIRED = 1, 11, 13, 14
 
 
@@ -91,7 +93,7 @@ class Server:
         self.state = State.IDLE
         self._counters = counters
         self._entropy = entropy  # a fixed challenge, for tests that compare octets
-        self._objects = Objects([*self._own_objects(), *_objects(meter, counters)])
+        self._objects = Objects([*self._own_objects(), *objects_of(meter, self._client_counter)])
         self._release()
 
     def _release(self) -> None:
@@ -103,6 +105,7 @@ class Server:
         self._challenges = (b"", b"")  # theirs to us, ours to them
         self._services: Services | None = None
         self._last_ciphered = b""
+        self._short = False  # short names
         self.block_octets = 0  # of general blocks; 0: not agreed on
 
     def drop(self) -> None:
@@ -150,7 +153,10 @@ class Server:
             return self._reject(request, AUTHENTICATION_FAILURE)
         if self.meter.faults.strikes("undeciphered", now):
             return decode.ExceptionResponse(1, 5).encode()
-        ciphered = request.context is Context.LN_CIPHERED
+        ciphered = request.context.ciphered
+        if request.context.short != (identity.naming == "sn"):
+            return self._reject(request, CONTEXT_UNKNOWN)
+        self._short = request.context.short
         own = MECHANISMS[identity.security]
         wanted = own is not Mechanism.LOWEST and request.mechanism is own and bool(identity.encryption_key)
         if request.mechanism not in (Mechanism.LOWEST, own) or ciphered != wanted:
@@ -184,7 +190,7 @@ class Server:
         self._trusted = request.mechanism is not Mechanism.LOWEST or identity.security == "none"
         proving = request.mechanism > Mechanism.LLS
         self._services = Services(self.meter, self._objects, Rights(self._trusted and not proving, proving), room)
-        response = InitiateResponse(granted, self._max_pdu()).encode()
+        response = InitiateResponse(granted, self._max_pdu(), short=self._short).encode()
         if not proving:
             self.state = State.ASSOCIATED
             return AssociationResponse(ACCEPTED, 0, response, request.context, mechanism=request.mechanism).encode()
@@ -277,7 +283,8 @@ class Server:
 
     def _offered(self) -> Conformance:
         blocks = Conformance.GENERAL_BLOCK_TRANSFER
-        return CONFORMANCE & ~blocks if self.meter.faults.at("no_blocks", self.meter.now()) else CONFORMANCE
+        all_of_them = SHORT_CONFORMANCE | blocks if self._short else CONFORMANCE
+        return all_of_them & ~blocks if self.meter.faults.at("no_blocks", self.meter.now()) else all_of_them
 
     def _max_pdu(self) -> int:
         small = self.meter.faults.at("small_pdu", self.meter.now())
@@ -300,6 +307,9 @@ class Server:
             self._counters.client = max(self._counters.client, self._ciphering.peer_counter)
         elif self._ciphering is not None:
             raise SecurityError("a plain APDU in a ciphered association")
+        if self._short:
+            reply = self._serve_short(unit)
+            return reply if form == "plain" else self._protected(reply, form)
         request = decode.decode(unit)
         challenge = isinstance(request, decode.ActionRequest) and request.method.name == obis.CURRENT_ASSOCIATION
         if self.state is State.PENDING and not challenge:
@@ -307,6 +317,19 @@ class Server:
         assert self._services is not None
         reply = self._spoil(self._services.answer(request))
         return reply if form == "plain" else self._protected(reply, form)
+
+    def _serve_short(self, unit: bytes) -> bytes:
+        """READ, and the proof of the client while it is pending."""
+        request = ReadRequest.decode(unit)
+        assert self._services is not None
+        proof = [item for item in request.items if isinstance(item, Variable) and item.name == REPLY_TO_HLS]
+        if self.state is State.PENDING:
+            if len(request.items) != 1 or not proof or proof[0].selection is None:
+                return decode.ExceptionResponse(1, 1).encode()
+            result, value = self._reply_to_challenge(proof[0].selection.parameters)
+            answer = DataAccessResult.READ_WRITE_DENIED if result is not ActionResult.SUCCESS or not value else value
+            return ReadResponse((answer,)).encode()
+        return self._services.short.answer(request)
 
     def _protected(self, reply: bytes, form: Form) -> bytes:
         assert self._ciphering is not None
@@ -343,6 +366,9 @@ class Server:
             reply = reply[:at] + b"\x63" + reply[at + 1 :]  # a type that no standard has
         return reply
 
+    def _client_counter(self) -> int:
+        return 0 if self.meter.faults.at("counter_zero", self.meter.now()) else self._counters.client
+
     def _own_objects(self) -> list[CosemObject]:
         """The current association, as its own client sees it."""
         identity = self.meter.identity
@@ -374,25 +400,3 @@ class Server:
             public=True,
         )
         return [association]
-
-
-def _objects(meter: SimulatedMeter, counters: Counters) -> list[CosemObject]:
-    """The meter's objects, and its security setup where it ciphers."""
-
-    def counter() -> int:
-        return 0 if meter.faults.at("counter_zero", meter.now()) else counters.client
-
-    objects = objects_of(meter, counter)
-    identity = meter.identity
-    if identity.encryption_key:
-        objects.append(
-            security_setup(
-                meter.keys,
-                suite=identity.suite or (2 if len(identity.encryption_key) == 32 else 0),
-                number=identity.number,
-                title=identity.system_title,
-                client_title=identity.client_title,
-                client_key=identity.client_signing_key,
-            )
-        )
-    return objects

@@ -15,6 +15,7 @@ from firmware_io.dlms.apdu.decode import ActionResult, DataAccessResult, Selecti
 from firmware_io.errors import RemoteProtocolError
 from firmware_io.obis import ObisCode
 from firmware_io.simulator.building.scenario import FaultKind
+from firmware_io.simulator.line.short_names import ShortServices
 from firmware_io.simulator.meter.cosem import CosemObject, Objects
 from firmware_io.simulator.meter.meter import SimulatedMeter
 
@@ -67,6 +68,7 @@ class Services:
         self._room = room
         self._long: _Long | None = None
         self._long_set: _LongSet | None = None
+        self.short = ShortServices(self._read, objects, room)
 
     def trust(self) -> None:
         """The client has proved itself."""

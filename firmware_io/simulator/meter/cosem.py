@@ -5,7 +5,7 @@ It knows the interface classes of IEC 62056-62 that a meter needs, and nothing o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from firmware_io.dlms.apdu import axdr
@@ -110,6 +110,9 @@ class Objects:
 
     def __init__(self, objects: list[CosemObject]) -> None:
         self._objects = {o.name: o for o in objects}
+
+    def __iter__(self) -> Iterator[CosemObject]:
+        return iter(self._objects.values())
 
     def find(self, class_id: int, name: ObisCode) -> CosemObject | DataAccessResult:
         """The object, or how the meter refuses."""

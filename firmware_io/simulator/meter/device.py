@@ -16,6 +16,7 @@ from firmware_io.obis import ObisCode
 from firmware_io.reading import Unit
 from firmware_io.simulator.meter.cosem import CosemObject, compact_data, constant, data, plain, register, scaler_unit
 from firmware_io.simulator.meter.events import LOG_ENTRIES
+from firmware_io.simulator.meter.keys import security_setup
 from firmware_io.simulator.meter.meter import FIRMWARE, PERIOD_S, LogRows, SimulatedMeter
 from firmware_io.simulator.meter.profile import profile_generic
 
@@ -114,6 +115,17 @@ def objects_of(meter: SimulatedMeter, counter: Callable[[], int]) -> list[CosemO
             },
         ),
     ]
+    identity = meter.identity
+    if identity.encryption_key:
+        setup = security_setup(
+            meter.keys,
+            suite=identity.suite or (2 if len(identity.encryption_key) == 32 else 0),
+            number=identity.number,
+            title=identity.system_title,
+            client_title=identity.client_title,
+            client_key=identity.client_signing_key,
+        )
+        objects.append(setup)
     return objects
 
 

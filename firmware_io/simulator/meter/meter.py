@@ -62,6 +62,7 @@ class Identity:
     client_signing_key: bytes | None = None  # the client's public key, as a point in hex
     client_agreement_key: bytes | None = None
     client: int = 16
+    naming: Literal["ln", "sn"] = "ln"
 
     @property
     def signing_suite(self) -> int:

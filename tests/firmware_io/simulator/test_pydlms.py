@@ -312,3 +312,15 @@ def test_our_driver_uses_access_and_general_blocks_with_their_meter(lose):
         rows = bus.use("m", lambda driver, line: driver.session(line).get(Attribute(7, obis.LOAD_PROFILE, 2)))
         bus.close()
     assert len(rows.value) == 96
+
+
+@pytest.mark.parametrize("kind", ["none", "hls-gmac"])
+def test_short_names_with_their_client_and_their_meter(kind, make_bench, secured):
+    plan = secured(kind) | {"naming": "sn"}
+    bench = make_bench(framing="wrapper", flats=1, meter=plan)
+    with on_tcp(bench) as port:
+        found = run("ask", client_arguments(plan, port) | {"logical_names": False, "steps": [SERIAL, ENERGY]})
+    meter = bench.site.meters["flat-1"]
+    assert found == [meter.serial_number().encode().hex(), round(meter.energy_wh(bench.clock.now())[0] / 10)]
+    with pydlms_meter(**theirs(plan)) as port:
+        assert_read(DlmsSpec(**plan, id="m", address=1, framing="wrapper"), port)
