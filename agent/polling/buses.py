@@ -44,6 +44,7 @@ def bus_spec(bus: BusConfig) -> BusSpec:
         parity=bus.parity,
         timeout_s=bus.timeout_s,
         inter_octet_s=bus.inter_octet_s,
+        opening=bus.opening,
         listen=bus.listen,
         rs485=bus.rs485,
     )

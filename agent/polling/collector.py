@@ -20,7 +20,7 @@ from agent.status.snapshot import MeterView
 from firmware_io.clock import Clock
 from firmware_io.errors import TransportError
 from firmware_io.spec import BusSpec
-from firmware_io.transport import Transport, open_transport
+from firmware_io.transport import Adjustable, Transport, open_transport
 
 STOP_LOOK_S = 0.5
 
@@ -35,6 +35,8 @@ class _Watched:
     def __init__(self, transport: Transport, stop: threading.Event, beat: Callable[[], None]) -> None:
         self._transport, self._stop, self._beat = transport, stop, beat
         self.write, self.close, self.monotonic = transport.write, transport.close, transport.monotonic
+        if isinstance(transport, Adjustable):
+            self.adjust = transport.adjust
 
     def read(self, max_octets: int, deadline: float) -> bytes:
         """As the transport's, in slices.

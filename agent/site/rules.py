@@ -69,12 +69,21 @@ def _buses(buses: Iterable[Bus], source: Source) -> None:
         if bus.port.startswith("tcp://"):
             if not _host_and_port(bus.port):
                 source.error(here, f'port = "{bus.port}": expected tcp://host:port')
+        elif bus.port.startswith("udp://"):
+            if not _host_and_port(bus.port, "udp"):
+                source.error(here, f'port = "{bus.port}": expected udp://host:port')
+            if bus.protocol != "dlms" or bus.framing != "wrapper":
+                source.error(here, 'udp:// is for DLMS meters with framing = "wrapper" alone: give tcp://, or framing')
         elif not bus.port.startswith("/"):
             source.error(here, f'port = "{bus.port}": expected a device such as /dev/ttyUSB0, or tcp://host:port')
         elif bus.framing == "wrapper" and bus.protocol == "dlms":
             source.error(
                 ("bus", n, "framing"),
                 'framing = "wrapper" needs a TCP link: give port = "tcp://host:port", or use framing = "hdlc"',
+            )
+        if bus.opening is not None and (bus.protocol != "dlms" or bus.framing == "wrapper"):
+            source.error(
+                ("bus", n, "opening"), f'opening = "{bus.opening}" is for DLMS over HDLC at an optical head: remove it'
             )
         if bus.listen is not None:
             _listens(bus, ("bus", n, "listen"), source)
@@ -128,6 +137,11 @@ def _meters(config: Config, source: Source, *, online: bool) -> None:
                     "each meter of a bus needs its own",
                 )
             taken.setdefault(place, meter.id)
+        if meter.client > HDLC_CLIENTS and meter.bus in framings and framings[meter.bus] != "wrapper":
+            source.error(
+                ("meter", n, "client"),
+                f"client = {meter.client}: over HDLC a client's address is at most {HDLC_CLIENTS}",
+            )
         if meter.accuracy_class not in CLASSES:
             source.error(
                 ("meter", n, "accuracy_class"),
@@ -167,6 +181,7 @@ def _address(meter: Meter, protocol: str, here: Key, source: Source) -> None:
         source.error((*here, "address"), f"address = {address!r}: expected {expected}")
 
 
+HDLC_CLIENTS = 16_383  # two octets of seven bits
 CLASSES = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0)  # IEC 62053-21/-22/-24, EN 50470-3
 
 
@@ -374,5 +389,5 @@ def _host(url: str) -> bool:
         return False
 
 
-def _host_and_port(url: str) -> bool:
-    return _host(url) and urlsplit(url).port is not None
+def _host_and_port(url: str, scheme: str = "tcp") -> bool:
+    return url.startswith(f"{scheme}://") and _host(url) and urlsplit(url).port is not None

@@ -104,7 +104,9 @@ class Bus(_Table, frozen=True, kw_only=True):
     """[[bus]]: one serial port or TCP link; half-duplex, one thread."""
 
     id: Annotated[Name, about("How meters name this bus.")]
-    port: Annotated[Text, about("/dev/ttyUSB0, a stable name under /dev/serial/by-id, or tcp://host:port.")]
+    port: Annotated[
+        Text, about("/dev/ttyUSB0, a stable name under /dev/serial/by-id, tcp://host:port; udp:// with wrapper.")
+    ]
     protocol: Annotated[Protocol, about("What its meters speak.")] = "dlms"
     framing: Annotated[
         Literal["hdlc", "wrapper", "rtu", "tcp"] | None,
@@ -115,6 +117,10 @@ class Bus(_Table, frozen=True, kw_only=True):
     poll_s: Annotated[Seconds, about("One cycle over all meters of the bus, seconds.")] = 60.0
     timeout_s: Annotated[Seconds, about("Wait for the first octet of a reply, seconds.")] = 2.0
     inter_octet_s: Annotated[Seconds, about("Silence inside a reply that makes it a torn one, seconds.")] = 0.1
+    opening: Annotated[
+        Literal["mode-e"] | None,
+        about("Optical heads: sign on by IEC 62056-21 mode E at 300 Bd 7E1, go on in HDLC at `baud` or less."),
+    ] = None
     listen: Annotated[
         Text | None, about("DLMS: where its meters push to, tcp://0.0.0.0:4059 or udp://..., in this bus's framing.")
     ] = None
@@ -160,7 +166,9 @@ class Meter(_Table, frozen=True, kw_only=True):
     ] = None
     logical_address: Annotated[int, msgspec.Meta(ge=0, le=16383, description="HDLC logical device.")] = 1
     address_octets: Annotated[Literal[0, 1, 2, 4], about("0: the shortest that holds the address.")] = 0
-    client: Annotated[int, msgspec.Meta(ge=1, le=127, description="Client SAP: 16 is the public client.")] = 16
+    client: Annotated[
+        int, msgspec.Meta(ge=1, le=65535, description="Client SAP: 16 is the public client; up to 16383 over HDLC.")
+    ] = 16
     accuracy_class: Annotated[Positive, about("From the meter's face plate: 0.2, 0.5, 1 or 2 (per cent).")] = 1.0
     resolution_wh: Annotated[Step, about("The step of its energy register, Wh.")] = 10.0
     serial: Annotated[Text | None, about("Expected serial number; another one is a replaced meter.")] = None

@@ -27,6 +27,7 @@ from firmware_io.simulator.building.weather import DAY_S
 from firmware_io.simulator.dlt645.station import PASSWORD, Dlt645Station
 from firmware_io.simulator.dlt698.station import Dlt698Station
 from firmware_io.simulator.line.bus import Multidrop, Wires
+from firmware_io.simulator.line.optical import OpticalHead
 from firmware_io.simulator.line.ports import LineThread, open_port
 from firmware_io.simulator.line.pushing import Pusher, send_to
 from firmware_io.simulator.line.shared import Listener, MixedLine, SharedLine
@@ -127,7 +128,7 @@ class SimulatedSite:
             else:
                 listeners[plan.bus].append(_listener(plan, meter, timezone, parity=parity[plan.bus]))
         for bus in buses:
-            serial = not bus.port.startswith("tcp://")
+            serial = not bus.networked
             bits = 10 if bus.parity == "N" else 11
             octet_s = bits / bus.baud if serial and simulation.pace else 0.0
             turnaround_s = simulation.turnaround_s
@@ -156,6 +157,9 @@ class SimulatedSite:
                     )
                 )
             self.lines[bus.id] = lines[0] if len(lines) == 1 else MixedLine(lines)
+            if bus.opening is not None and isinstance(lines[0], Multidrop):
+                patience_s = min((s.meter.identity.inactivity_s for s in stations[bus.id]), default=120.0)
+                self.lines[bus.id] = OpticalHead(lines[0], patience_s)
         self.stations = stations
         self._framings = framings
         self._threads: list[LineThread] = []
@@ -222,7 +226,9 @@ class SimulatedSite:
         self.warm_up()
         try:
             for bus in self._buses:
-                port = open_port(bus.port, bus.baud, bus.parity, (links or {}).get(bus.id))
+                # An optical head hears several speeds: nothing is made of a wrong one.
+                baud = 0 if bus.opening is not None else bus.baud
+                port = open_port(bus.port, baud, bus.parity, (links or {}).get(bus.id))
                 self._threads.append(LineThread(bus.id, self.lines[bus.id], port))
                 if self.simulation.push_s > 0 and self.stations[bus.id]:
                     self._pushers.append(Pusher(self._pushes(bus), self.simulation.push_s, bus.id))

@@ -20,6 +20,7 @@ from firmware_io.dlms.apdu import axdr
 from firmware_io.dlms.apdu.decode import Attribute, DataNotification, EventNotification
 from firmware_io.dlms.apdu.refusals import ExceptionResponseError
 from firmware_io.dlms.cosem.meter_time import Convention, MeterTime
+from firmware_io.dlms.meter.broadcast import ciphered, clock_request, frame
 from firmware_io.dlms.meter.push import PushOpener
 from firmware_io.dlms.meter.reader import CLOCK, MeterReader
 from firmware_io.dlms.session.association import Push
@@ -31,6 +32,7 @@ from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.driver import Identity, Line, Traffic
 from firmware_io.errors import (
     AccessDenied,
+    LocalProtocolError,
     MeterError,
     RegisterUnavailable,
     RemoteProtocolError,
@@ -165,6 +167,24 @@ class DlmsDriver:
     def session(self, line: Line) -> Session:
         """The meter's association, opened if it is not: for tools that ask what no verb does. Raises: MeterError."""
         return self._use(line, lambda reader: reader.session)
+
+    def broadcast_clock(self, line: Line, utc_s: float, convention: Convention) -> None:
+        """Send the time to all meters of the line, in this meter's form of address and security; nobody answers.
+
+        Raises:
+            LocalProtocolError: this meter's security or framing has no broadcast.
+        """
+        spec = self.spec
+        if spec.framing == "wrapper":
+            raise LocalProtocolError("there is no broadcast behind a wrapper gateway: set the clocks one by one")
+        apdu = clock_request(convention.meter_time(utc_s))
+        if spec.ciphers:
+            counter = counter_id(spec.broadcast_key or b"", spec.system_title or b"")
+            apdu = ciphered(spec, apdu, lambda: self._counters.next(counter))
+        octets = frame(spec.client, apdu, spec.address_octets or 2)
+        if line.trace:
+            line.trace(True, octets)
+        line.transport.write(octets)
 
     def take_spec(self, spec: DlmsSpec) -> None:
         """Go on with another specification of the same meter: its keys have changed. The association is opened anew."""

@@ -163,6 +163,8 @@ class Ciphering:
         policy: Policy = "both",
         suite: int | None = None,
         keys: Keyring | None = None,
+        *,
+        peer_broadcast_counter: int = -1,
     ) -> None:
         """`keys` are those of general-ciphering and general-signing, where the other side may use them."""
         if len(system_title) != TITLE_OCTETS:
@@ -170,11 +172,11 @@ class Ciphering:
         self.system_title = system_title
         self.peer_title = peer_title
         self.form: Form = form
-        self._authentication_key = authentication_key
+        self._encryption_key, self._authentication_key = encryption_key, authentication_key
         self._policy: Policy = policy
         self._suite = suite
         self._keys = keys
-        self._peer_general_counter = self._peer_broadcast_counter = -1
+        self._peer_general_counter, self._peer_broadcast_counter = -1, peer_broadcast_counter
         self._global = _Key(encryption_key, authentication_key, policy, suite)
         self._dedicated: _Key | None = None
         self._next_counter = next_counter
@@ -193,8 +195,10 @@ class Ciphering:
         self._own_dedicated_counter = 0
         self._peer_dedicated_counter = -1
 
-    def protect(self, plain: bytes, form: Form | None = None) -> bytes:
+    def protect(self, plain: bytes, form: Form | None = None, *, flags: int = 0) -> bytes:
         """The ciphered form of an APDU; the initiate is always under the global key.
+
+        `flags` go into the security control: `BROADCAST_KEY`, where the global key is that of a broadcast.
 
         Raises:
             LocalProtocolError: there is no dedicated key.
@@ -212,7 +216,11 @@ class Ciphering:
             head = bytes((_GLO[plain[0]],))
         else:  # ACCESS and pushes have no other ciphered form
             head = bytes((GENERAL_GLO, TITLE_OCTETS)) + self.system_title
-        return self._sealed(head, self._global, self._next_counter(), plain)
+        key = self._global
+        if flags:
+            key = _Key(self._encryption_key, self._authentication_key, self._policy, self._suite)
+            key.control |= flags
+        return self._sealed(head, key, self._next_counter(), plain)
 
     def _sealed(self, head: bytes, key: _Key, counter: int, plain: bytes) -> bytes:
         if not 0 <= counter <= COUNTER_MAX:

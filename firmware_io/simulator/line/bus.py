@@ -17,6 +17,7 @@ from firmware_io.dlms.session.wrapper import Unwrapper
 from firmware_io.simulator.line.station import Piece, Station
 from firmware_io.simulator.meter.faults import Faults
 
+ALL_STATIONS = (b"\xff", b"\xfe\xff", b"\xfe\xfe\xfe\xff")
 CHUNK_S = 0.008  # an answer is handed to the host in portions of this length
 TORN_S = 0.025  # silence inside a question after which the rest is not waited for (IEC 62056-46: 25 ms)
 MAX_PENDING = 4096  # portions: bounds what a client that never reads can make us keep
@@ -102,6 +103,10 @@ class Multidrop:
         if torn:
             framer.reset()
         for frame in framer.receive(octets):
+            if frame.destination in ALL_STATIONS:
+                for everybody in self.stations:
+                    everybody.broadcast(frame)
+                continue
             station = self._by_address.get(frame.destination)
             for other in self.stations:
                 if other is not station:

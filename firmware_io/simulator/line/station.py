@@ -11,12 +11,27 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 from firmware_io.dlms.apdu import axdr
-from firmware_io.dlms.apdu.decode import DataNotification, GetResponse
+from firmware_io.dlms.apdu.decode import DataNotification, GetResponse, SetRequest, decode
 from firmware_io.dlms.hdlc.framer import FLAG, Address, Frame, Framer, encode_frame
-from firmware_io.dlms.hdlc.link import DM, FINAL, FRMR, LLC_RESPONSE, RNR, SNRM, UI, Parameters, Received, ServerLink
+from firmware_io.dlms.hdlc.link import (
+    DM,
+    FINAL,
+    FRMR,
+    LLC_COMMAND,
+    LLC_RESPONSE,
+    RNR,
+    SNRM,
+    UI,
+    Parameters,
+    Received,
+    ServerLink,
+)
 from firmware_io.dlms.hdlc.link import State as LinkState
+from firmware_io.dlms.protection.general import Keyring
+from firmware_io.dlms.protection.security import Ciphering, Sealed
 from firmware_io.dlms.session.wrapper import Unit
-from firmware_io.errors import LocalProtocolError
+from firmware_io.errors import LocalProtocolError, RemoteProtocolError
+from firmware_io.obis import CLOCK
 from firmware_io.simulator.building.scenario import PushForm
 from firmware_io.simulator.line.blocks import Blocks
 from firmware_io.simulator.line.pushing import push_of
@@ -49,6 +64,7 @@ class Station:
         self.meter = meter
         self.addresses = _addresses(meter)
         self._counters = Counters()
+        self._broadcast_counter = -1  # the last of the client
         self._links: OrderedDict[tuple[bytes, bytes], _Link] = OrderedDict()
         self._associations: OrderedDict[tuple[object, int, int], Blocks] = OrderedDict()
         self._heard_s = float("-inf")
@@ -59,6 +75,41 @@ class Station:
         """A frame for another meter of the line: with a single association, opening another link ends ours."""
         if frame.control & ~FINAL == SNRM and self.meter.faults.at("single_association", self.meter.now()):
             self._drop_links()
+
+    def broadcast(self, frame: Frame) -> None:
+        """A frame for all stations: the time, plain or, where this meter ciphers, under the broadcast key."""
+        meter, octets = self.meter, frame.information[len(LLC_COMMAND) :]
+        if frame.control & ~FINAL != UI or frame.information[: len(LLC_COMMAND)] != LLC_COMMAND:
+            return
+        with contextlib.suppress(RemoteProtocolError, LocalProtocolError):
+            if meter.keys.encryption:
+                opened = self._of_broadcast().open(octets)
+                self._broadcast_counter = Sealed.parse(octets).counter
+                octets = opened
+            request = decode(octets)
+            if isinstance(request, SetRequest) and request.attribute.name == CLOCK:
+                shown_s = meter.clock.from_date_time(request.value.value)
+                if shown_s is not None:
+                    meter.set_clock(shown_s)
+
+    def _of_broadcast(self) -> Ciphering:
+        keys, identity = self.meter.keys, self.meter.identity
+        title, suite = identity.client_title, identity.suite
+        ring = Keyring(
+            suite or (2 if len(keys.encryption) == 32 else 0), identity.system_title, broadcast=keys.broadcast or None
+        )
+        return Ciphering(
+            keys.encryption,
+            keys.authentication,
+            identity.system_title,
+            lambda: 0,
+            title,
+            "global",
+            identity.policy,
+            suite,
+            ring,
+            peer_broadcast_counter=self._broadcast_counter,
+        )
 
     def frame(self, frame: Frame, now: float) -> list[Piece]:
         """Answer a frame that is addressed to this meter."""
