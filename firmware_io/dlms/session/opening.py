@@ -2,8 +2,8 @@
 
 In text of 7 bits and even parity at 300 Bd the meter is called, says who it is and how fast it can be, and is told to
 go on in HDLC (IEC 62056-46, annex "opening with mode E"). It forgets that when the link is released or was idle for
-long, so that each link begins with it. Where the line's own speed cannot be changed from here (TCP), the parity bit is made
-here and the converter has to be set to the speed.
+long, so that each link begins with it. Where the line's own speed cannot be changed from here (TCP), the parity bit is
+made here, and the converter has to be set to the speed.
 """
 
 from __future__ import annotations
