@@ -21,6 +21,7 @@ from firmware_io.dlms.sources import COMPANIONS, Sources
 from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.driver import MeterDriver, Trace
 from firmware_io.exchange import Timing
+from firmware_io.identity import FileSerials, Serials
 from firmware_io.obis import ENERGY_EXPORT, ENERGY_IMPORT, POWER_EXPORT, POWER_IMPORT, ObisCode
 from firmware_io.pushes import IdleLine, PushListener, PushSource
 from firmware_io.spec import BusSpec
@@ -225,10 +226,12 @@ def _mbus_spec(meter: Meter) -> MbusSpec:
     )
 
 
-def driver_of(spec: MeterSpec, line: BusSpec, clock: Clock, counters: InvocationCounters) -> MeterDriver:
+def driver_of(
+    spec: MeterSpec, line: BusSpec, clock: Clock, counters: InvocationCounters, serials: Serials | None = None
+) -> MeterDriver:
     """The driver of a meter."""
     if isinstance(spec, DlmsSpec):
-        return DlmsDriver(spec, line, clock, counters)
+        return DlmsDriver(spec, line, clock, counters, serials=serials)
     timing = Timing.of(line)
     match type(spec).__name__:
         case "Dlt645Spec":
@@ -255,8 +258,18 @@ def counters_of(config: Config) -> InvocationCounters:
     return MemoryCounters()
 
 
-def open_buses(config: Config, clock: Clock, opener: Callable[[BusSpec], Transport] = open_transport) -> dict[str, Bus]:
-    """A `Bus` for each that has meters; the line is opened at the first exchange.
+def serials_of(config: Config) -> Serials:
+    """Where it is kept which meter was believed first, where the site file does not say whose it is."""
+    return FileSerials(Path(config.store.path).with_name("meters.json"))
+
+
+def open_buses(
+    config: Config,
+    clock: Clock,
+    opener: Callable[[BusSpec], Transport] = open_transport,
+    serials: Serials | None = None,
+) -> dict[str, Bus]:
+    """A `Bus` for each that has meters; the line is opened at the first exchange. `serials` outlives the process.
 
     Raises:
         ConfigError: a secret or a device profile cannot be read.
@@ -267,7 +280,9 @@ def open_buses(config: Config, clock: Clock, opener: Callable[[BusSpec], Transpo
     for table in config.bus:
         line = bus_spec(table)
         specs = [meter_spec(meter, table, config.site.timezone) for meter in config.meter if meter.bus == table.id]
-        meters = [BusMeter(spec.id, driver_of(spec, line, clock, counters), spec.id in mains) for spec in specs]
+        meters = [
+            BusMeter(spec.id, driver_of(spec, line, clock, counters, serials), spec.id in mains) for spec in specs
+        ]
         if meters:
             buses[table.id] = Bus(line, meters, opener, clock, sources=push_sources(table, specs, clock))
     return buses

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from agent import wire
 from agent.pipeline.inbox import Batch, CaughtUp
 from agent.polling.bus_thread import BusThread
-from agent.polling.buses import open_buses
+from agent.polling.buses import open_buses, serials_of
 from agent.polling.meter_watch import MeterWatch
 from agent.process.heartbeat import Heartbeat
 from agent.process.trusted_clock import TrustedClock
@@ -62,7 +62,7 @@ class Collector:
         self._stop = threading.Event()
         exporting = {meter for zone in config.zone for meter in zone.export}
         watches = {meter.id: MeterWatch(meter, exports=meter.id in exporting) for meter in config.meter}
-        buses = open_buses(config, clock, self._open)
+        buses = open_buses(config, clock, self._open, serials_of(config))
         self._buses = [
             BusThread(
                 bus,

@@ -40,6 +40,7 @@ from firmware_io.errors import (
     SecurityError,
     TransportError,
 )
+from firmware_io.identity import Serials
 from firmware_io.pushes import Pushed
 from firmware_io.reading import MeterEvent, Reading
 from firmware_io.spec import BusSpec
@@ -63,6 +64,7 @@ class DlmsDriver:
         clock: Clock,
         counters: InvocationCounters,
         on_push: Push | None = None,
+        serials: Serials | None = None,
     ) -> None:
         self.spec = spec
         self.traffic = Traffic()
@@ -71,6 +73,7 @@ class DlmsDriver:
         self._clock = clock
         self._counters = counters
         self._on_push = on_push
+        self._serials = serials
         self._meanwhile: deque[tuple[DataNotification | EventNotification, float, bool]] = deque(maxlen=MAX_PUSHES)
         self._opener: PushOpener | None = None
         self._title: bytes | None = None  # of the meter, since it last associated
@@ -255,7 +258,8 @@ class DlmsDriver:
             )
             session = Session(self.spec, self._channel, self._counters, self._heard_push)
             if self._reader is None:
-                self._reader = MeterReader(self.spec, session, self._clock)
+                place = f"{self._bus.id}/{self.spec.logical_address}/{self.spec.address}"
+                self._reader = MeterReader(self.spec, session, self._clock, self._serials, place)
             else:
                 session.with_list = self._reader.session.with_list
                 self._reader.session = session

@@ -18,7 +18,7 @@ from firmware_io.dlms.cosem.registers import DATA, VALUE, Scale
 from firmware_io.dlms.session.session import Session
 from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.errors import IdentityMismatch, RegisterUnavailable, RemoteProtocolError
-from firmware_io.identity import ExpectedMeter, Whose
+from firmware_io.identity import ExpectedMeter, Serials, Whose
 from firmware_io.obis import ObisCode
 
 PLATES = (Attribute(DATA, obis.SERIAL_NUMBER, VALUE), Attribute(DATA, obis.LOGICAL_DEVICE_NAME, VALUE))
@@ -31,7 +31,9 @@ class Exchanged(Exception):
 class Known:
     """One meter as far as it is known; `session` is the one over the line that is open now."""
 
-    def __init__(self, spec: DlmsSpec, session: Session, clock: Clock) -> None:
+    def __init__(
+        self, spec: DlmsSpec, session: Session, clock: Clock, serials: Serials | None = None, place: str = ""
+    ) -> None:
         self.spec = spec
         self.session = session
         self.clock = clock
@@ -39,7 +41,7 @@ class Known:
         self.scales: dict[tuple[int, ObisCode], Scale] = {}
         self.convention = Convention()
         self.clock_offset_s: float | None = None
-        self._expected = ExpectedMeter(spec.serial)
+        self._expected = ExpectedMeter(spec.serial, serials, place)
         self._plate: Attribute | None = None
 
     @property

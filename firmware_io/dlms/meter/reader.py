@@ -43,6 +43,7 @@ from firmware_io.dlms.sources import combined, rates
 from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.driver import Identity
 from firmware_io.errors import RemoteProtocolError
+from firmware_io.identity import Serials
 from firmware_io.obis import ObisCode
 from firmware_io.reading import MeterEvent, Quality, Reading, Unit
 
@@ -78,10 +79,13 @@ class _Sample(NamedTuple):
 class MeterReader:
     """One meter over its session; keeps what it has learned over re-associations."""
 
-    def __init__(self, spec: DlmsSpec, session: Session, clock: Clock) -> None:
+    def __init__(
+        self, spec: DlmsSpec, session: Session, clock: Clock, serials: Serials | None = None, place: str = ""
+    ) -> None:
+        """`serials` keeps whom we believe at this `place`."""
         self.spec = spec
         self._clock = clock
-        self._known = Known(spec, session, clock)
+        self._known = Known(spec, session, clock, serials, place)
         self._stored = StoredReader(self._known)
         self._registers: tuple[Register, ...] = ()
         self._has_errors = True
