@@ -19,9 +19,9 @@ from firmware_io.dlms.cosem.meter_time import Convention, MeterTime
 from firmware_io.dlms.cosem.registers import Scale
 from firmware_io.dlms.hdlc.framer import Address, Frame, Framer, encode_frame
 from firmware_io.dlms.hdlc.link import ClientLink, Parameters, ServerLink
+from firmware_io.dlms.protection.security import Ciphering
 from firmware_io.dlms.session.channel import HdlcChannel
 from firmware_io.dlms.session.counters import MemoryCounters
-from firmware_io.dlms.session.security import Ciphering
 from firmware_io.dlms.session.session import Session
 from firmware_io.dlms.session.timing import Timing
 from firmware_io.dlms.session.trace import Tracer
