@@ -25,7 +25,6 @@ from agent.utility.sql.store import Store, open_store
     "--inspectors", "inspectors", multiple=True, metavar="GROUP", help="May record outcomes; may be repeated."
 )
 @click.option("--operators", "operators", multiple=True, metavar="GROUP", help="May read the audit log, too.")
-@click.option("--four-eyes", is_flag=True, help="A second person confirms each outcome.")
 @click.option("--price", type=click.FloatRange(0.0, min_open=True), help="Money for a kWh.")
 @click.option("--currency", default="", help="Of the price, as EUR.")
 @click.option("--timezone", default="UTC", show_default=True, help="In which times are shown.")
@@ -42,7 +41,6 @@ def command(
     groups_header: str,
     inspectors: tuple[str, ...],
     operators: tuple[str, ...],
-    four_eyes: bool,
     price: float | None,
     currency: str,
     timezone: str,
@@ -73,7 +71,7 @@ def command(
         raise click.UsageError(
             f"{listen} is not this machine alone: name the proxy that signs people in (--trusted-proxy)"
         )
-    if (inspectors or operators or four_eyes) and not proxies:
+    if (inspectors or operators) and not proxies:
         raise click.UsageError("roles need somebody who says who people are: --trusted-proxy ADDRESS")
     roles = dict.fromkeys(inspectors, Role.INSPECTOR) | dict.fromkeys(operators, Role.OPERATOR)
     proxy = Proxy(proxies, user_header.lower(), groups_header.lower(), roles) if proxies else None
@@ -81,7 +79,7 @@ def command(
     with open_store(dsn) as store:
         store.check_version()
     settings = Settings(
-        dsn, hosts, proxy, four_eyes, price, currency, zone, refresh, secure=secure, evidence=evidence,
+        dsn, hosts, proxy, price, currency, zone, refresh, secure=secure, evidence=evidence,
     )  # fmt: skip
     if promised_false_alarms is not None:
         settings = settings.promising(promised_false_alarms)

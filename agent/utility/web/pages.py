@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import HTMLResponse, Response
 
-from agent.utility.fleet import promise, queries
+from agent.utility.fleet import four_eyes, promise, queries
 from agent.utility.sql.schema import DAY_S
 from agent.utility.web import asks, exports, pictures
 from agent.utility.web.app import Asked, Handler, Refused
@@ -101,7 +101,7 @@ def cases(asked: Asked) -> Response:
     recovered = asked.site.kept.get("found", lambda: asks.found_kwh(store))
     return asked.page(
         "cases.html", rows=rows, page=page, pages=pages, count=len(found), sort=sort, sorts=SORTS, kinds=KINDS,
-        states=STATES, recovered=recovered,
+        states=STATES, recovered=recovered, four_eyes=_four_eyes(asked),
     )  # fmt: skip
 
 
@@ -116,6 +116,7 @@ def case(asked: Asked) -> Response:
     return asked.page(
         "case.html", place=place, case=found, alert=found.alert, suspects=suspects, kinds=KINDS, states=STATES,
         done=asked.query.get("done", ""), info=info, names=asks.names(info),
+        four_eyes=four_eyes.needed(asked.site.stores.here()), same_person=four_eyes.same_person,
     )  # fmt: skip
 
 
@@ -166,7 +167,13 @@ def building(asked: Asked) -> Response:
         states=STATES,
         info=info,
         names=asks.names(info),
+        four_eyes=_four_eyes(asked),
     )
+
+
+def _four_eyes(asked: Asked) -> bool:
+    """Whether outcomes wait for a second pair of eyes."""
+    return asked.site.kept.get("four-eyes", lambda: four_eyes.needed(asked.site.stores.here()))
 
 
 def gateways(asked: Asked) -> Response:

@@ -17,12 +17,11 @@ Evidence = Callable[[Store, str, str], str]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`price` is money for a kWh; `four_eyes` asks for a second person to confirm an outcome."""
+    """`price` is money for a kWh."""
 
     dsn: str
     hosts: frozenset[str] = frozenset({"localhost", "127.0.0.1", "::1"})
     proxy: Proxy | None = None
-    four_eyes: bool = False
     price: float | None = None
     currency: str = ""
     zone: tzinfo = UTC

@@ -34,7 +34,7 @@ class Fleet(NamedTuple):
 def fill(dsn: str, buildings: int, days: float, now_s: float) -> Fleet:
     """What so many simulated gateways have sent until now, read as the ingest reads it."""
     first_s = int(now_s) // 900 * 900 - int(days * 86_400)
-    with open_store(dsn) as store:
+    with open_store(dsn, make=True) as store:
         store.migrate(now_s, keep_days=int(days) + 5)
         reader = Reader(lambda: now_s, keep_days=int(days) + 5)
         for number in range(1, buildings + 1):

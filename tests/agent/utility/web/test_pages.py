@@ -77,7 +77,7 @@ def test_parquet_holds_what_the_csv_holds(full: Any, ask: Any) -> None:
 
 def test_an_empty_store_says_why_there_is_nothing(tmp_path: Path, ask: Any) -> None:
     dsn = f"sqlite:///{tmp_path / 'empty.sqlite'}"
-    with open_store(dsn) as store:
+    with open_store(dsn, make=True) as store:
         store.migrate(time.time())
     app = application(Settings(dsn))
     assert "show here tomorrow" in ask(app, "GET", "/").text
@@ -94,7 +94,7 @@ def test_a_case_of_which_only_the_state_is_known_has_a_page_that_says_so(tmp_pat
         suspects=[wire.SuspectData(meter="flat-7", probability=0.9)],
     )  # fmt: skip
     active = wire.ActiveSnapshot(time=wire.utc(now_s), alerts=[data])
-    with open_store(dsn) as store:
+    with open_store(dsn, make=True) as store:
         store.migrate(now_s)
         topic = wire.Address("t", "s", "g").topic("active").encode()
         store.apply([Reader(lambda: now_s).read(Publish(topic, 1, wire.encode(active), False))])
@@ -134,7 +134,7 @@ def test_what_a_gateway_sends_is_text_and_nothing_else(tmp_path: Path, ask: Any)
     result = wire.CommandResult(id=EVIL, name=EVIL, status="failed", time=wire.utc(now_s), reason=EVIL)
     said = [("event/alert", event), ("info", info), ("status", status), ("model/reported", reported),
             ("config/reported", reported), ("cmd/res", result)]  # fmt: skip
-    with open_store(dsn) as store:
+    with open_store(dsn, make=True) as store:
         store.migrate(now_s)
         reader = Reader(lambda: now_s)
         for suffix, message in said:
@@ -185,7 +185,7 @@ def test_every_text_of_the_pages_stands_in_every_catalogue() -> None:
 
 def test_the_verb_refuses_what_would_be_open_to_all(tmp_path: Path) -> None:
     dsn = f"sqlite:///{tmp_path / 'fleet.sqlite'}"
-    with open_store(dsn) as store:
+    with open_store(dsn, make=True) as store:
         store.migrate(time.time())
     for words, message in (
         (["--listen", "0.0.0.0"], "not this machine alone"),
