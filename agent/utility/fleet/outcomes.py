@@ -220,9 +220,10 @@ def training_rows(store: Store) -> Exported:
 
 def _inspected(store: Store) -> Iterator[tuple[str, str | None, str, wire.AlertEvent]]:
     query = (
-        "SELECT o.alert_key, o.outcome, o.meter, g.tenant, g.site, g.gateway, COALESCE(z.zone, '') FROM valid_outcome o "
-        "JOIN alert a ON a.alert_key = o.alert_key JOIN gateway g ON g.gateway_key = a.gateway_key "
-        "LEFT JOIN zone z ON z.zone_key = a.zone_key ORDER BY g.tenant, g.site, g.gateway, a.alert_id"
+        "SELECT o.alert_key, o.outcome, o.meter, g.tenant, g.site, g.gateway, COALESCE(z.zone, '') "
+        "FROM valid_outcome o JOIN alert a ON a.alert_key = o.alert_key "
+        "JOIN gateway g ON g.gateway_key = a.gateway_key LEFT JOIN zone z ON z.zone_key = a.zone_key "
+        "ORDER BY g.tenant, g.site, g.gateway, a.alert_id"
     )
     for key, outcome, meter, *names in store.rows(query):
         for (body,) in store.rows("SELECT body FROM alert_event WHERE alert_key = ? ORDER BY revision DESC", (key,)):

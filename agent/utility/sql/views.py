@@ -76,7 +76,8 @@ VIEWS = {
             CASE WHEN o.outcome = 'theft' AND (o.meter = a.suspect OR (o.meter IS NULL
                 AND a.upstream_probability > COALESCE(a.probability, 0))) THEN 1 ELSE 0 END AS as_stated,
             a.unexplained_probability
-        FROM valid_outcome o JOIN alert a ON a.alert_key = o.alert_key JOIN gateway g ON g.gateway_key = a.gateway_key""",
+        FROM valid_outcome o JOIN alert a ON a.alert_key = o.alert_key
+        JOIN gateway g ON g.gateway_key = a.gateway_key""",
     "stated_against_found": """
         SELECT CAST(FLOOR(stated_probability * 10) AS SIGNED) * 10 AS from_percent, COUNT(*) AS inspected,
             100.0 * AVG(stated_probability) AS stated_percent, SUM(as_stated) AS as_stated,

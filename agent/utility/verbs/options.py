@@ -38,6 +38,7 @@ LEAST = (  # the first to go without room
 )  # fmt: skip
 HEADS = {"age_days": "age", "over_probability": "over", "peak_probability": "peak", "unread_meters": "unread",
          "unexplained_probability": "none of these"}  # fmt: skip
+PERCENT = {"probability", "confidence", "over_probability", "peak_probability", "unexplained_probability"}
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d")
 SHORT_ID = 8  # characters of an alert's id: what a person types
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -191,13 +192,7 @@ def _cell(column: str, value: object) -> str:
         return str(value)[:SHORT_ID]
     if _is_time(value):
         return short_time(str(value))
-    if column in {
-        "probability",
-        "confidence",
-        "over_probability",
-        "peak_probability",
-        "unexplained_probability",
-    } and isinstance(value, float):
+    if column in PERCENT and isinstance(value, float):
         return f"{100 * value:.0f} %"
     if isinstance(value, float):
         return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.3f}"

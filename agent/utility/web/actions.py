@@ -16,7 +16,7 @@ from agent.utility.sql.statements import Row
 from agent.utility.sql.table import Table
 from agent.utility.web.app import Asked, Handler, Refused
 from agent.utility.web.pages import place_of
-from agent.utility.web.people import Role
+from agent.utility.web.signin.people import Role
 
 _METER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 

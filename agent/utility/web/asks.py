@@ -139,8 +139,8 @@ def case(store: Store, place: Place, alert_id: str) -> Case | None:
         }
         for event in events
     ]
-    query = "SELECT outcome, meter, inspected_s, note, inspector, confirmed_by, recorded_ms FROM outcome WHERE alert_key = ?"
-    outcome = records(store, query, key)
+    columns = "outcome, meter, inspected_s, note, inspector, confirmed_by, recorded_ms"
+    outcome = records(store, f"SELECT {columns} FROM outcome WHERE alert_key = ?", key)
     chunks = int(str(store.rows("SELECT COUNT(*) FROM evidence_chunk WHERE alert_key = ?", (key,))[0][0]))
     return Case(stated or events[0].data, revisions, outcome[0] if outcome else None, chunks)
 
@@ -150,7 +150,8 @@ def _stated(store: Store, key: int) -> wire.AlertData | None:
     found = records(
         store,
         "SELECT a.alert_id, a.revision, a.state, a.kind, a.severity, a.onset_s, z.zone, a.meter, a.loss_w, a.loss_kwh, "
-        "a.upstream_probability, a.unexplained_probability FROM alert a LEFT JOIN zone z ON z.zone_key = a.zone_key WHERE a.alert_key = ?",
+        "a.upstream_probability, a.unexplained_probability "
+        "FROM alert a LEFT JOIN zone z ON z.zone_key = a.zone_key WHERE a.alert_key = ?",
         key,
     )
     if not found:

@@ -13,7 +13,7 @@ from agent.utility.web import asks, exports, pictures
 from agent.utility.web.app import Asked, Handler, Refused
 from agent.utility.web.asks import Place
 from agent.utility.web.guard import EVIDENCE_POLICY
-from agent.utility.web.people import Role
+from agent.utility.web.signin.people import Role
 
 ROWS = 50  # of a page
 SORTS = {"loss": "loss_kwh", "power": "loss_w", "confidence": "confidence", "age": "onset_s", "site": "site"}
@@ -243,7 +243,7 @@ def audit(asked: Asked) -> Response:
 
 
 def health(_: Asked) -> Response:
-    """For a load balancer."""
+    """For a load balancer, which signs in nowhere."""
     return Response("ok\n", media_type="text/plain")
 
 
@@ -256,7 +256,7 @@ def paged(asked: Asked, rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]
 
 
 _PLACE = "{tenant}/{site}/{gateway}"
-PAGES: tuple[tuple[str, Handler, Role], ...] = (
+PAGES: tuple[tuple[str, Handler, Role | None], ...] = (  # None: anybody
     ("/", fleet, Role.VIEWER),
     ("/cases", cases, Role.VIEWER),
     (f"/case/{_PLACE}/{{alert_id}}", case, Role.VIEWER),
@@ -269,5 +269,5 @@ PAGES: tuple[tuple[str, Handler, Role], ...] = (
     ("/export/{file}", export, Role.VIEWER),
     ("/search", search, Role.VIEWER),
     ("/audit", audit, Role.OPERATOR),
-    ("/health", health, Role.VIEWER),
+    ("/health", health, None),
 )

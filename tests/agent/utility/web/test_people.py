@@ -13,8 +13,8 @@ from agent.utility.fleet import four_eyes
 from agent.utility.sql.store import open_store
 from agent.utility.web.app import application
 from agent.utility.web.guard import CSRF_LIFETIME_S, MAX_CLIENTS, Csrf, Rate
-from agent.utility.web.people import NotSignedIn, Proxy, Role, who
 from agent.utility.web.settings import Settings
+from agent.utility.web.signin.people import NotSignedIn, Proxy, Role, who
 from tests.agent.utility.web.conftest import fill
 
 PROXY = Proxy(addresses=("127.0.0.1",), roles={"inspectors": Role.INSPECTOR, "ops": Role.OPERATOR})
@@ -162,7 +162,7 @@ def test_behind_a_proxy_each_person_has_a_rate(full: Any, ask: Any) -> None:
     app = application(Settings(full.dsn, proxy=PROXY, requests_per_s=0.001, burst=2))
     assert [ask(app, "GET", "/health", headers=ANA).status_code for _ in range(3)] == [200, 200, 429]
     assert ask(app, "GET", "/health", headers=BEN).status_code == 200
-    assert ask(app, "GET", "/health", client="192.0.2.1", headers=ANA).status_code == 401, "not ana's, and not let in"
+    assert ask(app, "GET", "/gateways", client="192.0.2.1", headers=ANA).status_code == 401, "not ana's, and not let in"
 
 
 def test_a_client_that_asks_too_often_waits() -> None:
