@@ -82,6 +82,7 @@ def command(
     try:
         import uvicorn
 
+        from agent.offline.case.page import script_source
         from agent.utility.web.app import application
         from agent.utility.web.settings import Settings
         from agent.utility.web.signin.people import Proxy, Role
@@ -120,7 +121,7 @@ def command(
         store.check_version()
     settings = Settings(
         dsn, hosts, proxy, oidc, price=price, currency=currency, zone=zone, refresh_s=refresh, secure=secure,
-        session_hours=session_hours, evidence=evidence,
+        session_hours=session_hours, evidence=evidence, evidence_script=script_source(),
     )  # fmt: skip
     if promised_false_alarms is not None:
         settings = settings.promising(promised_false_alarms)

@@ -12,7 +12,7 @@ from agent.utility.sql.schema import DAY_S
 from agent.utility.web import asks, exports, pictures
 from agent.utility.web.app import Asked, Handler, Refused
 from agent.utility.web.asks import Place
-from agent.utility.web.guard import EVIDENCE_POLICY
+from agent.utility.web.guard import evidence_policy
 from agent.utility.web.signin.people import Role
 
 ROWS = 50  # of a page
@@ -130,7 +130,8 @@ def evidence(asked: Asked) -> Response:
         text = make(asked.site.stores.here(), place.path, alert_id)
     except ValueError as error:
         raise Refused(409, str(error)) from None
-    return HTMLResponse(text, headers={"content-security-policy": EVIDENCE_POLICY})
+    policy = evidence_policy(asked.site.settings.evidence_script)
+    return HTMLResponse(text, headers={"content-security-policy": policy})
 
 
 def building(asked: Asked) -> Response:

@@ -38,6 +38,7 @@ class Settings:
     secure: bool = False
     session_hours: float = 8.0
     evidence: Evidence | None = None
+    evidence_script: str = "'none'"  # its one script, as a Content-Security-Policy names it
 
     def promising(self, a_year: float) -> Settings:
         """The same with another promised rate of false alarms, a building and year."""
