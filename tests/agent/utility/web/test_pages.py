@@ -19,11 +19,12 @@ from agent.utility.fleet import outcomes
 from agent.utility.ingest.decode import Reader
 from agent.utility.mqtt.packets import Publish
 from agent.utility.sql.store import open_store
-from agent.utility.web import pages
+from agent.utility.web import exports, pages
 from agent.utility.web.app import application
 from agent.utility.web.guard import POLICY
 from agent.utility.web.settings import Settings
 from agent.utility.web.words import FOLDER, LANGUAGES, Words
+from tests.agent.utility.web.conftest import fill
 
 WEB = Path(pages.__file__).parent
 
@@ -49,6 +50,18 @@ def test_every_page_in_every_language(full: Any, ask: Any, language: str) -> Non
     assert ask(app, "GET", "/nowhere").status_code == 404
     assert ask(app, "GET", "/building/a/b/c").status_code == 404
     assert ask(app, "GET", "/building/a/b/%3Cscript%3E").status_code == 404
+
+
+@pytest.mark.mariadb
+@pytest.mark.xdist_group("mariadb")
+def test_every_page_and_export_from_a_server_of_the_mysql_family(mariadb: Any, ask: Any) -> None:
+    fleet = fill(mariadb.database(), 20, 3, time.time())
+    assert fleet.cases
+    app = application(Settings(fleet.dsn, price=0.3, currency="EUR", evidence=evidence))
+    for address in [*addresses(fleet), *(f"/export/{name}.csv" for name in exports.EXPORTS)]:
+        answer = ask(app, "GET", address)
+        assert answer.status_code == 200, f"{address}: {answer.text[:500]}"
+    assert "kWh" in ask(app, "GET", f"/building/{fleet.building}").text
 
 
 def test_the_figures_are_the_stores(full: Any, ask: Any) -> None:
