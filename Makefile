@@ -6,7 +6,8 @@ STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help build test lint format demo deb clean soak fuzz proof-kill proof-utility
-.PHONY: bench-agent bench-core bench-detection bench-dlms bench-forecast bench-link bench-page bench-protocols bench-train bench-utility proof-hostile
+.PHONY: bench-agent bench-core bench-detection bench-dlms bench-forecast bench-link bench-page bench-protocols bench-train
+.PHONY: bench-utility proof-hostile proof-tidb
 .PHONY: test-arm64 test-armhf
 .PHONY: world proof-disk lock sbom audit
 
@@ -118,6 +119,10 @@ bench-page: build ## The utility's page: fifty people on 10,000 buildings over 9
 
 proof-hostile: build ## A million hostile messages into the ingest's reader and store
 	CHECKMETER_HOSTILE=1000000 $(PY) -m pytest tests/agent/utility/ingest/test_hostile.py -q --timeout 7200
+
+proof-tidb: build ## All statements of the store through TiDB's own parser (needs Go and a Go module proxy)
+	@mkdir -p build && cd tests/agent/utility/sql/tidb_parser && CGO_ENABLED=0 go build -mod=readonly -o $(abspath build/tidb-parser) .
+	CHECKMETER_TIDB_PARSER=$(abspath build/tidb-parser) $(PY) -m pytest tests/agent/utility/sql/test_tidb.py -q -rs
 
 proof-utility: build ## kill -9 the ingest 40 times in a row, into SQLite and MariaDB
 	CHECKMETER_KILLS=40 $(PY) -m pytest tests/agent/utility/ingest/test_faults.py -q -k again_and_again --timeout 600

@@ -101,6 +101,7 @@ ARROWS: dict[str, set[str]] = {
         "agent.utility.load_test",
         "agent.utility.sql",
         "agent.utility.web",
+        "agent.utility.web.signin",
         "agent.wire",
         "core.scoring",
         "firmware_io.simulator",
@@ -275,7 +276,9 @@ ARROWS: dict[str, set[str]] = {
         "agent.wire",
         "core.scoring",
     },
+    "agent.utility.web.signin": set(),
     "agent.utility.web": {
+        "agent.utility.web.signin",
         "agent.charts",
         "agent.process",
         "agent.utility.fleet",

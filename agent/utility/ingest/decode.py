@@ -307,6 +307,7 @@ class Reader:
             None if first is None else name_of("suspect", first.meter),
             None if first is None else first.probability,
             alert.upstream_probability,
+            alert.unexplained_probability,
             None if model is None else sha256_of(model.sha256),
             None if model is None else within(model.score, 1.0, "model.score"),
             None if model is None else within(model.threshold, 1.0, "model.threshold"),

@@ -176,6 +176,7 @@ ALERT = Table(
         ("suspect", _NAME),
         ("probability", "DOUBLE"),
         ("upstream_probability", "DOUBLE"),
+        ("unexplained_probability", "DOUBLE"),  # none of these: a clock, a solar panel; empty in rows of version 2
         ("model_sha256", _SHA256),
         ("model_score", "DOUBLE"),
         ("model_threshold", "DOUBLE"),
@@ -247,7 +248,7 @@ OUTCOME = Table(
         ("inspected_s", _INTEGER),
         ("note", "VARCHAR(255)"),
         ("inspector", _NAME),  # who says so; empty in outcomes of version 1
-        ("confirmed_by", _NAME),  # the second pair of eyes, where one is asked for
+        ("confirmed_by", _NAME),  # the second pair of eyes; where the store asks for one, nothing counts without it
         ("recorded_ms", _INTEGER),
     ),
     keys=1,
@@ -351,7 +352,7 @@ COMMAND_RESULT = Table(
     merge="first",
     index=("gateway_key", "command_id"),
 )
-# What people did through the web page: written in the same transaction as what they changed.
+# What people changed, on the page or with a verb: written in the same transaction as the change.
 AUDIT = Table(
     "audit",
     (
@@ -365,6 +366,14 @@ AUDIT = Table(
     ),
     keys=1,
     merge="first",
+)
+# What holds for everybody who uses this store, whichever program they come with.
+SETTING = Table(
+    "setting",
+    (("setting_key", _KEY), ("name", _REQUIRED_NAME), ("value", "VARCHAR(255) NOT NULL"), ("changed_ms", _INTEGER)),
+    keys=1,
+    merge="newest",
+    guard="changed_ms",
 )
 # One row a day: the replica that writes it does the day's maintenance, the others see that somebody does.
 MAINTENANCE = Table(
@@ -406,6 +415,7 @@ TABLES = (
     GATEWAY_HEALTH,
     COMMAND_RESULT,
     AUDIT,
+    SETTING,
     MAINTENANCE,
     MIGRATION,
 )
