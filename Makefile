@@ -75,7 +75,9 @@ deb: build ## Build the Debian package of this machine's architecture into dist/
 	$(PY) -m agent.deploy.deb dist
 
 lock: build ## Renew constraints.txt: every package of the run time with the hashes of its files (needs the network, and uv)
-	uv pip compile -q --universal --generate-hashes --python-version 3.11 pyproject.toml -o constraints.txt
+	uv pip compile -q --universal --generate-hashes --python-version 3.11 --extra watch \
+	  --no-header pyproject.toml -o constraints.txt
+	@sed -i "1i # Every package of the run time with the hashes of its files; made by \`make lock\`. pip install --require-hashes -r constraints.txt" constraints.txt
 
 sbom: ## Write dist/sbom.json (CycloneDX) from constraints.txt
 	@mkdir -p dist && $(PYTHON) -m agent.deploy.sbom constraints.txt "$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" > dist/sbom.json
