@@ -8,6 +8,7 @@ STAMP  := $(VENV)/.installed
 .PHONY: help build test lint format demo deb clean soak fuzz proof-kill proof-utility
 .PHONY: bench-agent bench-core bench-detection bench-dlms bench-forecast bench-link bench-page bench-train bench-utility proof-hostile
 .PHONY: test-arm64 test-armhf
+.PHONY: proof-deb test-trixie
 .PHONY: world proof-disk lock sbom audit
 
 help: ## List the targets
@@ -73,6 +74,12 @@ test-armhf: ## The same for armhf, 32 bits
 
 deb: build ## Build the Debian package of this machine's architecture into dist/
 	$(PY) -m agent.deploy.deb dist
+
+proof-deb: build ## Build the Debian package twice, in different folders, and compare the octets
+	tests/system/deploy/twice.sh $(PY)
+
+test-trixie: ## Build, test, package, install and demo on Debian 13, natively in a root (needs root, debootstrap)
+	@tests/system/deploy/on_release.sh trixie
 
 lock: build ## Renew constraints.txt: every package of the run time with the hashes of its files (needs the network, and uv)
 	uv pip compile -q --universal --generate-hashes --python-version 3.11 --extra watch \
