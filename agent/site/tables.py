@@ -48,6 +48,22 @@ Text = Annotated[
         extra={"expected": "text in quotes, on one line and without control characters"},
     ),
 ]
+FilePath = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=4096,
+        pattern=r"^[^\x00-\x1f\x7f-\x9f]*(?![\s\S])",
+        extra={"expected": "a path: not empty, on one line and without control characters"},
+    ),
+]
+EventType = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[0-9]{1,5}(\.[0-9]{1,5}){3}(?![\s\S])",
+        extra={"expected": "four numbers with dots (type.domain.subdomain.action), like 3.12.43.257"},
+    ),
+]
 Label = Annotated[
     str,
     msgspec.Meta(
@@ -267,7 +283,7 @@ class Detection(_Table, frozen=True, kw_only=True):
     false_alarms_per_year: Annotated[Positive, about("Promised rate of false alarms, per building and year.")] = 0.1
     confidence: Annotated[Probability, about("Below this probability no flat is named.")] = 0.9
     guard_days: Annotated[Days, about("Rows younger than this are not absorbed as normal.")] = 14.0
-    model: Annotated[Text | None, about("Path of a .tflite; the shipped one by default.")] = None
+    model: Annotated[FilePath | None, about("Path of a .tflite; the shipped one by default.")] = None
 
 
 class Mqtt(_Table, frozen=True, kw_only=True):
@@ -279,8 +295,8 @@ class Mqtt(_Table, frozen=True, kw_only=True):
     ] = False
     version: Annotated[Literal["5", "3.1.1"], about("Protocol version; 3.1.1 has no properties.")] = "5"
     client_id: Annotated[Text | None, about("The gateway's name by default.")] = None
-    ca: Annotated[Text | None, about("CA certificate, PEM; the system's store by default.")] = None
-    certificate: Annotated[Text | None, about("Client certificate, PEM.")] = None
+    ca: Annotated[FilePath | None, about("CA certificate, PEM; the system's store by default.")] = None
+    certificate: Annotated[FilePath | None, about("Client certificate, PEM.")] = None
     key: Annotated[Secret | None, about("Client key, PEM: a path or credential:NAME.")] = None
     username: Annotated[Text | None, about("Where the broker asks for one.")] = None
     password: Annotated[Secret | None, about("A path or credential:NAME.")] = None
@@ -290,14 +306,14 @@ class Mqtt(_Table, frozen=True, kw_only=True):
     delivery: Annotated[
         Literal["broker", "end_to_end"], about("Who must acknowledge before a message leaves the outbox.")
     ] = "broker"
-    command_keys: Annotated[list[Text], about("Paths of Ed25519 public keys that may sign commands.")] = []
-    cim: Annotated[dict[str, str], about("Alert or tamper kind -> IEC 61968-9 event type.")] = {}
+    command_keys: Annotated[list[FilePath], about("Paths of Ed25519 public keys that may sign commands.")] = []
+    cim: Annotated[dict[Text, EventType], about("Alert or tamper kind -> IEC 61968-9 event type.")] = {}
 
 
 class Store(_Table, frozen=True, kw_only=True):
     """[store]: what is kept on the gateway's disk."""
 
-    path: Annotated[Text, about("Outbox, checkpoints and history: one SQLite file.")] = (
+    path: Annotated[FilePath, about("Outbox, checkpoints and history: one SQLite file.")] = (
         "/var/lib/checkmeter/checkmeter.sqlite"
     )
     outbox_mb: Annotated[Positive, about("Cap of what waits for the broker, MB.")] = 64.0
@@ -307,10 +323,12 @@ class Store(_Table, frozen=True, kw_only=True):
 class Service(_Table, frozen=True, kw_only=True):
     """[service]: how the running agent can be watched on the gateway."""
 
-    socket: Annotated[Text, about("Unix socket of `checkmeter status` and `watch`.")] = "/run/checkmeter/control.sock"
+    socket: Annotated[FilePath, about("Unix socket of `checkmeter status` and `watch`.")] = (
+        "/run/checkmeter/control.sock"
+    )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], about("Least level that is logged.")] = "info"
     log_format: Annotated[Literal["text", "json"], about("Text with journald priorities, or one JSON a line.")] = "text"
-    metrics_textfile: Annotated[Text | None, about("Prometheus textfile, written anew every 30 s.")] = None
+    metrics_textfile: Annotated[FilePath | None, about("Prometheus textfile, written anew every 30 s.")] = None
     metrics_port: Annotated[Port | None, about("Serve /metrics on this port of the loopback address.")] = None
 
 

@@ -93,7 +93,7 @@ client.loop_forever(retry_first_connection=True)
 PYTHON
 cat >"$root/etc/systemd/system/subscriber.service" <<'UNIT'
 [Service]
-ExecStart=/opt/checkmeter/bin/python3 /etc/checkmeter/subscriber.py
+ExecStart=/usr/lib/checkmeter/bin/python3 /etc/checkmeter/subscriber.py
 UNIT
 cat >"$root/etc/systemd/system/driver.service" <<'UNIT'
 [Unit]
@@ -115,7 +115,7 @@ before=$(pid); systemctl reload checkmeter; sleep 10; echo reload=$([ "$(pid)" =
 systemctl stop checkmeter; echo stop=$(systemctl show -p Result --value checkmeter)
 systemctl start checkmeter; dpkg -i /var/checkmeter.deb >/dev/null; echo upgraded=$(systemctl is-active checkmeter)
 systemctl stop meters subscriber; dpkg --purge checkmeter >/dev/null
-echo purged=$(ls -d /etc/checkmeter /var/lib/checkmeter /opt/checkmeter 2>/dev/null | wc -l)
+echo purged=$(ls -d /etc/checkmeter /var/lib/checkmeter /usr/lib/checkmeter 2>/dev/null | wc -l)
 journalctl -u checkmeter -o cat --no-pager >/result/journal
 echo finished=yes
 systemctl poweroff

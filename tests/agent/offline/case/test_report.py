@@ -24,12 +24,13 @@ from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from agent.cli.lab.report import BROWSER_OPTIONS, command
+from agent.cli.lab.report import command
 from agent.keys.signing import key_id
 from agent.offline.case.analysis import Verdict, analyse
 from agent.offline.case.case import CaseError, from_messages
 from agent.offline.case.files import PageFacts, read, result, write
 from agent.offline.case.page import RENDERER, page
+from agent.offline.case.print import BROWSER_OPTIONS
 from agent.offline.case.seal import open_page, seal
 from agent.offline.case.verify import verify
 from agent.utility.ingest.decode import Reader
@@ -195,6 +196,30 @@ def test_no_single_edit_of_what_a_reader_sees_goes_unnoticed(bypassed: Building)
     assert len(places) > 3000
     refused = 0
     for place in rng.sample(places, edits):
+        other = rng.choice([c for c in "0123456789abcdefxyz" if c != text[place]])
+        refused += bool(verify(text[:place] + other + text[place + 1 :]))
+    assert refused == edits
+
+
+def _attribute_characters(text: str) -> list[int]:
+    """Where the values of attributes stand: colours, coordinates, links, the attached files."""
+    body = text.index("<body>")
+    end = text.index("<script>", body)
+    return [k for m in re.finditer(r'="([^"]*)"', text[body:end]) for k in range(body + m.start(1), body + m.end(1))]
+
+
+def test_no_single_edit_of_an_attribute_goes_unnoticed(bypassed: Building) -> None:
+    text = _page(bypassed, Ed25519PrivateKey.generate())
+    edits = int(os.environ.get("CHECKMETER_EDITS", "60"))
+    rng = random.Random(303)
+    files = re.compile(r"base64,[^\"]*")
+    spans = [m.span() for m in files.finditer(text)]
+    places = _attribute_characters(text)
+    drawn = [k for k in places if not any(a <= k < b for a, b in spans)]
+    assert len(drawn) > 3000
+    refused = 0
+    # One half in what is drawn and linked, the other anywhere: the attached files are most of a page's octets.
+    for place in [*rng.sample(drawn, edits // 2), *rng.sample(places, edits - edits // 2)]:
         other = rng.choice([c for c in "0123456789abcdefxyz" if c != text[place]])
         refused += bool(verify(text[:place] + other + text[place + 1 :]))
     assert refused == edits
