@@ -17,9 +17,12 @@ out="$root.out"
 mkdir -p "$root/srv/checkmeter" "$root/out" "$out"
 
 # Sources that were changed or removed; the kernels that were built from the others stay.
-(cd "$tree" && git ls-files -co --exclude-standard --deduplicate | while read -r f; do [ ! -e "$f" ] || echo "$f"; done) >"$out/sources"
-(cd "$tree" && rsync -a --delete --exclude='*.so' --exclude='*.c' --exclude=build --exclude='*.egg-info' \
-    --exclude=__pycache__ --files-from="$out/sources" ./ "$root/srv/checkmeter/")
+copy="$root/srv/checkmeter"
+(cd "$tree" && git ls-files -co --exclude-standard --deduplicate | while read -r f; do [ ! -e "$f" ] || echo "./$f"; done) |
+    sort >"$out/sources"
+(cd "$copy" && find . \( -name build -o -name '*.egg-info' -o -name __pycache__ \) -prune -o \
+    -type f ! -name '*.so' ! -name '*.c' -print | sort | comm -23 - "$out/sources" | xargs -r -d '\n' rm -f)
+(cd "$tree" && rsync -a --files-from="$out/sources" ./ "$copy/")
 
 # Where the host has Debian's cross compiler for it, that one stands in for the root's own: the same compiler at the
 # host's speed, for emulated it takes a quarter of an hour. Only its own files and libraries are lent.
