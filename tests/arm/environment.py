@@ -22,7 +22,7 @@ GLIBC = range(17, 37)  # up to that of Debian 12
 FROM_DEBIAN = {"numpy", "cffi", "pycparser"}
 TOOLS = ("setuptools", "Cython", "pip", "wheel", "rich")
 EXTRAS = ("utility", "web")
-# Of the tests' own: what has wheels for every architecture. pandas, scikit-learn, pyarrow and psutil have none for armhf.
+# Of the tests' own peers, those with wheels for every architecture; pandas, scikit-learn, pyarrow and psutil are not.
 PEERS = re.compile("dlms|gurux|dlt6|pymeterbus|pymbus|pymodbus|httpx|hypothesis|jsonschema|pytest", re.IGNORECASE)
 NO_WHEEL = {"armhf": {"dlt698", "pymeterbus"}}  # the latter for what it needs itself
 TIMEOUT_S = 600

@@ -1,6 +1,6 @@
 """Arbitrary octets into every parser: only declared errors may come out, quickly, and what was understood is stable.
 
-    python tests/system/fuzz/fuzz.py [--seconds 600] [--inputs N] [--seed 1] [--only framer]
+    python tests/system/fuzz/fuzz.py [--seconds 600] [--inputs N] [--seed 1] [--only framer values]
 
 A mutational fuzzer over seeds of real shape; `fuzz_atheris.py` drives the same targets by coverage, and the test
 suite by Hypothesis. What has been tried is written down in `README.md` beside this file.
@@ -392,10 +392,10 @@ def mutated(seed: bytes, chance: random.Random) -> bytes:
 
 def tried(name: str, octets: bytes) -> None:
     """One input; anything but a declared error is a finding, and so is one that takes long."""
-    started = time.monotonic()
+    started = time.process_time()
     with contextlib.suppress(RemoteProtocolError):
         TARGETS[name](octets)
-    assert time.monotonic() - started < SLOW_S, f"{name}: {len(octets)} octets took too long"
+    assert time.process_time() - started < SLOW_S, f"{name}: {len(octets)} octets took too long"
 
 
 def main() -> int:
@@ -404,10 +404,10 @@ def main() -> int:
     arguments.add_argument("--seconds", type=float, default=600.0)
     arguments.add_argument("--inputs", type=int, default=0, help="of each target; 0: as many as the time allows")
     arguments.add_argument("--seed", type=int, default=1)
-    arguments.add_argument("--only", choices=sorted(TARGETS))
+    arguments.add_argument("--only", nargs="+", choices=sorted(TARGETS), default=list(TARGETS))
     options = arguments.parse_args()
     chance = random.Random(options.seed)
-    names = [options.only] if options.only else list(TARGETS)
+    names = options.only
     counts = dict.fromkeys(names, 0)
     end = time.monotonic() + options.seconds
     while time.monotonic() < end and not (options.inputs and min(counts.values()) >= options.inputs):
