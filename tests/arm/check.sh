@@ -42,7 +42,10 @@ step_fuzz() { # the codecs: it is in them that the size of a word shows
 step_memory() { # pages of a 32-bit guest can be told from qemu's, those of a 64-bit one cannot
     [ "$arch" = armhf ] && "${host[@]}" tests/arm/memory.py || [ "$arch" != armhf ]
 }
-step_package() { "${inside[@]}" python -m agent.deploy.deb /out && "$here/boot.sh" "$arch"; }
+step_package() {
+    rm -f "$out"/checkmeter_*.deb
+    "${inside[@]}" python -m agent.deploy.deb /out && "$here/boot.sh" "$arch"
+}
 # Emulated seconds are long: the building's time waits for them.
 step_demo() {
     "${inside[@]}" python -m agent.cli.main demo examples/demo-building.toml --speed "${DEMO_SPEED:-1800}"

@@ -88,11 +88,13 @@ fi
 
 if [ ! -d "$kernels" ]; then
     # shellcheck disable=SC2016
-    enter sh -c 'cd /srv/checkmeter && python setup.py -q egg_info && python setup.py -q build_ext --inplace --force'
+    enter sh -c 'cd /srv/checkmeter && python setup.py -q build_ext --inplace --force'
     mkdir -p "$kernels.part"
     (cd "$copy" && find agent core firmware_io -name '*.so' | rsync -a --files-from=- ./ "$kernels.part/")
     mv -T "$kernels.part" "$kernels"
 fi
 exec 8>&-
+[ "$copy/checkmeter.egg-info/PKG-INFO" -nt "$copy/pyproject.toml" ] ||
+    (cd "$copy" && "$host" setup.py -q egg_info && touch checkmeter.egg-info/PKG-INFO)
 # shellcheck disable=SC2016
 enter sh -c 'cd /srv/checkmeter; export PIP_FIND_LINKS=/srv/wheels; exec "$@"' sh "$@"
