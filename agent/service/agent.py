@@ -101,7 +101,7 @@ class Agent:
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._last_published: tuple[object, ...] = ()
-        self._last_forecasts: dict[str, wire.Forecast] = {}
+        self._last_forecasts: dict[str, wire.Forecast | None] = {}
         self._last_told_of_store: tuple[str | None, ...] = (None, None, None)
         self._in_force = in_force
         self._nameplates: dict[str, tuple[str | None, str | None]] = {}
@@ -253,10 +253,18 @@ class Agent:
         self._last_published = (state, silent, alerts)
 
     def _publish_forecasts(self) -> None:
-        for zone, forecast in self._worker.view.forecasts.items():
-            if self._publisher is not None and self._last_forecasts.get(zone) is not forecast:
+        """Each zone's newest; where there is none any more, not even that of a life before stays with the broker."""
+        if self._publisher is None or not self._collector.ready:
+            return
+        for zone in (zone.id for zone in self._config.zone):
+            forecast = self._worker.view.forecasts.get(zone)
+            if zone in self._last_forecasts and self._last_forecasts[zone] is forecast:
+                continue
+            self._last_forecasts[zone] = forecast
+            if forecast is None:
+                self._publisher.clear_retained(wire.forecast_suffix(zone), wire.Forecast)
+            else:
                 self._publisher.publish_retained(wire.forecast_suffix(zone), forecast)
-                self._last_forecasts[zone] = forecast
 
     def _state(self, silent: tuple[str, ...]) -> str:
         well = self._collector.ready and not silent and self._clock_doubt is None

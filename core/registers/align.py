@@ -138,6 +138,29 @@ class Aligner:
         """Take whole rows at rising times: [T] and [T, meters], NaN where not read. Not to be mixed with `feed`."""
         self._blocks.append((np.asarray(times_s, np.float64), np.ascontiguousarray(wh, np.float64)))
 
+    @property
+    def offset_wh(self) -> Floats:
+        """[M] Booked energy minus register; NaN where no register is known."""
+        state = self._state.arrays
+        return np.where(np.isnan(state["last_wh"]), np.nan, state["offset_wh"])
+
+    def book_from(self, booked_wh: Floats) -> None:
+        """Let the count of a fresh aligner begin at `booked_wh` [M], Wh, so that its rows go on with those stored."""
+        self._state.arrays["booked_wh"][:] = booked_wh
+
+    def registers_follow(self, offset_wh: Floats) -> None:
+        """What was fed until now were booked energies of the past; what comes next are registers.
+
+        `offset_wh` [M] is what `offset_wh` was when those energies were booked. NaN where that is not known any more:
+        the count of that meter starts with its next register, and what flowed until then is lost.
+        """
+        state, known = self._state.arrays, np.isfinite(offset_wh)
+        state["last_wh"][:] = np.where(known, state["last_wh"] - offset_wh, np.nan)
+        state["offset_wh"][known] += offset_wh[known]
+        for name in ("gap_wh2", "gap_h"):
+            state[name][~known] = 0.0
+        self._row_wh[:] = np.nan
+
     def close(self, now_s: float) -> AlignedRows | None:
         """The rows that ended and are complete, or whose grace time is over at `now_s`; None if there is none."""
         if self._blocks:

@@ -168,7 +168,7 @@ def shapes(body: bytes) -> set[str]:
         else:
             yield path
 
-    return set(walk(json.loads(body), ""))
+    return set(walk(json.loads(body), "")) if body else set()  # a forecast that is withdrawn is an empty message
 
 
 QUESTIONS = {

@@ -122,6 +122,10 @@ class TestRows:
         body = {**BALANCE_BODY, "main_kwh": None, "residual_kwh": None, "sum_kwh": 0}
         assert read(reader, "balance/building", body)[BALANCE.name][3:7] == (None, 0, 360_000, None)
 
+    def test_a_forecast_that_is_withdrawn_is_no_row_and_no_dead_letter(self, reader: Reader) -> None:
+        assert read(reader, "forecast/building", b"") == {}
+        assert set(read(reader, "balance/building", b"")) == {DEAD_LETTER.name}
+
     def test_an_alert_with_its_best_suspect_first(self, reader: Reader) -> None:
         rows = read(reader, "event/alert", ALERT_BODY)
         alert = dict(zip(ALERT.names, rows[ALERT.name], strict=True))
