@@ -8,6 +8,7 @@ STAMP  := $(VENV)/.installed
 .PHONY: help build test lint format demo deb clean soak fuzz proof-kill proof-utility
 .PHONY: bench-agent bench-core bench-detection bench-dlms bench-forecast bench-link bench-page bench-train bench-utility proof-hostile
 .PHONY: test-arm64 test-armhf
+.PHONY: proof-deb test-trixie
 .PHONY: world proof-disk lock sbom audit
 
 help: ## List the targets
@@ -74,8 +75,16 @@ test-armhf: ## The same for armhf, 32 bits
 deb: build ## Build the Debian package of this machine's architecture into dist/
 	$(PY) -m agent.deploy.deb dist
 
+proof-deb: build ## Build the Debian package twice, in different folders, and compare the octets
+	tests/system/deploy/twice.sh $(PY)
+
+test-trixie: ## Build, test, package, install and demo on Debian 13, natively in a root (needs root, debootstrap)
+	@tests/system/deploy/on_release.sh trixie
+
 lock: build ## Renew constraints.txt: every package of the run time with the hashes of its files (needs the network, and uv)
-	uv pip compile -q --universal --generate-hashes --python-version 3.11 pyproject.toml -o constraints.txt
+	uv pip compile -q --universal --generate-hashes --python-version 3.11 --extra watch \
+	  --no-header pyproject.toml -o constraints.txt
+	@sed -i "1i # Every package of the run time with the hashes of its files; made by \`make lock\`. pip install --require-hashes -r constraints.txt" constraints.txt
 
 sbom: ## Write dist/sbom.json (CycloneDX) from constraints.txt
 	@mkdir -p dist && $(PYTHON) -m agent.deploy.sbom constraints.txt "$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" > dist/sbom.json

@@ -66,6 +66,7 @@ class Serial:
 
     def __init__(self, port: str, baud: int = 9600, parity: str = "N", *, rs485: bool = False) -> None:
         self._name = port
+        wanted = f"{baud} Bd 8{parity}1"
         if os.path.realpath(port).startswith("/dev/pts/"):
             parity = "N"
         try:
@@ -77,9 +78,7 @@ class Serial:
                 attributes[0] |= termios.INPCK | termios.IGNPAR
                 termios.tcsetattr(self._port.fileno(), termios.TCSANOW, attributes)
         except (OSError, ValueError, termios.error) as error:
-            raise TransportError(
-                f"cannot open serial port {port} at {baud} Bd 8{parity}1: {_why(error)}{_others(port)}"
-            ) from error
+            raise TransportError(f"cannot open serial port {port} at {wanted}: {_why(error)}{_others(port)}") from error
         if rs485:
             try:
                 self._port.rs485_mode = RS485Settings()

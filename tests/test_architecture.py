@@ -73,6 +73,7 @@ ARROWS: dict[str, set[str]] = {
         "firmware_io",
     },
     "agent.cli.gateway": {
+        "agent.cli",
         "agent.charts",
         "agent.cli.site",
         "agent.deploy",
@@ -88,6 +89,7 @@ ARROWS: dict[str, set[str]] = {
         "firmware_io",
     },
     "agent.cli.lab": {
+        "agent.cli",
         "agent.keys",
         "agent.models",
         "agent.offline.case",
@@ -107,6 +109,7 @@ ARROWS: dict[str, set[str]] = {
         "firmware_io.simulator.building",
     },
     "agent.cli.meter": {
+        "agent.cli",
         "agent.offline",
         "agent.polling",
         "agent.process",
@@ -123,6 +126,7 @@ ARROWS: dict[str, set[str]] = {
         "firmware_io.modbus",
     },
     "agent.cli.site": {
+        "agent.cli",
         "agent.keys",
         "agent.cli.lab",
         "agent.polling",
@@ -136,6 +140,7 @@ ARROWS: dict[str, set[str]] = {
         "firmware_io.dlms.meter",
         "agent.cli.meter",
     },
+    "agent.deploy": {"agent.cli", "agent.wire"},
     "agent.downlink": {
         "agent.alerts",
         "agent.keys",

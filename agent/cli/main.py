@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from agent.cli.notes import quiet_option
 from agent.cli.verb_table import VerbTable
 
 # verb -> (module:command, one line for --help). Kept as text so that --help imports none of them.
@@ -67,6 +68,14 @@ class Checkmeter(VerbTable):
     cls=Checkmeter, verbs=VERBS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
 @click.version_option(package_name="checkmeter")
+@click.option(
+    "-q",
+    "--quiet",
+    is_flag=True,
+    expose_value=False,
+    callback=quiet_option,
+    help="No progress and no advice: results, errors and the exit code only.",
+)
 def cli() -> None:
     """Watch a building's energy balance: main meter against the sum of its sub-meters."""
 

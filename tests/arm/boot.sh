@@ -101,7 +101,7 @@ client.loop_forever(retry_first_connection=True)
 PYTHON
 cat >"$root/etc/systemd/system/subscriber.service" <<'UNIT'
 [Service]
-ExecStart=/opt/checkmeter/bin/python3 /etc/checkmeter/subscriber.py
+ExecStart=/usr/lib/checkmeter/bin/python3 /etc/checkmeter/subscriber.py
 UNIT
 cat >"$root/etc/systemd/system/driver.service" <<'UNIT'
 [Unit]
@@ -129,7 +129,7 @@ echo upgraded=$(dpkg-query -W -f '${Version}' checkmeter | grep -c next):$(syste
 echo restarted=$([ "$(pid)" = "$before" ] && echo no || echo yes)
 until_true 300 'checkmeter status >/dev/null 2>&1'; checkmeter status >/dev/null; echo upgraded_status_exit=$?
 systemctl stop meters subscriber; dpkg --purge checkmeter >/dev/null
-echo purged=$(ls -d /etc/checkmeter /var/lib/checkmeter /opt/checkmeter 2>/dev/null | wc -l):$(getent passwd checkmeter | wc -l)
+echo purged=$(ls -d /etc/checkmeter /var/lib/checkmeter /usr/lib/checkmeter 2>/dev/null | wc -l):$(getent passwd checkmeter | wc -l)
 journalctl -u checkmeter -o cat --no-pager >/result/journal
 echo finished=yes
 systemctl poweroff

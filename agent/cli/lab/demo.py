@@ -23,6 +23,7 @@ from agent.site.load import load
 from agent.wire.events import AlertEvent
 
 EXAMPLE = "examples/demo-building.toml"
+PACKAGED = Path("/usr/share/doc/checkmeter") / EXAMPLE  # where the Debian package puts it
 
 
 @click.command()
@@ -59,6 +60,8 @@ def command(
 
     Exit code 0 if the right flat was named with the set confidence and nobody was accused before, 1 if not.
     """
+    if site_file == Path(EXAMPLE) and not site_file.exists() and PACKAGED.exists():
+        site_file = PACKAGED
     if site_file == Path(EXAMPLE) and not site_file.exists():
         where = f"{EXAMPLE} is not in this folder"
         raise ConfigError([f"{where}: run the demo in a clone of checkmeter, or name a SITE.toml"])

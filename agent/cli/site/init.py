@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import cast
 
 import click
 
 from agent.cli.meter.answers import find_others, of_dlms, of_other, parities_of
+from agent.cli.notes import quiet
 from agent.process.exit_codes import NEGATIVE
 from agent.site.edit import text_of
 from agent.site.first_site import Answer, addresses, first_site, main_of
@@ -96,7 +98,9 @@ def _dlms(port: str, tried: list[Attempt]) -> list[Answer]:
     """Who answers on one port, at the first setting at which somebody does."""
     for attempt in tried:
         label = f"{port} {attempt.framing}" if port.startswith("tcp://") else f"{port} {attempt.baud} {attempt.parity}"
-        with click.progressbar(length=len(attempt.tries), label=label, show_pos=True) as bar:
+        with click.progressbar(
+            length=len(attempt.tries), label=label, show_pos=True, file=sys.stderr, hidden=quiet()
+        ) as bar:
             steps = bar
             found = list(search(port, attempt, open_transport, step=lambda: steps.update(1)))  # noqa: B023
         if found:
