@@ -1,6 +1,6 @@
 """Arbitrary octets into every parser: only declared errors may come out, quickly, and what was understood is stable.
 
-    python -m tests.system.fuzz.fuzz [--seconds 600] [--inputs N] [--seed 1] [--only framer]
+    python -m tests.system.fuzz.fuzz [--seconds 600] [--inputs N] [--seed 1] [--only framer --only values]
 
 A mutational fuzzer over seeds of real shape; `fuzz_atheris.py` drives the same targets by coverage, and the test
 suite by Hypothesis. What has been tried is written down in `README.md` beside this file.
