@@ -126,8 +126,9 @@ def command(
     if promised_false_alarms is not None:
         settings = settings.promising(promised_false_alarms)
     config = uvicorn.Config(
-        application(settings), host=listen, port=port, proxy_headers=False, server_header=False, date_header=True,
-        log_level="warning", limit_concurrency=200, timeout_keep_alive=15, h11_max_incomplete_event_size=16 * 1024,
+        application(settings, warm=True), host=listen, port=port, proxy_headers=False, server_header=False,
+        date_header=True, log_level="warning", limit_concurrency=200, timeout_keep_alive=15,
+        h11_max_incomplete_event_size=16 * 1024,
         ws="none", lifespan="off", http="h11",
     )  # fmt: skip
     for number in (signal.SIGTERM, signal.SIGINT):
