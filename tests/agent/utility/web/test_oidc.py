@@ -271,6 +271,16 @@ class TestSessions:
         assert "Secure" in cookie
 
 
+def test_the_verb_says_at_once_that_the_provider_is_called_otherwise(
+    fleet: Any, provider: Running, serve: Any, tmp_path: Path
+) -> None:
+    options = ["--oidc-issuer", provider.issuer + "/", "--oidc-client", "fleet", "--public-url", "http://localhost"]
+    serve(fleet.dsn, *options)
+    log = (tmp_path / "serve.log").read_text()
+    assert f"it calls itself {provider.issuer}" in log
+    assert "nobody can sign in now" in log
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
