@@ -13,11 +13,12 @@ import pytest
 
 from firmware_io import obis
 from firmware_io.bus import Bus, BusMeter
+from firmware_io.dlms.apdu import axdr
 from firmware_io.dlms.meter.driver import DlmsDriver
-from firmware_io.dlms.meter.push import FrameCutter, UnitCutter
+from firmware_io.dlms.meter.push import FrameCutter, UnitCutter, layout
 from firmware_io.dlms.session.counters import MemoryCounters
 from firmware_io.dlms.session.wrapper import Unit
-from firmware_io.errors import TransportError
+from firmware_io.errors import RemoteProtocolError, TransportError
 from firmware_io.pushes import IdleLine, Pushed, PushListener
 from firmware_io.simulator.building.scenario import Fault, Simulation
 from firmware_io.simulator.line.pushing import plain_push, push_of, send_to
@@ -189,3 +190,9 @@ def test_a_port_that_is_taken_is_said(make_bench):
     with pytest.raises(TransportError, match="cannot listen"):
         second.take(None)
     first.close()
+
+
+@pytest.mark.parametrize("octets", ["0600000001", "0101ff", "0102020212000801", "010100"])
+def test_a_push_setup_that_is_none_is_an_error(octets):
+    with pytest.raises(RemoteProtocolError):
+        layout(axdr.decode(bytes.fromhex(octets)))
