@@ -108,6 +108,7 @@ ARROWS: dict[str, set[str]] = {
         "core.scoring",
         "firmware_io.simulator",
         "firmware_io.simulator.building",
+        "firmware_io.simulator.meter",
     },
     "agent.cli.meter": {
         "agent.cli",
