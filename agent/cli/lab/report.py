@@ -130,7 +130,7 @@ def _from_fleet(dsn: str, alert_id: str, gateway: str | None) -> Case:
 
     code = INPUT_OUTPUT
     try:
-        with open_store(dsn, make=False) as store:
+        with open_store(dsn) as store:
             store.check_version()
             code = NEGATIVE  # a store that answers: what it does not know is the verb's own no
             whole_id = full_id(store, alert_id, gateway)

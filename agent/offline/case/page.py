@@ -6,6 +6,8 @@ computes nothing. It never says "thief": the figures show where energy is missin
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import importlib.resources
 from html import escape
 
@@ -184,6 +186,12 @@ def _how_to_verify(words: Words) -> str:
         f"<p>{escape(alone)} <code>python3 recompute.py PAGE.html</code></p>"
         f'<p>{escape(here)} <strong id="recomputed"{_script_words(words)}>{escape(off)}</strong></p>'
     )
+
+
+def script_source() -> str:
+    """The page's one script as a Content-Security-Policy names it, for a server that lets this one run and no other."""
+    digest = hashlib.sha256(_recompute_script().encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
 def _script_words(words: Words) -> str:

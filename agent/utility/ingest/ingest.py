@@ -50,7 +50,7 @@ METRICS_EVERY_S = 10.0
 LEAVE_QUIET_S = 3.0  # nothing for so long after unsubscribing: nothing is left for us
 
 SHARED = ("balance/+", "event/+", "evidence/+/+", "health", "cmd/res")
-RETAINED = ("status", "info", "active", "model/reported", "config/reported", "forecast/+")
+RETAINED = ("status", "info", "active", "model/reported", "config/reported", "forecast/+", "register/+")
 
 
 class Stopped(Exception):

@@ -305,7 +305,7 @@ def test_the_page_from_the_utilitys_store_is_that_from_the_messages(bypassed: Bu
     lines = [re.sub(r'"id":"(id-\d)"', lambda m: f'"id":"{derived_uuid(m[1])}"', line) for line in bypassed.lines]
     first = [line for line in lines if not re.search(r"/evidence/[^ ]*/[34]-4 ", line)]
     renumbered = [re.sub(r'"of":4', '"of":2', re.sub(r"/([12])-4 ", r"/\1-2 ", line)) for line in first]
-    with open_store(dsn) as store:
+    with open_store(dsn, make=True) as store:
         store.migrate(now_s)
         for line in [*renumbered, *lines]:
             topic, _, body = line.partition(" ")

@@ -69,6 +69,7 @@ ALERT_BODY: dict[str, Any] = {
         "loss_kwh": 96.2,
         "suspects": [{"meter": "flat-301", "probability": 0.06}, {"meter": "flat-302", "probability": 0.91}],
         "upstream_probability": 0.03,
+        "unexplained_probability": 0.02,
         "features": {"flat-302": {"line_loss_rate": 0.0}},
         "model": {"sha256": "ab" * 32, "threshold": 0.6, "score": 0.91},
     },
@@ -122,10 +123,15 @@ class TestRows:
         body = {**BALANCE_BODY, "main_kwh": None, "residual_kwh": None, "sum_kwh": 0}
         assert read(reader, "balance/building", body)[BALANCE.name][3:7] == (None, 0, 360_000, None)
 
+    def test_a_forecast_that_is_withdrawn_is_no_row_and_no_dead_letter(self, reader: Reader) -> None:
+        assert read(reader, "forecast/building", b"") == {}
+        assert set(read(reader, "balance/building", b"")) == {DEAD_LETTER.name}
+
     def test_an_alert_with_its_best_suspect_first(self, reader: Reader) -> None:
         rows = read(reader, "event/alert", ALERT_BODY)
         alert = dict(zip(ALERT.names, rows[ALERT.name], strict=True))
         assert (alert["suspect"], alert["probability"], alert["revision"]) == ("flat-302", 0.91, 3)
+        assert (alert["upstream_probability"], alert["unexplained_probability"]) == (0.03, 0.02)
         assert (alert["model_sha256"], alert["model_score"], alert["zone_key"]) == (
             "ab" * 32, 0.91, name_key(*ADDRESS, "building"),
         )  # fmt: skip
