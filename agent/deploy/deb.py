@@ -132,7 +132,7 @@ def build(source: Path, scratch: Path, output: Path) -> Path:
     _settle(tree, epoch)
     output.mkdir(parents=True, exist_ok=True)
     package = output / f"checkmeter_{version}_{architecture}.deb"
-    _run("dpkg-deb", "--root-owner-group", "-Zxz", "--build", tree, package, epoch=epoch)
+    _run("dpkg-deb", "--root-owner-group", "-Zxz", "--threads-max=1", "--build", tree, package, epoch=epoch)
     return package
 
 
