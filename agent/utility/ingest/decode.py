@@ -39,7 +39,7 @@ from agent.utility.ingest.forecast_rows import fault, forecast_rows
 from agent.utility.ingest.health_row import health_row
 from agent.utility.mqtt.packets import MqttError, Publish, user_property
 from agent.utility.sql.batch import Letter
-from agent.utility.sql.keys import letter_id, name_key
+from agent.utility.sql.keys import event_key, letter_id, name_key
 from agent.utility.sql.schema import (
     ALERT,
     ALERT_EVENT,
@@ -399,11 +399,11 @@ class Reader:
     # -- checks ------------------------------------------------------------------------------------------------
 
     def _envelope(self, route: _Route, event: wire.CloudEvent) -> tuple[bytes, int]:
-        """The event's id as 16 octets, and its time."""
+        """The event's key, and its time."""
         if event.source != route.address.source:
             raise Unreadable(f"source: the topic says {route.address.source}, the event {event.source[:200]!r}")
         try:
-            event_id = uuid.UUID(event.id).bytes
+            event_id = event_key(route.gateway_key, uuid.UUID(event.id).bytes)
         except ValueError:
             raise Unreadable(f"id: {event.id[:64]!r} is no UUID") from None
         return event_id, self._time(event.time, "time", since_s=int(self._now()) - ALERTS_KEEP_S)

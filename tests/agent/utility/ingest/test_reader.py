@@ -17,7 +17,7 @@ from agent import wire
 from agent.utility.ingest.decode import MAX_LETTER_OCTETS, Reader
 from agent.utility.load_test.building import INTERVAL_S, Building
 from agent.utility.mqtt.packets import Publish
-from agent.utility.sql.keys import name_key
+from agent.utility.sql.keys import event_key, name_key
 from agent.utility.sql.schema import (
     ALERT,
     ALERT_EVENT,
@@ -123,6 +123,14 @@ class TestRows:
         body = {**BALANCE_BODY, "main_kwh": None, "residual_kwh": None, "sum_kwh": 0}
         assert read(reader, "balance/building", body)[BALANCE.name][3:7] == (None, 0, 360_000, None)
 
+    def test_an_event_of_another_gateway_with_the_same_id_is_another_event(self, reader: Reader) -> None:
+        other = wire.Address(ADDRESS.tenant, ADDRESS.site, "gw-2")
+        mine, theirs = (
+            read(reader, "event/tamper", {**TAMPER_BODY, "source": address.source}, address)[TAMPER.name]
+            for address in (ADDRESS, other)
+        )
+        assert mine[0] != theirs[0]
+
     def test_a_forecast_that_is_withdrawn_is_no_row_and_no_dead_letter(self, reader: Reader) -> None:
         assert read(reader, "forecast/building", b"") == {}
         assert set(read(reader, "balance/building", b"")) == {DEAD_LETTER.name}
@@ -136,7 +144,7 @@ class TestRows:
             "ab" * 32, 0.91, name_key(*ADDRESS, "building"),
         )  # fmt: skip
         assert rows[SUSPECT.name][1:] == ("flat-301", 0.06, None, 3)
-        assert rows[ALERT_EVENT.name][0] == uuid.UUID(ALERT_BODY["id"]).bytes
+        assert rows[ALERT_EVENT.name][0] == event_key(name_key(*ADDRESS), uuid.UUID(ALERT_BODY["id"]).bytes)
         assert wire.decode(wire.AlertEvent, rows[ALERT_EVENT.name][-1].encode()).data.features
 
     def test_an_active_snapshot_heals_alerts_but_makes_no_events(self, reader: Reader) -> None:
