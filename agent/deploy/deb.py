@@ -48,8 +48,11 @@ FROM_DEBIAN = {
 DIST_PACKAGES = Path("/usr/lib/python3/dist-packages")
 # `checkmeter watch` draws tables with rich; what rich would need for Markdown and coloured source code it does not.
 SPARED = frozenset({"markdown-it-py", "mdurl", "pygments", "pycparser"})
+# The accelerators, compilers and tools in LiteRT are of phones: a gateway's model runs on its processor.
+OF_PHONES = ("ai_edge_litert/tools", "ai_edge_litert/vendors", "ai_edge_litert/libLiteRtWebGpuAccelerator.so")
 # Of an installation by pip, what tells of the building machine or is of no use on a gateway.
 NEEDLESS = (
+    *OF_PHONES,
     "bin",
     "**/__pycache__",
     *(f"*.dist-info/{n}" for n in ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")),
@@ -129,7 +132,7 @@ def build(source: Path, scratch: Path, output: Path) -> Path:
     _settle(tree, epoch)
     output.mkdir(parents=True, exist_ok=True)
     package = output / f"checkmeter_{version}_{architecture}.deb"
-    _run("dpkg-deb", "--root-owner-group", "-Zxz", "--build", tree, package, epoch=epoch)
+    _run("dpkg-deb", "--root-owner-group", "-Zxz", "--threads-max=1", "--build", tree, package, epoch=epoch)
     return package
 
 
@@ -159,10 +162,10 @@ def _wheel(source: Path, scratch: Path, epoch: int) -> Path:
     # A Python of one's own may be linked with a path of its own; Debian's is not, and Debian's will load the kernels.
     linker = str(sysconfig.get_config_var("LDSHARED") or "gcc -shared").split()
     linker = [word for word in linker if not word.startswith(("-L", "-Wl,-rpath"))]
-    flags = "-O2 -g0 -fstack-protector-strong -D_FORTIFY_SOURCE=2 -Wformat -Werror=format-security"
+    flags = "-DNDEBUG -fwrapv -O2 -g0 -fstack-protector-strong -D_FORTIFY_SOURCE=2 -Wformat -Werror=format-security"
     build = {
         "LDSHARED": " ".join([*linker, "-Wl,-z,relro", "-Wl,-z,now"]),
-        "CFLAGS": f"{flags} -ffile-prefix-map={copy}=.",
+        "CFLAGS": f"{flags} -ffile-prefix-map={copy}=. -ffile-prefix-map={sys.base_prefix}=/usr",
     }
     _run(sys.executable, *words, epoch=epoch, **build)
     return wheels
