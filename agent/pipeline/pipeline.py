@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.forecast.zone_forecasts import ZoneForecasts
+from agent.pipeline import checkpoint
 from agent.pipeline.step import Balance, Book, Step
 from agent.site.local_time import offset_s
 from agent.site.tables import Config
@@ -29,7 +30,6 @@ from agent.wire.events import AlertEvent
 from core.arrays import Z95, Floats
 from core.balance import _balance
 from core.balance.rows import ZoneRows
-from core.checkpoint import pack, unpack
 from core.evidence import Evidence
 from core.monitor import zone_tree
 from core.monitor.spec import Settings, ZoneSpec
@@ -41,7 +41,7 @@ from core.scoring.features import FEATURES
 from core.scoring.zone_scores import Scorer
 from core.signs import MeterSign, SignKind
 
-VERSION = 4  # of the checkpoint
+VERSION = 5  # of the checkpoint
 REBUILD_ROWS = 1024  # of the stored history at once: bounds what a start takes in memory
 LIMIT_W = 50_000.0  # no flat draws more; the main meter may draw so much for each
 
@@ -67,8 +67,9 @@ class _Zone:
 class Pipeline:
     """Aligned registers -> zone monitors -> alert book.
 
-    `meters` fixes the column order of history rows and of `feed_block`. `interval_s` overrides the site file's where
-    recorded rows are coarser. `keep`: replay needs neither history rows nor checkpoints.
+    `meters` fixes the column order of history rows and of `feed_block`. The constructor's `interval_s` overrides the
+    site file's where recorded rows are coarser; the attribute is the length of the rows that are judged and kept.
+    `keep`: replay needs neither history rows nor checkpoints.
     """
 
     meters: tuple[str, ...]
@@ -85,7 +86,8 @@ class Pipeline:
         forecasts: ZoneForecasts | None = None,
     ) -> None:
         self._config, self._book, self._keep, self.forecasts = config, book, keep, forecasts
-        self.interval_s = interval_s or config.detection.interval_s
+        self._asked_s = interval_s or config.detection.interval_s
+        self.interval_s = config.detection.row_of(self._asked_s)
         known = {m.id: m for m in config.meter}
         wanted = dict.fromkeys(m for zone in config.zone for m in (zone.main, *zone.subs))
         self.meters = tuple(wanted)
@@ -172,7 +174,14 @@ class Pipeline:
         self._aligner.feed(samples)
 
     def feed_block(self, times_s: Floats, wh: Floats) -> None:
-        """Take whole rows, fast: registers `wh` [T, meters] at rising `times_s` [T]; NaN where not read."""
+        """Take whole rows, fast: registers `wh` [T, meters] at rising `times_s` [T]; NaN where not read.
+
+        Of rows that are closer than those that are judged, those at their ends are taken: registers are cumulative.
+        """
+        if self._asked_s < self.interval_s:
+            at_s = np.rint(times_s / self._asked_s) * self._asked_s
+            ends = np.abs(at_s - np.rint(at_s / self.interval_s) * self.interval_s) < 1e-3
+            times_s, wh = times_s[ends], wh[ends]
         self._aligner.feed_block(times_s, wh)
 
     def sign(self, sign: MeterSign) -> None:
@@ -295,7 +304,7 @@ class Pipeline:
 
     # -- state --------------------------------------------------------------------------------------------------------
 
-    def _checkpoint(self) -> bytes:
+    def _checkpoint(self) -> dict[str, bytes]:
         values: dict[str, Any] = {
             "version": VERSION,
             "site": self._site,
@@ -306,32 +315,32 @@ class Pipeline:
         values |= {f"aligner.{name}": array for name, array in self._aligner.state.items()}
         for n, zone in enumerate(self._zones):
             values |= {f"{n}.{name}": value for name, value in zone.monitor.pack().items()}
-        return pack(values)
+        return checkpoint.split(values)
 
-    def _unpack(self, checkpoint: bytes) -> dict[str, Any]:
-        values = unpack(checkpoint)
+    def _unpack(self, parts: Mapping[str, bytes]) -> dict[str, Any]:
+        values = checkpoint.join(parts)
         if values.get("version") != VERSION or values.get("site") != self._site:
             raise ValueError("the checkpoint belongs to another site file or version")
         return values
 
-    def needed_from_s(self, checkpoint: bytes) -> float:
+    def needed_from_s(self, parts: Mapping[str, bytes]) -> float:
         """The time of the oldest stored row that `restore` needs.
 
         Raises:
             ValueError: as `restore`.
         """
-        values = self._unpack(checkpoint)
+        values = self._unpack(parts)
         rows = max(values[f"{n}.count"] - values[f"{n}.first"] for n in range(len(self._zones)))
         return float(values["next_s"] - (rows + 1.5) * self.interval_s)
 
-    def restore(self, checkpoint: bytes, history: StoredHistory) -> None:
-        """Go on where `checkpoint` was made; `history` are the stored rows up to it (more is ignored).
+    def restore(self, parts: Mapping[str, bytes], history: StoredHistory) -> None:
+        """Go on where the checkpoint of `parts` was made; `history` are the stored rows up to it (more is ignored).
 
         Raises:
             ValueError: the checkpoint belongs to another site file or version; start fresh and say so. Nothing is
                 changed then.
         """
-        values = self._unpack(checkpoint)
+        values = self._unpack(parts)
         fresh, aligner = self._fresh_zones(), Aligner(self._specs, self.interval_s)
         next_s = values["next_s"]
         kept = int(np.searchsorted(history.times_s, next_s - 0.5 * self.interval_s))

@@ -21,6 +21,7 @@ from agent.alerts.book import AlertBook
 from agent.alerts.tamper import sign_of, tamper_event
 from agent.forecast.words import conditions, on_wire
 from agent.forecast.zone_forecasts import RECALL_S
+from agent.pipeline import checkpoint
 from agent.pipeline.evidence_export import EvidenceExport
 from agent.pipeline.inbox import Batch, BookRequest, CaughtUp, Outcome
 from agent.pipeline.on_wire import balance_on_wire, log_alert
@@ -111,20 +112,20 @@ class Worker:
         go through the pipeline again.
         """
         meters, history = self._pipeline.meters, None
-        saved, alerts = self._store.checkpoint("pipeline"), self._store.checkpoint("alerts")
+        saved, alerts = self._store.checkpoints(checkpoint.HEAD), self._store.checkpoint("alerts")
         if alerts is not None:
             try:
                 self._book.restore(alerts)
             except Exception as e:  # whatever stands in the file, the meters are read
                 log.warning("open alerts could not be taken over: %s", e)
         refusal = None
-        if saved is not None:
+        if saved:
             try:
-                history = self._store.history(self._pipeline.needed_from_s(saved), float("inf"), meters)
+                history = self._stored_history(self._pipeline.needed_from_s(saved), meters)
                 self._pipeline.restore(saved, history)
             except Exception as e:
                 refusal = e
-        if saved is None or refusal is not None:
+        if not saved or refusal is not None:
             if refusal is not None:
                 log.warning("the detector starts anew from the stored rows: %s", refusal)
             history = self._replay_stored()
@@ -142,13 +143,16 @@ class Worker:
         forecasts = self._pipeline.forecasts
         if forecasts is not None and not self._backlog:
             since_s = self._known_s - RECALL_S
-            forecasts.recall(self._store.history(since_s, float("inf"), list(forecasts.mains.values())))
+            forecasts.recall(self._stored_history(since_s, list(forecasts.mains.values())))
             forecasts.issue_now()
+
+    def _stored_history(self, since_s: float, meters: Sequence[str]) -> StoredHistory:
+        return self._store.history(since_s, float("inf"), meters, self._pipeline.interval_s)
 
     def _replay_stored(self) -> StoredHistory:
         """Have the pipeline go through all stored rows again; what it will see."""
         meters, interval_s = self._pipeline.meters, self._pipeline.interval_s
-        history = self._store.history(float("-inf"), float("inf"), meters)
+        history = self._stored_history(float("-inf"), meters)
         if len(history):
             first = int(np.searchsorted(history.times_s, float(history.times_s[-1]) - 2 * GAP_S))
             rows = StoredRows(meters, interval_s)
@@ -364,7 +368,7 @@ class Worker:
         if taken.events or taken.requests or step.checkpoint is not None:
             checkpoints["alerts"] = self._book.state()
         if step.checkpoint is not None:
-            checkpoints["pipeline"] = step.checkpoint
+            checkpoints |= step.checkpoint
         answers = [answer for _, outcome in taken.requests for answer in outcome.answers]
         return Commit(messages, checkpoints, self._pipeline.meters, step.history, answers)
 

@@ -68,7 +68,7 @@ class Collector:
                 [watch for watch in watches.values() if watch.config.bus == bus.id],
                 clock,
                 inbox,
-                config.detection.interval_s,
+                config.detection.row_s,
                 clock if isinstance(clock, TrustedClock) else None,
             )
             for bus in config.bus

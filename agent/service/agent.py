@@ -70,7 +70,7 @@ class Agent:
             self._model = _model(config)
             named = self._model.named
             self._book = AlertBook.from_config(config, named.sha256, named.threshold)
-            forecasts = ZoneForecasts(config, config.detection.interval_s)
+            forecasts = ZoneForecasts(config, config.detection.row_s)
             self._pipeline = Pipeline(
                 config, self._book, self._model.scorer, states=self._model.states, forecasts=forecasts
             )

@@ -100,7 +100,7 @@ def test_a_meter_that_comes_late_is_read_exactly_and_only_what_can_still_be_judg
 
 
 def test_short_intervals_do_not_wait_for_rows_that_a_quarter_hour_profile_cannot_have(make_rig) -> None:
-    rig = make_rig("[detection]\ninterval_s = 10\n", poll_s=5)
+    rig = make_rig("[detection]\ninterval_s = 10\nbalance_s = 10\n", poll_s=5)
     rig.thread.catch_up(rig.stop, None)
     rig.taken()
     waited = 0
