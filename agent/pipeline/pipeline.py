@@ -173,6 +173,10 @@ class Pipeline:
         """Take register samples of any meters, in any order; what cannot be true is counted and becomes an event."""
         self._aligner.feed(samples)
 
+    def awaits(self, rows: Mapping[str, float]) -> None:
+        """Hold boundaries open for stored rows that are still to come: meter -> boundary."""
+        self._aligner.awaits(rows)
+
     def feed_block(self, times_s: Floats, wh: Floats) -> None:
         """Take whole rows, fast: registers `wh` [T, meters] at rising `times_s` [T]; NaN where not read.
 

@@ -218,6 +218,7 @@ class Worker:
     def _absorb(self, batch: Batch, taken: _Taken) -> None:
         """Feed one batch: samples and signs to the pipeline; events, conditions and requests to the alert book."""
         self._pipeline.feed(self._dated(batch.samples))
+        self._pipeline.awaits(batch.awaited)
         for sign in batch.signs:
             self._pipeline.sign(sign)
         tampers = [tamper for event in batch.events for tamper in self._tamper(event)]

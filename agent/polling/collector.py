@@ -134,6 +134,7 @@ class Collector:
                 last_reading=None if watch.last_reading_s is None else wire.utc(watch.last_reading_s),
                 readings=watch.readings,
                 errors=dict(watch.errors),
+                refresh_s=None if watch.refresh.every_s is None else round(watch.refresh.every_s, 1),
                 latency_ms=None if watch.latency_s is None else round(1000 * watch.latency_s, 1),
             )
             for meter, watch in self._watches.items()

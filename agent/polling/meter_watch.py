@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from agent.alerts.condition import Condition
+from agent.polling.refresh import Refresh
 from agent.site.tables import Meter
 from core.registers.samples import RegisterSample
 from core.signs import MeterSign, SignKind
@@ -69,6 +70,7 @@ class MeterWatch:
     export_wh: float = math.nan
     power_w: float = math.nan
     latency_s: float | None = None
+    refresh: Refresh = field(default_factory=Refresh)
     serial: str | None = None
     firmware: str | None = None
     _signed_s: dict[SignKind, float] = field(default_factory=dict)
@@ -93,6 +95,7 @@ class MeterWatch:
             self.power_w = power.value * self.config.ct_ratio
         samples = self._samples(by_code)
         self._note(samples)
+        samples = self.refresh.take(samples)
         signs = [sign for sign in (self._neutral(by_code, time_s), self._reverse(time_s)) if sign is not None]
         return samples, signs
 
@@ -127,7 +130,7 @@ class MeterWatch:
         """Take its name plate; a sign if it is not the meter that was here before."""
         before, self.serial, self.firmware = self.serial, serial or self.serial, firmware or self.firmware
         if before is not None and serial is not None and serial != before:
-            self._export_start_wh = None
+            self._export_start_wh, self.refresh = None, Refresh()
             return MeterSign(self.config.id, time_s, SignKind.METER_REPLACED)
         return None
 

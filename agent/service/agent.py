@@ -327,6 +327,7 @@ class Agent:
             clock=self._clock_doubt,
             cpu_percent=round(self._use.cpu_percent(), 1),
             memory_mb=round(self._use.memory_mb(), 1),
+            flash_bytes_day=self._use.flash_bytes_day(),
             detectable_w={zone: round(watt, 1) for zone, watt in self._worker.view.detectable_w.items()},
         )
 

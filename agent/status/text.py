@@ -9,15 +9,19 @@ from agent.status.snapshot import Snapshot
 from agent.wire.values import utc
 
 
+SLOWER = 1.05  # a cycle that comes this much later than it should is said
+
+
 def lines(snapshot: Snapshot) -> list[str]:
     """The snapshot for a person, in a few lines."""
     health, status = snapshot.health, snapshot.status
     use = f"{health.memory_mb or 0:.0f} MB, {health.cpu_percent or 0:.1f} % CPU, up {span(health.uptime_s)}"
+    if health.flash_bytes_day is not None:
+        use += f", writes {health.flash_bytes_day / 1e6:.1f} MB a day"
     shown = [f"{status.state}: {status.reason or snapshot.phase}; {use}; broker {snapshot.broker}"]
     for bus in health.buses:
-        cycle = "" if bus.cycle_s is None else f", last cycle {bus.cycle_s:.1f} s"
         shown.append(
-            f"bus {bus.id}: {bus.state}, {bus.cycles} cycles, {bus.skipped} skipped{cycle}{_errors(bus.errors)}"
+            f"bus {bus.id}: {bus.state}, {bus.cycles} cycles{cycle(bus)}, {bus.skipped} skipped{_errors(bus.errors)}"
         )
     if health.queue is not None:
         queue = health.queue
@@ -45,6 +49,18 @@ def lines(snapshot: Snapshot) -> list[str]:
         energy = "-" if meter.energy_kwh is None else f"{meter.energy_kwh:.2f} kWh"
         shown.append(f"  {meter.id:<20} {energy:>14}  read {age}{errors.get(meter.id, '')}")
     return shown
+
+
+def cycle(bus: wire.BusHealth) -> str:
+    """How long a bus's cycles take, and how often they come where that is not as often as they should."""
+    if bus.cycle_s is None:
+        return ""
+    words = f" of {bus.cycle_s:.1f} s"
+    if bus.poll_s is None or bus.kept_s is None:
+        return words
+    if bus.kept_s > SLOWER * bus.poll_s:
+        return f"{words}, one every {bus.kept_s:.1f} s instead of {bus.poll_s:g} s: the line bears no more"
+    return f"{words}, one every {bus.poll_s:g} s"
 
 
 def _errors(errors: dict[str, int]) -> str:

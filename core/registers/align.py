@@ -15,7 +15,7 @@ from __future__ import annotations
 import bisect
 import enum
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +26,7 @@ from core.registers.samples import RegisterSample, RegisterSpec
 
 PROFILE_DAYS = 20.0  # what a meter's daily profile remembers
 SAMPLES_MAX = 4096  # per meter: bounds what a clock far ahead of ours can make us keep
+SAMPLES_A_ROW = 64  # closer samples are kept beside boundaries only: bounds what a poll a second makes us keep
 READ_JITTER_S = 2.0  # a sample's time is known no better, whatever the bus says
 REPLAY_JITTER_S = 4.0  # the same where no read times are given
 ROUGHNESS = 0.6  # relative scatter of power within an interval (measured on household loads)
@@ -82,6 +83,15 @@ class _Samples:
     error_s: list[float] = field(default_factory=list)
     wh: list[float] = field(default_factory=list)
 
+    def drop_last(self) -> None:
+        """Forget the newest sample."""
+        del self.time_s[-1], self.error_s[-1], self.wh[-1]
+
+    def exact(self, end_s: float) -> bool:
+        """Whether a sample at that very instant is there, as meters store them."""
+        at = bisect.bisect_left(self.time_s, end_s)
+        return at < len(self.time_s) and self.time_s[at] == end_s and self.error_s[at] == 0.0
+
 
 class Aligner:
     """Samples in, rows out. Feed in any order; `close` gives the rows that are complete or out of patience."""
@@ -95,6 +105,7 @@ class Aligner:
         self.counters = Counters()
         self._place = {meter.id: j for j, meter in enumerate(meters)}
         self._samples = [_Samples() for _ in meters]
+        self._awaited: dict[int, float] = {}  # meter -> boundary whose stored row is to come
         self._blocks: list[tuple[Floats, Floats]] = []
         self._resolution_sd = np.array([m.resolution_wh for m in meters]) / math.sqrt(12.0)
         self._signed = np.array([m.exports for m in meters], np.uint8)
@@ -127,6 +138,9 @@ class Aligner:
             if at < len(kept.time_s) and kept.time_s[at] == sample.time_s:
                 continue  # the same instant again: the first stands
             error_s = 0.0 if sample.from_profile else math.hypot(sample.uncertainty_s, READ_JITTER_S)
+            if at == len(kept.time_s) > 1 and self._between(kept.time_s[-2], sample.time_s):
+                kept.drop_last()
+                at -= 1
             kept.time_s.insert(at, sample.time_s)
             kept.error_s.insert(at, error_s)
             kept.wh.insert(at, wh)
@@ -137,6 +151,17 @@ class Aligner:
     def feed_block(self, times_s: Floats, wh: Floats) -> None:
         """Take whole rows at rising times: [T] and [T, meters], NaN where not read. Not to be mixed with `feed`."""
         self._blocks.append((np.asarray(times_s, np.float64), np.ascontiguousarray(wh, np.float64)))
+
+    def _between(self, before_s: float, after_s: float) -> bool:
+        """Whether what lies between two samples is of no use: they are close, and no boundary is between them."""
+        close = after_s - before_s < self.interval_s / SAMPLES_A_ROW
+        return close and before_s // self.interval_s == after_s // self.interval_s and before_s % self.interval_s > 0.0
+
+    def awaits(self, rows: Mapping[str, float]) -> None:
+        """Wait for an exact sample of each of these meters at that boundary, though it was read behind it."""
+        for meter, end_s in rows.items():
+            if meter in self._place:
+                self._awaited[self._place[meter]] = end_s
 
     def close(self, now_s: float) -> AlignedRows | None:
         """The rows that ended and are complete, or whose grace time is over at `now_s`; None if there is none."""
@@ -184,7 +209,9 @@ class Aligner:
             return False
         if now_s >= end_s + min(GRACE_S, self.interval_s):
             return True
-        return all(s.time_s and s.time_s[-1] >= end_s for s in self._samples)
+        return all(s.time_s and s.time_s[-1] >= end_s for s in self._samples) and not any(
+            awaited_s == end_s and not self._samples[j].exact(end_s) for j, awaited_s in self._awaited.items()
+        )
 
     def _boundary(self, j: int, end_s: float) -> tuple[float, float]:
         """Register of meter j at the boundary and its standard error; NaN where the samples do not tell it."""
