@@ -16,6 +16,7 @@ from agent.polling.meter_watch import MeterWatch
 from agent.process.heartbeat import Heartbeat
 from agent.process.trusted_clock import TrustedClock
 from agent.site.tables import Config
+from agent.status.live import Trail
 from agent.status.snapshot import MeterView
 from firmware_io.clock import Clock
 from firmware_io.errors import TransportError
@@ -140,6 +141,10 @@ class Collector:
             for meter, watch in self._watches.items()
         ]
         return [bus.health() for bus in self._buses], meters
+
+    def trails(self) -> dict[str, Trail]:
+        """The last readings of each meter that was read."""
+        return {meter: watch.trail for meter, watch in self._watches.items() if watch.trail is not None}
 
     def views(self) -> list[MeterView]:
         """The last values of all meters."""

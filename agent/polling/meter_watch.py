@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from agent.alerts.condition import Condition
 from agent.polling.refresh import Refresh
 from agent.site.tables import Meter
+from agent.status.live import TRAIL, Moment, Trail
 from core.registers.samples import RegisterSample
 from core.signs import MeterSign, SignKind
 from firmware_io.errors import (
@@ -25,7 +26,15 @@ from firmware_io.errors import (
     SecurityError,
     TransportError,
 )
-from firmware_io.obis import CURRENT, ENERGY_EXPORT, ENERGY_IMPORT, NEUTRAL_CURRENT, POWER_IMPORT, ObisCode
+from firmware_io.obis import (
+    CURRENT,
+    ENERGY_EXPORT,
+    ENERGY_IMPORT,
+    NEUTRAL_CURRENT,
+    POWER_EXPORT,
+    POWER_IMPORT,
+    ObisCode,
+)
 from firmware_io.reading import Quality, Reading, Unit
 
 SIGN_EVERY_S = 3600.0  # a sign that lasts is told once an hour
@@ -70,6 +79,7 @@ class MeterWatch:
     export_wh: float = math.nan
     power_w: float = math.nan
     latency_s: float | None = None
+    trail: Trail | None = None
     refresh: Refresh = field(default_factory=Refresh)
     serial: str | None = None
     firmware: str | None = None
@@ -95,7 +105,8 @@ class MeterWatch:
             self.power_w = power.value * self.config.ct_ratio
         samples = self._samples(by_code)
         self._note(samples)
-        samples = self.refresh.take(samples)
+        samples, polled_s = self.refresh.take(samples), [sample.time_s for sample in samples]
+        self._leave_trail(samples, polled_s, by_code)
         signs = [sign for sign in (self._neutral(by_code, time_s), self._reverse(time_s)) if sign is not None]
         return samples, signs
 
@@ -169,6 +180,20 @@ class MeterWatch:
             meter=self.config.id,
             detail=f"{gone_wh / 1000:.2f} kWh exported since the agent's start; a swapped terminal, or unread solar",
         )
+
+    def _leave_trail(
+        self, samples: Sequence[RegisterSample], polled_s: Sequence[float], by_code: dict[ObisCode, Reading]
+    ) -> None:
+        """Keep the reading for who looks at the moment: another whole, since others may be looking at the last."""
+        power_w = self.power_w if POWER_IMPORT in by_code else math.nan
+        if self.exports:
+            power_w -= by_code[POWER_EXPORT].value * self.config.ct_ratio if POWER_EXPORT in by_code else math.nan
+        fresh = [Moment(s.time_s, s.import_wh - (s.export_wh if self.exports else 0.0), power_w) for s in samples]
+        if not fresh:  # the register shows an old value, the power is of now
+            fresh = [Moment(time_s, math.nan, power_w) for time_s in polled_s]
+        before = () if self.trail is None else self.trail.moments
+        moments = (*before, *fresh)[-TRAIL:]
+        self.trail = Trail(moments, self.config.resolution_wh * self.config.ct_ratio)
 
     def _note(self, samples: Sequence[RegisterSample]) -> None:
         """Keep the last registers, for those who look and for energy that runs backwards."""

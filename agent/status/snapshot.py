@@ -45,6 +45,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     balances: list[wire.Balance] = []
     alerts: list[wire.AlertData] = []
     forecasts: list[wire.Forecast] = []
+    live: list[wire.Live] = []
     suspicion: dict[str, float] = {}  # sub-meter -> theft probability as of the last interval
 
 

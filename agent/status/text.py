@@ -98,6 +98,20 @@ def balance_line(balance: wire.Balance) -> str:
     )
 
 
+def live_line(live: wire.Live) -> str:
+    """The balance of the moment."""
+
+    def watts(power_w: float | None) -> str:
+        return "    ?" if power_w is None else f"{power_w:5.0f}"
+
+    how = "by power registers" if live.by == "power" else f"by energy over {live.span_s:.0f} s"
+    around = "" if live.uncertainty_w is None else f" ± {live.uncertainty_w:.0f}"
+    return (
+        f"now  {watts(live.main_w)} W = subs {watts(live.sum_w)} W + {watts(live.difference_w)} W{around}"
+        f"  ({how}, read within {live.skew_s:.1f} s)"
+    )
+
+
 def forecast_line(forecast: wire.Forecast, timezone: str = "UTC") -> str:
     """The next day in one line, in local time."""
     zone = ZoneInfo(timezone)

@@ -31,6 +31,7 @@ from agent.wire.events import (
     TamperKind,
 )
 from agent.wire.forecast import Forecast, ForecastExtreme, OverCapacity
+from agent.wire.live import Live
 from agent.wire.state import (
     ActiveSnapshot,
     Balance,
@@ -45,7 +46,15 @@ from agent.wire.state import (
     Status,
     ZoneInfo,
 )
-from agent.wire.topics import ROOT, Address, balance_suffix, evidence_suffix, forecast_suffix, split_topic
+from agent.wire.topics import (
+    ROOT,
+    Address,
+    balance_suffix,
+    evidence_suffix,
+    forecast_suffix,
+    live_suffix,
+    split_topic,
+)
 from agent.wire.values import Body, Count, Id, Order, Sha256, Share, Time, WireError, derived_uuid, number, utc
 
 __all__ = [
@@ -79,6 +88,7 @@ __all__ = [
     "Health",
     "Id",
     "Info",
+    "Live",
     "MeterHealth",
     "MeterInfo",
     "ModelData",
@@ -107,6 +117,7 @@ __all__ = [
     "encode",
     "evidence_suffix",
     "forecast_suffix",
+    "live_suffix",
     "number",
     "split_topic",
     "utc",

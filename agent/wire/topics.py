@@ -41,6 +41,11 @@ def forecast_suffix(zone: str) -> str:
     return f"forecast/{zone}"
 
 
+def live_suffix(zone: str) -> str:
+    """`live/{zone}`."""
+    return f"live/{zone}"
+
+
 def evidence_suffix(alert_id: str, n: int, of: int) -> str:
     """`evidence/{alert_id}/{n}-{of}`."""
     return f"evidence/{alert_id}/{n}-{of}"

@@ -41,9 +41,7 @@ history_days = 1
 
 def site(folder: Path, count=3, protocol="dlms", baud=9600, parity="N", poll_s=60, port="/dev/x", interval_s=900,
          address=lambda n: f"{16 + n}", more=""):  # fmt: skip
-    meters = "\n".join(
-        f'[[meter]]\nid = "m{n}"\nbus = "line"\naddress = {address(n)}\n{more}' for n in range(count)
-    )
+    meters = "\n".join(f'[[meter]]\nid = "m{n}"\nbus = "line"\naddress = {address(n)}\n{more}' for n in range(count))
     subs = ", ".join(f'"m{n}"' for n in range(1, count))
     path = folder / "site.toml"
     path.write_text(SITE.format(port=port, protocol=protocol, baud=baud, parity=parity, poll_s=poll_s, meters=meters,

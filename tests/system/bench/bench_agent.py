@@ -195,7 +195,9 @@ def report(pid: int, control: str, arguments: argparse.Namespace) -> None:
         )
     cycles = bus.cycles - first.health.buses[0].cycles
     kept = cycles * arguments.poll_s / span_s
-    print(f"  cycles            {cycles} in {span_s:.0f} s, one every {span_s / max(cycles, 1):.2f} s: {kept:.3f} of them")
+    print(
+        f"  cycles            {cycles} in {span_s:.0f} s, one every {span_s / max(cycles, 1):.2f} s: {kept:.3f} of them"
+    )
     print(f"  bus 0             {bus.cycles} cycles of {bus.cycle_s} s, {bus.skipped} skipped, errors {bus.errors}")
 
 
