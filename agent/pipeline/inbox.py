@@ -15,7 +15,6 @@ from core.registers.samples import RegisterSample
 from core.signs import MeterSign
 from firmware_io.reading import MeterEvent
 
-
 NOT_AWAITED = float("-inf")  # instead of a boundary: nothing more is to come
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 import msgspec
@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 
 from agent.forecast.zone_forecasts import ZoneForecasts
 from agent.pipeline import checkpoint
-from agent.pipeline.step import Balance, Book, Step
+from agent.pipeline.fast import SEGMENT_S, FastRows, short_rows_s
+from agent.pipeline.pipeline_zone import PipelineZone
+from agent.pipeline.step import Book, Step
 from agent.site.local_time import offset_s
 from agent.site.tables import Config
 from agent.wire.events import AlertEvent
-from core.arrays import Z95, Floats
-from core.balance import _balance
+from core.arrays import Floats
 from core.balance.rows import ZoneRows
 from core.evidence import Evidence
 from core.monitor import zone_tree
@@ -44,24 +45,6 @@ from core.signs import MeterSign, SignKind
 VERSION = 5  # of the checkpoint
 REBUILD_ROWS = 1024  # of the stored history at once: bounds what a start takes in memory
 LIMIT_W = 50_000.0  # no flat draws more; the main meter may draw so much for each
-
-
-@dataclass(slots=True)
-class _Zone:
-    """A monitor and where its meters stand among the columns."""
-
-    monitor: ZoneMonitor
-    columns: NDArray[np.int32]
-    sign: Floats
-
-    def rows(self, aligned: AlignedRows) -> tuple[ZoneRows, NDArray[np.bool_], Floats]:
-        """The zone's rows, which sub-meters were missed, and the share of meters read."""
-        rows, read = ZoneRows.empty(aligned.ends_s, len(self.columns) - 1), np.empty(len(aligned))
-        _balance.residual_rows(
-            aligned.energy_wh, aligned.sd_wh, aligned.lost_wh2, aligned.flags, self.columns, self.sign, rows, read
-        )
-        missed = (aligned.flags[:, self.columns[1:]] & np.uint8(Flag.MISSED)) > 0
-        return rows, missed, read
 
 
 class Pipeline:
@@ -102,6 +85,9 @@ class Pipeline:
         self._scorer, self._states = scorer, states
         self._aligner = Aligner(self._specs, self.interval_s)
         self._zones = self._fresh_zones()
+        polls_s = [bus.poll_s for bus in config.bus] if interval_s is None else []
+        short_s = short_rows_s(self._asked_s, self.interval_s, max(polls_s, default=0.0))
+        self._fast = None if short_s is None else FastRows(self._specs, short_s, [len(z.subs) for z in config.zone])
         self._tree = zone_tree.nesting({zone.id: (zone.main, frozenset(zone.subs)) for zone in config.zone})
         self._open: dict[str, float] = {}  # W lost in each zone with a latched loss that was told
         self.counted: dict[str, int] = {flag.name or "": 0 for flag in Flag}
@@ -110,13 +96,13 @@ class Pipeline:
         zones = [{k: v for k, v in msgspec.structs.asdict(z).items() if k != "capacity_w"} for z in config.zone]
         self._site = zlib.crc32(msgspec.json.encode([config.meter, zones, self.interval_s]))
 
-    def _fresh_zones(self) -> list[_Zone]:
+    def _fresh_zones(self) -> list[PipelineZone]:
         """The zones of the site file with monitors that have seen nothing."""
         config = self._config
         known = {m.id: m for m in config.meter}
         place = {m: j for j, m in enumerate(self.meters)}
         return [
-            _Zone(
+            PipelineZone(
                 ZoneMonitor(
                     ZoneSpec(
                         zone.id,
@@ -164,6 +150,8 @@ class Pipeline:
         self._zones, self._aligner, self._open = self._fresh_zones(), Aligner(self._specs, self.interval_s), {}
         self._aligner.counters = counters
         self._main_read = {}
+        if self._fast is not None:
+            self._fast.reset()
         if self.forecasts is not None:
             self.forecasts = self.forecasts.fresh()
 
@@ -171,7 +159,10 @@ class Pipeline:
 
     def feed(self, samples: Iterable[RegisterSample]) -> None:
         """Take register samples of any meters, in any order; what cannot be true is counted and becomes an event."""
+        samples = list(samples)
         self._aligner.feed(samples)
+        if self._fast is not None:
+            self._fast.feed(samples)
 
     def awaits(self, rows: Mapping[str, float]) -> None:
         """Hold boundaries open for stored rows that are still to come: meter -> boundary."""
@@ -182,6 +173,8 @@ class Pipeline:
 
         Of rows that are closer than those that are judged, those at their ends are taken: registers are cumulative.
         """
+        if self._fast is not None:
+            self._fast.feed_block(times_s, wh)
         if self._asked_s < self.interval_s:
             at_s = np.rint(times_s / self._asked_s) * self._asked_s
             ends = np.abs(at_s - np.rint(at_s / self.interval_s) * self.interval_s) < 1e-3
@@ -208,36 +201,74 @@ class Pipeline:
     def step(self, now_s: float) -> Step:
         """Close every boundary that all meters have answered, or whose grace time is over at `now_s`."""
         result = Step.nothing()
+        if self._fast is not None:
+            self._fast.close(now_s)
         while (aligned := self._aligner.close(now_s)) is not None:
-            self._note(aligned)
-            found: list[Evidence] = []
-            for zone in self._zones:
-                rows, missed, read = zone.rows(aligned)
-                if self.forecasts is not None:
-                    self._forecast(self.forecasts, zone, aligned, rows)
-                found += zone.monitor.step(rows, missed, read)
-                if self._keep:
-                    result.balances.extend(self._balances(zone.monitor, rows, read))
-            found.sort(key=lambda evidence: evidence.time_s)
-            found = [e for e in found if zone_tree.smallest(e, self._tree, self._open)]
-            result.evidence.extend(found)
-            if self.forecasts is not None:
-                self._missing(self.forecasts, found)
-            if self._keep:
-                result.history.extend(
-                    HistoryRow(float(t), wh.copy(), sd.copy(), flags.copy())
-                    for t, wh, sd, flags in zip(
-                        aligned.ends_s, aligned.booked_wh, aligned.sd_wh, aligned.flags, strict=True
-                    )
-                )
+            self._judge_all(aligned, result)
+        self._judge_short(math.inf, None, result)
         result.alerts.extend(self._book.apply(result.evidence))
-        if result.history:  # only then is there a checkpoint, which an accepted load must be in
+        if result.history or result.evidence:  # only then is there a checkpoint, which an accepted load must be in
             for loss in self._book.take_accepted():
                 result.alerts.extend(self.accept(loss.zone, loss.sign, loss.episode, loss.reason, now_s))
             return Step(result.alerts, result.evidence, result.balances, result.history, self._checkpoint())
         return result
 
-    def _forecast(self, forecasts: ZoneForecasts, zone: _Zone, aligned: AlignedRows, rows: ZoneRows) -> None:
+    def _judge_all(self, aligned: AlignedRows, result: Step) -> None:
+        """Judge rows, and the short ones among them in their time."""
+        rest: AlignedRows | None = aligned
+        while rest is not None and self._fast is not None:
+            next_s = self._fast.next_s
+            if next_s is None or next_s > rest.ends_s[-1]:
+                break
+            end_s = math.ceil(next_s / SEGMENT_S) * SEGMENT_S
+            rest = self._judge_short(end_s, rest, result)
+            if rest is not None:
+                part, rest = rest.split(end_s)
+                self._judge(part, result)
+        self._judge(rest, result)
+
+    def _judge_short(self, until_s: float, rest: AlignedRows | None, result: Step) -> AlignedRows | None:
+        """Look at the short rows up to `until_s`; a large loss is told behind the rows of `rest` that were before it."""
+        if self._fast is None:
+            return rest
+        monitors = [zone.monitor for zone in self._zones]
+        for n, loss in self._fast.look(until_s, monitors, lambda n, part: self._zones[n].rows(part)[0]):
+            if rest is not None:
+                part, rest = rest.split(loss.at_s)
+                self._judge(part, result)
+            self._tell(monitors[n].large(loss), result)
+        return rest
+
+    def _judge(self, aligned: AlignedRows | None, result: Step) -> None:
+        """Have the monitors judge rows."""
+        if aligned is None:
+            return
+        self._note(aligned)
+        found: list[Evidence] = []
+        for zone in self._zones:
+            rows, missed, read = zone.rows(aligned)
+            if self.forecasts is not None:
+                self._forecast(self.forecasts, zone, aligned, rows)
+            found += zone.monitor.step(rows, missed, read)
+            if self._keep:
+                result.balances.extend(zone.balances(rows, read, self.interval_s))
+        self._tell(found, result)
+        if self._keep:
+            columns = aligned.ends_s, aligned.booked_wh, aligned.sd_wh, aligned.flags
+            result.history.extend(
+                HistoryRow(float(t), wh.copy(), sd.copy(), flags.copy())
+                for t, wh, sd, flags in zip(*columns, strict=True)
+            )
+
+    def _tell(self, found: list[Evidence], result: Step) -> None:
+        """Keep what the tree of zones does not explain by a smaller one."""
+        found.sort(key=lambda evidence: evidence.time_s)
+        found = [e for e in found if zone_tree.smallest(e, self._tree, self._open)]
+        result.evidence.extend(found)
+        if self.forecasts is not None:
+            self._missing(self.forecasts, found)
+
+    def _forecast(self, forecasts: ZoneForecasts, zone: PipelineZone, aligned: AlignedRows, rows: ZoneRows) -> None:
         """Give a zone's load to its forecaster: only what its main meter was read for at both ends."""
         main, name = zone.columns[0], zone.monitor.zone.id
         read = (aligned.flags[:, main] & np.uint8(Flag.MISSED)) == 0
@@ -264,31 +295,6 @@ class Pipeline:
             self.counted[flag.name or ""] += 1
             if flag & Flag.REPLACED:
                 self.sign(MeterSign(self.meters[j], float(aligned.ends_s[t]), SignKind.METER_REPLACED))
-
-    def _balances(self, monitor: ZoneMonitor, rows: ZoneRows, read: Floats) -> list[Balance]:
-        """The rows' balances; the zone's own uncertainty is that of both boundaries."""
-        count = len(rows)
-        stop = monitor.history.count
-        start = max(monitor.history.first, stop - count)
-        rows, read = rows[count - (stop - start) :], read[count - (stop - start) :]
-        loss = monitor.history.expected(start, stop)
-        edge = rows.boundary_wh2 + rows.gap_wh2
-        variance = edge + np.concatenate([edge[:1], edge[:-1]]) + rows.lost_wh2
-        step_s = self.interval_s
-        return [
-            Balance(
-                monitor.zone.id,
-                float(rows.ends_s[k]) - step_s,
-                float(rows.ends_s[k]),
-                float(rows.main_wh[k]) / 1000,
-                float(rows.main_wh[k] - rows.residual_wh[k]) / 1000,
-                float(loss[k]) / 1000,
-                float(rows.residual_wh[k] - loss[k]) / 1000,
-                Z95 * float(variance[k]) ** 0.5 / 1000,
-                float(read[k]),
-            )
-            for k in range(len(rows))
-        ]
 
     def detectable_w(self) -> dict[str, float]:
         """By zone, the smallest steady loss that would be found within a week, W; without those of a new zone."""
@@ -359,7 +365,7 @@ class Pipeline:
         self.counted, self._open = values["counted"], values["open"]
 
     def _past(
-        self, zone: _Zone, aligner: Aligner, history: StoredHistory, kept: int, first: int, count: int
+        self, zone: PipelineZone, aligner: Aligner, history: StoredHistory, kept: int, first: int, count: int
     ) -> tuple[ZoneRows, NDArray[np.bool_], Floats]:
         """Rows `first` .. `count` - 1 of all time of a zone from the first `kept` stored rows, some at a time.
 

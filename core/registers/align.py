@@ -64,6 +64,17 @@ class AlignedRows:
     def __len__(self) -> int:
         return len(self.ends_s)
 
+    def split(self, at_s: float) -> tuple[AlignedRows | None, AlignedRows | None]:
+        """The rows that end by `at_s`, and those behind them; None for none."""
+        at = int(np.searchsorted(self.ends_s, at_s, side="right"))
+        return self._part(slice(0, at)), self._part(slice(at, len(self)))
+
+    def _part(self, rows: slice) -> AlignedRows | None:
+        columns = self.booked_wh, self.energy_wh, self.sd_wh, self.lost_wh2, self.flags
+        booked, energy, sd, lost, flags = (column[rows] for column in columns)
+        ends_s = self.ends_s[rows]
+        return AlignedRows(ends_s, self.hours, booked, energy, sd, lost, flags) if len(ends_s) else None
+
 
 @dataclass(slots=True)
 class Counters:
