@@ -7,11 +7,13 @@ what they tell is told and committed at once. It refuses to know alerts and the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from core.arrays import Floats
 from core.balance.rows import ZoneRows
+from core.balance.tracker import GAP_TAIL
 from core.fast.large_loss import LargeLoss, LargeLossTest, Rows
 from core.monitor.zone_monitor import ZoneMonitor
 from core.registers.align import AlignedRows, Aligner
@@ -19,6 +21,7 @@ from core.registers.samples import RegisterSample, RegisterSpec
 
 POLLS = 1.5  # a row is so many polls long at least
 LEAST_S = 10.0  # shorter rows find nothing sooner: reads are not known to be closer in time than seconds
+SLACK_S = 300.0  # what is no load over so long is taken for a jump of a register, however short a row
 SEGMENT_S = 3 * 3600.0  # rows looked at in one go: between two marks of the monitor nothing that it knows changes
 
 
@@ -40,7 +43,10 @@ class FastRows:
 
     def __init__(self, specs: Sequence[RegisterSpec], row_s: float, zones: Sequence[int]) -> None:
         self.row_s = row_s
-        self._specs, self._sizes = specs, zones
+        # In a minute, what a read brings too much of the next one is soon more than any load of that minute.
+        slack = max(1.0, SLACK_S / row_s)
+        self._specs = [replace(spec, limit_w=spec.limit_w * slack) for spec in specs]
+        self._sizes = zones
         self.reset()
 
     def reset(self) -> None:
@@ -101,7 +107,7 @@ class FastRows:
             unexplained_wh=rows.residual_wh - expected,
             expected_wh=expected,
             main_wh=rows.main_wh,
-            boundary_wh2=rows.boundary_wh2 + rows.gap_wh2,
+            boundary_wh2=rows.boundary_wh2 + GAP_TAIL**2 * rows.gap_wh2,
             lost_wh2=rows.lost_wh2,
             own_wh=model.own_wh(rows),
             subs_wh=rows.subs_wh,
