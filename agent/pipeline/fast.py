@@ -51,7 +51,7 @@ class FastRows:
 
     def reset(self) -> None:
         """Forget everything that was fed."""
-        self._aligner = Aligner(self._specs, self.row_s)
+        self._aligner = Aligner(self._specs, self.row_s, short=True)
         self._tests = [LargeLossTest(self.row_s, subs) for subs in self._sizes]
         self._main_wh = [0.0] * len(self._sizes)
         self._waiting: AlignedRows | None = None
@@ -107,7 +107,8 @@ class FastRows:
             unexplained_wh=rows.residual_wh - expected,
             expected_wh=expected,
             main_wh=rows.main_wh,
-            boundary_wh2=rows.boundary_wh2 + GAP_TAIL**2 * rows.gap_wh2,
+            boundary_wh2=rows.boundary_wh2,
+            gap_wh2=GAP_TAIL**2 * rows.gap_wh2,
             lost_wh2=rows.lost_wh2,
             own_wh=model.own_wh(rows),
             subs_wh=rows.subs_wh,

@@ -3,13 +3,16 @@
 It owns the test between two looks of the monitor; the monitor's search owns everything that needs hours. It refuses to
 know alarms and suspects.
 
-Over a window of h hours the unexplained energy is S = C(now) - C(now - h) - h * usual, where C is cumulative and `usual`
-its mean over the day before. The errors of the rows telescope: of quantisation, read skew and jitter only those of the
-two boundaries are left, b1 and b2. What is in between is white (rough * h), wanders (weather, quarter: h^2), and is as
-large as the flats make it: a flat's own copper and its meter's gain err in proportion to what just ran through it, and
-do so for as long as it runs. All of it is known, so the test knows itself when a minute is enough. A window counts
-only if it would without the newest boundary, and without the one at its beginning: one read that is late makes no
-loss (Page's CUSUM, which is the maximum over all windows, at a choice of lengths; Basseville & Nikiforov 1993, 2.2).
+Let C be the cumulative unexplained energy without what is usual, its mean power over the day before. While nothing is
+lost C stays where it is, but for the error of each boundary: quantisation, read skew and jitter, independent from one to
+the next. A loss makes it a ramp. So for a loss that began w rows ago, its level before is the weighted mean of the
+boundaries just before, and its slope the weighted least squares of those since (weights: the boundaries' variances):
+after w rows the boundaries' part in the slope's error falls with w^1.5, where two boundaries alone would give w. What
+else there is of it is white (rough), wanders (weather, quarter of the day), or is as large as the flats make it: a flat's
+own copper and its meter's gain err in proportion to what just ran through it, for as long as it runs. All of it is
+known, so the test knows itself when a minute is enough. It is the likelihood ratio test of a ramp's onset (Basseville &
+Nikiforov 1993, 7.2), at a choice of w. A slope counts only if it stood out one row ago as well: one read that is wrong
+makes no loss.
 """
 
 from __future__ import annotations
@@ -20,18 +23,23 @@ from functools import cache
 from statistics import NormalDist
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from core.arrays import Z95, Floats
 from core.evidence import Evidence, LossKind, Residual
 from core.fast.pyramid import Pyramid
 
-WINDOWS_MIN = (1, 2, 3, 5, 8, 12, 20, 30, 45, 75, 120)
+WINDOWS_MIN = (2, 3, 4, 6, 9, 13, 19, 28, 42, 63, 95)
 RATE_SHARE = 0.05  # of the promised false alarms that may come from here
-TAIL = 1.6  # stretch of the Gaussian quantile: minutes have heavier tails than hours
+TAIL = 1.3  # stretch of the Gaussian quantile: minutes have heavier tails than hours
 FLOOR_SHARE = 0.015  # of the load: what is smaller takes hours, and is the search's
 USUAL_S, USUAL_LEAST_S = 86_400.0, 12 * 3600.0  # the day whose mean is usual, up to the longest window; half is enough
 ROWS_LEAST = 2
-FLATS = 5  # columns before those of the flats: unexplained, boundary variance (not summed up), main, expected, lost
+LEAST_WH2 = 0.01  # a boundary is known no better: no register has finer steps
+WHITE = 1.5  # white energy errs in a slope by so much more than in a difference, at most
+BEFORE = 10  # boundaries that tell the level before
+# Columns before those of the flats; cumulative but for the variances of boundary and gap.
+UNEXPLAINED, BOUNDARY, GAP, MAIN, EXPECTED, LOST, FLATS = range(7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +62,14 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Short rows: ends [T] UTC s, energies Wh [T], variances [T] of boundaries and of what is lost, flats [T, N]."""
+    """Short rows: ends [T] UTC s, energies Wh [T], variances [T] of boundaries, of long gaps and of what is lost, flats [T, N]."""
 
     ends_s: Floats
     unexplained_wh: Floats
     expected_wh: Floats
     main_wh: Floats
     boundary_wh2: Floats
+    gap_wh2: Floats
     lost_wh2: Floats
     own_wh: Floats
     subs_wh: Floats
@@ -107,16 +116,16 @@ class LargeLossTest:
         """Take rows that follow the last ones; the first large loss, or None. `quiet`: take them and look for none."""
         if not len(rows.ends_s):
             return None
-        reach = max(self._windows) + 2
+        reach = max(self._windows) + BEFORE + 2
         _, before = self._pyramid.newest(reach * self.row_s)
-        energies = rows.unexplained_wh, rows.boundary_wh2, rows.main_wh, rows.expected_wh, rows.lost_wh2
-        figures = np.column_stack([*energies, rows.own_wh, rows.subs_wh]).cumsum(axis=0)
+        own = rows.unexplained_wh, rows.boundary_wh2, rows.gap_wh2, rows.main_wh, rows.expected_wh, rows.lost_wh2
+        figures = np.column_stack([*own, rows.own_wh, rows.subs_wh]).cumsum(axis=0)
         figures += self._total
-        figures[:, 1] = rows.boundary_wh2
+        figures[:, BOUNDARY], figures[:, GAP] = rows.boundary_wh2, rows.gap_wh2
         found = None if quiet else self._look(before.copy(), figures, rows, scene)
         self._pyramid.append(rows.ends_s, figures)
         self._total = figures[-1].copy()
-        self._total[1] = 0.0
+        self._total[[BOUNDARY, GAP]] = 0.0
         return found
 
     def _look(self, before: Floats, fresh: Floats, rows: Rows, scene: Scene) -> LargeLoss | None:
@@ -124,53 +133,32 @@ class LargeLossTest:
         whole = np.vstack([before, fresh])
         first = len(before)
         usual_w, usual_w2 = self._usual(float(rows.ends_s[0]), scene)
+        ramps = _Ramps(whole, self.row_s / 3600.0, usual_w, usual_w2, scene)
         best: tuple[int, int] | None = None
         for window in self._windows:
-            excess, _, _ = self._excess(whole, window, usual_w, usual_w2, scene)  # at boundary window + k
-            if len(excess) < 2:
-                continue
-            longer, _, _ = self._excess(whole, window + 1, usual_w, usual_w2, scene)
-            ends = np.arange(window + 1, len(whole))
-            # It has to stand out as well with one row more before it, and one row ago.
-            least = np.minimum(np.minimum(excess[1:], longer), excess[:-1])
-            over = np.flatnonzero((least > 0.0) & (ends >= first))
-            if len(over) and (best is None or ends[over[0]] < best[0]):
-                best = int(ends[over[0]]), window
+            if window + BEFORE >= len(whole):
+                break
+            excess = ramps.excess(window)
+            over = np.flatnonzero((excess[1:] > 0.0) & (excess[:-1] > 0.0)) + window + BEFORE
+            over = over[over >= first]
+            if len(over) and (best is None or over[0] < best[0]):
+                best = int(over[0]), window
         if best is None:
             return None
         end, window = best
-        excess, power_w, sd_w = self._excess(whole, window, usual_w, usual_w2, scene)
-        k = end - window
+        power_w, sd_w = (float(part[end - window - BEFORE + 1]) for part in ramps.slope(window))
         at_s = float(rows.ends_s[end - first])
         onset_s = at_s - window * self.row_s
-        reach_s = min(end, max(self._windows)) * self.row_s
         return LargeLoss(
             at_s=at_s,
-            power_w=float(power_w[k]),
-            sd_w=float(sd_w[k]),
+            power_w=power_w,
+            sd_w=sd_w,
             onset_s=onset_s,
-            lo_s=max(at_s - reach_s, onset_s - max(window, 2) * self.row_s),
-            hi_s=min(at_s, onset_s + (window - 1) * self.row_s),
-            main_wh=float(whole[end, 2] - whole[k, 2]),
-            expected_wh=float(whole[end, 3] - whole[k, 3]),
+            lo_s=onset_s - max(window, 2) * self.row_s,
+            hi_s=at_s - self.row_s,
+            main_wh=float(whole[end, MAIN] - whole[end - window, MAIN]),
+            expected_wh=float(whole[end, EXPECTED] - whole[end - window, EXPECTED]),
         )
-
-    def _excess(
-        self, whole: Floats, window: int, usual_w: float, usual_w2: float, scene: Scene
-    ) -> tuple[Floats, Floats, Floats]:
-        """For each window that ends at boundary `window` + k: standard deviations beyond the threshold, W, W."""
-        hours = window * self.row_s / 3600.0
-        gained = whole[window:] - whole[:-window]
-        power_w = gained[:, 0] / hours - usual_w
-        own = gained[:, FLATS : FLATS + self._subs] * scene.per_own
-        gain = gained[:, FLATS + self._subs :] * scene.per_wh
-        flats_wh2 = np.einsum("tn,tn->t", own, own) + np.einsum("tn,tn->t", gain, gain)
-        edges_wh2 = whole[window:, 1] + whole[:-window, 1]
-        own_wh2 = flats_wh2 + edges_wh2 + gained[:, 4]
-        variance = scene.slow_w2 + usual_w2 + scene.rough_w2h / hours + own_wh2 / hours**2
-        sd_w = np.sqrt(variance)
-        excess = power_w - np.maximum(threshold(hours, scene.rate) * sd_w, FLOOR_SHARE * scene.load_w)
-        return excess / sd_w, power_w, sd_w
 
     def _usual(self, at_s: float, scene: Scene) -> tuple[float, float]:
         """The mean unexplained power of the day before the longest window, W, and its variance."""
@@ -181,8 +169,52 @@ class LargeLossTest:
         if new is None or old is None or new[0] - old[0] < USUAL_LEAST_S / 2:
             return scene.usual_w, scene.level_w2
         hours = (new[0] - old[0]) / 3600.0
-        edges = float(new[1][1] + old[1][1]) / hours**2
-        return float(new[1][0] - old[1][0]) / hours, scene.rough_w2h / hours + edges
+        edges = float(new[1][BOUNDARY] + old[1][BOUNDARY] + new[1][GAP] + old[1][GAP]) / hours**2
+        return float(new[1][UNEXPLAINED] - old[1][UNEXPLAINED]) / hours, scene.rough_w2h / hours + edges
+
+
+class _Ramps:
+    """Slopes of the cumulative unexplained energy over some boundaries, whose figures are `whole` [K, FLATS + 2 N]."""
+
+    def __init__(self, whole: Floats, row_h: float, usual_w: float, usual_w2: float, scene: Scene) -> None:
+        self._whole, self._row_h, self._usual_w2, self._scene = whole, row_h, usual_w2, scene
+        at = np.arange(len(whole), dtype=np.float64)
+        energy = whole[:, UNEXPLAINED] - whole[0, UNEXPLAINED] - usual_w * row_h * at
+        weight = 1.0 / np.maximum(whole[:, BOUNDARY], LEAST_WH2)
+        parts = weight, weight * at, weight * at * at, weight * energy, weight * energy * at
+        self._sums = [np.concatenate([[0.0], np.cumsum(part)]) for part in parts]
+
+    def excess(self, window: int) -> Floats:
+        """Standard deviations beyond the threshold of a loss that began `window` rows ago [K - window - BEFORE + 1]."""
+        power_w, sd_w = self.slope(window)
+        scene = self._scene
+        least_w = np.maximum(threshold(window * self._row_h, scene.rate) * sd_w, FLOOR_SHARE * scene.load_w)
+        return np.asarray((power_w - least_w) / sd_w)
+
+    def slope(self, window: int) -> tuple[Floats, Floats]:
+        """Its power and standard deviation, W, for each end from boundary `window` + BEFORE - 1 on."""
+        whole, row_h, scene = self._whole, self._row_h, self._scene
+        start = np.arange(BEFORE - 1, len(whole) - window)  # the last boundary before the loss
+        zero, one, two, energy, moment = ((s[start + window + 1] - s[start + 1]) for s in self._sums)
+        before, level = ((self._sums[n][start + 1] - self._sums[n][start + 1 - BEFORE]) for n in (0, 3))
+        level = level / before
+        lever = one - start * zero
+        square = two - 2 * start * one + start * start * zero
+        slope = (moment - start * energy - level * lever) / square
+        flats = whole[start + window, FLATS:] - whole[start, FLATS:]
+        flats = flats * np.concatenate([np.full(flats.shape[1] // 2, scene.per_own), scene.per_wh])
+        long = sliding_window_view(whole[:, GAP], window + BEFORE)[: len(start)].max(axis=1)
+        lost = whole[start + window, LOST] - whole[np.maximum(start - BEFORE, 0), LOST]
+        spread = np.einsum("tn,tn->t", flats, flats) + 4 * long + lost
+        rough_wh2 = scene.rough_w2h * row_h  # of a row
+        variance = (
+            1.0 / square
+            + (lever / square) ** 2 * (1.0 / before + rough_wh2 * BEFORE / 3)
+            + WHITE * rough_wh2 / window
+            + spread / window**2
+        )
+        power_sd_w = np.sqrt(variance / row_h**2 + scene.slow_w2 + self._usual_w2)
+        return np.asarray(slope / row_h), np.asarray(power_sd_w)
 
 
 def large_loss_evidence(zone: str, episode: int, found: LargeLoss, hours: float) -> Evidence:

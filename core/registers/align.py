@@ -105,9 +105,12 @@ class _Samples:
 
 
 class Aligner:
-    """Samples in, rows out. Feed in any order; `close` gives the rows that are complete or out of patience."""
+    """Samples in, rows out. Feed in any order; `close` gives the rows that are complete or out of patience.
 
-    def __init__(self, meters: Sequence[RegisterSpec], interval_s: float) -> None:
+    `short`: rows of minutes or less.
+    """
+
+    def __init__(self, meters: Sequence[RegisterSpec], interval_s: float, *, short: bool = False) -> None:
         if DAY_S % interval_s:
             raise ValueError(f"the interval must divide the day, got {interval_s} s")
         self.meters = tuple(meters)
@@ -122,7 +125,11 @@ class Aligner:
         self._signed = np.array([m.exports for m in meters], np.uint8)
         self._limit_w = np.array([m.limit_w for m in meters], np.float64)
         row_h = self.interval_s / HOUR_S
-        self._state = _align.AlignState(self._limit_w, self._signed, row_h, PROFILE_DAYS * HOUR_S / self.interval_s)
+        # Rows of a minute are recorded only where the instants are known, and a load lasts longer than such a row.
+        self._jitter_s = READ_JITTER_S if short else REPLAY_JITTER_S
+        white, lasting = (0.0, 1.8) if short else (1.0, 0.8)
+        memory_rows = PROFILE_DAYS * HOUR_S / self.interval_s
+        self._state = _align.AlignState(self._limit_w, self._signed, row_h, memory_rows, white, lasting)
         self._row_wh = np.full(len(meters), np.nan)  # the last whole row, as it was fed
 
     @property
@@ -283,7 +290,7 @@ class Aligner:
         power = np.abs(np.diff(wh, axis=0, prepend=self._row_wh[None, :])) / self.interval_s
         self._row_wh[:] = wh[-1]
         sd = np.sqrt(
-            self._resolution_sd**2 + (REPLAY_JITTER_S * np.nan_to_num(np.minimum(power, self._limit_w / HOUR_S))) ** 2
+            self._resolution_sd**2 + (self._jitter_s * np.nan_to_num(np.minimum(power, self._limit_w / HOUR_S))) ** 2
         )
         return self._align(ends, wh, sd)
 
