@@ -18,23 +18,29 @@ makes no loss.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from statistics import NormalDist
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from core.arrays import Z95, Floats
+from core.arrays import DAY_S, Z95, Floats
 from core.evidence import Evidence, LossKind, Residual
 from core.fast.pyramid import Pyramid
 
 WINDOWS_MIN = (2, 3, 4, 6, 9, 13, 19, 28, 42, 63, 95)
 RATE_SHARE = 0.05  # of the promised false alarms that may come from here
-TAIL = 1.3  # stretch of the Gaussian quantile: minutes have heavier tails than hours
+TAIL = 1.2  # stretch of the Gaussian quantile: minutes have heavier tails than hours
 FLOOR_SHARE = 0.015  # of the load: what is smaller takes hours, and is the search's
 USUAL_S, USUAL_LEAST_S = 86_400.0, 12 * 3600.0  # the day whose mean is usual, up to the longest window; half is enough
 ROWS_LEAST = 2
+EXPECTED_SHARE, EXPECTED_DOUBT = 0.03, 0.3  # of the load, until a day is known; of what is expected beyond it
+HALF = 0.5  # of the threshold has to stand one row ago
+MEASURE_S = 2700.0  # length of the slopes by which the roughness is measured
+ROUGH_LEAST = 3e-4  # of the load, over an hour: however calm the last days were
+KEPT, DOUBT = 0.8, 2.0  # a day's roughness fades so; and as it is known from some days only, it counts so much more
+MAD_SD = 1.4826  # median of absolute deviations to standard deviation (Gaussian)
 LEAST_WH2 = 0.01  # a boundary is known no better: no register has finer steps
 WHITE = 1.5  # white energy errs in a slope by so much more than in a difference, at most
 BEFORE = 10  # boundaries that tell the level before
@@ -106,6 +112,8 @@ class LargeLossTest:
         self._pyramid = Pyramid(row_s, FLATS + 2 * subs)
         self._total = np.zeros(FLATS + 2 * subs)
         self._subs = subs
+        self._rough_w2h: float | None = None  # as the short rows of the last days show it
+        self._measured_s = -math.inf
 
     def reset(self) -> None:
         """Begin again: what was before is of another balance."""
@@ -122,24 +130,43 @@ class LargeLossTest:
         figures = np.column_stack([*own, rows.own_wh, rows.subs_wh]).cumsum(axis=0)
         figures += self._total
         figures[:, BOUNDARY], figures[:, GAP] = rows.boundary_wh2, rows.gap_wh2
+        if not quiet:
+            self._measure(float(rows.ends_s[0]), scene)
+        if self._rough_w2h is not None:
+            scene = replace(scene, rough_w2h=min(scene.rough_w2h, DOUBT * self._rough_w2h))
         found = None if quiet else self._look(before.copy(), figures, rows, scene)
         self._pyramid.append(rows.ends_s, figures)
         self._total = figures[-1].copy()
         self._total[[BOUNDARY, GAP]] = 0.0
         return found
 
+    def _measure(self, at_s: float, scene: Scene) -> None:
+        """Once a day, see how rough the last day was: hours, which the monitor learns from, overstate minutes."""
+        if at_s // DAY_S == self._measured_s // DAY_S:
+            return
+        self._measured_s = at_s
+        _, whole = self._pyramid.newest(DAY_S)
+        window = max(ROWS_LEAST, round(MEASURE_S / self.row_s))
+        if len(whole) * self.row_s < DAY_S / 2:
+            return
+        bare = replace(scene, rough_w2h=0.0, slow_w2=0.0)
+        usual = _Usual(scene.usual_w, 0.0, 0.0)
+        seen = _Ramps(whole.copy(), self.row_s / 3600.0, usual, bare).rough_w2h(window)
+        least = (ROUGH_LEAST * scene.load_w) ** 2
+        seen = max(seen, least)
+        self._rough_w2h = seen if self._rough_w2h is None else max(seen, KEPT * self._rough_w2h + (1 - KEPT) * seen)
+
     def _look(self, before: Floats, fresh: Floats, rows: Rows, scene: Scene) -> LargeLoss | None:
         """The first fresh boundary at which a window stands out."""
         whole = np.vstack([before, fresh])
         first = len(before)
-        usual_w, usual_w2 = self._usual(float(rows.ends_s[0]), scene)
-        ramps = _Ramps(whole, self.row_s / 3600.0, usual_w, usual_w2, scene)
+        ramps = _Ramps(whole, self.row_s / 3600.0, self._usual(float(rows.ends_s[0]), scene), scene)
         best: tuple[int, int] | None = None
         for window in self._windows:
             if window + BEFORE >= len(whole):
                 break
-            excess = ramps.excess(window)
-            over = np.flatnonzero((excess[1:] > 0.0) & (excess[:-1] > 0.0)) + window + BEFORE
+            now, before_now = ramps.excess(window)[1:], ramps.excess(window, HALF)[:-1]
+            over = np.flatnonzero((now > 0.0) & (before_now > 0.0)) + window + BEFORE
             over = over[over >= first]
             if len(over) and (best is None or over[0] < best[0]):
                 best = int(over[0]), window
@@ -160,36 +187,58 @@ class LargeLossTest:
             expected_wh=float(whole[end, EXPECTED] - whole[end - window, EXPECTED]),
         )
 
-    def _usual(self, at_s: float, scene: Scene) -> tuple[float, float]:
-        """The mean unexplained power of the day before the longest window, W, and its variance."""
+    def _usual(self, at_s: float, scene: Scene) -> _Usual:
+        """The day before the longest window."""
         until_s = at_s - (max(self._windows) + 2) * self.row_s
         new, old = self._pyramid.at(until_s), self._pyramid.at(until_s - USUAL_S)
         if old is None:
             old = self._pyramid.at(until_s - USUAL_LEAST_S)
         if new is None or old is None or new[0] - old[0] < USUAL_LEAST_S / 2:
-            return scene.usual_w, scene.level_w2
+            return _Usual(scene.usual_w, scene.level_w2, EXPECTED_SHARE * scene.load_w)
         hours = (new[0] - old[0]) / 3600.0
         edges = float(new[1][BOUNDARY] + old[1][BOUNDARY] + new[1][GAP] + old[1][GAP]) / hours**2
-        return float(new[1][UNEXPLAINED] - old[1][UNEXPLAINED]) / hours, scene.rough_w2h / hours + edges
+        gained = (new[1] - old[1]) / hours
+        return _Usual(float(gained[UNEXPLAINED]), scene.rough_w2h / hours + edges, float(gained[EXPECTED]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Usual:
+    """What is usual in the zone: unexplained power, W, its variance, and the loss that is expected, W."""
+
+    power_w: float
+    power_w2: float
+    expected_w: float
 
 
 class _Ramps:
     """Slopes of the cumulative unexplained energy over some boundaries, whose figures are `whole` [K, FLATS + 2 N]."""
 
-    def __init__(self, whole: Floats, row_h: float, usual_w: float, usual_w2: float, scene: Scene) -> None:
-        self._whole, self._row_h, self._usual_w2, self._scene = whole, row_h, usual_w2, scene
+    def __init__(self, whole: Floats, row_h: float, usual: _Usual, scene: Scene) -> None:
+        self._whole, self._row_h, self._usual, self._scene = whole, row_h, usual, scene
         at = np.arange(len(whole), dtype=np.float64)
-        energy = whole[:, UNEXPLAINED] - whole[0, UNEXPLAINED] - usual_w * row_h * at
+        energy = whole[:, UNEXPLAINED] - whole[0, UNEXPLAINED] - usual.power_w * row_h * at
         weight = 1.0 / np.maximum(whole[:, BOUNDARY], LEAST_WH2)
         parts = weight, weight * at, weight * at * at, weight * energy, weight * energy * at
         self._sums = [np.concatenate([[0.0], np.cumsum(part)]) for part in parts]
 
-    def excess(self, window: int) -> Floats:
-        """Standard deviations beyond the threshold of a loss that began `window` rows ago [K - window - BEFORE + 1]."""
+    def excess(self, window: int, share: float = 1.0) -> Floats:
+        """Standard deviations beyond a share of the threshold of a loss that began `window` rows ago.
+
+        For each end from boundary `window` + BEFORE - 1 on.
+        """
         power_w, sd_w = self.slope(window)
         scene = self._scene
         least_w = np.maximum(threshold(window * self._row_h, scene.rate) * sd_w, FLOOR_SHARE * scene.load_w)
-        return np.asarray((power_w - least_w) / sd_w)
+        return np.asarray((power_w - share * least_w) / sd_w)
+
+    def rough_w2h(self, window: int) -> float:
+        """White noise that the slopes show beyond all that is known of them, W^2 h; large ones do not count."""
+        power_w, sd_w = self.slope(window)
+        spread_w2 = float(np.median(np.abs(power_w - np.median(power_w))) * MAD_SD) ** 2
+        hours = window * self._row_h
+        known_w2 = float(np.median(sd_w)) ** 2 - WHITE * self._scene.rough_w2h / hours
+        # The level before is known as if no white noise were in it: what it has of it is a part of what is measured.
+        return max(0.0, spread_w2 - max(0.0, known_w2)) * hours / WHITE
 
     def slope(self, window: int) -> tuple[Floats, Floats]:
         """Its power and standard deviation, W, for each end from boundary `window` + BEFORE - 1 on."""
@@ -203,7 +252,9 @@ class _Ramps:
         slope = (moment - start * energy - level * lever) / square
         flats = whole[start + window, FLATS:] - whole[start, FLATS:]
         flats = flats * np.concatenate([np.full(flats.shape[1] // 2, scene.per_own), scene.per_wh])
-        long = sliding_window_view(whole[:, GAP], window + BEFORE)[: len(start)].max(axis=1)
+        # A gap errs by what it grows meanwhile; where a meter answers, by all that was estimated.
+        gaps = sliding_window_view(whole[:, GAP], window + BEFORE)[: len(start)]
+        long = gaps.max(axis=1) - gaps.min(axis=1)
         lost = whole[start + window, LOST] - whole[np.maximum(start - BEFORE, 0), LOST]
         spread = np.einsum("tn,tn->t", flats, flats) + 4 * long + lost
         rough_wh2 = scene.rough_w2h * row_h  # of a row
@@ -213,7 +264,10 @@ class _Ramps:
             + WHITE * rough_wh2 / window
             + spread / window**2
         )
-        power_sd_w = np.sqrt(variance / row_h**2 + scene.slow_w2 + self._usual_w2)
+        # Copper is learned from rows in which peaks are levelled out: beyond what is usual it is known by a share only.
+        expected_w = (whole[start + window, EXPECTED] - whole[start, EXPECTED]) / (window * row_h)
+        copper_w = EXPECTED_DOUBT * np.maximum(expected_w - self._usual.expected_w, 0.0)
+        power_sd_w = np.sqrt(variance / row_h**2 + scene.slow_w2 + self._usual.power_w2 + copper_w**2)
         return np.asarray(slope / row_h), np.asarray(power_sd_w)
 
 
