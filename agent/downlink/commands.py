@@ -85,7 +85,7 @@ class SetMode(Order, frozen=True, kw_only=True):
 
 
 class LiveArguments(Order, frozen=True, kw_only=True):
-    """`live`: send the balance of a zone each second for `for_s` seconds (0 ends it), `meters`: that of each meter too."""
+    """`live`: send a zone's balance each second for `for_s` seconds (0 ends it); with `meters` each meter's power too."""
 
     zone: Id
     for_s: Annotated[float, msgspec.Meta(ge=0, le=VIEW_MAX_S)] = 300.0
@@ -126,8 +126,8 @@ class CommandDesk:
     """Takes what comes on `cmd/req`, and queues an answer on `cmd/res` for each.
 
     Args:
-        handlers: for `snapshot`, `report`, `acknowledge`, `set-mode`, `reload`, `live`; one that is missing is refused. `ping`
-            and `resend` are done here.
+        handlers: for `snapshot`, `report`, `acknowledge`, `set-mode`, `reload`, `live`; one that is missing is refused.
+            `ping` and `resend` are done here.
         now: UTC seconds.
         book_handlers: for `acknowledge` and `set-mode`.
         give: hands a request to the thread that owns the alert book; False if it has no room.

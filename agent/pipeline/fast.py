@@ -11,10 +11,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from core.arrays import Floats
+from core.arrays import Bools, Floats
 from core.balance.rows import ZoneRows
 from core.balance.tracker import GAP_TAIL
 from core.fast.large_loss import LargeLoss, LargeLossTest, Rows
+from core.fast.last_known import LastKnown
 from core.monitor.zone_monitor import ZoneMonitor
 from core.registers.align import AlignedRows, Aligner
 from core.registers.samples import RegisterSample, RegisterSpec
@@ -54,6 +55,7 @@ class FastRows:
         self._aligner = Aligner(self._specs, self.row_s, short=True)
         self._tests = [LargeLossTest(self.row_s, subs) for subs in self._sizes]
         self._main_wh = [0.0] * len(self._sizes)
+        self._last = [LastKnown(1 + subs) for subs in self._sizes]
         self._waiting: AlignedRows | None = None
 
     def feed(self, samples: Iterable[RegisterSample]) -> None:
@@ -82,7 +84,7 @@ class FastRows:
         self,
         until_s: float,
         monitors: Sequence[ZoneMonitor],
-        zone_rows: Callable[[int, AlignedRows], ZoneRows],
+        zone_rows: Callable[[int, AlignedRows], tuple[ZoneRows, Bools]],
     ) -> list[tuple[int, LargeLoss]]:
         """Work off the rows up to `until_s`: the first large loss of each zone, by the zone's number."""
         if self._waiting is None:
@@ -92,11 +94,12 @@ class FastRows:
             return []
         found = []
         for n, monitor in enumerate(monitors):
-            if (loss := self._look(n, monitor, zone_rows(n, part))) is not None:
+            if (loss := self._look(n, monitor, *zone_rows(n, part))) is not None:
                 found.append((n, loss))
         return sorted(found, key=lambda item: item[1].at_s)
 
-    def _look(self, n: int, monitor: ZoneMonitor, rows: ZoneRows) -> LargeLoss | None:
+    def _look(self, n: int, monitor: ZoneMonitor, rows: ZoneRows, missed: Bools) -> LargeLoss | None:
+        short_wh2, long_wh2 = self._last[n].doubt_wh2(np.column_stack([rows.main_wh, rows.subs_wh]), missed)
         if monitor.search.too_early:
             return None
         model, scene = monitor.scene(self.row_s / 3600.0)
@@ -107,8 +110,8 @@ class FastRows:
             unexplained_wh=rows.residual_wh - expected,
             expected_wh=expected,
             main_wh=rows.main_wh,
-            boundary_wh2=rows.boundary_wh2,
-            gap_wh2=GAP_TAIL**2 * rows.gap_wh2,
+            boundary_wh2=rows.boundary_wh2 + short_wh2,
+            gap_wh2=GAP_TAIL**2 * rows.gap_wh2 + long_wh2,
             lost_wh2=rows.lost_wh2,
             own_wh=model.own_wh(rows),
             subs_wh=rows.subs_wh,

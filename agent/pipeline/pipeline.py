@@ -228,11 +228,11 @@ class Pipeline:
         self._judge(rest, result)
 
     def _judge_short(self, until_s: float, rest: AlignedRows | None, result: Step) -> AlignedRows | None:
-        """Look at the short rows up to `until_s`; a large loss is told behind the rows of `rest` that were before it."""
+        """Look at the short rows up to `until_s`; a large loss is told behind the rows of `rest` that came before."""
         if self._fast is None:
             return rest
         monitors = [zone.monitor for zone in self._zones]
-        for n, loss in self._fast.look(until_s, monitors, lambda n, part: self._zones[n].rows(part)[0]):
+        for n, loss in self._fast.look(until_s, monitors, lambda n, part: self._zones[n].short_rows(part)):
             if rest is not None:
                 part, rest = rest.split(loss.at_s)
                 self._judge(part, result)

@@ -35,6 +35,11 @@ class PipelineZone:
         missed = (aligned.flags[:, self.columns[1:]] & np.uint8(Flag.MISSED)) > 0
         return rows, missed, read
 
+    def short_rows(self, aligned: AlignedRows) -> tuple[ZoneRows, NDArray[np.bool_]]:
+        """The zone's rows, and which of its meters were missed, the main meter first."""
+        rows, _, _ = self.rows(aligned)
+        return rows, (aligned.flags[:, self.columns] & np.uint8(Flag.MISSED)) > 0
+
     def balances(self, rows: ZoneRows, read: Floats, step_s: float) -> list[Balance]:
         """The balances of rows that the monitor has just judged; their own uncertainty is that of both boundaries."""
         monitor, count = self.monitor, len(rows)

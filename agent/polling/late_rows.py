@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 USUAL_PERIOD_S = 900.0  # of a load profile whose period is not known yet
 ROW_DELAY_S = 15.0  # a meter's clock may be late by as much
@@ -63,7 +64,7 @@ class LateRows:
         self.newest_s[meter] = max(rows, default=first_s - 1.0)
         if len(rows) > 1:
             times_s = sorted(rows)
-            self.period_s[meter] = min(b - a for a, b in zip(times_s, times_s[1:], strict=False))
+            self.period_s[meter] = min(b - a for a, b in pairwise(times_s))
 
     def _has_row(self, meter: str, boundary_s: float) -> bool:
         """Whether a meter can have stored a row at a boundary: its capture period divides it.

@@ -70,8 +70,8 @@ def _intervals(config: Config) -> Iterator[str]:
             yield (
                 f"zone {zone.id}: interval_s = {interval_s:g} is too short for its registers: steps of "
                 f"{max(m.resolution_wh * m.ct_ratio for m in meters):g} Wh are {share:.0f} % of what "
-                f"{len(zone.subs)} flats draw in it; the shortest useful one is {_up(useful_s):g}, or set resolution_wh "
-                "where the registers are finer than the file says"
+                f"{len(zone.subs)} flats draw in it; the shortest useful one is {_up(useful_s):g}; or set "
+                "resolution_wh, where the registers are finer than the file says"
             )
 
 

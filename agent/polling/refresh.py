@@ -2,8 +2,8 @@
 
 Some meters count all the time and show a new value every 15 or 60 s only. Polled each second, such a register looks as
 if nothing flowed, then as if all flowed at once; and what it shows is as old as its last refresh. Once the refresh is
-known, only the polls that see a new value are samples, dated between the last poll with the old value and the first with
-the new one. It owns that finding for one meter; it refuses to know balances.
+known, only the polls that see a new value are samples, dated between the last poll with the old value and the first
+with the new one. It owns that finding for one meter; it refuses to know balances.
 
 A register that counts on never moves by more than one step between two polls that are closer than its steps. So a meter
 refreshes where it moves by several steps at once, after polls in which it stood, and always so far apart.

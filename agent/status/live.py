@@ -1,7 +1,7 @@
 """The balance of the moment, from the last readings of each meter.
 
-It owns the arithmetic: by the meters' own powers where all tell them, else by how far the energy registers moved between
-two common instants. It reads no meter and sends nothing.
+It owns the arithmetic: by the meters' own powers where all tell them, else by how far the energy registers moved
+between two common instants. It reads no meter and sends nothing.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import NamedTuple
 
 from agent.site.tables import Zone
@@ -43,7 +44,7 @@ class Trail(NamedTuple):
     def apart_s(self) -> float:
         """How far apart its registers were read, at most."""
         times_s = [moment.time_s for moment in self.moments if not math.isnan(moment.wh)]
-        return max((b - a for a, b in zip(times_s, times_s[1:], strict=False)), default=math.inf)
+        return max((b - a for a, b in pairwise(times_s)), default=math.inf)
 
 
 def live_balance(zone: Zone, trails: Mapping[str, Trail], now_s: float, *, meters: bool = False) -> Live:

@@ -16,7 +16,6 @@ import msgspec
 
 from agent import wire
 
-
 WEAR_STEP_S, WEAR_LEAST_S = 900.0, 600.0  # between two notes of what was written; before it nothing is told
 
 

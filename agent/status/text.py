@@ -8,7 +8,6 @@ from agent import wire
 from agent.status.snapshot import Snapshot
 from agent.wire.values import utc
 
-
 SLOWER = 1.05  # a cycle that comes this much later than it should is said
 
 
@@ -19,10 +18,10 @@ def lines(snapshot: Snapshot) -> list[str]:
     if health.flash_bytes_day is not None:
         use += f", writes {health.flash_bytes_day / 1e6:.1f} MB a day"
     shown = [f"{status.state}: {status.reason or snapshot.phase}; {use}; broker {snapshot.broker}"]
-    for bus in health.buses:
-        shown.append(
-            f"bus {bus.id}: {bus.state}, {bus.cycles} cycles{cycle(bus)}, {bus.skipped} skipped{_errors(bus.errors)}"
-        )
+    shown += [
+        f"bus {bus.id}: {bus.state}, {bus.cycles} cycles{cycle(bus)}, {bus.skipped} skipped{_errors(bus.errors)}"
+        for bus in health.buses
+    ]
     if health.queue is not None:
         queue = health.queue
         shown.append(f"outbox: {queue.messages} messages, {queue.bytes} octets, {queue.evicted} evicted")

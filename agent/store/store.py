@@ -25,9 +25,8 @@ from agent.store.checkpoints import Checkpoints
 from agent.store.commit import Answered, Commit, Counters, Outgoing, no_probe
 from agent.store.database import Database, corrupt, is_corrupt, is_locked
 from agent.store.history import read_history
-from agent.store.messages import Message, Priority
+from agent.store.messages import Priority
 from agent.store.outbox_row import COLUMNS, outgoing
-from agent.store.schema import checksum
 from core.registers.booked import StoredHistory
 
 log = logging.getLogger(__name__)

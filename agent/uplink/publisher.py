@@ -291,8 +291,8 @@ class Publisher:
             moments, self._moments = self._moments, {}
         for suffix, body, schema in states:
             link.retained_in_flight[link.publish(self._address.topic(suffix), body, schema, retain=True)] = True
-        for suffix, (body, schema, expiry_s) in () if link.choked else moments.items():
-            link.publish(self._address.topic(suffix), body, schema, qos=0, expiry_s=expiry_s)
+        for suffix, (body, schema, lasts_s) in () if link.choked else moments.items():
+            link.publish(self._address.topic(suffix), body, schema, qos=0, expiry_s=lasts_s)
         wall_s = self._now()
         while not link.choked and (out := self._send_window.next(now_s, wall_s)) is not None:
             self._probe("publisher.before-send")

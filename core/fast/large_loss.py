@@ -4,15 +4,15 @@ It owns the test between two looks of the monitor; the monitor's search owns eve
 know alarms and suspects.
 
 Let C be the cumulative unexplained energy without what is usual, its mean power over the day before. While nothing is
-lost C stays where it is, but for the error of each boundary: quantisation, read skew and jitter, independent from one to
-the next. A loss makes it a ramp. So for a loss that began w rows ago, its level before is the weighted mean of the
+lost C stays where it is, but for the error of each boundary: quantisation, read skew and jitter, independent from one
+to the next. A loss makes it a ramp. So for a loss that began w rows ago, its level before is the weighted mean of the
 boundaries just before, and its slope the weighted least squares of those since (weights: the boundaries' variances):
 after w rows the boundaries' part in the slope's error falls with w^1.5, where two boundaries alone would give w. What
-else there is of it is white (rough), wanders (weather, quarter of the day), or is as large as the flats make it: a flat's
-own copper and its meter's gain err in proportion to what just ran through it, for as long as it runs. All of it is
-known, so the test knows itself when a minute is enough. It is the likelihood ratio test of a ramp's onset (Basseville &
-Nikiforov 1993, 7.2), at a choice of w. A slope counts only if it stood out one row ago as well: one read that is wrong
-makes no loss.
+else there is of it is white (rough), wanders (weather, quarter of the day), or is as large as the flats make it: a
+flat's own copper and its meter's gain err in proportion to what just ran through it, for as long as it runs. All of it
+is known, so the test knows itself when a minute is enough. It is the likelihood ratio test of a ramp's onset (Basseville
+& Nikiforov 1993, 7.2), at a choice of w. A slope counts only if half of it stood out one row ago as well: one read that
+is wrong makes no loss.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from core.arrays import DAY_S, Z95, Floats
 from core.evidence import Evidence, LossKind, Residual
 from core.fast.pyramid import Pyramid
 
-WINDOWS_MIN = (2, 3, 4, 6, 9, 13, 19, 28, 42, 63, 95)
+WINDOWS_MIN = (3, 4, 6, 9, 13, 19, 28, 42, 63, 95)
 RATE_SHARE = 0.05  # of the promised false alarms that may come from here
 TAIL = 1.2  # stretch of the Gaussian quantile: minutes have heavier tails than hours
 FLOOR_SHARE = 0.015  # of the load: what is smaller takes hours, and is the search's
 USUAL_S, USUAL_LEAST_S = 86_400.0, 12 * 3600.0  # the day whose mean is usual, up to the longest window; half is enough
-ROWS_LEAST = 2
+ROWS_LEAST = 3
 EXPECTED_SHARE, EXPECTED_DOUBT = 0.03, 0.3  # of the load, until a day is known; of what is expected beyond it
 HALF = 0.5  # of the threshold has to stand one row ago
 MEASURE_S = 2700.0  # length of the slopes by which the roughness is measured
@@ -68,7 +68,7 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Short rows: ends [T] UTC s, energies Wh [T], variances [T] of boundaries, of long gaps and of what is lost, flats [T, N]."""
+    """Short rows: ends [T] UTC s, energies Wh [T], variances [T] of boundaries, gaps and losses, flats [T, N]."""
 
     ends_s: Floats
     unexplained_wh: Floats

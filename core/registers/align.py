@@ -70,10 +70,16 @@ class AlignedRows:
         return self._part(slice(0, at)), self._part(slice(at, len(self)))
 
     def _part(self, rows: slice) -> AlignedRows | None:
-        columns = self.booked_wh, self.energy_wh, self.sd_wh, self.lost_wh2, self.flags
-        booked, energy, sd, lost, flags = (column[rows] for column in columns)
-        ends_s = self.ends_s[rows]
-        return AlignedRows(ends_s, self.hours, booked, energy, sd, lost, flags) if len(ends_s) else None
+        part = AlignedRows(
+            self.ends_s[rows],
+            self.hours,
+            self.booked_wh[rows],
+            self.energy_wh[rows],
+            self.sd_wh[rows],
+            self.lost_wh2[rows],
+            self.flags[rows],
+        )
+        return part if len(part) else None
 
 
 @dataclass(slots=True)

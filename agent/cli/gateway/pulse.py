@@ -23,8 +23,8 @@ from agent.status.snapshot import Snapshot
 def command(site_file: Path | None, socket: str | None, zone: str | None, step: float, rounds: int) -> None:
     """Say when to switch a flat's breaker off and on, watch all meters, and tell which one moved with it.
 
-    Three times 8 s off take less than a minute. Something of 100 W or more has to be on in the flat, and the meters have
-    to be read every second or two (poll_s). Exit code 69 if the agent does not tell powers quickly enough.
+    Three times 8 s off take less than a minute. Something of 100 W or more has to be on in the flat, and the meters
+    have to be read every second or two (poll_s). Exit code 69 if the agent does not tell powers quickly enough.
     """
     path = socket_of(site_file, socket)
     zone = _zone(ask(path), zone)

@@ -1,11 +1,11 @@
 """`python -m agent.offline.evaluation.bench_minutes`: how soon large losses are found with rows of a minute.
 
 Virtual buildings (virtual_buildings.py) in rows of 60 s, half of them harsh. One thing differs: the gateway knows when
-each register was read, so that sub-meters are behind by a tenth of what is assumed where read times are unknown (up to 2
-s, in harsh buildings 6 s), and a read that comes more than half a minute late is missing in its row. A recording without
-read times would have to be in rows of a quarter of an hour. A steady tap of so much of the
-load begins at an instant drawn from the day; the same registers are judged with rows of a minute and with rows of 15
-minutes. Quiet buildings tell the false alarms. `--seed` draws all of them.
+each register was read, so that sub-meters are behind by a tenth of what is assumed where read times are unknown (up to
+2 s, in harsh buildings 6 s), and a read that comes more than half a minute late is missing in its row. A recording
+without read times would have to be in rows of a quarter of an hour. A steady tap of so much of the load begins at an
+instant drawn from the day; the same registers are judged with rows of a minute and with rows of 15 minutes. Quiet
+buildings tell the false alarms. `--seed` draws all of them.
 """
 
 from __future__ import annotations
@@ -127,23 +127,19 @@ def main(flats: int, each: int, quiet: int, days: int, seed: int) -> None:
     pool = household_pool(seed, 2 * flats, days + 8, ROW_S)
     plan = Plan(flats=flats, days=SETTLED_DAYS + 1 + DAYS_AFTER)
     for number, share in enumerate(SHARES):
-        found = [
-            trial((seed, number, k), pool, replace(plan, harsh=k % 2 == 1), share) for k in range(each)
-        ]
+        found = [trial((seed, number, k), pool, replace(plan, harsh=k % 2 == 1), share) for k in range(each)]
         short, long = (np.array([getattr(f, name) for f in found]) for name in ("short_min", "long_min"))
         click.echo(
             f"{share:4.0%} of load: {np.median(short):6.1f} min (kind {np.median(short[::2]):.1f}, harsh "
-            f"{np.median(short[1::2]):.1f}, worst {short.max():.1f}); 15-min rows {np.median(long):6.1f} min; later than "
-            f"with them {(short > long).sum()} of {each}; before the onset {sum(f.early for f in found)}"
+            f"{np.median(short[1::2]):.1f}, worst {short.max():.1f}); 15-min rows {np.median(long):6.1f} min; later "
+            f"than with them {(short > long).sum()} of {each}; before the onset {sum(f.early for f in found)}"
         )
     if not quiet:
         return
     alarms, took_s = {True: 0, False: 0}, 0.0
     long_alarms = 0
     for k in range(quiet):
-        building = _Maker(
-            np.random.default_rng((seed, 99, k)), pool, replace(plan, days=days, harsh=k % 2 == 1)
-        ).make()
+        building = _Maker(np.random.default_rng((seed, 99, k)), pool, replace(plan, days=days, harsh=k % 2 == 1)).make()
         began_s = time.process_time()
         alarms[k % 2 == 1] += len(told(building, ROW_S))
         took_s += time.process_time() - began_s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -66,7 +67,7 @@ def test_where_nothing_flows_a_slow_register_is_still_a_sample_now_and_then() ->
     samples, _ = polled(lambda t: 1000.0 if t < 1800 else 0.0, 15.0)
     refresh = Refresh()
     kept = [one for sample in samples for one in refresh.take([sample])]
-    gaps = [b.time_s - a.time_s for a, b in zip(kept, kept[1:], strict=False)]
+    gaps = [b.time_s - a.time_s for a, b in pairwise(kept)]
     assert refresh.every_s == pytest.approx(15.0, rel=0.1)
     assert max(gaps) <= 47.0
 

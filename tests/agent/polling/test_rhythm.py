@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -39,14 +40,14 @@ def test_a_wall_clock_that_trembles_by_a_second_costs_no_cycle() -> None:
     shaken = random.Random(4)
     began = run(Rhythm(1.0), 1000, lambda _: 0.3, lambda now_s: 1e9 + now_s + shaken.uniform(-1.0, 1.0))
     assert 999 / (began[-1] - began[0]) >= 0.98
-    gaps = [b - a for a, b in zip(began, began[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(began)]
     assert max(gaps) < 1.02
 
 
 def test_what_the_wire_cannot_keep_is_told_and_not_made_up_for_by_bursts() -> None:
     rhythm = Rhythm(1.0)
     began = run(rhythm, 200, lambda n: 3.0 if n < 100 else 0.3)
-    gaps = [b - a for a, b in zip(began, began[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(began)]
     assert min(gaps) > 0.98
     slow = Rhythm(1.0)
     run(slow, 50, lambda _: 3.0)

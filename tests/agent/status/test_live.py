@@ -58,7 +58,8 @@ def test_what_was_not_read_is_missing_and_not_nothing() -> None:
 
 
 def test_meters_that_are_read_once_a_minute_have_a_longer_span() -> None:
-    trails = {name: trail(w, tells=False, every_s=60, step_wh=10) for name, w in [("main", 3000), ("a", 1500), ("b", 1500), ("solar", 0)]}  # fmt: skip
+    loads = {"main": 3000, "a": 1500, "b": 1500, "solar": 0}
+    trails = {name: trail(w, tells=False, every_s=60, step_wh=10) for name, w in loads.items()}
     seen = live_balance(ZONE, trails, 63 * 60)
     assert seen.span_s == 120.0
     assert abs(seen.difference_w) <= 3 * seen.uncertainty_w

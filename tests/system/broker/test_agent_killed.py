@@ -34,7 +34,8 @@ def site(folder: Path, port: int, poll_s: float = 2.0) -> str:
     return (
         f'[site]\ntenant = "acme"\nsite = "riverside-12"\ngateway = "gw-0012"\n'
         f'[[bus]]\nid = "line"\nport = "{folder}/line"\nbaud = 115200\npoll_s = {poll_s}\n{meters}\n'
-        f'[[zone]]\nid = "building"\nmain = "main"\nsubs = ["flat-1", "flat-2"]\n[detection]\ninterval_s = 60\nbalance_s = 60\n'
+        f'[[zone]]\nid = "building"\nmain = "main"\nsubs = ["flat-1", "flat-2"]\n'
+        f"[detection]\ninterval_s = 60\nbalance_s = 60\n"
         f'[mqtt]\nurl = "mqtt://127.0.0.1:{port}"\ncommand_keys = ["{folder}/ops.pub"]\n'
         f'[store]\npath = "{folder}/store.sqlite"\n[service]\nsocket = "{folder}/control.sock"\n'
         f"[simulation]\nhistory_days = 1\npace = false\nturnaround_s = 0.0\n"
