@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from core.arrays import Bools, Floats
+from core.balance.losses import OWN_FACTOR
 from core.balance.rows import ZoneRows
 from core.balance.tracker import GAP_TAIL
 from core.fast.large_loss import LargeLoss, LargeLossTest, Rows
@@ -113,7 +114,8 @@ class FastRows:
             boundary_wh2=rows.boundary_wh2 + short_wh2,
             gap_wh2=GAP_TAIL**2 * rows.gap_wh2 + long_wh2,
             lost_wh2=rows.lost_wh2,
-            own_wh=model.own_wh(rows),
+            # Without the bound of the loss model: in a minute a flat may draw so much, and what that loses is doubtful.
+            own_wh=np.square(rows.subs_wh) * (OWN_FACTOR / (scene.load_w * model.hours)),
             subs_wh=rows.subs_wh,
         )
         return self._tests[n].step(short, scene, quiet=not monitor.watches_minutes)
