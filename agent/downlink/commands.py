@@ -85,7 +85,7 @@ class SetMode(Order, frozen=True, kw_only=True):
 
 
 class LiveArguments(Order, frozen=True, kw_only=True):
-    """`live`: send a zone's balance each second for `for_s` seconds (0 ends it); with `meters` each meter's power too."""
+    """`live`: a zone's balance each second for `for_s` seconds (0 ends it); with `meters` each meter's power too."""
 
     zone: Id
     for_s: Annotated[float, msgspec.Meta(ge=0, le=VIEW_MAX_S)] = 300.0

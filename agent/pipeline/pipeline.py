@@ -146,9 +146,10 @@ class Pipeline:
 
     def reset(self) -> None:
         """Forget everything that was fed, as if new; the alert book is not ours and keeps what is open."""
-        counters = self._aligner.counters
+        before = self._aligner
         self._zones, self._aligner, self._open = self._fresh_zones(), Aligner(self._specs, self.interval_s), {}
-        self._aligner.counters = counters
+        self._aligner.counters = before.counters
+        self._aligner.book_from(before.state["booked_wh"])  # later rows must not count from nothing again
         self._main_read = {}
         if self._fast is not None:
             self._fast.reset()
@@ -180,6 +181,30 @@ class Pipeline:
             ends = np.abs(at_s - np.rint(at_s / self.interval_s) * self.interval_s) < 1e-3
             times_s, wh = times_s[ends], wh[ends]
         self._aligner.feed_block(times_s, wh)
+
+    def offset_wh(self, parts: Mapping[str, bytes] | None = None) -> Floats:
+        """[meters] Booked energy minus register: now, or in a checkpoint; NaN where that cannot be told."""
+        aligner = Aligner(self._specs, self.interval_s)
+        if parts is None:
+            return self._aligner.offset_wh
+        try:
+            values = self._unpack(parts)
+            for name in aligner.state:
+                aligner.state[name][:] = values[f"aligner.{name}"]
+        except Exception:  # whatever stands in the file, the meters are read
+            return np.full(len(self.meters), np.nan)
+        return aligner.offset_wh
+
+    def go_through_again(self, history: StoredHistory, first: int) -> Floats:
+        """Begin anew with the stored rows from `first` on; what is to be fed for them, NaN where nothing was read."""
+        self.reset()
+        self._aligner.book_from(history.wh[first])
+        return np.where(history.flags[first:] & Flag.MISSED, np.nan, history.wh[first:])
+
+    def registers_follow(self, offset_wh: Floats) -> Step:
+        """Stored rows went through again, and registers come next; see `Aligner.registers_follow`."""
+        self._aligner.registers_follow(offset_wh)
+        return Step([], [], [], [], self._checkpoint())
 
     def sign(self, sign: MeterSign) -> None:
         """Take one tamper sign."""

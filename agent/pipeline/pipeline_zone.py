@@ -48,7 +48,11 @@ class PipelineZone:
         rows, read = rows[count - (stop - start) :], read[count - (stop - start) :]
         loss = monitor.history.expected(start, stop)
         edge = rows.boundary_wh2 + rows.gap_wh2
-        variance = edge + np.concatenate([edge[:1], edge[:-1]]) + rows.lost_wh2
+        before = edge[:1]
+        if start > monitor.history.first:  # a row in which a meter answers again ends what was estimated before it
+            last = monitor.history.rows(start - 1, start)
+            before = last.boundary_wh2 + last.gap_wh2
+        variance = edge + np.concatenate([before, edge[:-1]]) + rows.lost_wh2
         return [
             Balance(
                 monitor.zone.id,

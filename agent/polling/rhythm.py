@@ -42,7 +42,7 @@ class Rhythm:
         due_s = self._due_s + self.poll_s
         middle_s = wall_s + (due_s - now_s) + min(self.cycle_s or 0.0, self.poll_s) / 2
         ahead_s = (middle_s + self.poll_s / 2) % self.poll_s - self.poll_s / 2
-        most_s = SLEW * self.poll_s
+        most_s = SLEW * self.poll_s if len(self._began) > 1 else self.poll_s  # the first one sets the phase
         due_s -= min(max(ahead_s, -most_s), most_s)
         self._due_s = max(due_s, now_s)  # what the wire cannot keep is not made up for by bursts
         return self._due_s

@@ -34,6 +34,7 @@ from agent.wire.forecast import Forecast, ForecastExtreme, OverCapacity
 from agent.wire.live import Live
 from agent.wire.state import (
     ActiveSnapshot,
+    Amount,
     Balance,
     BusHealth,
     EvidenceChunk,
@@ -42,6 +43,7 @@ from agent.wire.state import (
     MeterHealth,
     MeterInfo,
     QueueHealth,
+    Register,
     Series,
     Status,
     ZoneInfo,
@@ -53,6 +55,7 @@ from agent.wire.topics import (
     evidence_suffix,
     forecast_suffix,
     live_suffix,
+    register_suffix,
     split_topic,
 )
 from agent.wire.values import Body, Count, Id, Order, Sha256, Share, Time, WireError, derived_uuid, number, utc
@@ -73,6 +76,7 @@ __all__ = [
     "AlertEvent",
     "AlertKind",
     "AlertState",
+    "Amount",
     "Balance",
     "Body",
     "BusHealth",
@@ -96,6 +100,7 @@ __all__ = [
     "OverCapacity",
     "QualityData",
     "QueueHealth",
+    "Register",
     "Reported",
     "ResidualData",
     "Series",
@@ -119,6 +124,7 @@ __all__ = [
     "forecast_suffix",
     "live_suffix",
     "number",
+    "register_suffix",
     "split_topic",
     "utc",
 ]

@@ -11,7 +11,7 @@ from agent.wire.downlink import Ack, Command, CommandResult, DesiredConfig, Desi
 from agent.wire.events import AlertEvent, TamperEvent
 from agent.wire.forecast import Forecast
 from agent.wire.live import Live
-from agent.wire.state import ActiveSnapshot, Balance, EvidenceChunk, Health, Info, Status
+from agent.wire.state import ActiveSnapshot, Balance, EvidenceChunk, Health, Info, Register, Status
 from agent.wire.values import WireError
 
 # schema id -> struct: what `info` lists, what docs/schemas holds, what the MQTT user property `schema` says.
@@ -26,6 +26,7 @@ SCHEMAS: dict[str, type[msgspec.Struct]] = {
     "checkmeter.evidence.v1": EvidenceChunk,
     "checkmeter.forecast.v1": Forecast,
     "checkmeter.live.v1": Live,
+    "checkmeter.register.v1": Register,
     "checkmeter.ack.v1": Ack,
     "checkmeter.signed.v1": Signed,
     "checkmeter.command.v1": Command,

@@ -10,9 +10,9 @@ boundaries just before, and its slope the weighted least squares of those since 
 after w rows the boundaries' part in the slope's error falls with w^1.5, where two boundaries alone would give w. What
 else there is of it is white (rough), wanders (weather, quarter of the day), or is as large as the flats make it: a
 flat's own copper and its meter's gain err in proportion to what just ran through it, for as long as it runs. All of it
-is known, so the test knows itself when a minute is enough. It is the likelihood ratio test of a ramp's onset (Basseville
-& Nikiforov 1993, 7.2), at a choice of w. A slope counts only if half of it stood out one row ago as well: one read that
-is wrong makes no loss.
+is known, so the test knows itself when a minute is enough. It is the likelihood ratio test of the onset of a ramp
+(Basseville & Nikiforov 1993, 7.2), at a choice of w. A slope counts only if half of it stood out one row ago as well:
+one read that is wrong makes no loss.
 """
 
 from __future__ import annotations
