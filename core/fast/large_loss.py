@@ -35,7 +35,9 @@ TAIL = 1.2  # stretch of the Gaussian quantile: minutes have heavier tails than 
 FLOOR_SHARE = 0.015  # of the load: what is smaller takes hours, and is the search's
 USUAL_S, USUAL_LEAST_S = 86_400.0, 12 * 3600.0  # the day whose mean is usual, up to the longest window; half is enough
 ROWS_LEAST = 3
+USUAL_EVERY_S = 10_800.0  # what is usual is looked up so often
 EXPECTED_SHARE, EXPECTED_DOUBT = 0.03, 0.3  # of the load, until a day is known; of what is expected beyond it
+WRONG_Z, WRONG_WEIGHT = 5.0, 1e-4  # standard deviations beside its neighbours' line: then it is a wrong read
 HALF = 0.5  # of the threshold has to stand one row ago
 MEASURE_S = 2700.0  # length of the slopes by which the roughness is measured
 ROUGH_LEAST = 3e-4  # of the load, over an hour: however calm the last days were
@@ -161,19 +163,18 @@ class LargeLossTest:
         whole = np.vstack([before, fresh])
         first = len(before)
         ramps = _Ramps(whole, self.row_s / 3600.0, self._usual(float(rows.ends_s[0]), scene), scene)
-        best: tuple[int, int] | None = None
+        end: int | None = None
         for window in self._windows:
             if window + BEFORE >= len(whole):
                 break
             now, before_now = ramps.excess(window)[1:], ramps.excess(window, HALF)[:-1]
             over = np.flatnonzero((now > 0.0) & (before_now > 0.0)) + window + BEFORE
             over = over[over >= first]
-            if len(over) and (best is None or over[0] < best[0]):
-                best = int(over[0]), window
-        if best is None:
+            if len(over) and (end is None or over[0] < end):
+                end = int(over[0])
+        if end is None:
             return None
-        end, window = best
-        power_w, sd_w = (float(part[end - window - BEFORE + 1]) for part in ramps.slope(window))
+        window, power_w, sd_w = self._likeliest(ramps, end)
         at_s = float(rows.ends_s[end - first])
         onset_s = at_s - window * self.row_s
         return LargeLoss(
@@ -187,8 +188,19 @@ class LargeLossTest:
             expected_wh=float(whole[end, EXPECTED] - whole[end - window, EXPECTED]),
         )
 
+    def _likeliest(self, ramps: _Ramps, end: int) -> tuple[int, float, float]:
+        """The window up to boundary `end` that stands out most, the power in it, W, and its standard deviation."""
+        found = []
+        for window in self._windows:
+            k = end - window - BEFORE + 1
+            if k >= 0:
+                power_w, sd_w = (float(part[k]) for part in ramps.slope(window))
+                found.append((power_w / sd_w, window, power_w, sd_w))
+        return max(found)[1:]
+
     def _usual(self, at_s: float, scene: Scene) -> _Usual:
         """The day before the longest window."""
+        at_s = math.ceil(at_s / USUAL_EVERY_S - 1.0) * USUAL_EVERY_S  # however the rows come in parts
         until_s = at_s - (max(self._windows) + 2) * self.row_s
         new, old = self._pyramid.at(until_s), self._pyramid.at(until_s - USUAL_S)
         if old is None:
@@ -217,9 +229,19 @@ class _Ramps:
         self._whole, self._row_h, self._usual, self._scene = whole, row_h, usual, scene
         at = np.arange(len(whole), dtype=np.float64)
         energy = whole[:, UNEXPLAINED] - whole[0, UNEXPLAINED] - usual.power_w * row_h * at
-        weight = 1.0 / np.maximum(whole[:, BOUNDARY], LEAST_WH2)
+        weight = self._weights(energy, np.maximum(whole[:, BOUNDARY], LEAST_WH2))
         parts = weight, weight * at, weight * at * at, weight * energy, weight * energy * at
         self._sums = [np.concatenate([[0.0], np.cumsum(part)]) for part in parts]
+
+    @staticmethod
+    def _weights(energy_wh: Floats, boundary_wh2: Floats) -> Floats:
+        """One over each boundary's variance; next to nothing for those that lie beside the line of their neighbours."""
+        weight: Floats = 1.0 / boundary_wh2
+        if len(energy_wh) > 2:
+            beside = energy_wh[1:-1] - (energy_wh[:-2] + energy_wh[2:]) / 2
+            known = boundary_wh2[1:-1] + (boundary_wh2[:-2] + boundary_wh2[2:]) / 4
+            weight[1:-1][beside**2 > WRONG_Z**2 * known] *= WRONG_WEIGHT
+        return weight
 
     def excess(self, window: int, share: float = 1.0) -> Floats:
         """Standard deviations beyond a share of the threshold of a loss that began `window` rows ago.
