@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from core.fast.pyramid import Pyramid, lengths
 def test_each_length_divides_the_next_up_to_a_quarter_of_an_hour(shortest_s):
     found = lengths(shortest_s)
     assert (found[0], found[-1]) == (shortest_s, 900.0)
-    assert all(b % a == 0 and b > a for a, b in zip(found[:-1], found[1:], strict=True))
+    assert all(b % a == 0 and b > a for a, b in pairwise(found))
     assert len(found) <= 4
 
 

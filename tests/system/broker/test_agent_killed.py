@@ -76,7 +76,7 @@ class Scene:
         assert self.building.stdout is not None
         self.building.stdout.close()
 
-    def command(self, name: str, command_id: str) -> None:
+    def command(self, name: str, command_id: str, **args: Any) -> None:
         now = datetime.now(UTC)
         wish = Command(
             id=command_id,
@@ -85,6 +85,7 @@ class Scene:
             issued=now,
             expires=now + timedelta(hours=1),
             by="ops",  # type: ignore[arg-type]
+            args=args,
         )
         self.listener.publish("cmd/req", encode(sign(self.key, "command", encode(wish))))
 
@@ -124,6 +125,18 @@ def test_killed_commanded_and_reconfigured_it_goes_on_reading(scene: Scene, wait
     wait(lambda: json.loads(statuses[-1])["state"] == "online", 60.0, "online again")
     assert all(answer["status"] in ("done", "failed") for n in range(KILLS) for answer in scene.answers(f"ping-{n}"))
     assert scene.answers(f"ping-{KILLS - 1}")[-1]["status"] == "done"
+
+    scene.command("live", "live-1", zone="building", for_s=4.0, meters=True)
+    scene.command("live", "live-2", zone="shed")
+    views = listener.topics["live/building"]
+    wait(lambda: len(views) >= 3, 30.0, "a live view")
+    wait(lambda: scene.answers("live-2"), 30.0, "an answer about the shed")
+    assert scene.answers("live-2")[-1]["status"] == "failed"
+    assert "there is no zone shed; there are building" in scene.answers("live-2")[-1]["reason"]
+    view = json.loads(views[-1])
+    assert set(view["meters"]) == {"main", "flat-1", "flat-2"}
+    assert view["difference_w"] == pytest.approx(view["main_w"] - view["sum_w"], abs=0.2)
+    wait(lambda: len(set(views)) == len(views) <= 6, 5.0, "each once, and none when its time is over")
 
     wish = DesiredConfig(
         target=ADDRESS.target, version=1, issued=datetime.now(UTC), toml=site(scene.folder, scene.broker.port, 3.0)
