@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from core.arrays import Bools, Floats
-from core.balance.losses import OWN_FACTOR
+from core.balance.losses import OWN_FACTOR, OWN_LIMIT_W
 from core.balance.rows import ZoneRows
 from core.balance.tracker import GAP_TAIL
 from core.fast.large_loss import LargeLoss, LargeLossTest, Rows
@@ -23,6 +23,7 @@ from core.registers.samples import RegisterSample, RegisterSpec
 
 POLLS = 1.5  # a row is so many polls long at least
 LEAST_S = 10.0  # shorter rows find nothing sooner: reads are not known to be closer in time than seconds
+OVER_SHARE = 0.3  # of what a flat shows beyond what one phase bears may be anything: copper, a late read, a gap's end
 SLACK_S = 300.0  # what is no load over so long is taken for a jump of a register, however short a row
 SEGMENT_S = 3 * 3600.0  # rows looked at in one go: between two marks of the monitor nothing that it knows changes
 
@@ -106,6 +107,7 @@ class FastRows:
         model, scene = monitor.scene(self.row_s / 3600.0)
         expected = model.expected(rows, self._main_wh[n] or float(rows.main_wh[0]))
         self._main_wh[n] = float(rows.main_wh[-1])
+        over = np.maximum(rows.subs_wh - OWN_LIMIT_W * model.hours, 0.0)
         short = Rows(
             ends_s=rows.ends_s,
             unexplained_wh=rows.residual_wh - expected,
@@ -113,7 +115,7 @@ class FastRows:
             main_wh=rows.main_wh,
             boundary_wh2=rows.boundary_wh2 + short_wh2,
             gap_wh2=GAP_TAIL**2 * rows.gap_wh2 + long_wh2,
-            lost_wh2=rows.lost_wh2,
+            lost_wh2=rows.lost_wh2 + np.square(OVER_SHARE * over).sum(axis=1),
             # Without the bound of the loss model: in a minute a flat may draw so much, and what that loses is doubtful.
             own_wh=np.square(rows.subs_wh) * (OWN_FACTOR / (scene.load_w * model.hours)),
             subs_wh=rows.subs_wh,

@@ -36,6 +36,7 @@ log = logging.getLogger("checkmeter.bus")
 DAY_S = 86400.0
 CATCH_UP_S = 60 * DAY_S  # at a first start; meters seldom store more
 CHUNK_S = 2 * DAY_S  # of one profile request: bounds how long the thread gives no sign of life
+ROWS_LEAST = 2  # of load profiles read in a cycle that the polls fill: a boundary is not held open for long
 SPARE = 0.9  # of a cycle may be used by polls, rows and event logs together
 CATCH_UP_ROUNDS, ROUND_PAUSE_S = 3, 10.0  # a line that fails while it starts must not cost the history
 EVENTS_CYCLES = 16  # on a line that the polls fill, they are read behind one cycle in so many
@@ -211,7 +212,7 @@ class BusThread:
             return
         self.cycles += 1
         self._rhythm.ended(self._clock.monotonic())
-        # What is read beside the polls may take the rest of the cycle; where there is none, one row a cycle.
+        # What is read beside the polls may take the rest of the cycle; where there is none, two rows a cycle.
         until_s = began_s + SPARE * self.config.poll_s
         self._read_rows(stop, until_s)
         self._read_events(stop, until_s)
@@ -262,7 +263,8 @@ class BusThread:
             self._hand_over(batch)
 
     def _read_rows(self, stop: threading.Event, until_s: float) -> None:
-        """Ask meters for their rows of the last boundary, at least one and as many as there is time for."""
+        """Ask meters for their rows of the last boundary: `ROWS_LEAST`, and as many as there is time for."""
+        asked = 0
         while (due := self._rows.due(self._clock.now())) is not None and not stop.is_set():
             meter, first_s, boundary_s = due
             samples: Sequence[RegisterSample] = ()
@@ -277,7 +279,8 @@ class BusThread:
                 log.info("load profile: %s", error)
             self.heartbeat.beat()
             self._hand_over(Batch(samples=samples, awaited={meter: NOT_AWAITED}))
-            if self._clock.monotonic() >= until_s:
+            asked += 1
+            if asked >= ROWS_LEAST and self._clock.monotonic() >= until_s:
                 return
 
     def _read_events(self, stop: threading.Event, until_s: float) -> None:

@@ -73,7 +73,7 @@ def test_without_a_large_loss_all_that_is_judged_kept_and_sent_is_the_same_bit_f
 def test_a_large_loss_is_told_within_minutes_and_committed_with_a_checkpoint_that_goes_on(part):
     onset = 12 * DAY + 613
     times_s, wh = registers(14, 900.0, onset)
-    pipeline, steps = run(60.0, times_s, wh, part)
+    _, steps = run(60.0, times_s, wh, part)
     told = [(step, e) for step in steps for e in step.evidence]
     first, evidence = told[0]
     assert 0 < evidence.time_s - times_s[onset] < 12 * 60
@@ -131,6 +131,9 @@ def test_short_rows_are_as_long_as_readings_bear(interval_s, row_s, poll_s, shor
     assert short_rows_s(interval_s, row_s, poll_s) == short_s
 
 
-@pytest.mark.parametrize(("interval_s", "row_s"), [(1, 900), (10, 900), (60, 900), (600, 1200), (900, 900), (1800, 1800), (3600, 3600), (7200, 7200), (1080, 1080)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("interval_s", "row_s"),
+    [(1, 900), (10, 900), (60, 900), (600, 1200), (900, 900), (1800, 1800), (3600, 3600), (7200, 7200), (1080, 1080)],
+)
 def test_rows_that_are_judged_are_a_quarter_of_an_hour_at_least(interval_s, row_s):
     assert Detection(interval_s=float(interval_s)).row_s == row_s

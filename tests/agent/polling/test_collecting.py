@@ -124,7 +124,7 @@ def test_polling_goes_on_while_rows_are_awaited_and_the_boundary_is_held_open_fo
     assert row.max() == pytest.approx(10 / 12**0.5)  # exact in time: only the register's step is left
 
 
-def test_where_the_polls_fill_the_cycle_rows_are_read_all_the_same_one_a_cycle(make_rig) -> None:
+def test_where_the_polls_fill_the_cycle_rows_are_read_all_the_same_two_a_cycle(make_rig) -> None:
     rig = make_rig(poll_s=0.001)
     rig.thread.catch_up(rig.stop, None)
     rig.work()
@@ -132,7 +132,7 @@ def test_where_the_polls_fill_the_cycle_rows_are_read_all_the_same_one_a_cycle(m
     while len(exact) < 4:
         rig.thread.cycle(rig.stop)
         rows = [s.meter for item in rig.taken() for s in item.samples if s.from_profile]
-        assert len(rows) <= 1
+        assert len(rows) <= 2
         exact |= dict.fromkeys(rows, 1)
     assert rig.clock.now() % 900 < 300  # while the boundary can still be closed with them
 
