@@ -5,7 +5,7 @@ Every `def` validates shapes, then runs one `nogil` block over caller-owned arra
 told in `core.balance.rows`, `core.balance.losses` and `core.balance.tracker`; this file only knows how.
 """
 
-from libc.math cimport fabs, fmax
+from libc.math cimport fabs, fmax, fmin
 from libc.stdint cimport int32_t, uint8_t
 
 cdef enum:  # of the flags of one register at one boundary, core.registers.align.Flag
@@ -68,18 +68,72 @@ def residual_rows(
             read[t] = answered / count
 
 
-def predict_rows(const double[:, ::1] phi, const double[::1] coefficients, double[::1] out):
-    """phi @ coefficients, each row summed in the same order however many rows there are."""
-    cdef Py_ssize_t rows = phi.shape[0], count = phi.shape[1], t, j
-    cdef double total
-    if coefficients.shape[0] != count or out.shape[0] != rows:
-        raise ValueError("predict_rows: shapes do not agree")
+def explain_rows(
+    const double[:, ::1] subs,       # IN [T, N] Wh
+    const double[::1] main,          # IN [T] Wh
+    const int32_t[::1] hour,         # IN [T] hour of the day of each row's middle
+    const double[::1] warm,          # IN [T] cosine and
+    const double[::1] cool,          # IN [T] sine of that time of day
+    const double[::1] x,             # IN [24 + 7 + N] coefficients, in the order of core.balance.losses
+    double per_hour,                 # regressor of the unmetered load
+    double per_main2,                # of the copper, per Wh^2 of the main meter
+    double per_own2,                 # of a flat's own copper, per Wh^2
+    double limit,                    # Wh of a flat beyond which it is the end of a gap
+    double[::1] expected,            # OUT [T] Wh, but for the read delay
+    double[::1] own2,                # OUT [T] sum over the flats of the square of their own copper's regressor, Wh^2
+):
+    """phi @ x without making phi, each row summed in the same order however many rows there are."""
+    cdef Py_ssize_t rows = subs.shape[0], count = subs.shape[1], t, j
+    cdef double total, own, used, square
+    if (main.shape[0] != rows or hour.shape[0] != rows or warm.shape[0] != rows or cool.shape[0] != rows
+            or x.shape[0] != 31 + count or expected.shape[0] != rows or own2.shape[0] != rows):
+        raise ValueError("explain_rows: shapes do not agree")
+    for t in range(rows):
+        if not 0 <= hour[t] < 24:
+            raise ValueError("explain_rows: an hour is out of range")
     with nogil:
         for t in range(rows):
+            own = square = total = 0.0
+            for j in range(count):
+                used = fmin(fmax(subs[t, j], -limit), limit)
+                used = used * used * per_own2
+                own += used
+                square += used * used
+                total += subs[t, j] * x[31 + j]
+            own2[t] = square
+            expected[t] = (total + per_hour * x[hour[t]] + main[t] * main[t] * per_main2 * x[24] + own * x[25]
+                           + main[t] * (x[26] + warm[t] * x[27] + cool[t] * x[28] + x[29]))
+
+
+def own_windows(
+    const double[:, ::1] subs,       # IN [T, N] Wh
+    const Py_ssize_t[::1] start,        # IN [W] first row and
+    const Py_ssize_t[::1] stop,         # IN [W] the row behind the last of each window
+    double per_own2,                 # own copper's regressor per Wh^2
+    double limit,                    # Wh of a flat beyond which it is the end of a gap
+    double[:, ::1] own,              # OUT [W, N] sum of the regressor over each window
+    double[::1] square,              # OUT [W] sum over window and flats of its square
+):
+    """What each flat's own power loses in some stretches of rows, per unit of its coefficient."""
+    cdef Py_ssize_t rows = subs.shape[0], count = subs.shape[1], windows = start.shape[0], w, t, j
+    cdef double used, total
+    if stop.shape[0] != windows or own.shape[0] != windows or own.shape[1] != count or square.shape[0] != windows:
+        raise ValueError("own_windows: shapes do not agree")
+    for w in range(windows):
+        if not 0 <= start[w] <= stop[w] <= rows:
+            raise ValueError("own_windows: a window is out of range")
+    with nogil:
+        for w in range(windows):
             total = 0.0
             for j in range(count):
-                total += phi[t, j] * coefficients[j]
-            out[t] = total
+                own[w, j] = 0.0
+            for t in range(start[w], stop[w]):
+                for j in range(count):
+                    used = fmin(fmax(subs[t, j], -limit), limit)
+                    used = used * used * per_own2
+                    own[w, j] += used
+                    total += used * used
+            square[w] = total
 
 
 def absorb_rows(
@@ -120,20 +174,21 @@ cdef void _absorb_row(
     cdef double total, offset, gain, f, innovation, scatter
     cdef double* row
     # Predict: offset += phi . coefficients - y; its covariance follows.
+    # The covariance is symmetric: its rows are added up instead of its columns, most regressors of an hour being zero.
     offset = x[0] - y
+    for j in range(n):
+        work[j] = 0.0
+    for i in range(1, n):
+        f = phi[i - 1]
+        if f != 0.0:
+            row = p + i * n
+            for j in range(n):
+                work[j] += row[j] * f
+            offset += f * x[i]
     total = 0.0
     for i in range(1, n):
-        row = p + i * n
-        gain = 0.0
-        for j in range(1, n):
-            gain += row[j] * phi[j - 1]
-        work[i] = gain
-        total += gain * phi[i - 1]
-        offset += phi[i - 1] * x[i]
-    gain = 0.0
-    for j in range(1, n):
-        gain += p[j] * phi[j - 1]
-    p[0] += 2.0 * gain + total + drift
+        total += work[i] * phi[i - 1]
+    p[0] += 2.0 * work[0] + total + drift
     x[0] = offset
     for i in range(1, n):
         p[i] += work[i]

@@ -15,6 +15,7 @@ import numpy as np
 
 from core.arrays import Floats
 from core.detection.bins import AGES_H, BLOCKS
+from core.detection.errors import Errors, RowErrors
 from core.detection.glr import FLOOR_SHARE, Finding
 from core.detection.search import (
     SearchWindow,
@@ -98,22 +99,27 @@ class OnsetSearch:
             first = max(history.first, history.count - round(AGES_H[-1] / learning.row_h))
         rate = learning.settings.false_alarms_per_year
         now = search_window(history, learning.model, learning.noise, rate, first, mark)
-        told = (*free, *(() if known is None else known.others))
-        for loss in told:
-            swing = loss.swing_wh2(history.rows(first, history.count), first, learning.row_h)
-            now = replace(now, lost_wh2=now.lost_wh2 + np.concatenate([[0.0], np.cumsum(swing)]))
+        others = () if known is None else known.others
+        if not free and not others:
+            return now
+        errors: list[Errors] = [*now.errors, *(self._swing(loss, first) for loss in (*free, *others))]
         if free:
             wander_w2 = sum(loss.wander_w2 for loss in free)
-            noise = replace(learning.noise, weather_w2=learning.noise.weather_w2 + wander_w2)
-            now = replace(now, noise=noise)
-            now = replace(now, errors_wh=np.hstack([now.errors_wh, self._columns(free, first, history.count)]))
-        if known is not None and known.others:
-            levels, columns = self._others(known), self._columns(known.others, first, history.count)
+            now = replace(now, noise=replace(learning.noise, weather_w2=learning.noise.weather_w2 + wander_w2))
+            errors.append(RowErrors(self._columns(free, first, history.count)))
+        if known is not None and others:
+            levels, columns = self._others(known), self._columns(others, first, history.count)
             values, vectors = np.linalg.eigh(levels.cov)
-            errors = columns @ (vectors * np.sqrt(np.maximum(values, 0.0)))
+            errors.append(RowErrors(columns @ (vectors * np.sqrt(np.maximum(values, 0.0)))))
             added = np.concatenate([[0.0], np.cumsum(columns @ levels.theta)])
-            now = replace(now, booked_wh=now.booked_wh - added, errors_wh=np.hstack([now.errors_wh, errors]))
-        return now
+            now = replace(now, booked_wh=now.booked_wh - added)
+        return replace(now, errors=tuple(errors))
+
+    def _swing(self, loss: Alarm, first: int) -> Errors:
+        """How far a told loss swings in the rows from `first` on."""
+        history, row_h = self._learning.history, self._learning.row_h
+        rows = history.rows(first, history.count)
+        return RowErrors(np.zeros((len(rows), 0)), loss.swing_wh2(rows, first, row_h))
 
     def look(self, told: Sequence[Alarm], mark: bool) -> NewLoss | None:
         """Search both signs; None where nothing is found that is a loss (or surplus) of its own."""
@@ -121,8 +127,8 @@ class OnsetSearch:
         history, load_w = learning.history, learning.load_w
         now = self.window(told, mark=mark)
         for sign in (1.0, -1.0):
-            found = now.search(sign, BESIDE_H if any(loss.ended is None for loss in told) else 0.0)
-            if found is None or found.excess < 1.0 or found.power_w * found.share < found.floor_share * load_w:
+            found = now.search(sign, BESIDE_H if any(loss.ended is None for loss in told) else 0.0, 1.0)
+            if found is None or found.power_w * found.share < found.floor_share * load_w:
                 continue
             lo, onset, hi = rows_of(found, sign, self._before(now, told, found), history.count)
             if told:
@@ -150,8 +156,8 @@ class OnsetSearch:
     def refine(self, loss: Alarm, others: Sequence[Alarm], since_h: float) -> tuple[int, int, int] | None:
         """The onset of a told loss again, at least `since_h` ago: first credible, likeliest, last credible row."""
         now = self.window(others)
-        found = now.search(loss.sign, since_h)
-        if found is None or found.excess < 1.0:
+        found = now.search(loss.sign, since_h, 1.0)
+        if found is None:
             return None
         return rows_of(found, loss.sign, self._before(now, others, found), self._learning.history.count)
 

@@ -63,10 +63,14 @@ class ZoneMonitor:
     def step(self, rows: ZoneRows, missed: Bools, read: Floats) -> list[Evidence]:
         """Judge rows that follow the last ones; evidence in order of time."""
         evidence: list[Evidence] = []
-        start = 0
+        start = until = 0
         while start < len(rows):
-            part = slice(start, self._mark(rows.ends_s, start))
-            taken, large = self.learning.take(rows[part], missed[part], read[part], self.life.loss is None)
+            if start >= until:  # the model is another one tomorrow
+                first, until = start, self._after(rows.ends_s, start, 24, len(rows))
+                said = self.learning.ready(rows[first:until])
+            stop = self._after(rows.ends_s, start, MARK_H, until)
+            part = slice(start - first, stop - first)
+            taken, large = self.learning.take(said, part, missed[start:stop], read[start:stop], self.life.loss is None)
             start += taken
             at_s = float(rows.ends_s[start - 1])
             mark = at_s % (SEARCH_H * 3600) == 0 or self.row_h > SEARCH_H
@@ -98,10 +102,14 @@ class ZoneMonitor:
         """Features of all sub-meters [N, len(FEATURES)], and how likely each steals [N]."""
         return self.suspects.standing(self.life.loss)
 
-    def _mark(self, ends_s: Floats, start: int) -> int:
-        """The row after the next mark."""
-        next_s = math.floor(ends_s[start] / (MARK_H * 3600) - 1e-9) * (MARK_H * 3600) + MARK_H * 3600
-        return min(len(ends_s), start + APPEND_MAX, max(start + 1, int(np.searchsorted(ends_s, next_s, side="right"))))
+    @staticmethod
+    def _after(ends_s: Floats, start: int, hours: int, most: int) -> int:
+        """The row behind the next of the day's marks that are `hours` apart, from row `start` on; at most `most`."""
+        span_s = hours * 3600.0
+        next_s = math.floor(ends_s[start] / span_s - 1e-9) * span_s + span_s
+        most = min(most, start + APPEND_MAX)
+        behind = start + int(ends_s[start:most].searchsorted(next_s, side="right"))
+        return min(most, max(start + 1, behind))
 
     def _look(self, at_s: float, mark: bool) -> list[Evidence]:
         others = self.life.active
