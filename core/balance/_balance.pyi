@@ -61,7 +61,7 @@ def explain_rows(
     """
 
 def own_windows(
-    subs: Floats, start: Ints, stop: Ints, per_own2: float, limit: float, own: Floats, square: Floats
+    subs: Floats, start: Ints, stop: Ints, per_own2: float, limit: float, work: Floats, own: Floats, square: Floats
 ) -> None:
     """What each flat's own power loses in stretches of rows, per unit of its coefficient.
 
@@ -69,11 +69,41 @@ def own_windows(
         subs: [T, N], Wh.
         start, stop: [W]; first row of each window, and the row behind its last.
         per_own2, limit: as for `explain_rows`.
+        work: [N], scratch.
         own: [W, N], Wh, filled in place.
         square: [W], Wh^2, filled in place; squares of the same by row, summed over rows and flats.
 
     Raises:
         ValueError: shapes do not agree, or a window is out of range.
+    """
+
+def told_windows(
+    rows: Ints,
+    until: int,
+    slot: Ints32,
+    row_h: float,
+    drift: float,
+    swing: Floats,
+    start: Ints,
+    stop: Ints,
+    out: Floats,
+    variance: Floats,
+) -> None:
+    """What a told loss of unit level may add to stretches of rows.
+
+    Args:
+        rows: [5], of all time; the first row here, the earliest, likeliest and latest onset, the first of the end's doubt.
+        until: first row of all time that surely lies behind the end.
+        slot: [T] int32; slot of the day, 0 .. S - 1.
+        row_h: h.
+        drift: in units of the level, of a day after the onset; it grows with the root of time.
+        swing: [S], Wh^2; variance of a row's energy in each slot.
+        start, stop: [W]; first row of each window, and the row behind its last.
+        out: [W, S + 3], filled in place; rows on by slot, growth, rows of the onset's doubt, of the end's doubt.
+        variance: [W], Wh^2, filled in place.
+
+    Raises:
+        ValueError: shapes do not agree, a slot is none, or a window is out of range.
     """
 
 def absorb_rows(

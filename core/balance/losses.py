@@ -269,7 +269,7 @@ class LossModel:
         """Sum of `own_wh` over windows of rows start .. stop - 1 [W, N], and of its squares over rows and flats [W]."""
         own, square = np.empty((len(start), self.count)), np.empty(len(start))
         subs, limit = np.ascontiguousarray(rows.subs_wh), OWN_LIMIT_W * self.hours
-        _balance.own_windows(subs, start, stop, self._per_own2, limit, own, square)
+        _balance.own_windows(subs, start, stop, self._per_own2, limit, np.empty(self.count), own, square)
         return own, square
 
     @property

@@ -15,7 +15,7 @@ import numpy as np
 
 from core.arrays import Floats
 from core.detection.bins import AGES_H, BLOCKS
-from core.detection.errors import Errors, RowErrors
+from core.detection.errors import Errors, RowErrors, sums
 from core.detection.glr import FLOOR_SHARE, Finding
 from core.detection.search import (
     SearchWindow,
@@ -25,7 +25,7 @@ from core.detection.search import (
     search_is_due,
     search_window,
 )
-from core.monitor.alarm import SLOTS, Alarm
+from core.monitor.alarm import SLOTS, Alarm, slot_of
 from core.monitor.learning import START_DAYS, Learning
 
 LEVEL_BEFORE_DAYS = 7  # rows before a told loss from which its level is estimated
@@ -102,11 +102,13 @@ class OnsetSearch:
         others = () if known is None else known.others
         if not free and not others:
             return now
-        errors: list[Errors] = [*now.errors, *(self._swing(loss, first) for loss in (*free, *others))]
+        slot = slot_of(history.rows(first, history.count).ends_s, learning.row_h)
+        errors: list[Errors] = [*now.errors]
+        errors += [loss.errors(slot, first, learning.row_h) for loss in free]
+        errors += [loss.errors(slot, first, learning.row_h, free=False) for loss in others]
         if free:
             wander_w2 = sum(loss.wander_w2 for loss in free)
             now = replace(now, noise=replace(learning.noise, weather_w2=learning.noise.weather_w2 + wander_w2))
-            errors.append(RowErrors(self._columns(free, first, history.count)))
         if known is not None and others:
             levels, columns = self._others(known), self._columns(others, first, history.count)
             values, vectors = np.linalg.eigh(levels.cov)
@@ -114,12 +116,6 @@ class OnsetSearch:
             added = np.concatenate([[0.0], np.cumsum(columns @ levels.theta)])
             now = replace(now, booked_wh=now.booked_wh - added)
         return replace(now, errors=tuple(errors))
-
-    def _swing(self, loss: Alarm, first: int) -> Errors:
-        """How far a told loss swings in the rows from `first` on."""
-        history, row_h = self._learning.history, self._learning.row_h
-        rows = history.rows(first, history.count)
-        return RowErrors(np.zeros((len(rows), 0)), loss.swing_wh2(rows, first, row_h))
 
     def look(self, told: Sequence[Alarm], mark: bool) -> NewLoss | None:
         """Search both signs; None where nothing is found that is a loss (or surplus) of its own."""
@@ -180,11 +176,11 @@ class OnsetSearch:
             width = self._columns(told, history.count, history.count).shape[1]
             return Levels(np.zeros(width), np.eye(width))
         booked, variance = history.booked(start, stop)
-        rows = history.rows(start, stop)
-        columns = self._columns(told, start, stop).reshape(size, block, -1).sum(axis=1)
-        swing = np.asarray(sum(loss.swing_wh2(rows, start, learning.row_h) for loss in told)).reshape(size, block)
+        slot = slot_of(history.rows(start, stop).ends_s, learning.row_h)
+        at = block * np.arange(size)
+        columns, swing = sums(tuple(loss.errors(slot, start, learning.row_h) for loss in told), at, at + block)
         noise = learning.noise
-        scatter = noise.rough_w2h * hours + noise.weather_w2 * hours**2 + swing.sum(axis=1)
+        scatter = noise.rough_w2h * hours + noise.weather_w2 * hours**2 + swing
         weight = 1.0 / (scatter + variance[:-1:block] + variance[block::block])
         energy = np.diff(booked[::block])
         cov = np.linalg.inv((columns * weight[:, None]).T @ columns + np.eye(columns.shape[1]))
@@ -206,8 +202,9 @@ class OnsetSearch:
         return Levels(together.theta[:size], together.cov[:size, :size])
 
     def _columns(self, told: Sequence[Alarm], start: int, stop: int) -> Floats:
-        rows = self._learning.history.rows(start, stop)
-        return np.hstack([loss.columns(rows, start, self._learning.row_h) for loss in told])
+        row_h = self._learning.row_h
+        slot, at = slot_of(self._learning.history.rows(start, stop).ends_s, row_h), np.arange(stop - start)
+        return np.hstack([loss.errors(slot, start, row_h).over(at, at + 1)[0] for loss in told])
 
     def _before(self, now: SearchWindow, told: Sequence[Alarm], found: Finding) -> SearchWindow:
         """`now` without what told losses added as they were before the onset that was found."""
