@@ -92,7 +92,7 @@ def told_windows(
     """What a told loss of unit level may add to stretches of rows.
 
     Args:
-        rows: [5], of all time; the first row here, the earliest, likeliest and latest onset, the first of the end's doubt.
+        rows: [5], of all time; the first row here, the earliest, likeliest and latest onset, the end's first doubt.
         until: first row of all time that surely lies behind the end.
         slot: [T] int32; slot of the day, 0 .. S - 1.
         row_h: h.

@@ -39,7 +39,9 @@ class Explained:
     gap_wh2: Floats
 
 
-def explained(rows: ZoneRows, model: LossModel, coefficients: Floats, before_wh: float, gap_before_wh2: float) -> Explained:
+def explained(
+    rows: ZoneRows, model: LossModel, coefficients: Floats, before_wh: float, gap_before_wh2: float
+) -> Explained:
     """`rows` under the model of now; `before_wh`, `gap_before_wh2`: main energy and gap of the row before the first."""
     expected, scatter = model.explained(rows, before_wh, coefficients)
     return _explained(rows, model, expected, scatter, gap_before_wh2)
@@ -85,7 +87,14 @@ class Follower:
         return explained(rows, model, coefficients, before_wh, history.gap_before(first))
 
     def append(
-        self, history: History, model: LossModel, said: Explained, part: slice, missed: Bools, read: Floats, until_large: bool
+        self,
+        history: History,
+        model: LossModel,
+        said: Explained,
+        part: slice,
+        missed: Bools,
+        read: Floats,
+        until_large: bool,
     ) -> tuple[int, bool]:
         """Append the rows `part` of those explained: how many, and whether a large loss shows.
 

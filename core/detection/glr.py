@@ -28,7 +28,7 @@ from functools import cache
 
 import numpy as np
 
-from core.arrays import Floats
+from core.arrays import Floats, Ints
 from core.detection.bins import AGES_H, BLOCK_DAYS, BLOCK_H, BLOCKS, WEATHER_H
 from core.detection.errors import Errors, sums
 from core.detection.noise import PRIOR_DAYS, Noise
@@ -89,11 +89,19 @@ def _weather(ages_h: tuple[float, ...], width_h: float) -> tuple[Floats, Floats]
     return corr, np.minimum(since[:, None], since[None, :])
 
 
+@cache
+def _grid(row_h: float, rows: int) -> tuple[tuple[float, ...], Ints, Floats]:
+    """Edges of the bins that `rows` rows can fill, from now on: hours before now, rows before now; the bins' hours."""
+    ages_h = (0.0, *(float(a) for a in AGES_H if a % row_h == 0 and a / row_h <= rows))
+    return ages_h, np.rint(np.asarray(ages_h) / row_h).astype(np.intp), np.diff(ages_h)
+
+
 @dataclass(frozen=True, slots=True)
 class OnsetScores:
     """Onsets at the far end of bins 0..k, k = 0..n-1, weighed under one covariance; `finding` asks for a sign.
 
-    top, bottom [n]: f' C^-1 d and f' C^-1 f of each, z [n] their significance; ages_h [n + 1]: edges of the bins; share: of the day they cover.
+    top, bottom [n]: f' C^-1 d and f' C^-1 f of each, z [n] their significance; ages_h [n + 1]: edges of the bins;
+    share: of the day they cover.
     """
 
     top: Floats
@@ -174,21 +182,20 @@ def weigh_all_day(
     coefficients of the loss model.
     """
     last = len(booked_wh) - 1
-    ages = [a for a in AGES_H if a % row_h == 0 and a / row_h <= last]
-    if len(ages) < 4:
+    ages_h, back, length = _grid(row_h, min(last, round(AGES_H[-1] / row_h)))
+    if len(length) < 4:
         return None
-    ages_h = (0.0, *map(float, ages))
-    at = last - np.rint(np.asarray(ages_h) / row_h).astype(np.intp)
-    length = np.diff(ages_h)
-    power = -np.diff(booked_wh[at]) / length
+    at = last - back
+    there = booked_wh[at]
+    power = (there[:-1] - there[1:]) / length
     corr, since = _weather(ages_h, 0.0)
     cov = noise.weather_w2 * corr + noise.walk_w2_h * since + noise.level_w2
     own, rest = sums(errors, at[1:], at[:-1])
     own /= length[:, None]
     cov += own @ own.T
-    v = boundary_wh2[at]
+    v, lost = boundary_wh2[at], lost_wh2[at]
     n = np.arange(len(power))
-    cov[n, n] += (v[:-1] + v[1:] - np.diff(lost_wh2[at]) + rest) / length**2 + noise.rough_w2h / length
+    cov[n, n] += (v[:-1] + v[1:] + lost[:-1] - lost[1:] + rest) / length**2 + noise.rough_w2h / length
     cov[n, n] += np.where(length < 24, noise.quarter_w2, 0.0)
     shared = v[1:-1] / (length[:-1] * length[1:])
     cov[n[:-1], n[1:]] -= shared

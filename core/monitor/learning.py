@@ -51,7 +51,7 @@ class Learning:
         return self.model.load_w
 
     def ready(self, rows: ZoneRows) -> Explained:
-        """Rows that follow the last ones, explained under the model of now, which must not change before they are taken."""
+        """Rows that follow the last ones, explained under the model of now, which must not change till they are in."""
         return self.follower.ready(self.history, self.model, self._coefficients(), rows)
 
     def take(self, said: Explained, part: slice, missed: Bools, read: Floats, until_large: bool) -> tuple[int, bool]:

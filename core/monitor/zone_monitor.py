@@ -13,8 +13,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from core.arrays import Bools, Floats
 from core.attribution.attribute import Attribution, attribute
 from core.balance.history import APPEND_MAX, History
