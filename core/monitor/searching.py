@@ -25,7 +25,8 @@ from core.detection.search import (
     search_is_due,
     search_window,
 )
-from core.monitor.alarm import SLOTS, Alarm, slot_of
+from core.detection.threshold import students_quantile, threshold
+from core.monitor.alarm import LEAST_W, SLOTS, Alarm, slot_of
 from core.monitor.learning import START_DAYS, Learning
 
 LEVEL_BEFORE_DAYS = 7  # rows before a told loss from which its level is estimated
@@ -35,6 +36,10 @@ SWING_SHARE = 1.3  # of a told loss: it may go away whole, and its size is not e
 BESIDE_EXCESS, BESIDE_Z = 1.5, 3.0
 BESIDE_H = 48.0  # while one is on, a loss must have lasted this long: one lively evening of a thief is none
 SETTLE_DAYS = 5  # for so long after a loss was told nothing of its size is another one
+DAYS_BEFORE, DAYS_LEAST = 21, 3  # of a told loss by which its own swing from day to day is known, at most and at least
+LEAST_SHARE = 0.1  # of a told loss's mean: a day with less counts for so much
+ONSETS_A_WEEK = 3  # independent ones that are tried
+DAYS_ALIKE = 7  # a household's weeks are alike: so many days after an onset say no more than themselves
 BACK_BELOW, BACK_WITHIN, BACK_DAYS = 0.5, 1.5, 3  # a return: little was lost in the days before, no more than it was
 
 
@@ -157,11 +162,19 @@ class OnsetSearch:
             return None
         return rows_of(found, loss.sign, self._before(now, others, found), self._learning.history.count)
 
-    def added_wh(self, known: Beside, start: int, stop: int) -> Floats:
-        """What the others add to rows start .. stop - 1, as far as is known [T]."""
+    def added_wh(self, known: Beside, start: int, stop: int, alike: bool = False) -> Floats:
+        """What the others add to rows start .. stop - 1, as far as is known [T].
+
+        `alike`: only those of the same sign, and normal loads. A meter that shows a recording or one value loses today
+        and gives back tomorrow: whose it is shows in both.
+        """
         if not known.others:
             return np.zeros(stop - start)
-        return np.asarray(self._columns(known.others, start, stop) @ self._others(known).theta)
+        levels, added = self._others(known), np.zeros(stop - start)
+        for loss in known.others:
+            if not alike or loss.sign == known.loss.sign or loss.accepted:
+                added += self._columns((loss,), start, stop) @ levels.of(known.others, loss)
+        return added
 
     def levels(self, told: Sequence[Alarm], until: int | None = None) -> Levels:
         """Least squares over slots of days up to row `until`, each loss's levels with their own wide prior."""
@@ -220,9 +233,52 @@ class OnsetSearch:
         """Whether what was lost since `onset` is beyond doubt when the told losses are estimated with it."""
         count = self._learning.history.count
         start = max(onset, self._learning.history.first + 1)
+        if not all(self._beats_change(loss, sign, onset) for loss in told if loss.ended is None):
+            return False
         new = Alarm(0, sign, onset, onset, onset, count, loss_w=found.power_w)
         power_w, sd_w = self.window((), known=Beside(new, told), first=start).power_w(start, count)
         return found.excess > BESIDE_EXCESS and sign * power_w > BESIDE_Z * sd_w
+
+    def _beats_change(self, loss: Alarm, sign: float, onset: int) -> bool:
+        """Whether the days since `onset` are what a told loss that only swings from day to day is not.
+
+        Welch's t of the days since against the days before it on which the told loss was on, at Student's quantile of
+        the promised rate with no more degrees of freedom than there were days before: whose days are few, or scatter,
+        may have changed itself. A loss beside a surplus may show in one quarter of the day, as a theft does at night
+        beside a roof.
+        """
+        learning, history = self._learning, self._learning.history
+        day = learning.day_rows
+        after = (history.count - onset) // day
+        until = history.count - -(-(history.count - onset) // day) * day  # at the same time of day as now
+        before = min(DAYS_BEFORE, (until - max(loss.hi, history.first + 1)) // day)
+        if after < 2 or before < DAYS_LEAST:
+            return False
+        quarter = day // BLOCKS
+
+        def days_w(start: int, days: int) -> Floats:
+            booked, _ = history.booked(start, start + days * day)
+            by_quarter = np.diff(booked[::quarter]).reshape(days, BLOCKS) / (quarter * learning.row_h)
+            whole = by_quarter.mean(axis=1, keepdims=True)
+            return np.hstack([whole, by_quarter]) if sign > 0 > loss.sign else whole
+
+        was, now = days_w(until - before * day, before), days_w(history.count - after * day, after)
+        rate = learning.settings.false_alarms_per_year
+
+        def beats(was: Floats, now: Floats, limit: float, spread: float, level_var: float) -> bool:
+            gained = sign * (now.mean(axis=0) - was.mean(axis=0))
+            return bool((gained > limit * np.sqrt(was.var(axis=0, ddof=1) * spread + level_var)).any())
+
+        limit, level_var = threshold(24.0 * after, 1.0, rate, before), learning.noise.level_w2
+        if not beats(was, now, limit, 1 / before + 1 / min(after, DAYS_ALIKE), level_var):
+            return False
+        if loss.sign != sign:
+            return True
+        # A household swings by factors, and its weeks swing as its days do: a week is one look.
+        least_w = max(LEAST_W, LEAST_SHARE * abs(float(was.mean())))
+        was, now = (sign * np.log(np.maximum(sign * part, least_w)) for part in (was, now))
+        spread = 1 / before + 0.5 / after + 0.5 / max(1.0, after / 7)
+        return beats(was, now, students_quantile(rate * 7 / 365.25 / ONSETS_A_WEEK, before - 1), spread, 0.0)
 
     def _is_swing(self, told: Sequence[Alarm], found: Finding, sign: float, onset: int) -> bool:
         """Whether a told loss that goes, shrinks or comes back would look like this finding."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from core.arrays import Bools, Floats
@@ -121,6 +122,12 @@ class ZoneMonitor:
                 self.suspects.forget(loss)
             self.life.withdraw(loss, others)  # the flat that is told already takes more than it did
             return []
+        ended = [told for told in self.life.told if told.ended is not None and told.sign == loss.sign]
+        before = next((told for told in ended if not told.resumed and self.suspects.same_flat(told, loss)), None)
+        if before is not None and not loss.returned:
+            self.suspects.forget(loss)
+            self.life.rejoin(loss, before)
+            evidence = self._evidence(loss, at_s)
         return [evidence]
 
     def _revise(self, at_s: float) -> list[Evidence]:
@@ -132,7 +139,18 @@ class ZoneMonitor:
             elif self.life.due(loss):
                 self.life.refine(loss)
                 evidence.append(self._evidence(loss, at_s))
+                elder = self._elder(loss)
+                if elder is not None:  # one flat behind both: it is one loss that has changed
+                    evidence[-1] = self._evidence(loss, at_s, active=False, merged_into=elder.episode)
+                    self.suspects.forget(loss)
+                    self.life.merge(loss, elder)
+                    evidence.append(self._evidence(elder, at_s))
         return evidence
+
+    def _elder(self, loss: Alarm) -> Alarm | None:
+        """The loss that was told before `loss`, is on, and has the same flat behind it."""
+        elders = [told for told in self.life.active if told.sign == loss.sign and told.serial < loss.serial]
+        return next((told for told in elders if self.suspects.same_flat(told, loss)), None)
 
     def _daily(self, at_s: float) -> list[Evidence]:
         self.life.daily()
@@ -154,15 +172,16 @@ class ZoneMonitor:
         self.learning.refresh(self.life.seen)
         return [self._evidence(loss, at_s)]
 
-    def _evidence(self, loss: Alarm, at_s: float, active: bool = True) -> Evidence:
+    def _evidence(self, loss: Alarm, at_s: float, active: bool = True, merged_into: int | None = None) -> Evidence:
         """A revision of the alarm, as it is told."""
         history = self.history
         start = min(history.count - 1, max(loss.onset, history.first + START_ROWS))
         beside = self.life.beside(loss)
         since = self.search.window((), known=beside, first=start)
-        return self.suspects.evidence(
-            loss, at_s, history, since, active, lambda a, b: self.search.added_wh(beside, a, b)
+        evidence = self.suspects.evidence(
+            loss, at_s, history, since, active, lambda a, b: self.search.added_wh(beside, a, b, alike=True)
         )
+        return evidence if merged_into is None else replace(evidence, merged_into=merged_into)
 
     # -- state --------------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from core.attribution.attribute import STATISTICS, Attribution
 from core.evidence import LossKind
+from core.monitor.spec import Settings, ZoneSpec
 from core.monitor.zone_monitor import ZoneMonitor
 
 DAY, FLATS = 48, 12
@@ -59,6 +61,45 @@ def test_a_loss_that_pauses_or_shrinks_is_neither_a_surplus_nor_a_second_one(hou
         _, evidence = watched(house(70).tapped(power))
         assert evidence
         assert {(e.kind is LossKind.BALANCE_SURPLUS, e.episode) for e in evidence} == {(False, 1)}
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+def test_a_household_on_a_bypass_is_one_loss_in_its_livelier_weeks_too(house, watched, seed):
+    """Days of a household: log-normal, alike within a week, with hours of cooking in the evening."""
+    rng = np.random.default_rng(seed)
+    rows = 75 * DAY
+    week = np.exp(rng.normal(0, 0.35, 11)).repeat(7 * DAY)[:rows]
+    days = np.exp(rng.normal(0, 0.35, 75)).repeat(DAY)
+    hour = np.arange(rows) % DAY / 2
+    shape = 0.5 + 2.0 * np.exp(-((hour - 19) ** 2) / 6)
+    power = 250.0 * week * days * shape * rng.gamma(1.5, 1 / 1.5, rows) * (np.arange(rows) >= 26 * DAY)
+    _, evidence = watched(house(75).tapped(power))
+    assert evidence
+    assert {(e.kind is LossKind.BALANCE_SURPLUS, e.episode) for e in evidence} == {(False, 1)}
+
+
+def test_two_losses_of_one_flat_are_merged_under_the_elder_s_number_and_that_is_said(house, since, watched):
+    """Only the third revision of the second loss shows whose it is."""
+    asked = []
+
+    def judge(rows, onset, **_):
+        asked.append(onset.best)
+        second = onset.best > 35 * DAY
+        late = sum(best > 35 * DAY for best in asked) > 2
+        probability = np.full(FLATS, 0.01)
+        probability[5 if second and not late else 3] = 0.85
+        return Attribution(probability, 1 - probability.sum(), ("",) * FLATS, np.zeros((FLATS, len(STATISTICS))))
+
+    building = house(60).tapped(since(60 * DAY, 26, 200.0) + since(60 * DAY, 42, 250.0))
+    spec = ZoneSpec("building", tuple(f"flat-{k}" for k in range(FLATS)), (1.0,) * FLATS)
+    monitor, evidence = watched(building, monitor=ZoneMonitor(spec, 0.5, Settings(), judge=judge))
+    second = told(evidence, 2)
+    assert [e.active for e in second] == [True, True, False]
+    assert second[-1].merged_into == 1
+    assert [loss.episode for loss in monitor.life.told] == [1]
+    after = [e for e in told(evidence, 1) if e.time_s >= second[-1].time_s]
+    assert after[0].time_s == second[-1].time_s
+    assert all(e.active and e.suspects[0].meter == "flat-3" for e in after)
 
 
 def test_a_return_is_the_same_loss_with_a_new_onset(house, watched, since):
