@@ -60,7 +60,10 @@ class _Zone:
         _balance.residual_rows(
             aligned.energy_wh, aligned.sd_wh, aligned.lost_wh2, aligned.flags, self.columns, self.sign, rows, read
         )
-        missed = (aligned.flags[:, self.columns[1:]] & np.uint8(Flag.MISSED)) > 0
+        flags = aligned.flags[:, self.columns[1:]]
+        # A coarse register that stands is booked by estimate until a whole step is: from then on nothing flows.
+        guessed = ((flags & np.uint8(Flag.STANDS)) > 0) & (rows.subs_wh != 0)
+        missed = guessed | ((flags & np.uint8(Flag.MISSED)) > 0)
         return rows, missed, read
 
 
@@ -231,7 +234,7 @@ class Pipeline:
         before = np.concatenate([[self._main_read.get(name, False)], read[:-1]])
         self._main_read[name] = bool(read[-1])
         measured = read & before & (aligned.flags[:, main] == 0)
-        bridged = (aligned.flags[:, main] & ~np.uint8(Flag.MISSED | Flag.LONG_GAP)) == 0
+        bridged = (aligned.flags[:, main] & ~np.uint8(Flag.MISSED | Flag.LONG_GAP | Flag.STANDS)) == 0
         energy_wh, booked_wh = (np.where(known, rows.main_wh, np.nan) for known in (measured, bridged))
         forecasts.take(name, rows.ends_s, energy_wh, booked_wh)
 

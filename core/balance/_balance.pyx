@@ -12,6 +12,9 @@ cdef enum:  # of the flags of one register at one boundary, core.registers.align
     MISSED = 1
     LONG_GAP = 32
     NEVER_READ = 64
+    STANDS = 128
+
+cdef double BOUNDED = 1.0 / 9.0  # a register that stands errs by a step at most: it lacks the heavy tail of a gap
 
 cdef double UNKNOWN_WH2 = 1e12  # variance of what was never read: the balance starts again behind it
 
@@ -54,7 +57,7 @@ def residual_rows(
                 if flags[t, column] & NEVER_READ:
                     variance += UNKNOWN_WH2
                 elif flags[t, column] & LONG_GAP:
-                    gap += error * error
+                    gap += error * error * (BOUNDED if flags[t, column] & STANDS else 1.0)
                 else:
                     variance += error * error
                 lost_here += lost[t, column]

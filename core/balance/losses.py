@@ -52,6 +52,8 @@ SEASON_H = 90 * 24.0  # over a season ...
 MAIN_WALK, COPPER_WALK, GAIN_WALK, HOUR_WALK_W = 4e-4, 5e-4, 3e-4, 0.1  # ... coefficients walk so far
 MISFIT = 5e-4  # energy per row that no regressor explains, as a share of the load
 OUTLIER = 4.0  # standard deviations
+GAP_TAIL = 3.0  # what a flat used while it was not heard of is heavy-tailed: an oven is a rare, large miss
+GAP_ROWS = 8.0  # rows for which a meter that is silent, or stands still, errs alike: they tell no more than one
 TOLD_WALK = 0.01**2 / 24.0  # variance that a told loss's level gains in an hour, in units of its prior's
 
 
@@ -191,7 +193,7 @@ class LossModel:
             self.p,
             np.ascontiguousarray(design),
             np.ascontiguousarray(rows.residual_wh),
-            np.ascontiguousarray(rows.boundary_wh2),
+            rows.boundary_wh2 + GAP_ROWS * GAP_TAIL**2 * rows.gap_wh2,
             (MISFIT * rows.main_wh) ** 2 + self.scatter_wh2(rows) + jumps_wh2(rows, gap_before_wh2),
             hours,
             np.append(self._walk, np.full(extra, TOLD_WALK)),

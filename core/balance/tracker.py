@@ -13,14 +13,13 @@ import numpy as np
 from core.arrays import UNKNOWN_WH2, Bools, Floats
 from core.balance import _balance
 from core.balance.history import History
-from core.balance.losses import LossModel
+from core.balance.losses import GAP_TAIL, LossModel
 from core.balance.rows import ZoneRows, jumps_wh2
 
 DRIFT_SHARE = 3e-3  # scatter of true unexplained energy in a row, as a share of its load
 OUTLIER = 4.0
 INITIAL_STATE = (0.0, UNKNOWN_WH2, 0.0, 0.0, 0.0)  # offset unknown, no outlier, no CUSUM, nothing booked
 OFFSET, VARIANCE, OUTLIERS, CUSUM, BOOKED = range(5)  # places in the state
-GAP_TAIL = 3.0  # what a flat used while it was not heard of is heavy-tailed: an oven is a rare, large miss
 LATE_S = 60.0  # a read that had to be repeated comes so late
 FAST_Z = 6.0  # and by how many standard deviations of the boundary it has to stand out
 FAST_SHARE = 0.02  # loss that the CUSUM between two searches looks for, as a share of load

@@ -7,7 +7,9 @@ Registers are exact, their timing is not. So the error sits at the *boundary* (r
 power, a missed poll bridged by the meter's own daily profile) and an interval's error is the difference of two: it
 telescopes, and energy is conserved whatever is missing. What a gap was estimated to hold is set right by the row in
 which the meter answers again. Only a replaced meter, or one that jumps, loses energy for good; its variance is told
-apart. Booked energy is a register that never breaks: it goes on where the new meter starts.
+apart. A register of 1 kWh stands still for hours: what has gone on since is booked by the profile, at most a step, and
+only where it moves is it known, to less than the row's energy. Booked energy is a register that never breaks: it goes
+on where the new meter starts.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ SAMPLES_MAX = 4096  # per meter: bounds what a clock far ahead of ours can make 
 READ_JITTER_S = 2.0  # a sample's time is known no better, whatever the bus says
 REPLAY_JITTER_S = 4.0  # the same where no read times are given
 ROUGHNESS = 0.6  # relative scatter of power within an interval (measured on household loads)
+COARSE_WH = 200.0  # registers of larger steps stand still for rows, and their error with them
 GRACE_S = 300.0  # how long a boundary waits for the last meter
 
 
@@ -42,6 +45,7 @@ class Flag(enum.IntFlag):
     FIRST = 16
     LONG_GAP = 32  # not read for three rows or more: the error lasts from row to row
     NEVER_READ = 64
+    STANDS = 128  # read, and a coarse register has not moved: booked by its profile, within the step
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,10 @@ class Aligner:
         self._signed = np.array([m.exports for m in meters], np.uint8)
         self._limit_w = np.array([m.limit_w for m in meters], np.float64)
         row_h = self.interval_s / HOUR_S
-        self._state = _align.AlignState(self._limit_w, self._signed, row_h, PROFILE_DAYS * HOUR_S / self.interval_s)
+        coarse = np.array([m.resolution_wh if m.resolution_wh > COARSE_WH else 0.0 for m in meters])
+        self._state = _align.AlignState(
+            self._limit_w, self._signed, row_h, PROFILE_DAYS * HOUR_S / self.interval_s, coarse
+        )
         self._row_wh = np.full(len(meters), np.nan)  # the last whole row, as it was fed
 
     @property
