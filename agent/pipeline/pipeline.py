@@ -41,7 +41,7 @@ from core.scoring.features import FEATURES
 from core.scoring.zone_scores import Scorer
 from core.signs import MeterSign, SignKind
 
-VERSION = 4  # of the checkpoint
+VERSION = 5  # of the checkpoint
 REBUILD_ROWS = 1024  # of the stored history at once: bounds what a start takes in memory
 LIMIT_W = 50_000.0  # no flat draws more; the main meter may draw so much for each
 

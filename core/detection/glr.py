@@ -62,12 +62,17 @@ class Finding:
     @property
     def floor_share(self) -> float:
         """Share of the load below which this finding is not told."""
-        return FLOOR_QUARTER_SHARE if self.share < 1 else FLOOR_SHARE
+        return floor_share(self.share)
 
     @property
     def excess(self) -> float:
         """How far beyond its threshold, as a ratio; an alarm from 1 on."""
         return self.z / self.threshold
+
+
+def floor_share(share: float) -> float:
+    """Share of the load below which nothing is told that covers `share` of the day."""
+    return FLOOR_QUARTER_SHARE if share < 1 else FLOOR_SHARE
 
 
 @cache
@@ -121,6 +126,11 @@ class OnsetScores:
         if not there.any():
             return math.inf
         return float(((excess * self.limit + DETECTED_Z) / np.sqrt(self.bottom))[there].min())
+
+    def reached(self, floor_w: float) -> float:
+        """How far the best onset of either sign comes towards its threshold, of those that would be told."""
+        over = np.abs(self.z) / self.limit
+        return float(over[np.abs(self.top / self.bottom) * self.share >= floor_w].max(initial=0.0))
 
     def finding(self, sign: float = 1.0, least_h: float = 0.0, least_excess: float = -math.inf) -> Finding | None:
         """The best onset at least `least_h` ago; None if there is none, or none beyond so much of its threshold."""

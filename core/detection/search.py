@@ -19,7 +19,7 @@ from core.balance.losses import LossModel
 from core.balance.tracker import Follower
 from core.detection.bins import AGES_H, BLOCK_H
 from core.detection.errors import Coefficients, Errors, OwnCopper, sums
-from core.detection.glr import Finding, OnsetScores, weigh_all_day, weigh_block
+from core.detection.glr import Finding, OnsetScores, floor_share, weigh_all_day, weigh_block
 from core.detection.noise import Noise
 
 SESSION_H = 3.0  # a car, an oven or a boiler runs so long
@@ -54,6 +54,12 @@ class SearchWindow:
             self.weighed = self._weigh()
         found = [x for part in self.weighed if (x := part.finding(sign, least_h, least_excess)) is not None]
         return max(found, key=lambda finding: finding.excess, default=None)
+
+    def reached(self, load_w: float) -> float:
+        """How far the best onset of either sign comes towards its threshold, of those that would be told."""
+        if self.weighed is None:
+            self.weighed = self._weigh()
+        return max((part.reached(floor_share(part.share) * load_w) for part in self.weighed), default=0.0)
 
     def detectable_w(self, within_h: float, least_h: float = 0.0, excess: float = 1.0) -> float:
         """The smallest steady loss of the last `within_h` hours that a search would find now; NaN before the first."""
@@ -116,15 +122,19 @@ def search_is_due(history: History, noise: Noise, row_h: float, first: int) -> b
     return bool((power**2 > STIR_Z**2 * (around + (variance[-1] + variance[-1 - rows]) / hours**2)).any())
 
 
-def confirmed(sign: float, now: SearchWindow, history: History, model: LossModel, by: Follower) -> bool:
+def confirmed(
+    sign: float, now: SearchWindow, history: History, model: LossModel, by: Follower, reach: float = 1.0
+) -> bool:
     """Whether a finding stands under the exact errors of the loss model, and half of it without any two readings.
+
+    `reach`: the share of the threshold from which a finding is one.
 
     Coefficients that are little known err by what the flats just do: when one moves out, the balance steps. And a late
     read of the main meter, or a flat's oven while it did not answer, looks like a loss of hours; each is one reading
     that is wrong.
     """
     now = now.exactly(history, model)
-    again = now.search(sign, least_excess=1.0)
+    again = now.search(sign, least_excess=reach)
     if again is None:
         return False
     if again.age_h > CONFIRM_H:
@@ -137,7 +147,7 @@ def confirmed(sign: float, now: SearchWindow, history: History, model: LossModel
         behind = slice(pair[0] - now.first + 1, None)
         booked[behind], variance[behind] = by.without(history, model, *pair)
         left = replace(now, booked_wh=booked, variance_wh2=variance, weighed=None)
-        if left.search(sign, least_excess=LEFT_OVER) is None:
+        if left.search(sign, least_excess=LEFT_OVER * reach) is None:
             return False
     return True
 

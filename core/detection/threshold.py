@@ -11,6 +11,7 @@ from core.arrays import Floats
 from core.detection.bins import AGES_H, BLOCKS
 from core.detection.noise import PRIOR_DAYS
 
+REFERENCE_RATE = 0.1  # a year: for it the theory's thresholds are made, and own_tail says how far they are right
 # Stretch of the Gaussian quantile by what the finding rests on: days of all day, hours of all day, days of one quarter,
 # one quarter of one day. Missed polls and late reads make short stretches heavy-tailed.
 TAIL_DAYS, TAIL_HOURS, TAIL_QUARTERS, TAIL_QUARTER = 1.45, 1.4, 1.35, 1.75

@@ -8,8 +8,9 @@ know how a loss is told and who is suspected.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from core.arrays import Floats
 from core.detection.bins import AGES_H, BLOCKS
 from core.detection.errors import Errors, RowErrors, sums
 from core.detection.glr import FLOOR_SHARE, Finding
+from core.detection.own_tail import OwnTail
 from core.detection.search import (
     SearchWindow,
     confirmed,
@@ -25,7 +27,7 @@ from core.detection.search import (
     search_is_due,
     search_window,
 )
-from core.detection.threshold import students_quantile, threshold
+from core.detection.threshold import REFERENCE_RATE, students_quantile, threshold
 from core.monitor.alarm import LEAST_W, SLOTS, Alarm, slot_of
 from core.monitor.learning import START_DAYS, Learning
 
@@ -79,10 +81,16 @@ class Levels:
 
 
 class OnsetSearch:
-    """One zone's search; it keeps no state of its own."""
+    """One zone's search; all it remembers is how far honest weeks came towards the threshold."""
 
     def __init__(self, learning: Learning) -> None:
         self._learning = learning
+        self.tail = OwnTail()
+
+    @property
+    def reach(self) -> float:
+        """Share of the theory's threshold from which a finding is an alarm in this house."""
+        return self.tail.reach(self._learning.settings.false_alarms_per_year)
 
     @property
     def too_early(self) -> bool:
@@ -102,8 +110,7 @@ class OnsetSearch:
         learning, history = self._learning, self._learning.history
         if first is None:
             first = max(history.first, history.count - round(AGES_H[-1] / learning.row_h))
-        rate = learning.settings.false_alarms_per_year
-        now = search_window(history, learning.model, learning.noise, rate, first, mark)
+        now = search_window(history, learning.model, learning.noise, REFERENCE_RATE, first, mark)
         others = () if known is None else known.others
         if not free and not others:
             return now
@@ -127,8 +134,11 @@ class OnsetSearch:
         learning = self._learning
         history, load_w = learning.history, learning.load_w
         now = self.window(told, mark=mark)
+        reach = 1.0 if told else self.reach
+        if mark and not told:
+            self.tail.note(history.count // (7 * learning.day_rows), now.reached(load_w))
         for sign in (1.0, -1.0):
-            found = now.search(sign, BESIDE_H if any(loss.ended is None for loss in told) else 0.0, 1.0)
+            found = now.search(sign, BESIDE_H if any(loss.ended is None for loss in told) else 0.0, reach)
             if found is None or found.power_w * found.share < found.floor_share * load_w:
                 continue
             lo, onset, hi = rows_of(found, sign, self._before(now, told, found), history.count)
@@ -140,7 +150,8 @@ class OnsetSearch:
                     continue
             elif not exceeds_uncertainty(onset, sign, now, history.count):
                 continue
-            if confirmed(sign, now, history, learning.model, learning.follower):
+            if confirmed(sign, now, history, learning.model, learning.follower, reach):
+                self.tail.drop()
                 return NewLoss(sign, lo, onset, hi, found.power_w, found.power_w * found.share, found.age_h)
         return None
 
@@ -151,13 +162,14 @@ class OnsetSearch:
             return math.nan
         now = self.window(told).exactly(learning.history, learning.model)
         beside = any(loss.ended is None for loss in told)
-        found_w = now.detectable_w(days * 24.0, *((BESIDE_H, BESIDE_EXCESS) if beside else (0.0, 1.0)))
+        beyond = (BESIDE_H, BESIDE_EXCESS) if beside else (0.0, 1.0 if told else self.reach)
+        found_w = now.detectable_w(days * 24.0, *beyond)
         return max(found_w, FLOOR_SHARE * learning.load_w)
 
     def refine(self, loss: Alarm, others: Sequence[Alarm], since_h: float) -> tuple[int, int, int] | None:
         """The onset of a told loss again, at least `since_h` ago: first credible, likeliest, last credible row."""
         now = self.window(others)
-        found = now.search(loss.sign, since_h, 1.0)
+        found = now.search(loss.sign, since_h, 1.0 if others else self.reach)
         if found is None:
             return None
         return rows_of(found, loss.sign, self._before(now, others, found), self._learning.history.count)
@@ -313,3 +325,14 @@ class OnsetSearch:
             if sign * before_w < BACK_BELOW * level_w and sign * after_w <= BACK_WITHIN * level_w:
                 return True
         return False
+
+    # -- state --------------------------------------------------------------------------------------------------------
+
+    def pack(self) -> dict[str, Any]:
+        """All that must survive a restart."""
+        return {"honest_weeks": [self.tail.weeks, self.tail.open_week, self.tail.largest]}
+
+    def restore(self, values: Mapping[str, Any]) -> None:
+        """Go on where `values` were packed."""
+        weeks, open_week, largest = values["honest_weeks"]
+        self.tail = OwnTail(list(weeks), open_week, largest)

@@ -187,7 +187,7 @@ class ZoneMonitor:
 
     def pack(self) -> dict[str, Any]:
         """All that is not in the rows from `first` on, which `restore` must be given again."""
-        return {**self.learning.pack(), **self.life.pack(), **self.suspects.pack()}
+        return {**self.learning.pack(), **self.search.pack(), **self.life.pack(), **self.suspects.pack()}
 
     def restore(self, values: Mapping[str, Any], rows: ZoneRows, missed: Bools, read: Floats) -> None:
         """Go on where `values` were packed; `rows` are those from `first` to `count`, their losses apart.
@@ -196,5 +196,6 @@ class ZoneMonitor:
             ValueError: rows are missing.
         """
         self.learning.restore(values, rows, missed, read)
+        self.search.restore(values)
         self.life.restore(values)
         self.suspects.restore(values, self.history, self.life.loss)

@@ -50,7 +50,7 @@ def test_what_is_booked_is_never_further_than_a_step_from_the_truth_and_as_far_a
     assert 0.1 < stands.mean() < 0.9
     for which in (stands, ~stands):
         assert off[which].std() == pytest.approx(np.sqrt(np.square(rows.sd_wh[10 * DAY :][which]).mean()), rel=0.5)
-    assert off[~stands].std() < 0.6 * STEP_WH / np.sqrt(12), "where it moves it is known better than to a step"
+    assert off[~stands].std() < 0.7 * STEP_WH / np.sqrt(12), "where it moves it is known better than to a step"
 
 
 def test_a_meter_that_no_longer_counts_is_booked_one_step_and_then_nothing(house):
