@@ -286,11 +286,11 @@ class OnsetSearch:
             return False
         if loss.sign != sign:
             return True
-        # A household swings by factors, and its weeks swing as its days do: a week is one look.
+        # A household swings by factors, and its weeks swing as its days do: a week is one look, two days are one.
         least_w = max(LEAST_W, LEAST_SHARE * abs(float(was.mean())))
         was, now = (sign * np.log(np.maximum(sign * part, least_w)) for part in (was, now))
-        spread = 1 / before + 0.5 / after + 0.5 / max(1.0, after / 7)
-        return beats(was, now, students_quantile(rate * 7 / 365.25 / ONSETS_A_WEEK, before - 1), spread, 0.0)
+        spread = 1 / before + 1 / max(1.0, after / 7)
+        return beats(was, now, students_quantile(rate * 7 / 365.25 / ONSETS_A_WEEK, before / 2), spread, 0.0)
 
     def _is_swing(self, told: Sequence[Alarm], found: Finding, sign: float, onset: int) -> bool:
         """Whether a told loss that goes, shrinks or comes back would look like this finding."""
