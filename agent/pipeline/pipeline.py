@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.alerts.condition import clock_fault
 from agent.forecast.zone_forecasts import ZoneForecasts
 from agent.pipeline.step import Balance, Book, Step
 from agent.site.local_time import offset_s
@@ -105,6 +106,7 @@ class Pipeline:
         self._zones = self._fresh_zones()
         self._tree = zone_tree.nesting({zone.id: (zone.main, frozenset(zone.subs)) for zone in config.zone})
         self._open: dict[str, float] = {}  # W lost in each zone with a latched loss that was told
+        self._clocks: dict[str, float] = {}  # meters whose clock is off, and since when that is known
         self.counted: dict[str, int] = {flag.name or "": 0 for flag in Flag}
         self._main_read: dict[str, bool] = {}  # whether a zone's main meter was read at the last boundary
         # A capacity bears on no balance: changing it must not cost the detector its state.
@@ -221,11 +223,23 @@ class Pipeline:
                     )
                 )
         result.alerts.extend(self._book.apply(result.evidence))
+        result.alerts.extend(self._clock_faults())
         if result.history:  # only then is there a checkpoint, which an accepted load must be in
             for loss in self._book.take_accepted():
                 result.alerts.extend(self.accept(loss.zone, loss.sign, loss.episode, loss.reason, now_s))
             return Step(result.alerts, result.evidence, result.balances, result.history, self._checkpoint())
         return result
+
+    def _clock_faults(self) -> list[AlertEvent]:
+        """A meter whose clock is found to be off, or to be right again, is a fault of the meter and nobody's theft."""
+        if self.next_s is None:
+            return []
+        now_s = self.next_s - self.interval_s
+        found = {m: off_s for zone in self._zones for m, off_s in zone.monitor.clocks().items()}
+        changed = [m for m in {**self._clocks, **found} if (m in found) != (m in self._clocks)]
+        since_s = {m: self._clocks.get(m, now_s) for m in (*found, *changed)}
+        self._clocks = {m: since_s[m] for m in found}
+        return self._book.observe([clock_fault(m, found.get(m), since_s[m], now_s) for m in changed])
 
     def _forecast(self, forecasts: ZoneForecasts, zone: _Zone, aligned: AlignedRows, rows: ZoneRows) -> None:
         """Give a zone's load to its forecaster: only what its main meter was read for at both ends."""
@@ -305,6 +319,7 @@ class Pipeline:
             "next_s": self._aligner.next_s,
             "counted": self.counted,
             "open": self._open,
+            "clocks": self._clocks,
         }
         values |= {f"aligner.{name}": array for name, array in self._aligner.state.items()}
         for n, zone in enumerate(self._zones):
@@ -346,7 +361,7 @@ class Pipeline:
         for name in aligner.state:
             aligner.state[name][:] = values[f"aligner.{name}"]
         self._zones, self._aligner = fresh, aligner
-        self.counted, self._open = values["counted"], values["open"]
+        self.counted, self._open, self._clocks = values["counted"], values["open"], values["clocks"]
 
     def _past(
         self, zone: _Zone, aligner: Aligner, history: StoredHistory, kept: int, first: int, count: int

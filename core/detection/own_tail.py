@@ -75,4 +75,4 @@ class OwnTail:
             mode = mean + weight * (float(own.mean()) - mean) - EULER * scale
         beyond = min(rate_per_year / WEEKS_A_YEAR, 0.5)
         far = ((-math.log1p(-beyond)) ** -SHAPE - 1.0) / SHAPE
-        return min(MOST, max(LEAST, mode + scale * far))
+        return float(min(MOST, max(LEAST, mode + scale * far)))

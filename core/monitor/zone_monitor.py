@@ -97,6 +97,10 @@ class ZoneMonitor:
         """The smallest steady loss that would be found within `days` in this house today, W; NaN in the first days."""
         return self.search.detectable_w(self.life.seen, days)
 
+    def clocks(self) -> dict[str, float]:
+        """By sub-meter whose clock is off: by how many seconds its registers are taken too late (-: too early)."""
+        return {self.zone.subs[flat]: 3600.0 * hours for flat, (hours, _) in self.search.clocks.items()}
+
     def standing(self) -> tuple[Floats, Floats]:
         """Features of all sub-meters [N, len(FEATURES)], and how likely each steals [N]."""
         return self.suspects.standing(self.life.loss)

@@ -34,6 +34,10 @@ class Ledger:
         self.evidence += evidence
         return []
 
+    def observe(self, conditions):
+        self.observed = [*getattr(self, "observed", []), *conditions]
+        return []
+
     def take_accepted(self):
         return []
 

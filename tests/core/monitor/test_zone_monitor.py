@@ -98,6 +98,18 @@ def test_two_losses_of_one_flat_are_merged_under_the_elder_s_number_and_that_is_
     assert all(e.active and e.suspects[0].meter == "flat-3" for e in after)
 
 
+def test_meters_an_hour_off_after_a_change_of_time_are_no_loss_and_are_known(house, watched):
+    honest = house(45, seed=2)
+    shown = honest.subs_wh.copy()
+    for flat in (1, 4, 7):
+        shown[30 * DAY :, flat] = honest.subs_wh[30 * DAY - 2 : -2, flat]
+    monitor, evidence = watched(honest.stolen(shown))
+    assert evidence == []
+    off_s = monitor.clocks()
+    assert set(off_s) == {"flat-1", "flat-4", "flat-7"}
+    assert all(off == pytest.approx(-3600, abs=600) for off in off_s.values())
+
+
 def test_a_return_is_the_same_loss_with_a_new_onset(house, watched, since):
     rows = 75 * DAY
     _, evidence = watched(house(75).tapped(since(rows, 26, 200.0, 40) + since(rows, 60, 200.0)))
