@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from agent.cli.notes import quiet_option
 from agent.cli.verb_table import VerbTable
 
 # verb -> (module:command, one line for --help). Kept as text so that --help imports none of them.
@@ -29,6 +30,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "scan": ("agent.cli.meter.scan:command", "Find the meters on a line: speeds, addresses, serial numbers"),
     "read": ("agent.cli.meter.read:command", "Ask one meter: registers, load profile, event logs, object list"),
     "clock": ("agent.cli.meter.clock:command", "Show how far a meter's clock is off, and set it"),
+    "write": ("agent.cli.meter.write:write", "Set attributes of a DLMS meter, after asking"),
+    "call": ("agent.cli.meter.write:call", "Call methods of a DLMS meter, after asking"),
+    "rekey": ("agent.cli.meter.rekey:command", "Give a meter another key, by transfer or agreement"),
     "commission": (
         "agent.cli.meter.commission:command",
         "Say whether a newly wired building adds up, or what is wrong",
@@ -67,6 +71,14 @@ class Checkmeter(VerbTable):
     cls=Checkmeter, verbs=VERBS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
 @click.version_option(package_name="checkmeter")
+@click.option(
+    "-q",
+    "--quiet",
+    is_flag=True,
+    expose_value=False,
+    callback=quiet_option,
+    help="No progress and no advice: results, errors and the exit code only.",
+)
 def cli() -> None:
     """Watch a building's energy balance: main meter against the sum of its sub-meters."""
 

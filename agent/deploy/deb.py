@@ -1,31 +1,42 @@
-"""Builds the Debian package: `python -m agent.deploy.deb OUTPUT_DIRECTORY`, on the architecture it is for.
+"""Builds the Debian package: `python -m agent.deploy.deb OUTPUT_DIRECTORY`, on the architecture and release it is for.
 
-The package holds a private Python environment in /opt/checkmeter (PEP 405: a `pyvenv.cfg` and a link to Debian's
-own python3) with checkmeter and what it needs at run time, the unit and its company, and a link in /usr/bin.
-Nothing is downloaded or compiled on the gateway. numpy and cffi's backend are Debian's, on every architecture alike:
-PyPI has neither for armhf, and Debian's need no BLAS of 30 MB and get its security updates. They are linked into the
-environment one by one, so that nothing else that is installed on the gateway can get into it.
+The package holds a private Python environment in /usr/lib/checkmeter (PEP 405: a `pyvenv.cfg` and a link to Debian's
+own python3) with checkmeter and what it needs at run time, the unit and its company, and a command in /usr/bin.
+What comes from PyPI is what constraints.txt locks, digest by digest. Nothing is downloaded on the gateway. numpy and
+cffi's backend are Debian's, on every architecture alike: PyPI has neither for armhf, and Debian's need no BLAS of 30 MB
+and get its security updates. They are linked into the environment one by one, so that nothing else that is installed
+on the gateway can get into it. The same sources and the same SOURCE_DATE_EPOCH give the same octets.
 """
 
 from __future__ import annotations
 
+import gzip
+import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 from email.message import Message
 from email.parser import Parser
 from importlib.metadata import distributions
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from agent.deploy.layout import ACTIVATION, UNIT, system_files
+from agent.deploy import debian, man
+from agent.deploy.copyright import copyright_file
+from agent.deploy.layout import system_files
+from agent.deploy.sbom import Package, locked, normal, sbom
+from agent.wire.values import EPOCH
 
-HOME = "opt/checkmeter"
+HOME = "usr/lib/checkmeter"
+DOC = "usr/share/doc/checkmeter"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 BUILD_TIMEOUT_S = 900
+LOCK = "constraints.txt"
 
 SOURCES = ("agent", "core", "firmware_io", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 
@@ -36,47 +47,17 @@ FROM_DEBIAN = {
 }
 DIST_PACKAGES = Path("/usr/lib/python3/dist-packages")
 # `checkmeter watch` draws tables with rich; what rich would need for Markdown and coloured source code it does not.
-ALSO = ("rich>=13",)
-SPARED = frozenset({"markdown-it-py", "pygments", "pycparser"})
-BUILT_HERE = ("core/**/*.so", "firmware_io/**/*.so", "msgspec/*.so")  # with their debug sections: 4 MB
-NEEDLESS = ("bin", "rich/__pycache__")
+SPARED = frozenset({"markdown-it-py", "mdurl", "pygments", "pycparser"})
+# Of an installation by pip, what tells of the building machine or is of no use on a gateway.
+NEEDLESS = (
+    "bin",
+    "**/__pycache__",
+    *(f"*.dist-info/{n}" for n in ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")),
+)
 
-SCRIPT = f"""#!/{HOME}/bin/python3 -I
-import sys
-
-from agent.cli.main import main
-
-sys.exit(main())
-"""
-
-POSTINST = """#!/bin/sh
-set -e
-if [ "$1" = configure ]; then
-{activation}
-    if [ -d /run/systemd/system ]; then
-        systemctl try-restart {unit} || true
-    fi
-fi
-"""
-
-PRERM = """#!/bin/sh
-set -e
-if [ "$1" = remove ] && [ -d /run/systemd/system ]; then
-    systemctl --no-reload disable --now {unit} || true
-fi
-"""
-
-
-# What a gateway has learned and its credentials go with `apt purge` only, never with an upgrade or `apt remove`.
-POSTRM = """#!/bin/sh
-set -e
-if [ "$1" = purge ]; then
-    rm -rf /etc/checkmeter /var/lib/checkmeter
-    if getent passwd checkmeter >/dev/null; then userdel checkmeter || true; fi
-fi
-if [ -d /run/systemd/system ]; then
-    systemctl daemon-reload || true
-fi
+SCRIPT = f"""#!/bin/sh
+# Isolated (-I): neither PYTHON* variables nor packages of the user get in.
+exec /{HOME}/bin/python3 -I -m agent.cli.main "$@"
 """
 
 
@@ -85,9 +66,10 @@ def main(argv: list[str]) -> int:
     if len(argv) != 2:
         print("usage: python -m agent.deploy.deb OUTPUT_DIRECTORY", file=sys.stderr)
         return 2
-    if shutil.which("dpkg-deb") is None:
-        print("dpkg-deb is not on the PATH: a Debian package is built on Debian", file=sys.stderr)
-        return 1
+    for program, package in (("dpkg-deb", "dpkg"), ("strip", "binutils"), ("objdump", "binutils")):
+        if shutil.which(program) is None:
+            print(f"{program} is not on the PATH ({package}): a Debian package is built on Debian", file=sys.stderr)
+            return 1
     with TemporaryDirectory(prefix="checkmeter-deb-") as scratch:
         print(build(Path.cwd(), Path(scratch), Path(argv[1])))
     return 0
@@ -98,39 +80,72 @@ def build(source: Path, scratch: Path, output: Path) -> Path:
 
     Raises:
         subprocess.CalledProcessError: pip or dpkg-deb failed; they have said why on stderr.
-        RuntimeError: a dependency of a dependency is missing from the package.
+        RuntimeError: a dependency of a dependency is missing from the package, or its licence or library is not known.
     """
+    epoch = _epoch(source)
     tree = scratch / "tree"
     site = tree / HOME / "lib" / f"python{PYTHON}" / "site-packages"
     site.mkdir(parents=True)
-    wheel = _wheel(source, scratch)
+    wheels = _wheel(source, scratch, epoch)
     install = (sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps", "--target", site)
-    _run(*install, wheel)
+    _run(*install, "--no-index", "--find-links", wheels, "checkmeter")
+    shutil.rmtree(site / "bin")  # pip's own script for it: the next call would warn of the folder
+    pins = _pins((source / LOCK).read_text(encoding="utf-8"))
+    (scratch / "pins.txt").write_text("".join(pins.values()), encoding="utf-8")
     # Without their own dependencies: pip would build what is Debian's part. `complete` sees that none is missing.
-    _run(*install, *_wanted(_metadata(site)), *ALSO)
+    _run(*install, "--require-hashes", "-r", scratch / "pins.txt")
     complete(site)
-    for pattern in NEEDLESS:
-        for path in sorted(site.glob(pattern)):
-            shutil.rmtree(path, ignore_errors=True)
-    _run("strip", "--strip-unneeded", *(so for pattern in BUILT_HERE for so in sorted(site.glob(pattern))))
-    # The service may not write there, so without these every start would compile every module anew.
-    compiled = ("-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "-s", tree, "-p", "/", site)
-    _run(sys.executable, *compiled)
+    below = f"{HOME}/lib/python{PYTHON}/site-packages"
+    _put(tree / DOC / "copyright", copyright_file(site, below))
+    about = _metadata(site)
+    _tidy(site)
+    objects = sorted(site.rglob("*.so*"))
+    _run("strip", "--strip-unneeded", *objects)
+    libraries = debian.needed(objects)
     _environment(tree, site)
     for file in system_files("/usr/bin/checkmeter", packaged=True):
         _put(tree / file.path, file.text)
+    version = f"{about['Version']}{debian.release(Path('/etc/os-release').read_text(encoding='utf-8'))}"
+    day = EPOCH + timedelta(seconds=epoch)
+    _documents(source, tree, version, day, locked("".join(pins.values())))
     # Not the machine's: a kernel of 64 bits often carries a userland of 32 on an ARM board.
     architecture = subprocess.run(
         ["dpkg", "--print-architecture"], check=True, timeout=30, capture_output=True, text=True
     ).stdout.strip()
-    version = _control(tree, _metadata(site), architecture)
+    kb = sum(f.lstat().st_size for f in tree.rglob("*") if f.is_file() and not f.is_symlink()) // 1024
+    packages = [package for package, _ in FROM_DEBIAN.values()]
+    text = debian.control(
+        version=version,
+        architecture=architecture,
+        python=PYTHON,
+        debian=packages,
+        libraries=libraries,
+        kb=kb,
+        maintainer=_maintainer(),
+    )
+    _put(tree / "DEBIAN/control", text)
+    for name, script in debian.scripts(version, HOME, PYTHON).items():
+        _put(tree / "DEBIAN" / name, script, mode=0o755)
+    _settle(tree, epoch)
     output.mkdir(parents=True, exist_ok=True)
     package = output / f"checkmeter_{version}_{architecture}.deb"
-    _run("dpkg-deb", "--root-owner-group", "-Zzstd", "--build", tree, package)
+    _run("dpkg-deb", "--root-owner-group", "-Zxz", "--build", tree, package, epoch=epoch)
     return package
 
 
-def _wheel(source: Path, scratch: Path) -> Path:
+def _epoch(source: Path) -> int:
+    """Seconds since 1970 of all that the package dates: SOURCE_DATE_EPOCH, or the sources' last commit."""
+    said = os.environ.get("SOURCE_DATE_EPOCH")
+    if said is None:
+        words = ["git", "-C", str(source), "log", "-1", "--format=%ct"]
+        try:
+            said = subprocess.run(words, capture_output=True, text=True, timeout=30, check=True).stdout
+        except (OSError, subprocess.CalledProcessError):
+            said = str(int((source / "CHANGELOG.md").stat().st_mtime))
+    return int(said)
+
+
+def _wheel(source: Path, scratch: Path, epoch: int) -> Path:
     """Build from a copy of the sources: what an earlier build left behind must not get into the package."""
     copy = scratch / "source"
     leave = shutil.ignore_patterns("__pycache__", "*.so", "*.c")
@@ -140,9 +155,17 @@ def _wheel(source: Path, scratch: Path) -> Path:
         else:
             shutil.copy2(source / name, copy / name)
     wheels = scratch / "wheels"
-    _run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps", "-w", wheels, copy)
-    (wheel,) = wheels.glob("checkmeter-*.whl")
-    return wheel
+    words = ("-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps", "-w", wheels, copy)
+    # A Python of one's own may be linked with a path of its own; Debian's is not, and Debian's will load the kernels.
+    linker = str(sysconfig.get_config_var("LDSHARED") or "gcc -shared").split()
+    linker = [word for word in linker if not word.startswith(("-L", "-Wl,-rpath"))]
+    flags = "-O2 -g0 -fstack-protector-strong -D_FORTIFY_SOURCE=2 -Wformat -Werror=format-security"
+    build = {
+        "LDSHARED": " ".join([*linker, "-Wl,-z,relro", "-Wl,-z,now"]),
+        "CFLAGS": f"{flags} -ffile-prefix-map={copy}=.",
+    }
+    _run(sys.executable, *words, epoch=epoch, **build)
+    return wheels
 
 
 def _metadata(site: Path) -> Message:
@@ -150,10 +173,16 @@ def _metadata(site: Path) -> Message:
     return Parser().parsestr(metadata.read_text(encoding="utf-8"), headersonly=True)
 
 
-def _wanted(about: Message) -> list[str]:
-    """The run-time requirements that do not come from Debian, each with its version and marker as pip reads them."""
-    requirements = about.get_all("Requires-Dist") or []
-    return [text for text in requirements if "extra ==" not in text and _name(text) not in FROM_DEBIAN]
+def _pins(lock: str) -> dict[str, str]:
+    """What of the lock this Python installs and Debian does not bring: name -> its lines with the digests."""
+    blocks = re.findall(r"^[A-Za-z0-9][^\n]*(?:\n[ \t]+[^\n]*)*\n?", lock, flags=re.MULTILINE)
+    wanted = {}
+    for block in blocks:
+        requirement = block.splitlines()[0].rstrip(" \\")
+        name = _name(requirement)
+        if _applying([requirement]) and name not in FROM_DEBIAN and name not in SPARED:
+            wanted[name] = block if block.endswith("\n") else f"{block}\n"
+    return wanted
 
 
 def complete(site: Path) -> None:
@@ -162,7 +191,7 @@ def complete(site: Path) -> None:
     Raises:
         RuntimeError: something is not; who asks for it stands in the text.
     """
-    held = {str(found.metadata["Name"]).lower().replace("_", "-") for found in distributions(path=[str(site)])}
+    held = {normal(str(found.metadata["Name"])) for found in distributions(path=[str(site)])}
     there = held | FROM_DEBIAN.keys() | SPARED
     missing = [
         f"{found.metadata['Name']} needs {text}"
@@ -171,7 +200,7 @@ def complete(site: Path) -> None:
         if _name(text) not in there
     ]
     if missing:
-        raise RuntimeError(f"not in the package: {'; '.join(missing)}. Name it in pyproject.toml or in ALSO")
+        raise RuntimeError(f"not in the package: {'; '.join(missing)}. Name it in pyproject.toml, then make lock")
 
 
 def _applying(requirements: Iterable[str]) -> list[str]:
@@ -184,43 +213,59 @@ def _applying(requirements: Iterable[str]) -> list[str]:
 
 def _name(requirement: str) -> str:
     match = re.match(r"[A-Za-z0-9._-]+", requirement)
-    return "" if match is None else match.group().lower().replace("_", "-")
+    return "" if match is None else normal(match.group())
+
+
+def _tidy(site: Path) -> None:
+    for pattern in NEEDLESS:
+        for path in sorted(site.glob(pattern)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in sorted(site.rglob("*.py")):  # modules that were scripts once
+        text = path.read_bytes()
+        if text.startswith(b"#!"):
+            path.write_bytes(b"# " + text)
 
 
 def _environment(tree: Path, site: Path) -> None:
     for _, linked in FROM_DEBIAN.values():
-        (site / linked).symlink_to(DIST_PACKAGES / linked)
+        (site / linked).symlink_to(os.path.relpath(DIST_PACKAGES / linked, Path("/") / site.relative_to(tree)))
     home = tree / HOME
     _put(home / "pyvenv.cfg", "home = /usr/bin\ninclude-system-site-packages = false\n")
-    _put(home / "bin" / "checkmeter", SCRIPT, mode=0o755)
-    (home / "bin" / "python3").symlink_to(f"/usr/bin/python{PYTHON}")
-    link = tree / "usr/bin/checkmeter"
-    link.parent.mkdir(parents=True)
-    link.symlink_to(f"/{HOME}/bin/checkmeter")
+    (home / "bin").mkdir()
+    (home / "bin" / "python3").symlink_to(f"../../../bin/python{PYTHON}")
+    _put(tree / "usr/bin/checkmeter", SCRIPT, mode=0o755)
 
 
-def _control(tree: Path, about: Message, architecture: str) -> str:
-    installed_kb = sum(f.lstat().st_size for f in tree.rglob("*") if f.is_file() and not f.is_symlink()) // 1024
-    debian = ", ".join(package for package, _ in FROM_DEBIAN.values())
-    control = f"""Package: checkmeter
-Version: {about["Version"]}
-Architecture: {architecture}
-Maintainer: checkmeter <checkmeter@localhost>
-Section: net
-Priority: optional
-Depends: python{PYTHON}, {debian}, libc6, libstdc++6, libgcc-s1, tzdata, systemd
-Recommends: udev, systemd-timesyncd | time-daemon
-Installed-Size: {installed_kb}
-Description: {about["Summary"]}
- Reads the main meter and the sub-meters of a building over DLMS/COSEM, keeps
- their balance, and sends an alert over MQTT when energy goes missing.
-"""
-    activation = "\n".join(f"    {' '.join(words)} || true" for words in ACTIVATION)
-    _put(tree / "DEBIAN/control", control)
-    _put(tree / "DEBIAN/postinst", POSTINST.format(activation=activation, unit=UNIT), mode=0o755)
-    _put(tree / "DEBIAN/prerm", PRERM.format(unit=UNIT), mode=0o755)
-    _put(tree / "DEBIAN/postrm", POSTRM, mode=0o755)
-    return str(about["Version"])
+def _documents(source: Path, tree: Path, version: str, day: datetime, packages: list[Package]) -> None:
+    changes = debian.changelog((source / "CHANGELOG.md").read_text(encoding="utf-8"), version, day, _maintainer())
+    _put_gz(tree / DOC / "changelog.gz", changes)
+    _put(tree / DOC / "sbom.cdx.json", json.dumps(sbom(packages, version), indent=1) + "\n")
+    _put(tree / DOC / "examples/recompute.py", (source / "docs/recompute.py").read_text(encoding="utf-8"))
+    for example in sorted((source / "examples").glob("*")):
+        if example.is_file():
+            _put(tree / DOC / "examples" / example.name, example.read_text(encoding="utf-8"))
+    for name, page in man.pages(day, version).items():
+        _put_gz(tree / "usr/share/man/man1" / f"{name}.gz", page)
+    scripts = man.completions()
+    _put(tree / "usr/share/bash-completion/completions/checkmeter", scripts["bash"])
+    _put(tree / "usr/share/zsh/vendor-completions/_checkmeter", scripts["zsh"])
+
+
+def _maintainer() -> str:
+    name, address = os.environ.get("DEBFULLNAME"), os.environ.get("DEBEMAIL")
+    return f"{name} <{address}>" if name and address else debian.MAINTAINER
+
+
+def _settle(tree: Path, epoch: int) -> None:
+    """One mode for files, one for programs and folders, one time for all."""
+    programs = {"preinst", "postinst", "prerm", "postrm"}
+    for path in sorted(tree.rglob("*"), reverse=True):
+        if not path.is_symlink():
+            runs = path.is_dir() or path.parent == tree / "usr/bin" or path.name in programs
+            path.chmod(0o755 if runs else 0o644)
+        os.utime(path, (epoch, epoch), follow_symlinks=False)
+    tree.chmod(0o755)
+    os.utime(tree, (epoch, epoch))
 
 
 def _put(path: Path, text: str, mode: int = 0o644) -> None:
@@ -229,8 +274,20 @@ def _put(path: Path, text: str, mode: int = 0o644) -> None:
     path.chmod(mode)
 
 
-def _run(*words: str | Path) -> None:
-    subprocess.run([str(w) for w in words], check=True, timeout=BUILD_TIMEOUT_S, stdout=sys.stderr)
+def _put_gz(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(text.encode("utf-8"), 9, mtime=0))
+
+
+def _run(*words: str | Path, epoch: int | None = None, **environment: str) -> None:
+    more = {} if epoch is None else {"SOURCE_DATE_EPOCH": str(epoch), "PYTHONHASHSEED": "0"}
+    subprocess.run(
+        [str(w) for w in words],
+        check=True,
+        timeout=BUILD_TIMEOUT_S,
+        stdout=sys.stderr,
+        env={**os.environ, **more, **environment},
+    )
 
 
 if __name__ == "__main__":

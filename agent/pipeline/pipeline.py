@@ -163,9 +163,10 @@ class Pipeline:
 
     def reset(self) -> None:
         """Forget everything that was fed, as if new; the alert book is not ours and keeps what is open."""
-        counters = self._aligner.counters
+        before = self._aligner
         self._zones, self._aligner, self._open = self._fresh_zones(), Aligner(self._specs, self.interval_s), {}
-        self._aligner.counters = counters
+        self._aligner.counters = before.counters
+        self._aligner.book_from(before.state["booked_wh"])  # later rows must not count from nothing again
         self._main_read = {}
         if self.forecasts is not None:
             self.forecasts = self.forecasts.fresh()
@@ -179,6 +180,30 @@ class Pipeline:
     def feed_block(self, times_s: Floats, wh: Floats) -> None:
         """Take whole rows, fast: registers `wh` [T, meters] at rising `times_s` [T]; NaN where not read."""
         self._aligner.feed_block(times_s, wh)
+
+    def offset_wh(self, checkpoint: bytes | None = None) -> Floats:
+        """[meters] Booked energy minus register: now, or in a checkpoint; NaN where that cannot be told."""
+        aligner = Aligner(self._specs, self.interval_s)
+        if checkpoint is None:
+            return self._aligner.offset_wh
+        try:
+            values = self._unpack(checkpoint)
+            for name in aligner.state:
+                aligner.state[name][:] = values[f"aligner.{name}"]
+        except Exception:  # whatever stands in the file, the meters are read
+            return np.full(len(self.meters), np.nan)
+        return aligner.offset_wh
+
+    def go_through_again(self, history: StoredHistory, first: int) -> Floats:
+        """Begin anew with the stored rows from `first` on; what is to be fed for them, NaN where nothing was read."""
+        self.reset()
+        self._aligner.book_from(history.wh[first])
+        return np.where(history.flags[first:] & Flag.MISSED, np.nan, history.wh[first:])
+
+    def registers_follow(self, offset_wh: Floats) -> Step:
+        """Stored rows went through again, and registers come next; see `Aligner.registers_follow`."""
+        self._aligner.registers_follow(offset_wh)
+        return Step([], [], [], [], self._checkpoint())
 
     def sign(self, sign: MeterSign) -> None:
         """Take one tamper sign."""
@@ -277,7 +302,11 @@ class Pipeline:
         rows, read = rows[count - (stop - start) :], read[count - (stop - start) :]
         loss = monitor.history.expected(start, stop)
         edge = rows.boundary_wh2 + rows.gap_wh2
-        variance = edge + np.concatenate([edge[:1], edge[:-1]]) + rows.lost_wh2
+        before = edge[:1]
+        if start > monitor.history.first:  # a row in which a meter answers again ends what was estimated before it
+            last = monitor.history.rows(start - 1, start)
+            before = last.boundary_wh2 + last.gap_wh2
+        variance = edge + np.concatenate([before, edge[:-1]]) + rows.lost_wh2
         step_s = self.interval_s
         return [
             Balance(

@@ -56,8 +56,8 @@ class StoredRows:
 
 def portions(
     tables: Sequence[StoredRows], meters: Sequence[str], interval_s: float, after_s: float = -np.inf
-) -> Iterator[tuple[Floats, Floats, bool]]:
-    """All tables as rows whose columns are `meters`, oldest first: times [T], registers [T, meters], whether the last.
+) -> Iterator[tuple[Floats, Floats]]:
+    """All tables as rows whose columns are `meters`, oldest first: times [T], registers [T, meters].
 
     Only rows after `after_s`; NaN where a meter has none. Portions are made when they are asked for.
     """
@@ -77,5 +77,5 @@ def portions(
             for column, meter in enumerate(table.meters):
                 if meter in place:
                     rows[at, place[meter]] = table.wh[first:stop, column]
-        yield part, rows, end == len(times_s)
+        yield part, rows
         start = end

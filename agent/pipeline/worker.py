@@ -127,7 +127,7 @@ class Worker:
         if saved is None or refusal is not None:
             if refusal is not None:
                 log.warning("the detector starts anew from the stored rows: %s", refusal)
-            history = self._replay_stored()
+            history = self._replay_stored(self._pipeline.offset_wh(saved or b""))
         self.view = View(alerts=self._book.active(self._clock.now()).alerts)
         if history is None or not len(history):
             return None
@@ -145,15 +145,18 @@ class Worker:
             forecasts.recall(self._store.history(since_s, float("inf"), list(forecasts.mains.values())))
             forecasts.issue_now()
 
-    def _replay_stored(self) -> StoredHistory:
-        """Have the pipeline go through all stored rows again; what it will see."""
+    def _replay_stored(self, offset_wh: Floats, until_s: float = float("inf")) -> StoredHistory:
+        """Have the pipeline go through all stored rows until `until_s` again; what it will see.
+
+        They are booked energies: `offset_wh` tells what lay between them and the meters' registers, which come next.
+        """
         meters, interval_s = self._pipeline.meters, self._pipeline.interval_s
-        history = self._store.history(float("-inf"), float("inf"), meters)
+        history = self._store.history(float("-inf"), until_s, meters)
         if len(history):
             first = int(np.searchsorted(history.times_s, float(history.times_s[-1]) - 2 * GAP_S))
             rows = StoredRows(meters, interval_s)
-            rows.times_s, rows.wh = history.times_s[first:], history.wh[first:]
-            self._backlog.append(_Backlog(portions([rows], meters, interval_s), again=True))
+            rows.times_s, rows.wh = history.times_s[first:], self._pipeline.go_through_again(history, first)
+            self._backlog.append(_Backlog(portions([rows], meters, interval_s), offset_wh))
         return history
 
     # -- run ----------------------------------------------------------------------------------------------------------
@@ -243,8 +246,9 @@ class Worker:
         if next_s - interval_s > now_s + interval_s:
             dropped = self._store.drop_history_after(now_s)
             log.warning("%d intervals lie ahead of the clock, which was wrong: put aside; judging goes on", dropped)
+            offset_wh = self._pipeline.offset_wh()
             self._pipeline.reset()
-            history = self._replay_stored()
+            history = self._replay_stored(offset_wh, now_s)  # a full disk keeps even rows that were dropped
             self._known_s = float(history.times_s[-1]) if len(history) else float("-inf")
         elif now_s - next_s > GAP_S:
             log.warning("nothing was judged since %s; the balance begins again", wire.utc(next_s).isoformat())
@@ -303,20 +307,22 @@ class Worker:
         elif first_s is not None:
             log.info("stored profiles from %s on", wire.utc(first_s).isoformat())
             rows = portions(tables, self._pipeline.meters, self._pipeline.interval_s)
-            self._backlog.append(_Backlog(rows, again=False))
+            self._backlog.append(_Backlog(rows))
 
     def _digest(self) -> None:
         """Work off the backlog: each portion is a step of its own, so that the thread shows life and can be stopped.
 
-        Rows of the store's own history are not checkpointed before the last of them.
+        Rows of the store's own history are not checkpointed before registers can follow the last of them.
         """
         while self._backlog and not self._stop.is_set():
             backlog = self._backlog[0]
             portion = next(backlog.portions, None)
             if portion is None:
                 self._backlog.popleft()
+                if backlog.offset_wh is not None:
+                    self._commit(self._pipeline.registers_follow(backlog.offset_wh), _Taken())
                 continue
-            times_s, rows, last = portion
+            times_s, rows = portion
             self._pipeline.feed_block(times_s, rows)
             if self._pipeline.forecasts is not None:  # what would have been said then is no news
                 self._pipeline.forecasts.muted = True
@@ -324,7 +330,7 @@ class Worker:
             step = self._pipeline.step(float(times_s[-1]))
             if self._pipeline.forecasts is not None:
                 self._pipeline.forecasts.muted = False
-            if backlog.again and not last:
+            if backlog.offset_wh is not None:
                 step = dataclasses.replace(step, checkpoint=None)
             self._commit(step, _Taken(events=step.alerts))
             self.heartbeat.beat()
@@ -383,7 +389,10 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class _Backlog:
-    """Stored rows that the pipeline has not seen, or (`again`) has to see anew."""
+    """Stored rows that the pipeline has not seen; or those of the store, which it has to see anew.
 
-    portions: Iterator[tuple[Floats, Floats, bool]]
-    again: bool
+    offset_wh: of the store's, [meters]: booked energy minus register when they were booked, NaN where unknown.
+    """
+
+    portions: Iterator[tuple[Floats, Floats]]
+    offset_wh: Floats | None = None

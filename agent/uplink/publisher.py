@@ -114,7 +114,13 @@ class Publisher:
 
     def publish_retained(self, suffix: str, state: msgspec.Struct) -> None:
         """Say this, retained, now and on every connect: status, info, active, config/reported, model/reported."""
-        body, schema = encode(state), SCHEMA_OF[type(state)]
+        self._retain(suffix, encode(state), SCHEMA_OF[type(state)])
+
+    def clear_retained(self, suffix: str, kind: type[msgspec.Struct]) -> None:
+        """Nothing of this holds any more: the broker forgets what it keeps of it [MQTT-3.3.1-6]."""
+        self._retain(suffix, b"", SCHEMA_OF[kind])
+
+    def _retain(self, suffix: str, body: bytes, schema: str) -> None:
         with self._lock:
             self._states[suffix] = (body, schema)
             self._pending_retained.add(suffix)

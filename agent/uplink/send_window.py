@@ -90,6 +90,7 @@ class SendWindow:
         self._backlog_s = 0.0
         self._next_s = 0.0
         self._progress_s = 0.0
+        self._passed_over_s: float | None = None  # since when later messages than the oldest are acknowledged
         self._in_flight_bytes = 0
         self.flow = Flow()
 
@@ -109,6 +110,7 @@ class SendWindow:
         """The connection is gone: what was in flight is still in the store and goes again."""
         self._window = 0
         self._in_flight.clear()
+        self._passed_over_s = None
         self._in_flight_bytes = 0
         self._ready.clear()
         self.flush(now_s)
@@ -155,9 +157,14 @@ class SendWindow:
     def acknowledged(self, mid: int, reason: int, now_s: float) -> None:
         """A PUBACK came."""
         self._progress_s = now_s
+        oldest = next(iter(self._in_flight), None)
         out = self._in_flight.pop(mid, None)
         if out is None:
             return
+        if mid == oldest:
+            self._passed_over_s = None
+        elif self._passed_over_s is None:
+            self._passed_over_s = now_s
         self._in_flight_bytes -= len(out.message.body)
         if reason != SUCCESS:
             self._refuse(out, reason, now_s)
@@ -196,7 +203,13 @@ class SendWindow:
         return len(self._in_flight)
 
     def dead(self, now_s: float) -> bool:
-        """Whether acknowledgements have stopped for longer than even a slow link explains."""
+        """Whether acknowledgements have stopped for longer than even a slow link explains; or one was passed over.
+
+        They come in the order of the messages [MQTT-4.6.0-2]. A broker that has lost one never gives it; only a new
+        connection sends that message again [MQTT-4.4.0-1].
+        """
+        if self._passed_over_s is not None and now_s - self._passed_over_s > self._pace.silence_s:
+            return True
         patience_s = self._pace.silence_s + self._in_flight_bytes / self._pace.bytes_per_s
         return bool(self._in_flight) and now_s - self._progress_s > patience_s
 

@@ -32,6 +32,7 @@ READ_JITTER_S = 2.0  # a sample's time is known no better, whatever the bus says
 REPLAY_JITTER_S = 4.0  # the same where no read times are given
 ROUGHNESS = 0.6  # relative scatter of power within an interval (measured on household loads)
 COARSE_WH = 200.0  # registers of larger steps stand still for rows, and their error with them
+NEAR = 0.1  # of an interval: a sample so close to a boundary tells its register
 GRACE_S = 300.0  # how long a boundary waits for the last meter
 
 
@@ -145,6 +146,29 @@ class Aligner:
         """Take whole rows at rising times: [T] and [T, meters], NaN where not read. Not to be mixed with `feed`."""
         self._blocks.append((np.asarray(times_s, np.float64), np.ascontiguousarray(wh, np.float64)))
 
+    @property
+    def offset_wh(self) -> Floats:
+        """[M] Booked energy minus register; NaN where no register is known."""
+        state = self._state.arrays
+        return np.where(np.isnan(state["last_wh"]), np.nan, state["offset_wh"])
+
+    def book_from(self, booked_wh: Floats) -> None:
+        """Let the count of a fresh aligner begin at `booked_wh` [M], Wh, so that its rows go on with those stored."""
+        self._state.arrays["booked_wh"][:] = booked_wh
+
+    def registers_follow(self, offset_wh: Floats) -> None:
+        """What was fed until now were booked energies of the past; what comes next are registers.
+
+        `offset_wh` [M] is what `offset_wh` was when those energies were booked. NaN where that is not known any more:
+        the count of that meter starts with its next register, and what flowed until then is lost.
+        """
+        state, known = self._state.arrays, np.isfinite(offset_wh)
+        state["last_wh"][:] = np.where(known, state["last_wh"] - offset_wh, np.nan)
+        state["offset_wh"][known] += offset_wh[known]
+        for name in ("gap_wh2", "gap_h"):
+            state[name][~known] = 0.0
+        self._row_wh[:] = np.nan
+
     def close(self, now_s: float) -> AlignedRows | None:
         """The rows that ended and are complete, or whose grace time is over at `now_s`; None if there is none."""
         if self._blocks:
@@ -206,15 +230,16 @@ class Aligner:
             return math.nan, fine
         if after == len(s.time_s):
             gap_s = end_s - s.time_s[before]
-            if gap_s > 0.1 * self.interval_s:
+            if gap_s > NEAR * self.interval_s:
                 return math.nan, fine
             power = self._power(s, max(before - 1, 0), before)
             return s.wh[before] + power * gap_s, math.hypot(fine, power * math.hypot(s.error_s[before], gap_s))
         span_s = s.time_s[after] - s.time_s[before]
-        if span_s > self.interval_s:
+        near_s = min(end_s - s.time_s[before], s.time_s[after] - end_s)
+        # Beside a sample the register is known, whatever lies between that and the next: a poll an interval is enough.
+        if span_s > self.interval_s * (2.0 if near_s <= NEAR * self.interval_s else 1.0):
             return math.nan, fine
         power = self._power(s, before, after)
-        near_s = min(end_s - s.time_s[before], s.time_s[after] - end_s)
         error_s = math.hypot(max(s.error_s[before], s.error_s[after]), ROUGHNESS * near_s)
         return s.wh[before] + power * (end_s - s.time_s[before]), math.hypot(fine, power * error_s)
 

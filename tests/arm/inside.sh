@@ -16,10 +16,28 @@ root="$("$here/root.sh" "$arch")"
 out="$root.out"
 mkdir -p "$root/srv/checkmeter" "$root/out" "$out"
 
-# Sources that were changed or removed; the kernels that were built from the others stay.
-(cd "$tree" && git ls-files -co --exclude-standard --deduplicate | while read -r f; do [ ! -e "$f" ] || echo "$f"; done) >"$out/sources"
-(cd "$tree" && rsync -a --delete --exclude='*.so' --exclude='*.c' --exclude=build --exclude='*.egg-info' \
-    --exclude=__pycache__ --files-from="$out/sources" ./ "$root/srv/checkmeter/")
+# Each working tree has a copy of its own, so that two of them can be tested at a time; inside, it is /srv/checkmeter.
+copy="$root.trees/$(echo "$tree" | sha256sum | cut -c1-16)"
+mkdir -p "$copy"
+for other in "$root.trees"/*; do # of a tree that is no more
+    of="$(cat "$other/.copy-of" 2>/dev/null)" || continue
+    [ -d "$of" ] || rm -rf "$other"
+done
+echo "$tree" >"$copy/.copy-of"
+(cd "$tree" && git ls-files -co --exclude-standard --deduplicate | while read -r f; do [ ! -e "$f" ] || echo "$f"; done) |
+    sort >"$copy/.sources"
+(cd "$copy" && find . -mindepth 1 \( -name build -o -name '*.egg-info' -o -name __pycache__ \) -prune -o \
+    -type f ! -name '*.so' ! -name '*.c' ! -path './.*' -printf '%P\n' | sort | comm -23 - .sources | xargs -r -d '\n' rm -f)
+(cd "$tree" && rsync -a --files-from="$copy/.sources" ./ "$copy/")
+
+# Environment and kernels are made by one at a time. Kernels are kept by what they were made from: emulated, Cython
+# and the compiler take minutes.
+mkdir -p "$root.kernels"
+exec 8>"$root.kernels/.lock"
+flock 8
+made_from="$(cd "$copy" && (grep '\.pyx$' .sources | xargs cat; grep extra_compile_args setup.py) | sha256sum | cut -c1-16)"
+kernels="$root.kernels/$made_from"
+[ ! -d "$kernels" ] || rsync -a "$kernels/" "$copy/"
 
 # Where the host has Debian's cross compiler for it, that one stands in for the root's own: the same compiler at the
 # host's speed, for emulated it takes a quarter of an hour. Only its own files and libraries are lent.
@@ -40,14 +58,15 @@ fi
 enter() {
     # shellcheck disable=SC2016
     unshare --mount --pid --fork --kill-child sh -ec '
-        root="$1"; out="$2"; lent="$3"; shift 3
+        root="$1"; out="$2"; lent="$3"; copy="$4"; shift 4
         mount -t proc proc "$root/proc"
         mount --rbind /dev "$root/dev"
         mount -t tmpfs tmpfs "$root/tmp"
         mount --bind "$out" "$root/out"
+        mount --bind "$copy" "$root/srv/checkmeter"
         for path in $lent; do mount --bind "$path" "$root$path"; done
         exec chroot "$root" /usr/bin/env -i PATH=/srv/venv/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
-            PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore "$@"' sh "$root" "$out" "${lent[*]}" "$@"
+            PIP_CERT=/etc/ssl/certs/ca-certificates.crt PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore "$@"' sh "$root" "$out" "${lent[*]}" "$copy" "$@"
 }
 
 # The virtual environment: made inside, filled from the host, which is what takes no time. msgspec has no wheel for armhf.
@@ -67,10 +86,15 @@ if [ "$(cat "$root/srv/venv/.made-for" 2>/dev/null)" != "$want" ]; then
     echo "$want" >"$root/srv/venv/.made-for"
 fi
 
+if [ ! -d "$kernels" ]; then
+    # shellcheck disable=SC2016
+    enter sh -c 'cd /srv/checkmeter && python setup.py -q build_ext --inplace --force'
+    mkdir -p "$kernels.part"
+    (cd "$copy" && find agent core firmware_io -name '*.so' | rsync -a --files-from=- ./ "$kernels.part/")
+    mv -T "$kernels.part" "$kernels"
+fi
+exec 8>&-
+[ "$copy/checkmeter.egg-info/PKG-INFO" -nt "$copy/pyproject.toml" ] ||
+    (cd "$copy" && "$host" setup.py -q egg_info && touch checkmeter.egg-info/PKG-INFO)
 # shellcheck disable=SC2016
-enter sh -c '
-    cd /srv/checkmeter
-    [ -d checkmeter.egg-info ] || python setup.py -q egg_info
-    python setup.py -q build_ext --inplace
-    export PIP_FIND_LINKS=/srv/wheels
-    exec "$@"' sh "$@"
+enter sh -c 'cd /srv/checkmeter; export PIP_FIND_LINKS=/srv/wheels; exec "$@"' sh "$@"

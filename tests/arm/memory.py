@@ -22,7 +22,8 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 ROOTS = Path(os.environ.get("CHECKMETER_ROOTS") or CACHE / "checkmeter" / "roots")
 GUEST_BYTES = 1 << 32
 MAPPING = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) ")
-DEADLINE_S = 1500.0
+DEADLINE_S, STOP_S = 3600.0, 300.0
+UNIT = ("OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MALLOC_ARENA_MAX=2")  # as the unit sets them
 
 
 def site_text(meters: int, days: int, port: int, folder: str) -> str:
@@ -81,7 +82,7 @@ def main() -> int:
     command = [sys.executable, "-m", "agent.cli.main", "simulate", str(site)]
     building = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     agent = subprocess.Popen(
-        [HERE / "inside.sh", "armhf", "python", "-m", "agent.cli.main", "run", "/out/memory/site.toml"],
+        [HERE / "inside.sh", "armhf", "env", *UNIT, "python", "-m", "agent.cli.main", "run", "/out/memory/site.toml"],
         stderr=(out / "agent.log").open("wb"),
     )
     peak_mb, polling_mb, end = 0.0, 0.0, time.monotonic() + DEADLINE_S
@@ -103,7 +104,7 @@ def main() -> int:
     finally:
         if (pid := emulated("/out/memory/site.toml")) is not None:
             os.kill(pid, signal.SIGTERM)
-        agent.wait(60)
+        agent.wait(STOP_S)
         building.terminate()
         building.wait(30)
     print(f"{chosen.meters} meters, {chosen.days} days read: {polling_mb:.1f} MB polling, {peak_mb:.1f} MB at most")

@@ -15,7 +15,7 @@ from agent.cli.lab.report import made_page
 from agent.offline.case.case import CaseError
 from agent.offline.case.from_store import from_store
 from agent.offline.demo.brokers import NoBroker
-from agent.offline.demo.demo import Demo, DemoError, Outcome, plan_of
+from agent.offline.demo.demo import LEAD_DAYS, LEARNING_DAYS, Demo, DemoError, Outcome, plan_of
 from agent.offline.demo.ending import ending_in_order
 from agent.offline.demo.view import screen
 from agent.site.errors import ConfigError
@@ -23,6 +23,7 @@ from agent.site.load import load
 from agent.wire.events import AlertEvent
 
 EXAMPLE = "examples/demo-building.toml"
+PACKAGED = Path("/usr/share/doc/checkmeter") / EXAMPLE  # where the Debian package puts it
 
 
 @click.command()
@@ -30,11 +31,16 @@ EXAMPLE = "examples/demo-building.toml"
 @click.option(
     "--speed", type=click.FloatRange(1, 10_000), default=1800.0, show_default=True, help="Simulated s in a s."
 )
-@click.option("--lead-days", type=click.FloatRange(0.05, 60), default=0.5, show_default=True, help="Quiet at first.")
+@click.option(
+    "--lead-days",
+    type=click.FloatRange(0.05, 60),
+    show_default=f"{LEAD_DAYS:g}, {LEARNING_DAYS:g} where a meter stores no load profile",
+    help="Quiet at first.",
+)
 @click.option(
     "--patience",
     type=click.FloatRange(1, 1000),
-    default=48.0,
+    default=72.0,
     show_default=True,
     help="Hours of the building's time after the theft's onset; then the demo has failed.",
 )
@@ -45,7 +51,7 @@ EXAMPLE = "examples/demo-building.toml"
 def command(
     site_file: Path,
     speed: float,
-    lead_days: float,
+    lead_days: float | None,
     patience: float,
     broker: str | None,
     utility: bool,
@@ -59,6 +65,8 @@ def command(
 
     Exit code 0 if the right flat was named with the set confidence and nobody was accused before, 1 if not.
     """
+    if site_file == Path(EXAMPLE) and not site_file.exists() and PACKAGED.exists():
+        site_file = PACKAGED
     if site_file == Path(EXAMPLE) and not site_file.exists():
         where = f"{EXAMPLE} is not in this folder"
         raise ConfigError([f"{where}: run the demo in a clone of checkmeter, or name a SITE.toml"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from agent.cli.notes import note
 from agent.offline.replay.readings import ReadingsError, read, read_events
 from agent.offline.training.feature_table import read_labels, write_table
 from agent.process.exit_codes import INPUT_OUTPUT
@@ -43,19 +44,18 @@ def command(site_file: Path, readings_file: Path, output: Path, labels: Path | N
         sys.exit(INPUT_OUTPUT)
     for notes in (readings.notes, sign_notes):
         if notes is not None:
-            for note in notes.named[:SHOWN]:
-                click.echo(note, err=True)
+            for named in notes.named[:SHOWN]:
+                click.echo(named, err=True)
             for reason, count in notes.counted.items():
                 click.echo(f"{notes.path}: {count} x {reason}", err=True)
     told = "" if thefts is None else f", {len(thefts)} theft(s) labelled"
     click.echo(f"{output}: {rows} rows of {len(subs)} sub-meters{told}")
     if thefts is None:
-        click.echo("It has no is_theft column yet: give --labels, or add it, before `train`.", err=True)
+        note("It has no is_theft column yet: give --labels, or add it, before `train`.")
     elif len({theft.meter for theft in thefts}) < 2:
-        click.echo(
+        note(
             "To train, theft of at least two meters has to be known: one to learn from, one to judge on. Join the "
-            "tables of more buildings.",
-            err=True,
+            "tables of more buildings."
         )
     else:
-        click.echo("One building: train with --group meter, or join the tables of more buildings.", err=True)
+        note("One building: train with --group meter, or join the tables of more buildings.")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-import click
-
 from agent.cli.meter import scan_others
 from agent.cli.meter.scan_others import FoundMeter
+from agent.cli.notes import note
 from agent.site.first_site import Answer
 from firmware_io.dlms.meter.scan import PARITIES, Found, Parity
 from firmware_io.driver import Trace
@@ -44,7 +43,7 @@ def find_others(
     """Meters that do not speak DLMS, at the first speed at which somebody answers."""
     first, last = 1 if limits[0] is None else limits[0], scan_others.LAST_UNIT if limits[1] is None else limits[1]
     for baud in (9600,) if port.startswith("tcp://") else bauds or scan_others.BAUDS[protocol]:
-        click.echo(f"{port} at {baud} Bd", err=True)
+        note(f"{port} at {baud} Bd")
         found = scan_others.find(protocol, port, baud, parity or scan_others.PARITY[protocol], first, last, trace)
         if found:
             return found

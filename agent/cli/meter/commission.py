@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
+from agent.cli.notes import note
 from agent.offline.commission import (
     ZoneReport,
     clocks_apart,
@@ -23,6 +26,22 @@ from agent.process.clock import SystemClock
 from agent.site.edit import Change, edited
 from agent.site.errors import ConfigError
 from agent.site.load import load
+from firmware_io.clock import Clock
+
+
+def _progress(count: int, clock: Clock) -> Callable[[str], None]:
+    """Which meter is read, of how many, and how long the rest will take if it goes on like that."""
+    began = clock.monotonic()
+    done = 0
+
+    def tell(meter: str) -> None:
+        nonlocal done
+        left_s = (clock.monotonic() - began) / done * (count - done) if done else 0.0
+        rest = f", about {math.ceil(left_s / 60)} min left" if left_s >= 90 else ""
+        done += 1
+        note(f"reading {meter} ({done} of {count}{rest})")
+
+    return tell
 
 
 @click.command()
@@ -48,7 +67,7 @@ def command(
     if stored:
         registers = from_store(config, days, clock.now())
     else:
-        registers = from_meters(config, clock, days, lambda meter: click.echo(f"reading {meter}", err=True))
+        registers = from_meters(config, clock, days, _progress(len(config.meter), clock))
     reports = [judge(config, zone, registers) for zone in config.zone]
     if as_json:
         click.echo(json.dumps([_plain(report) for report in reports], indent=2))

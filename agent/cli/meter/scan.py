@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import cast
@@ -10,7 +11,8 @@ from typing import cast
 import click
 
 from agent.cli.meter.answers import find_others, of_dlms, of_other, parities_of
-from agent.cli.meter.scan_others import FoundMeter
+from agent.cli.meter.scan_others import PARITY, FoundMeter
+from agent.cli.notes import note, quiet
 from agent.polling.hex_trace import HexTrace
 from agent.process.exit_codes import NEGATIVE
 from agent.site.edit import text_of
@@ -33,7 +35,7 @@ from firmware_io.transport import open_transport
 
 @click.command()
 @click.argument("port")
-@click.option("--protocol", type=click.Choice(["dlms", "dlt645", "modbus", "mbus"]), default="dlms", show_default=True)
+@click.option("--protocol", type=click.Choice(["dlms", *PARITY]), default="dlms", show_default=True)
 @click.option("--framing", type=click.Choice(["hdlc", "wrapper"]), help="Of DLMS: only this; on TCP both are tried.")
 @click.option("--baud", "bauds", type=int, multiple=True, help="Speed to try, more than once if you like.")
 @click.option("--parity", type=click.Choice(["N", "E", "O"]), help="The protocol's usual one; DLMS: N, then E.")
@@ -93,12 +95,14 @@ def command(
         raise SystemExit(NEGATIVE)
     if output is not None:
         output.write_text(text_of(first_site(answers)))
-        click.echo(f"{output}: look through it, then: checkmeter check {output}", err=True)
+        note(f"{output}: look through it, then: checkmeter check {output}")
 
 
 def _dlms(port: str, tried: list[Attempt], *, everything: bool, trace: bool) -> list[Found]:
     found: list[Found] = []
-    with click.progressbar(length=sum(len(a.tries) for a in tried), label=port, show_pos=True) as bar:
+    with click.progressbar(
+        length=sum(len(a.tries) for a in tried), label=port, show_pos=True, file=sys.stderr, hidden=quiet()
+    ) as bar:
         for attempt in tried:
             tracer = Tracer(lambda text: click.echo(text, err=True), (), attempt.framing) if trace else None
             found += search(port, attempt, open_transport, step=lambda: bar.update(1), trace=tracer)

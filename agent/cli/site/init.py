@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import cast
 
 import click
 
 from agent.cli.meter.answers import find_others, of_dlms, of_other, parities_of
+from agent.cli.meter.scan_others import PARITY
+from agent.cli.notes import quiet
 from agent.process.exit_codes import NEGATIVE
 from agent.site.edit import text_of
 from agent.site.first_site import Answer, addresses, first_site, main_of
@@ -25,7 +28,7 @@ HEAD = """\
 
 @click.command("init")
 @click.argument("ports", metavar="PORT...", nargs=-1, required=True)
-@click.option("--protocol", type=click.Choice(["dlms", "dlt645", "modbus", "mbus"]), default="dlms", show_default=True)
+@click.option("--protocol", type=click.Choice(["dlms", *PARITY]), default="dlms", show_default=True)
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), default="site.toml", show_default=True)
 @click.option("--site", "site_name", default="building", show_default=True, help="Name of the building.")
 @click.option("--gateway", default="gw-0001", show_default=True, help="Name of this gateway.")
@@ -96,7 +99,9 @@ def _dlms(port: str, tried: list[Attempt]) -> list[Answer]:
     """Who answers on one port, at the first setting at which somebody does."""
     for attempt in tried:
         label = f"{port} {attempt.framing}" if port.startswith("tcp://") else f"{port} {attempt.baud} {attempt.parity}"
-        with click.progressbar(length=len(attempt.tries), label=label, show_pos=True) as bar:
+        with click.progressbar(
+            length=len(attempt.tries), label=label, show_pos=True, file=sys.stderr, hidden=quiet()
+        ) as bar:
             steps = bar
             found = list(search(port, attempt, open_transport, step=lambda: steps.update(1)))  # noqa: B023
         if found:

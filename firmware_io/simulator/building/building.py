@@ -201,7 +201,8 @@ class Building:
             neutral = math.sqrt(max(a * a + b * b + c * c - a * b - b * c - c * a, 0.0))
             return Live(shown, tuple(supply), currents, neutral, factor)
         phase = int(self.phase[row])
-        volt = supply[phase] - self._drop_v(row, through)
+        # No load takes more than half of the supply's voltage from a riser: that is where most power passes it.
+        volt = max(supply[phase] - self._drop_v(row, through), supply[phase] / 2)
         current = abs(shown) / (volt * factor)
         passed_by = any(
             t.row == row and t.kind in PAST_THE_PHASE and not t.neutral_too and t.onset_s <= time_s < t.until_s

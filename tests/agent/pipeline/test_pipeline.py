@@ -266,6 +266,21 @@ def test_service_row_by_row_and_replay_by_the_week_say_the_same():
     assert run(wh, block=1)[0] == run(wh, block=7 * DAY)[0]
 
 
+def test_the_row_in_which_a_meter_answers_again_is_as_uncertain_as_the_gap_before_it():
+    wh = registers(loads(12))
+    wh[10 * DAY : 11 * DAY, 3] = np.nan
+    at, told = times(wh), {}
+    for block in (1, len(wh)):
+        pipeline = Pipeline(config(), Ledger())
+        told[block] = []
+        for k in range(0, len(wh), block):
+            pipeline.feed_block(at[k : k + block], wh[k : k + block])
+            told[block] += [b.uncertainty_kwh for b in pipeline.step(float(at[min(k + block, len(wh)) - 1])).balances]
+    assert told[1][1:] == pytest.approx(told[len(wh)][1:])
+    last_missed, answers = told[1][11 * DAY - 1 : 11 * DAY + 1]
+    assert answers > 0.6 * last_missed > 10 * told[1][9 * DAY]
+
+
 def stored(rows: list[HistoryRow]) -> StoredHistory:
     """Rows as the store gives them back."""
     times_s, wh, sd_wh, flags = zip(*((row.time_s, row.wh, row.sd_wh, row.flags) for row in rows), strict=True)

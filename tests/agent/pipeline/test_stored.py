@@ -18,9 +18,8 @@ def profile(first: float, rows: int, *, period_s: float = 900.0, power_w: float 
 
 def whole(tables, meters, after_s=-np.inf):
     parts = list(portions(tables, meters, 900.0, after_s))
-    assert [last for _, _, last in parts] == [False] * (len(parts) - 1) + [True]
-    assert all(times[-1] - times[0] < PORTION_S for times, _, _ in parts)
-    return np.concatenate([times for times, _, _ in parts]), np.concatenate([rows for _, rows, _ in parts])
+    assert all(times[-1] - times[0] < PORTION_S for times, _ in parts)
+    return np.concatenate([times for times, _ in parts]), np.concatenate([rows for _, rows in parts])
 
 
 def test_meters_that_remember_differently_long_stand_side_by_side() -> None:
@@ -74,6 +73,6 @@ def test_short_intervals_come_in_small_portions() -> None:
     """A quarter of an hour between two stored rows is thirty rows of half a minute to the pipeline."""
     table = StoredRows(["a"], 30.0)
     table.add("a", profile(T0, 400))
-    spans = [(times[-1] - times[0]) / 30.0 for times, _, _ in portions([table], ["a"], 30.0)]
+    spans = [(times[-1] - times[0]) / 30.0 for times, _ in portions([table], ["a"], 30.0)]
     assert len(spans) > 10
     assert max(spans) <= PORTION_ROWS

@@ -15,6 +15,7 @@ from agent.pipeline.step import Step
 from agent.pipeline.worker import Worker
 from agent.store.store import Store
 from core import checkpoint
+from core.registers.align import Flag
 
 PORTION = 192  # rows of two days
 
@@ -158,3 +159,56 @@ def test_a_checkpoint_that_turns_out_unusable_halfway_changes_nothing(make_rig) 
     assert fresh._checkpoint() == before
     fresh.restore(checkpoint.pack(values), history)
     assert fresh._checkpoint() == rig.store.checkpoint("pipeline")
+
+
+def _registers_wh(rig, time_s: float) -> np.ndarray:
+    """What the meters' registers say at a time, without their resolution."""
+    return np.array([rig.site.building.energy_wh(meter, time_s)[0] for meter in rig.pipeline.meters])
+
+
+def _history(rig):
+    return rig.store.history(-math.inf, math.inf, rig.pipeline.meters)
+
+
+@pytest.mark.parametrize("silent", ["", SILENCE.replace('"+10m"', '"+40m"').replace('"+2h"', '"+3h"')])
+def test_rows_that_go_through_again_end_at_the_registers(
+    make_rig, caplog: pytest.LogCaptureFixture, silent: str
+) -> None:
+    """The stored rows are booked energies, which count from the first reading: the next register is no jump."""
+    rig = make_rig(silent, history_days=5)
+    rig.catch_up()
+    rig.cycles(70)  # in the second case, a meter is silent at the last of them
+    hole_s = float(_history(rig).times_s[-100])
+    rig.store._database.connection.execute("DELETE FROM history WHERE time_s = ?", (hole_s,))  # the disk was full
+    with caplog.at_level(logging.WARNING):
+        rig.clock.move(4 * 3600)
+        rig.restart()
+        rig.catch_up()
+        assert "a hole" in caplog.text
+        rig.cycles(40)
+        rig.restart()  # the checkpoint that was made then is one that can be used
+        rig.catch_up()
+        rig.cycles(20)
+    assert caplog.text.count("starts anew") == 1
+    after = _history(rig)
+    assert not np.any(after.flags[1:] & (Flag.JUMP | Flag.REPLACED | Flag.FIRST | Flag.NEVER_READ))
+    truth = _registers_wh(rig, after.times_s[-1]) - _registers_wh(rig, after.times_s[0])
+    np.testing.assert_allclose(after.wh[-1] - after.wh[0], truth, atol=60.0)  # of the reading's time
+
+
+def test_where_the_registers_are_forgotten_one_row_is_unknown_and_none_is_wrong(make_rig) -> None:
+    rig = make_rig(history_days=5)
+    rig.catch_up()
+    zone, known_s = rig.config.zone[0], float(_history(rig).times_s[-1])
+    rig.config.zone[0] = type(zone)(id=zone.id, main=zone.main, subs=zone.subs[:2])  # another site: no checkpoint
+    rig.restart()
+    rig.catch_up()
+    rig.cycles(40)
+    after = _history(rig)
+    first = int(np.searchsorted(after.times_s, known_s)) + 1
+    assert np.all(after.flags[first] == Flag.FIRST)
+    assert not np.any(after.flags[first + 1 :] & (Flag.JUMP | Flag.REPLACED))
+    truth = _registers_wh(rig, after.times_s[-1]) - _registers_wh(rig, after.times_s[first])
+    np.testing.assert_allclose(after.wh[-1] - after.wh[first], truth, atol=60.0)
+    truth = _registers_wh(rig, known_s) - _registers_wh(rig, after.times_s[0])
+    np.testing.assert_allclose(after.wh[first - 1] - after.wh[0], truth, atol=60.0)  # and the past stays as it was

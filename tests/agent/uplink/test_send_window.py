@@ -257,6 +257,29 @@ def test_while_the_store_cannot_be_written_nothing_is_sent_twice(line: Line, mon
     assert ARRIVED_MAX > 1000
 
 
+def test_a_message_whose_acknowledgement_the_broker_lost_goes_again_though_others_progress(line: Line) -> None:
+    line.commit(message("a"))
+    line.connect()
+    assert line.send() == ["a"]
+    (lost,) = line.flying
+    for n in range(12):  # a broker that goes on with everything else
+        line.now_s += 10.0
+        line.commit(message(f"b-{n}"))
+        assert line.send() == [f"b-{n}"]
+        line.outflow.acknowledged(line.mid, 0, line.now_s)
+        line.outflow.acknowledged(line.mid + 1000, 0, line.now_s)  # one that is not ours says nothing
+        if line.outflow.dead(line.now_s):
+            break
+    assert n == 4  # 30 s after the first that passed it over
+    line.outflow.disconnected(line.now_s)
+    line.connect()
+    assert line.send() == ["a"]
+    assert lost != line.mid
+    line.outflow.acknowledged(line.mid, 0, line.now_s)
+    line.now_s += 1000.0
+    assert not line.outflow.dead(line.now_s)
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(

@@ -255,3 +255,18 @@ def test_sixty_days_of_forty_flats_are_quick_enough(start_s):
     building = build(start_s, simulation, [ZonePlan("main", names)], meters)
     building.quarters_wh("main", int(start_s // 900) - 5760, int(start_s // 900))
     assert time.process_time() - began < 5  # about 0.6 s on a workstation
+
+
+def test_a_thin_riser_under_a_heavy_load_shows_half_the_voltage_and_never_a_negative_current(start_s):
+    class Heavy:
+        def power_w(self, flat: int, week: int) -> np.ndarray:
+            return np.full(7 * 24 * 60, 30_000.0)
+
+    flats = [f"flat-{n}" for n in range(6)]
+    meters = [MeterPlan("main"), *(MeterPlan(name) for name in flats)]
+    thin = Building(Simulation(copper=0.1), meters, [ZonePlan("main", tuple(flats))], Heavy(), start_s=start_s)
+    for name in flats:
+        live = thin.live(name, start_s + 3600)
+        assert 0.5 * 225 < live.voltages_v[0] < 235
+        assert live.neutral_a > 0
+        assert live.currents_a[0] > 0

@@ -49,6 +49,11 @@ def test_each_topic_has_its_form_and_its_properties(stage: Any, wait: Check, eve
     late = stage.listener(broker.port, "late")  # only what is retained
     wait(lambda: {"status", "info", "active", "forecast/building"} <= set(late.topics))
     assert set(late.topics) == {"status", "info", "active", "forecast/building"}
+    gateway.publisher.clear_retained("forecast/building", Forecast)
+    wait(lambda: len(listener.topics["forecast/building"]) == 2)  # subscribers are told, by an empty message
+    latest = stage.listener(broker.port, "latest")
+    wait(lambda: {"status", "info", "active"} <= set(latest.topics))
+    assert set(latest.topics) == {"status", "info", "active"}
 
 
 def test_mqtt_3_1_1_by_configuration(stage: Any, everything_arrived: Check) -> None:

@@ -16,7 +16,7 @@ from agent.deploy.deb import DIST_PACKAGES, FROM_DEBIAN
 
 FLATS = [f"flat-{k}" for k in range(1, 5)]
 NEEDED = ("systemd-nspawn", "dpkg-deb", "mount")
-BOOT_TIMEOUT_S = 150
+BOOT_TIMEOUT_S = 300
 STAMP = re.compile(r"^(\w+)=(.*)$", re.MULTILINE)
 
 SITE = (
@@ -72,6 +72,24 @@ sed -i '1i nonsense = 1' /etc/checkmeter/site.toml
 systemctl start checkmeter; sleep 8
 echo bad_site=$(systemctl is-active checkmeter):$(systemctl show -p ExecMainStatus --value checkmeter)
 journalctl -u checkmeter -o cat --no-pager | grep -m1 nonsense | sed 's/^/bad_site_said=/'
+
+# What a gateway has learned outlives an upgrade, and no older release gets at it.
+sed -i 1d /etc/checkmeter/site.toml
+dpkg -i /packages/older.deb >/dev/null; echo older_installed=$(dpkg-query -W -f '${db:Status-Status}' checkmeter)
+systemctl reset-failed checkmeter; systemctl restart checkmeter; until_true 60 active
+touch /var/lib/checkmeter/marker; before=$(pid)
+dpkg -i /packages/newer.deb >/dev/null; echo upgraded=$?:$(systemctl is-active checkmeter)
+[ "$(pid)" != "$before" ] && echo restarted=yes
+echo kept=$(ls /var/lib/checkmeter/marker):$(stat -c %U /var/lib/checkmeter)
+echo compiled=$(ls /usr/lib/checkmeter/lib/python3*/site-packages/agent/cli/__pycache__ | grep -c main)
+now=$(dpkg-query -W -f '${Version}' checkmeter)
+dpkg -i /packages/older.deb >/dev/null 2>/tmp/refused; echo downgraded=$?
+grep -m1 'is older than' /tmp/refused | sed 's/^/downgrade_said=/'
+echo still=$([ "$(dpkg-query -W -f '${Version}' checkmeter)" = "$now" ] && checkmeter --version | cut -d, -f1)
+dpkg -r checkmeter >/dev/null
+echo removed=$(ls /var/lib/checkmeter/marker):$(ls -d /usr/lib/checkmeter 2>/dev/null | wc -l)
+dpkg -P checkmeter >/dev/null
+echo purged=$(ls -d /etc/checkmeter /var/lib/checkmeter /usr/lib/checkmeter 2>/dev/null | wc -l)
 echo finished=yes
 systemctl poweroff
 """
@@ -115,6 +133,25 @@ def machine(tmp_path: Path, debian_package: Path) -> Iterator[Path]:
         subprocess.run(["umount", upper], check=True, timeout=30)
 
 
+@pytest.fixture
+def packages(tmp_path: Path, debian_package: Path) -> Path:
+    """A folder with `newer.deb`, this tree's package, and `older.deb`, the same under an older number."""
+    folder, unpacked = tmp_path / "packages", tmp_path / "unpacked"
+    folder.mkdir()
+    shutil.copy(debian_package, folder / "newer.deb")
+    subprocess.run(["dpkg-deb", "-R", debian_package, unpacked], check=True, timeout=60)
+    version = subprocess.run(
+        ["dpkg-deb", "-f", debian_package, "Version"], check=True, timeout=60, capture_output=True, text=True
+    ).stdout.strip()
+    for file in ("control", "preinst"):
+        path = unpacked / "DEBIAN" / file
+        path.write_text(path.read_text().replace(version, f"0.0~{version}"))
+    subprocess.run(
+        ["dpkg-deb", "-Znone", "-b", unpacked, folder / "older.deb"], check=True, timeout=60, stdout=subprocess.DEVNULL
+    )
+    return folder
+
+
 def _furnish(root: Path) -> None:
     etc, units = root / "etc/checkmeter", root / "etc/systemd/system"
     (etc / "credentials").mkdir(parents=True)
@@ -139,9 +176,11 @@ def _furnish(root: Path) -> None:
 
 
 @pytest.mark.xdist_group("deb")
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(_may_boot() is not None, reason=str(_may_boot()))
-def test_the_unit_starts_restarts_stops_and_refuses_under_a_real_systemd(machine: Path, tmp_path: Path) -> None:
+def test_the_unit_starts_restarts_stops_refuses_and_is_upgraded_under_a_real_systemd(
+    machine: Path, packages: Path, tmp_path: Path
+) -> None:
     result = tmp_path / "result"
     result.mkdir()
     words = [
@@ -154,6 +193,7 @@ def test_the_unit_starts_restarts_stops_and_refuses_under_a_real_systemd(machine
         "--machine=checkmeter-boot-test",
         f"--directory={machine}",
         f"--bind={result}:/result",
+        f"--bind-ro={packages}:/packages",
     ]
     try:
         booted = subprocess.run(
@@ -177,3 +217,13 @@ def test_the_unit_starts_restarts_stops_and_refuses_under_a_real_systemd(machine
     assert int(found["stop_ms"]) < 10_000
     assert found["bad_site"] == "failed:78"
     assert "site.toml" in found["bad_site_said"]
+    assert found["older_installed"] == "installed"
+    assert found["upgraded"] == "0:active"
+    assert found["restarted"] == "yes"
+    assert found["kept"] == "/var/lib/checkmeter/marker:checkmeter"
+    assert found["compiled"] == "1"
+    assert found["downgraded"] == "1"
+    assert "older than" in found["downgrade_said"]
+    assert found["still"].startswith("checkmeter")
+    assert found["removed"] == "/var/lib/checkmeter/marker:0"
+    assert found["purged"] == "0"

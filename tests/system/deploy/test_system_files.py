@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ import pytest
 from agent.cli.main import main
 from agent.deploy import deb
 from agent.deploy.layout import UNIT, system_files
+from agent.deploy.sbom import normal
 
 LINKED_CFFI = deb.FROM_DEBIAN["cffi"][1]
 
@@ -102,12 +106,17 @@ def test_the_debian_package_holds_service_environment_and_kernels(debian_package
     owners = {line.split()[1] for line in listing.splitlines()}
     assert owners == {"root/root"}
     assert {f.path for f in system_files("/usr/bin/checkmeter", packaged=True)} <= names
-    assert {"usr/bin/checkmeter", "opt/checkmeter/pyvenv.cfg", "opt/checkmeter/bin/checkmeter"} <= names
-    site = f"opt/checkmeter/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages/"
+    assert {"usr/bin/checkmeter", f"{deb.HOME}/pyvenv.cfg", f"{deb.HOME}/bin/python3"} <= names
+    for page in ("checkmeter", "checkmeter-read", "checkmeter-utility"):
+        assert f"usr/share/man/man1/{page}.1.gz" in names
+    assert {"usr/share/bash-completion/completions/checkmeter", "usr/share/zsh/vendor-completions/_checkmeter"} <= names
+    for document in ("copyright", "changelog.gz", "sbom.cdx.json", "examples/recompute.py"):
+        assert f"{deb.DOC}/{document}" in names
+    site = f"{deb.HOME}/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages/"
     held = {n.removeprefix(site) for n in names if n.startswith(site)}
     for kernel in ("core/balance/_balance.", "core/registers/_align.", "core/attribution/_attribution."):
         assert any(n.startswith(kernel) and n.endswith(".so") for n in held)
-    assert any(n.startswith("agent/cli/__pycache__/main.") for n in held)
+    assert not any("__pycache__" in n for n in held)  # Debian's py3compile makes them where it is installed
     assert any(n.startswith("rich/") for n in held)  # `checkmeter watch`
     assert {n.rstrip("/") for n in held if n.startswith(("numpy", "cffi", "_cffi"))} == {"numpy", LINKED_CFFI}
     assert not any(n.startswith(("tests/", "gurux_dlms/", "dlms_cosem/", "sklearn/")) for n in held)
@@ -122,8 +131,55 @@ def test_the_package_names_its_architecture_and_what_it_takes_from_debian(debian
     fields = dict(line.split(": ", 1) for line in said.splitlines())
     own = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, timeout=60, check=True)
     assert fields["Architecture"] == own.stdout.strip()
-    assert {"python3-numpy", "python3-cffi-backend"} <= set(fields["Depends"].split(", "))
+    depends = set(fields["Depends"].split(", "))
+    assert {"python3-numpy", "python3-cffi-backend", f"python3 (<< 3.{sys.version_info.minor + 1})"} <= depends
+    assert any(re.fullmatch(r"libc6 \(>= 2\.\d+\)", one) for one in depends)
     assert int(fields["Installed-Size"]) <= 60_000
+
+
+@needs_dpkg
+@pytest.mark.xdist_group("deb")
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(shutil.which("lintian") is None, reason="lintian is not on this machine")
+def test_debian_s_checker_finds_neither_error_nor_warning(debian_package: Path) -> None:
+    words = ["lintian", "--allow-root", "--fail-on", "error,warning", debian_package]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@needs_dpkg
+@pytest.mark.xdist_group("deb")
+@pytest.mark.timeout(300)
+def test_nothing_in_the_package_tells_where_it_was_built(debian_package: Path, tmp_path: Path) -> None:
+    subprocess.run(["dpkg-deb", "-x", debian_package, tmp_path], check=True, timeout=60)
+    told = {"checkmeter-deb-", str(Path.cwd()), sys.prefix, sys.base_prefix} - {
+        "/usr"
+    }  # Debian's own Python is no secret
+    of_this_machine = [text.encode() for text in told]
+    assert [
+        str(path)
+        for path in tmp_path.rglob("*")
+        if path.is_file() and not path.is_symlink() and any(text in path.read_bytes() for text in of_this_machine)
+    ] == []
+
+
+@needs_dpkg
+@pytest.mark.xdist_group("deb")
+@pytest.mark.timeout(300)
+def test_whatever_is_shipped_has_its_terms_and_its_place_in_the_bill_of_materials(
+    debian_package: Path, tmp_path: Path
+) -> None:
+    subprocess.run(["dpkg-deb", "-x", debian_package, tmp_path], check=True, timeout=60)
+    (site,) = tmp_path.glob(f"{deb.HOME}/lib/python3.*/site-packages")
+    terms = (tmp_path / deb.DOC / "copyright").read_text()
+    listed = {
+        c["name"]: c["version"] for c in json.loads((tmp_path / deb.DOC / "sbom.cdx.json").read_text())["components"]
+    }
+    packed = {normal(d.metadata["Name"]): d.version for d in distributions(path=[str(site)])}
+    del packed["checkmeter"]
+    assert packed == {normal(name): version for name, version in listed.items()}
+    tops = {path.name for path in site.iterdir() if not path.is_symlink() and not path.name.startswith("checkmeter-")}
+    assert {top for top in tops if f"/{top}" not in terms} == {"agent", "core", "firmware_io"}  # under Files: *
 
 
 def test_a_dependency_that_nobody_brings_stops_the_package(tmp_path: Path) -> None:

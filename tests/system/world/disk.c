@@ -34,7 +34,12 @@ static int fail_errno;
 
 #define REAL(name) static __typeof__(&name) real_##name; if (!real_##name) real_##name = dlsym(RTLD_NEXT, #name)
 
-void disk_watch(const char *path) { snprintf(prefix, sizeof prefix, "%s", path); entry_count = 0; path_count = 0; }
+static void forget(void) {
+    for (size_t i = 0; i < entry_count; i++) { free(entries[i].new); free(entries[i].old); }
+    entry_count = 0;
+}
+
+void disk_watch(const char *path) { snprintf(prefix, sizeof prefix, "%s", path); forget(); path_count = 0; }
 void disk_fail(long after, long count, int error) { fail_after = after; fail_count = count; fail_errno = error; }
 long disk_operations(void) { return operations; }
 long disk_failed(void) { return failed; }
@@ -173,6 +178,5 @@ void disk_power_cut(unsigned seed, const char *to) {
         }
         close(fd);
     }
-    for (size_t i = 0; i < entry_count; i++) { free(entries[i].new); free(entries[i].old); }
-    entry_count = 0;
+    forget();
 }

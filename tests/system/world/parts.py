@@ -65,6 +65,11 @@ class House:
             self.theft = rng.randrange(flats), START_S + rng.uniform(3, 12) * DAY_S, rng.uniform(0.4, 1.0)
         self._hours: list[list[float]] = [[0.0] * (flats + 1)]
 
+    @property
+    def most_w(self) -> float:
+        """More than the house ever draws."""
+        return 1.6 * 1.4 * 1.01 * sum(self._base)
+
     def _power_w(self, flat: int, hour: int) -> float:
         swing = 1 + 0.6 * math.sin(2 * math.pi * (hour + self._phase[flat]) / 24)
         noise = (hash((flat, hour)) % 1000) / 1000  # of integers: the same in every process

@@ -19,7 +19,8 @@ import disk
 
 HERE = Path(__file__).parent
 # seed -> days: each was a violation once. 100: after a restart 400 days ahead a single meter's clock was not believed.
-FAILED_ONCE = {100: 20}
+# 30018: a clock a day back on a full disk, whose rows could not be dropped, were judged again.
+FAILED_ONCE = {100: 20, 30018: 4}
 
 pytestmark = pytest.mark.timeout(600)
 
