@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.alerts.condition import clock_fault
+from agent.alerts.condition import clock_faults
 from agent.forecast.zone_forecasts import ZoneForecasts
 from agent.pipeline.step import Balance, Book, Step
 from agent.site.local_time import offset_s
@@ -167,7 +167,7 @@ class Pipeline:
         self._zones, self._aligner, self._open = self._fresh_zones(), Aligner(self._specs, self.interval_s), {}
         self._aligner.counters = before.counters
         self._aligner.book_from(before.state["booked_wh"])  # later rows must not count from nothing again
-        self._main_read = {}
+        self._main_read, self._clocks = {}, {}
         if self.forecasts is not None:
             self.forecasts = self.forecasts.fresh()
 
@@ -259,12 +259,9 @@ class Pipeline:
         """A meter whose clock is found to be off, or to be right again, is a fault of the meter and nobody's theft."""
         if self.next_s is None:
             return []
-        now_s = self.next_s - self.interval_s
         found = {m: off_s for zone in self._zones for m, off_s in zone.monitor.clocks().items()}
-        changed = [m for m in {**self._clocks, **found} if (m in found) != (m in self._clocks)]
-        since_s = {m: self._clocks.get(m, now_s) for m in (*found, *changed)}
-        self._clocks = {m: since_s[m] for m in found}
-        return self._book.observe([clock_fault(m, found.get(m), since_s[m], now_s) for m in changed])
+        self._clocks, changed = clock_faults(self._clocks, found, self.next_s - self.interval_s)
+        return self._book.observe(changed)
 
     def _forecast(self, forecasts: ZoneForecasts, zone: _Zone, aligned: AlignedRows, rows: ZoneRows) -> None:
         """Give a zone's load to its forecaster: only what its main meter was read for at both ends."""
