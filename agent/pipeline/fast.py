@@ -12,9 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from core.arrays import Bools, Floats
-from core.balance.losses import OWN_FACTOR, OWN_LIMIT_W
+from core.balance.losses import GAP_TAIL, OWN_FACTOR, OWN_LIMIT_W
 from core.balance.rows import ZoneRows
-from core.balance.tracker import GAP_TAIL
 from core.fast.large_loss import LargeLoss, LargeLossTest, Rows
 from core.fast.last_known import LastKnown
 from core.monitor.zone_monitor import ZoneMonitor

@@ -14,12 +14,10 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from agent.alerts.condition import clock_faults
 from agent.forecast.zone_forecasts import ZoneForecasts
@@ -44,7 +42,6 @@ from core.scoring.zone_scores import Scorer
 from core.signs import MeterSign, SignKind
 
 VERSION = 5  # of the checkpoint
-REBUILD_ROWS = 1024  # of the stored history at once: bounds what a start takes in memory
 LIMIT_W = 50_000.0  # no flat draws more; the main meter may draw so much for each
 
 
@@ -394,38 +391,9 @@ class Pipeline:
         for n, zone in enumerate(fresh):
             prefix = f"{n}."
             packed = {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
-            zone.monitor.restore(packed, *self._past(zone, aligner, history, kept, packed["first"], packed["count"]))
+            zone.monitor.restore(packed, *zone.past(aligner, history, kept, packed["first"], packed["count"]))
         aligner.next_s = next_s
         for name in aligner.state:
             aligner.state[name][:] = values[f"aligner.{name}"]
         self._zones, self._aligner = fresh, aligner
         self.counted, self._open, self._clocks = values["counted"], values["open"], values["clocks"]
-
-    def _past(
-        self, zone: PipelineZone, aligner: Aligner, history: StoredHistory, kept: int, first: int, count: int
-    ) -> tuple[ZoneRows, NDArray[np.bool_], Floats]:
-        """Rows `first` .. `count` - 1 of all time of a zone from the first `kept` stored rows, some at a time.
-
-        Raises:
-            ValueError: rows are missing.
-        """
-        start = kept - (count - first)
-        before = start - 1 if first else start  # the first row of all has nothing before it
-        ends_s = history.times_s[max(0, before) : kept]
-        if before < 0 or np.any(np.abs(np.diff(ends_s) - self.interval_s) > 1e-3):
-            raise ValueError("the stored rows have a hole or are too few")
-        parts = []
-        for at in range(start, kept, REBUILD_ROWS):
-            stop = min(at + REBUILD_ROWS, kept)
-            lead = at - 1 if first or at > start else at
-            ends, booked, flags = history.times_s[lead:stop], history.wh[lead:stop], history.flags[lead:stop]
-            sd = history.sd_wh[lead:stop].astype(np.float64)
-            if lead == at:
-                ends = np.concatenate([ends[:1] - self.interval_s, ends])
-                booked = np.concatenate([np.zeros((1, booked.shape[1])), booked])
-                sd, flags = np.concatenate([sd[:1], sd]), np.concatenate([flags[:1], flags])
-            parts.append(zone.rows(aligner.rebuild(ends, booked, sd, flags)))
-        rows = [part for part, _, _ in parts]
-        columns = [field.name for field in fields(ZoneRows)]
-        whole = ZoneRows(*(np.concatenate([getattr(part, name) for part in rows]) for name in columns))
-        return whole, np.concatenate([missed for _, missed, _ in parts]), np.concatenate([read for _, _, read in parts])

@@ -5,7 +5,7 @@ It owns how a zone's rows are cut out of the rows of all meters, and what is sai
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,10 @@ from core.arrays import Z95, Floats
 from core.balance import _balance
 from core.balance.rows import ZoneRows
 from core.monitor.zone_monitor import ZoneMonitor
-from core.registers.align import AlignedRows, Flag
+from core.registers.align import AlignedRows, Aligner, Flag
+from core.registers.booked import StoredHistory
+
+REBUILD_ROWS = 1024  # of the stored history at once: bounds what a start takes in memory
 
 
 @dataclass(slots=True)
@@ -42,6 +45,35 @@ class PipelineZone:
         """The zone's rows, and which of its meters were missed, the main meter first."""
         rows, _, _ = self.rows(aligned)
         return rows, (aligned.flags[:, self.columns] & np.uint8(Flag.MISSED)) > 0
+
+    def past(
+        self, aligner: Aligner, history: StoredHistory, kept: int, first: int, count: int
+    ) -> tuple[ZoneRows, NDArray[np.bool_], Floats]:
+        """Rows `first` .. `count` - 1 of all time from the first `kept` stored rows, some at a time.
+
+        Raises:
+            ValueError: rows are missing.
+        """
+        start = kept - (count - first)
+        before = start - 1 if first else start  # the first row of all has nothing before it
+        ends_s = history.times_s[max(0, before) : kept]
+        if before < 0 or np.any(np.abs(np.diff(ends_s) - aligner.interval_s) > 1e-3):
+            raise ValueError("the stored rows have a hole or are too few")
+        parts = []
+        for at in range(start, kept, REBUILD_ROWS):
+            stop = min(at + REBUILD_ROWS, kept)
+            lead = at - 1 if first or at > start else at
+            ends, booked, flags = history.times_s[lead:stop], history.wh[lead:stop], history.flags[lead:stop]
+            sd = history.sd_wh[lead:stop].astype(np.float64)
+            if lead == at:
+                ends = np.concatenate([ends[:1] - aligner.interval_s, ends])
+                booked = np.concatenate([booked[:1], booked])  # it starts the count: it has no energy
+                sd, flags = np.concatenate([sd[:1], sd]), np.concatenate([flags[:1], flags])
+            parts.append(self.rows(aligner.rebuild(ends, booked, sd, flags)))
+        rows = [part for part, _, _ in parts]
+        columns = [field.name for field in fields(ZoneRows)]
+        whole = ZoneRows(*(np.concatenate([getattr(part, name) for part in rows]) for name in columns))
+        return whole, np.concatenate([missed for _, missed, _ in parts]), np.concatenate([read for _, _, read in parts])
 
     def balances(self, rows: ZoneRows, read: Floats, step_s: float) -> list[Balance]:
         """The balances of rows that the monitor has just judged; their own uncertainty is that of both boundaries."""

@@ -11,7 +11,7 @@ buildings tell the false alarms. `--seed` draws all of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,6 +53,9 @@ class _Keep:
     """A book that writes nothing."""
 
     def apply(self, evidence: Sequence[Evidence]) -> list[Any]:
+        return []
+
+    def observe(self, conditions: Iterable[Any]) -> list[Any]:
         return []
 
     def take_accepted(self) -> list[Any]:

@@ -19,6 +19,9 @@ class Ledger:
     def apply(self, evidence):
         return []
 
+    def observe(self, conditions):
+        return []
+
     def take_accepted(self):
         return []
 
