@@ -38,7 +38,7 @@ class FeatureTable:
 
     names: tuple[str, ...]
     features: F64
-    target: NDArray[np.int64]
+    target: NDArray[np.intp]
     group: NDArray[np.str_] | None
     group_name: str | None
     identifiers: tuple[str, ...]
@@ -80,7 +80,7 @@ def read_table(path: Path, group: str | None = None) -> FeatureTable:
     return FeatureTable(
         names,
         numbers[:, :-1],
-        target.astype(np.int64),
+        target.astype(np.intp),
         cells[group_name].to_numpy(dtype=str) if group_name else None,
         group_name,
         identifiers,
