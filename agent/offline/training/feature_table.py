@@ -15,7 +15,6 @@ from typing import TextIO
 from agent.alerts.state import Accepted
 from agent.offline.replay.readings import Readings, ReadingsError, separator, time_of
 from agent.offline.replay.replay import blocks, interval_of
-from agent.offline.training.table import TARGET
 from agent.pipeline.pipeline import Pipeline
 from agent.site.local_time import offset_s
 from agent.site.tables import Config
@@ -27,6 +26,7 @@ from core.signs import MeterSign
 
 DAY_S = 86_400.0
 WARM_UP_DAYS = 14  # before that nothing has a past
+TARGET = "is_theft"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from agent.offline.training.feature_table import TARGET
+
 F64 = NDArray[np.float64]
 
-TARGET = "is_theft"
 IDENTIFIERS = frozenset({"site", "building", "zone", "meter", "customer", "id", "day", "date", "time"})
 MIN_OF_EACH_CLASS = 5  # fewer cannot be split into a training and a held part, and cross-validated
 SHOWN = 5  # so many faults of a kind are listed
