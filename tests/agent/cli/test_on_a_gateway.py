@@ -1,4 +1,4 @@
-"""A gateway has none of the workstation's libraries, some of which armhf cannot have: every verb is there without them."""
+"""A gateway has none of the workstation's libraries (armhf cannot have some): every verb is there without them."""
 
 from __future__ import annotations
 
