@@ -6,7 +6,8 @@ STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help build test lint format demo deb clean soak fuzz proof-kill proof-utility
-.PHONY: bench-agent bench-core bench-detection bench-dlms bench-forecast bench-link bench-page bench-train bench-utility proof-hostile
+.PHONY: bench-agent bench-core bench-detection bench-dlms bench-forecast bench-link bench-page bench-protocols bench-train
+.PHONY: bench-utility proof-hostile proof-tidb
 .PHONY: test-arm64 test-armhf
 .PHONY: proof-deb test-trixie
 .PHONY: world proof-disk lock sbom audit
@@ -113,8 +114,11 @@ bench-train: build ## AUC over 200 splits beside scikit-learn's: make bench-trai
 bench-dlms: build ## Reading meters: wire efficiency, codec beside two other stacks, CPU
 	$(PY) tests/system/bench/bench_dlms.py
 
+bench-protocols: build ## The other protocols: codecs beside three peers, time of the wire, a dead meter, memory (minutes)
+	$(PY) -m tests.system.bench.bench_protocols
+
 fuzz: build ## Feed the parsers arbitrary octets (SECONDS=600)
-	$(PY) tests/system/fuzz/fuzz.py --seconds $(or $(SECONDS),600)
+	$(PY) -m tests.system.fuzz.fuzz --seconds $(or $(SECONDS),600)
 
 bench-utility: build ## Ingest rate through a real broker into SQLite and MariaDB; fleet views
 	$(PY) tests/system/bench/bench_utility.py
@@ -124,6 +128,10 @@ bench-page: build ## The utility's page: fifty people on 10,000 buildings over 9
 
 proof-hostile: build ## A million hostile messages into the ingest's reader and store
 	CHECKMETER_HOSTILE=1000000 $(PY) -m pytest tests/agent/utility/ingest/test_hostile.py -q --timeout 7200
+
+proof-tidb: build ## All statements of the store through TiDB's own parser (needs Go and a Go module proxy)
+	@mkdir -p build && cd tests/agent/utility/sql/tidb_parser && CGO_ENABLED=0 go build -mod=readonly -o $(abspath build/tidb-parser) .
+	CHECKMETER_TIDB_PARSER=$(abspath build/tidb-parser) $(PY) -m pytest tests/agent/utility/sql/test_tidb.py -q -rs
 
 proof-utility: build ## kill -9 the ingest 40 times in a row, into SQLite and MariaDB
 	CHECKMETER_KILLS=40 $(PY) -m pytest tests/agent/utility/ingest/test_faults.py -q -k again_and_again --timeout 600

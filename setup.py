@@ -78,6 +78,7 @@ KERNELS = [
     "core.attribution._attribution",
     "core.balance._balance",
     "core.registers._align",
+    "firmware_io._octets",
     "firmware_io.dlms._codec",
 ]
 

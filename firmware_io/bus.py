@@ -26,6 +26,7 @@ cycle whatever happens, because without them there is no balance; while they are
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -43,10 +44,13 @@ from firmware_io.errors import (
     SecurityError,
     TransportError,
 )
+from firmware_io.pushes import PushSource, TakesPushes
 from firmware_io.reading import MeterEvent, Reading
 from firmware_io.spec import BusSpec
 from firmware_io.standing import SPACING, Standing
 from firmware_io.transport import Transport
+
+log = logging.getLogger("checkmeter.bus")
 
 MAIN_EVERY = 16
 ALL_SILENT_BUDGET_S = 30.0  # nobody else needs the line then, but the caller wants it back
@@ -113,13 +117,17 @@ class Bus:
         clock: Clock,
         *,
         trace: Trace | None = None,
+        sources: Sequence[PushSource] = (),
     ) -> None:
+        """`sources` are where the meters' pushes come in."""
         self.spec = spec
+        self._sources = tuple(sources)
         self._meters = {meter.id: _Meter(meter) for meter in meters}
         self._open_transport = open_transport
         self._clock = clock
         self._trace = trace
         self._line: Line | None = None
+        self._said: set[str] = set()
         self._probe_at_s = 0.0
         self._reopen_at_s = 0.0
         self._reopen_after_s = REOPEN_MIN_S
@@ -137,10 +145,11 @@ class Bus:
                 yield from self.probe()
 
     def probe(self, *, whole_line: bool = False) -> Iterator[Poll]:
-        """Try silent meters whose time has come, and those that refused us long ago.
+        """What meters have pushed; and silent meters whose time has come, and those that refused us long ago.
 
         With `whole_line` all that are silent are tried if nobody answers: it may be the cable.
         """
+        yield from self._pushed()
         for meter in self._meters.values():
             standing = meter.standing
             if standing.denied and not standing.left_alone_s(self._clock.monotonic()):
@@ -224,7 +233,35 @@ class Bus:
 
     def close(self) -> None:
         """Release what is open over the line and let it go; never raises."""
+        for source in self._sources:
+            source.close()
         self._close_line(orderly=True)
+
+    def _pushed(self) -> Iterator[Poll]:
+        """What meters have sent unasked since the last call, each as the sample of the one that it is of."""
+        for meter in self._meters.values():
+            if isinstance(meter.driver, TakesPushes) and (readings := meter.driver.pushed_meanwhile()):
+                yield Poll(meter.id, tuple(readings))
+        for source in self._sources:
+            try:
+                units = source.take(None if self._line is None else self._line.transport)
+            except TransportError as error:
+                self._source_failed(error)
+                continue
+            for unit in units:
+                for meter in self._meters.values():
+                    taken = meter.driver.take_push(unit) if isinstance(meter.driver, TakesPushes) else None
+                    if taken is not None:
+                        self._heard(meter)
+                        if taken:
+                            yield Poll(meter.id, tuple(taken))
+                        break
+
+    def _source_failed(self, error: TransportError) -> None:
+        """The line is gone, which the next poll finds as well; or a port is somebody else's, which is said once."""
+        if str(error) not in self._said:
+            self._said.add(str(error))
+            log.warning("bus %s: %s", self.spec.id, error)
 
     # Order of work
 

@@ -12,27 +12,24 @@ Its timers:
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
+from firmware_io._octets import Framer as Framer
+from firmware_io._octets import Verdict as Verdict
 from firmware_io.driver import Line, Traffic
 from firmware_io.errors import ResponseTimeout
 from firmware_io.spec import BusSpec
 
 READ_OCTETS = 4096
+MAX_FOUND = 250  # meters of one search
+SEVERAL_OCTETS = 8  # heard without a frame in them: answers that have collided
+WILD = 0xAA  # an octet of an address that is any
 MAX_DRAIN_OCTETS = 65_536  # of a line that never falls silent ahead of our question
 OWED_S = 10.0  # no meter answers later than that; a gateway's queue may be so long
 MAX_OWED = 64  # questions of one meter
 GLITCH_OCTETS = 4  # so few are no reply gone bad, but the noise of a line that turns round
-
-
-class Verdict(enum.Enum):
-    """What octets are that are no frame."""
-
-    MORE = enum.auto()  # may become a frame when more of them come
-    NOTHING = enum.auto()  # no frame begins here
 
 
 F = TypeVar("F")
@@ -51,62 +48,6 @@ class Timing(NamedTuple):
         """From the site's figures; over TCP the line's speed is not ours to know."""
         bits = 10 if bus.parity == "N" else 11
         return cls(bus.timeout_s, bus.inter_octet_s, 0.0 if bus.port.startswith("tcp://") else bits / bus.baud)
-
-
-class Framer(Generic[F]):
-    """Finds frames in a stream of octets; anything between them is skipped.
-
-    Octets that look like the head of a frame hold up what follows; `idle` says that nothing follows, and looks for
-    frames inside them.
-    """
-
-    def __init__(self, parse: Parser[F], max_octets: int) -> None:
-        self._parse = parse
-        self._max_octets = max_octets  # bounds what a babbling line can make us keep
-        self._held = bytearray()
-        self.skipped = 0
-
-    @property
-    def pending(self) -> bool:
-        """Whether octets are held that may become a frame."""
-        return bool(self._held)
-
-    def receive(self, octets: bytes) -> list[F]:
-        """Frames that are complete with these octets."""
-        self._held += octets
-        frames = self._scan()
-        while len(self._held) > self._max_octets:  # no frame is so long: its head was noise
-            self._skip()
-            frames += self._scan()
-        return frames
-
-    def idle(self) -> list[F]:
-        """The line is silent: frames that a false head has hidden. Nothing is held afterwards."""
-        frames: list[F] = []
-        while self._held:
-            self._skip()
-            frames += self._scan()
-        return frames
-
-    def _skip(self) -> None:
-        del self._held[0]
-        self.skipped += 1
-
-    def _scan(self) -> list[F]:
-        frames: list[F] = []
-        at = 0
-        while at < len(self._held):
-            found = self._parse(self._held, at)
-            if found is Verdict.MORE:
-                break
-            if isinstance(found, tuple):
-                frames.append(found[0])
-                at = found[1]
-            else:
-                at += 1
-                self.skipped += 1
-        del self._held[:at]
-        return frames
 
 
 class Answer(NamedTuple, Generic[F]):
@@ -233,3 +174,34 @@ class Asker:
                 continue
             silence = now + timing.inter_octet_s
             deadline = min(silence, turn_end) if framer.pending or heard > GLITCH_OCTETS else max(first_octet, now)
+
+
+def search(
+    asker: Asker, line: Line, timing: Timing, ask: Callable[[bytes], str | None], octets: int, one_octets: int
+) -> list[str]:
+    """All addresses of BCD octets, low one first, that answer wildcards; `ask` gives the one that a pattern brings.
+
+    Where several answer at once, the next pair of digits from the right is tried: a hundred questions for each pair in
+    which meters differ. Consecutive numbers, as a house's meters have them, are found with the first hundred. An answer
+    of more than `one_octets` is not one meter's.
+
+    Raises:
+        TransportError: the line failed.
+    """
+    found: list[str] = []
+    patterns = [bytes((WILD,)) * octets]
+    while patterns and len(found) < MAX_FOUND:
+        pattern = patterns.pop(0)
+        heard = asker.traffic.received_octets
+        address = ask(pattern)
+        if address is not None:
+            if address not in found:
+                found.append(address)
+            asker.rest(line, timing.inter_octet_s)  # one that is quicker may be heard whole before the others
+            if asker.traffic.received_octets - heard <= one_octets:
+                continue
+        wild = pattern.find(WILD)
+        if asker.traffic.received_octets - heard >= SEVERAL_OCTETS and wild >= 0:
+            pairs = (bytes((pair // 10 << 4 | pair % 10,)) for pair in range(100))
+            patterns += [pattern[:wild] + pair + pattern[wild + 1 :] for pair in pairs]
+    return found

@@ -82,6 +82,7 @@ LOAD_PROFILE = ObisCode(1, 0, 99, 1, 0)
 EVENT_LOG_STANDARD = ObisCode(0, 0, 99, 98, 0)
 EVENT_LOG_FRAUD = ObisCode(0, 0, 99, 98, 1)
 CURRENT_ASSOCIATION = ObisCode(0, 0, 40, 0, 0)
+PUSH_SETUP = ObisCode(0, 0, 25, 9, 0)
 INVOCATION_COUNTER = ObisCode(0, 0, 43, 1, 0)
 DISCONNECT_CONTROL = ObisCode(0, 0, 96, 3, 10)
 

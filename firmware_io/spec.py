@@ -11,7 +11,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class BusSpec:
-    """One half-duplex line: a serial port (`/dev/ttyUSB0`) or a TCP link (`tcp://host:port`)."""
+    """One half-duplex line: a serial port (`/dev/ttyUSB0`), a TCP link (`tcp://host:port`), or UDP (`udp://`)."""
 
     id: str
     port: str
@@ -19,4 +19,11 @@ class BusSpec:
     parity: Literal["N", "E", "O"] = "N"
     timeout_s: float = 2.0  # until the first octet of a reply
     inter_octet_s: float = 0.1  # silence inside a reply that makes it a torn one
+    opening: Literal["mode-e"] | None = None  # how the link is opened: IEC 62056-21 first, `baud` is the highest then
+    listen: str | None = None  # where its meters push to
     rs485: bool = False  # the port's driver turns the line round by RTS (TIOCSRS485)
+
+    @property
+    def networked(self) -> bool:
+        """Whether the line's speed is not ours to know: TCP or UDP."""
+        return self.port.startswith(("tcp://", "udp://"))

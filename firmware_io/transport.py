@@ -13,7 +13,7 @@ import socket
 import termios
 import time
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 import serial
@@ -24,6 +24,7 @@ from firmware_io.spec import BusSpec
 
 CONNECT_TIMEOUT_S = 5.0
 WRITE_TIMEOUT_S = 5.0
+MAX_DATAGRAM = 65_535
 PORT_FOLDERS = ("/dev/checkmeter", "/dev/serial/by-id")
 # USB adapters and the on-board UARTs of ARM gateways; ttyS is left out: most of them are ports that nobody soldered.
 PORT_PATTERNS = ("ttyUSB*", "ttyACM*", "ttyAMA*", "ttymxc*", "ttySTM*", "ttySC*", "ttyO*", "ttyLP*")
@@ -53,6 +54,14 @@ class Transport(Protocol):
         """The time that deadlines of `read` are in, seconds."""
 
 
+@runtime_checkable
+class Adjustable(Protocol):
+    """A transport whose line can be set to another speed while it is open."""
+
+    def adjust(self, baud: int, data_bits: Literal[7, 8], parity: str) -> None:
+        """From the next octet on. Raises: TransportError: the port does not do that."""
+
+
 class Serial:
     """A serial port, opened for us alone: 8 data bits, 1 stop bit.
 
@@ -67,7 +76,8 @@ class Serial:
     def __init__(self, port: str, baud: int = 9600, parity: str = "N", *, rs485: bool = False) -> None:
         self._name = port
         wanted = f"{baud} Bd 8{parity}1"
-        if os.path.realpath(port).startswith("/dev/pts/"):
+        self._pty = os.path.realpath(port).startswith("/dev/pts/")
+        if self._pty:
             parity = "N"
         try:
             self._port = serial.Serial(
@@ -102,6 +112,18 @@ class Serial:
             self._port.write(octets)
         except (OSError, ValueError) as error:
             raise TransportError(f"serial port {self._name} failed on write: {error}; is it plugged in?") from error
+
+    def adjust(self, baud: int, data_bits: Literal[7, 8], parity: str) -> None:
+        """See `Adjustable`. A pseudo-terminal has neither parity nor fewer bits."""
+        try:
+            self._port.flush()  # what was said at the old speed has left
+            self._port.baudrate = baud
+            if not self._pty:
+                self._port.bytesize, self._port.parity = data_bits, parity
+        except (OSError, ValueError, termios.error) as error:
+            raise TransportError(
+                f"serial port {self._name} does not do {baud} Bd {data_bits}{parity}1: {error}"
+            ) from error
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -161,6 +183,47 @@ class Tcp:
         return time.monotonic()
 
 
+class Udp:
+    """A UDP peer: each unit is a datagram, and may be lost.
+
+    Raises:
+        TransportError: there is no such address.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._name = f"udp://{host}:{port}"
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+            self._socket = socket.socket(family, kind, protocol)
+            self._socket.connect(address)  # what comes from elsewhere is not heard
+        except OSError as error:
+            raise TransportError(f"cannot reach {self._name}: {error}") from error
+
+    def read(self, max_octets: int, deadline: float) -> bytes:
+        """One datagram, whole whatever `max_octets` says."""
+        try:
+            ready, _, _ = select.select([self._socket], [], [], max(0.0, deadline - time.monotonic()))
+            return self._socket.recv(MAX_DATAGRAM) if ready else b""
+        except ConnectionRefusedError:
+            return b""  # nobody listens just now: that is silence
+        except (OSError, ValueError) as error:
+            raise TransportError(f"{self._name} failed on read: {error}") from error
+
+    def write(self, octets: bytes) -> None:
+        try:
+            with contextlib.suppress(ConnectionRefusedError):
+                self._socket.send(octets)
+        except OSError as error:
+            raise TransportError(f"{self._name} failed on write: {error}") from error
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.close()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
 def serial_ports() -> list[Path]:
     """The serial ports of this machine by their most lasting names: ours, then udev's, then the kernel's."""
     named = [p for folder in PORT_FOLDERS for p in sorted(Path(folder).glob("*"))]
@@ -175,7 +238,7 @@ def open_transport(spec: BusSpec) -> Transport:
     Raises:
         TransportError: it cannot be opened, or the address is malformed.
     """
-    if not spec.port.startswith("tcp://"):
+    if not spec.networked:
         return Serial(spec.port, spec.baud, spec.parity, rs485=spec.rs485)
     parts = urlsplit(spec.port)
     try:
@@ -184,7 +247,7 @@ def open_transport(spec: BusSpec) -> Transport:
         raise TransportError(f"bus {spec.id}: {spec.port}: {error}") from error
     if not host or port is None:
         raise TransportError(f"bus {spec.id}: {spec.port} is not of the form tcp://host:port")
-    return Tcp(host, port)
+    return Udp(host, port) if parts.scheme == "udp" else Tcp(host, port)
 
 
 def _read_ready(fd: int, max_octets: int, deadline: float) -> bytes:

@@ -55,7 +55,8 @@ def test_wheel_holds_every_module_and_no_source_of_a_kernel(built: tuple[Path, P
     names = set(names_in(built[1]))
     assert modules_of_the_tree() <= names
     profiles = {n for n in names if n.startswith("firmware_io/modbus/profiles/")}
-    assert {"/".join(p.relative_to(ROOT).parts) for p in ROOT.glob("firmware_io/modbus/profiles/*.toml")} == profiles
+    shipped = [*ROOT.glob("firmware_io/modbus/profiles/*.toml"), ROOT / "firmware_io/modbus/profiles/schema.json"]
+    assert {"/".join(p.relative_to(ROOT).parts) for p in shipped} == profiles
     assert not [n for n in names - profiles if n.endswith((".c", ".pyx", ".toml")) and "demo" not in n]
     assert {str(po.relative_to(ROOT)) for po in ROOT.glob("agent/**/*.po")} <= names
     assert {"agent/py.typed", "core/py.typed", "firmware_io/py.typed"} <= names

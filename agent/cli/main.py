@@ -30,6 +30,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "scan": ("agent.cli.meter.scan:command", "Find the meters on a line: speeds, addresses, serial numbers"),
     "read": ("agent.cli.meter.read:command", "Ask one meter: registers, load profile, event logs, object list"),
     "clock": ("agent.cli.meter.clock:command", "Show how far a meter's clock is off, and set it"),
+    "write": ("agent.cli.meter.write:write", "Set attributes of a DLMS meter, after asking"),
+    "call": ("agent.cli.meter.write:call", "Call methods of a DLMS meter, after asking"),
+    "rekey": ("agent.cli.meter.rekey:command", "Give a meter another key, by transfer or agreement"),
     "commission": (
         "agent.cli.meter.commission:command",
         "Say whether a newly wired building adds up, or what is wrong",

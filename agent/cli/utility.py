@@ -26,6 +26,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "serve": ("agent.cli.lab.serve:command", "The fleet as a web page"),
     "grafana": ("agent.utility.verbs.grafana:grafana", "Dashboards for Grafana, alert rules for Prometheus"),
     "outcome": ("agent.utility.verbs.outcome:outcome", "Tell what an inspection found: theft, fault or nothing"),
+    "confirm": ("agent.utility.verbs.outcome:confirm", "A second pair of eyes on what somebody recorded"),
+    "four-eyes": ("agent.utility.verbs.outcome:second_eyes", "Does an outcome need a second pair of eyes?"),
     "precision": ("agent.utility.verbs.outcome:precision", "How often the fleet was right, by version of the model"),
     "export-features": ("agent.utility.verbs.outcome:export_features", "The training table, from inspected cases"),
     "rollout": ("agent.utility.verbs.rollout:rollout", "Bring a signed model to a share of the gateways first"),

@@ -80,7 +80,8 @@ def read_secret(reference: str) -> bytes:
 def loosely_kept(config: Config) -> list[str]:
     """One line for each secret of a site file that others than its owner and group may read."""
     references = [
-        *((m.password, m.authentication_key, m.encryption_key) for m in config.meter),
+        *((m.password, m.authentication_key, m.encryption_key, m.signing_key) for m in config.meter),
+        *((m.agreement_key, m.master_key, m.broadcast_key) for m in config.meter),
         () if config.mqtt is None else (config.mqtt.password, config.mqtt.key),
     ]
     found: dict[str, None] = {}

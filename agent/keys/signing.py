@@ -21,7 +21,7 @@ from agent.wire.downlink import Signed
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-Purpose = Literal["command", "config", "model", "release"]
+Purpose = Literal["command", "config", "model", "release", "evidence"]
 
 
 class Unauthorised(Exception):
@@ -91,20 +91,20 @@ class KeyRing:
         return message.payload.encode()
 
 
-def sign_file(key: Ed25519PrivateKey, file: Path) -> Signed:
-    """The signature on a release archive: its SHA-256 under its name. Raises OSError."""
-    return sign(key, "release", f"{_sha256(file)}  {file.name}".encode())
+def sign_file(key: Ed25519PrivateKey, file: Path, purpose: Purpose = "release") -> Signed:
+    """The signature on a release archive, or on printed evidence: its SHA-256 under its name. Raises OSError."""
+    return sign(key, purpose, f"{_sha256(file)}  {file.name}".encode())
 
 
-def check_file(ring: KeyRing, file: Path, signature: bytes) -> None:
-    """Refuse a release archive that is not what was signed.
+def check_file(ring: KeyRing, file: Path, signature: bytes, purpose: Purpose = "release") -> None:
+    """Refuse a file that is not what was signed.
 
     Raises:
         OSError: it cannot be read.
         WireError: no signature.
         Unauthorised: another key's signature, another file, or changed.
     """
-    said, _, name = ring.open(signature, "release", 4096).decode().partition("  ")
+    said, _, name = ring.open(signature, purpose, 4096).decode().partition("  ")
     if name != file.name or said != _sha256(file):
         raise Unauthorised(f"{file.name} is not what was signed, which is {name} with SHA-256 {said[:16]}...")
 

@@ -38,6 +38,7 @@ USUAL_PERIOD_S = 900.0  # of a load profile whose period is not known yet
 ROW_DELAY_S = 15.0  # a meter's clock may be late by as much
 CATCH_UP_ROUNDS, ROUND_PAUSE_S = 3, 10.0  # a line that fails while it starts must not cost the history
 EVENTS_S = 900.0  # each meter's event logs are read this often
+EARLY_S = 1.0
 LOOK_S = 5.0  # between two looks at what must be kept alive, while a cycle is waited for
 CARRIED = 1000  # events and conditions kept while the queue is full
 BEAT_S = 120.0
@@ -86,9 +87,9 @@ class BusThread:
                     self.catch_up(stop, known_s)
                     caught_up = True
                 while not stop.is_set():
-                    began_s = self._clock.monotonic()
+                    due_s = self._next_due_s()
                     self.cycle(stop)
-                    self._pause(stop, began_s + self.config.poll_s)
+                    self._pause(stop, due_s)
             except Exception:  # a bug, or a meter that finds one: the other meters of the line are read all the same
                 self.failures += 1
                 pause_s = min(RESTART_LIMIT_S, RESTART_S * 2.0 ** min(self.failures - 1, 10))
@@ -212,6 +213,16 @@ class BusThread:
         conditions = self._conditions.changed(self._clock.now())
         if conditions:
             self._hand_over(Batch(conditions=conditions))
+
+    def _next_due_s(self) -> float:
+        """When the cycle after the one that begins now is due: at the next multiple of `poll_s` of the day's time.
+
+        So intervals end where meters are read: one that stores no load profile is read just behind the boundary.
+        """
+        poll_s = self.config.poll_s
+        early_s = min(EARLY_S, poll_s / 10)  # a wait may end a little before its time
+        left_s = poll_s - (self._clock.now() + early_s) % poll_s + early_s
+        return self._clock.monotonic() + left_s
 
     def _take(self, poll: Poll, took_s: float) -> None:
         watch = self.watches[poll.meter]

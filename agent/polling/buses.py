@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,9 @@ from firmware_io.dlms.sources import COMPANIONS, Sources
 from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.driver import MeterDriver, Trace
 from firmware_io.exchange import Timing
+from firmware_io.identity import FileSerials, Serials
 from firmware_io.obis import ENERGY_EXPORT, ENERGY_IMPORT, POWER_EXPORT, POWER_IMPORT, ObisCode
+from firmware_io.pushes import IdleLine, PushListener, PushSource
 from firmware_io.spec import BusSpec
 from firmware_io.transport import Transport, open_transport
 
@@ -43,6 +45,8 @@ def bus_spec(bus: BusConfig) -> BusSpec:
         parity=bus.parity,
         timeout_s=bus.timeout_s,
         inter_octet_s=bus.inter_octet_s,
+        opening=bus.opening,
+        listen=bus.listen,
         rs485=bus.rs485,
     )
 
@@ -69,9 +73,20 @@ def dlms_spec(meter: Meter, bus: BusConfig, timezone: str | None = None) -> Dlms
         system_title=None if meter.system_title is None else bytes.fromhex(meter.system_title),
         ciphering=meter.ciphering,
         policy=meter.policy,
+        suite=meter.suite,
+        signing_key=None if meter.signing_key is None else read_secret(meter.signing_key),
+        meter_signing_key=_public_key(meter.meter_signing_key),
+        agreement_key=None if meter.agreement_key is None else read_secret(meter.agreement_key),
+        meter_agreement_key=_public_key(meter.meter_agreement_key),
+        master_key=None if meter.master_key is None else read_key(meter.master_key),
+        broadcast_key=None if meter.broadcast_key is None else read_key(meter.broadcast_key),
         min_gap_s=meter.min_gap_s,
         single_association=meter.single_association,
         with_list=meter.with_list,
+        access=meter.access,
+        naming=meter.naming,
+        push=meter.push,
+        gbt_window=meter.gbt_window,
         max_pdu=meter.max_pdu,
         max_frame=meter.max_frame,
         window=meter.window,
@@ -79,6 +94,16 @@ def dlms_spec(meter: Meter, bus: BusConfig, timezone: str | None = None) -> Dlms
         sources=sources_of(meter),
         timezone=None if timezone == "UTC" else timezone,  # the default: then the zone is not known
     )
+
+
+def _public_key(path: str | None) -> bytes | None:
+    """What stands in the file of a public key. Raises: ConfigError: it cannot be read."""
+    if path is None:
+        return None
+    try:
+        return Path(path).read_bytes().strip()
+    except OSError as error:
+        raise ConfigError([f"{path}: the meter's public key cannot be read: {error.strerror}"]) from error
 
 
 def sources_of(meter: Meter) -> Sources:
@@ -97,6 +122,9 @@ def sources_of(meter: Meter) -> Sources:
         base.load_profile if named.load_profile is None else ObisCode.parse(named.load_profile),
         base.event_logs if named.event_logs is None else tuple(map(ObisCode.parse, named.event_logs)),
         base.counter if named.counter is None else ObisCode.parse(named.counter),
+        base.push_setup if named.push_setup is None else ObisCode.parse(named.push_setup),
+        None if named.push_objects is None else tuple(map(ObisCode.parse, named.push_objects)),
+        None if named.compact is None else ObisCode.parse(named.compact),
     )
 
 
@@ -140,7 +168,8 @@ def _dlt645_spec(meter: Meter, timezone: str) -> Dlt645Spec:
 def _dlt698_spec(meter: Meter, timezone: str) -> Dlt698Spec:
     from firmware_io.dlt698.driver import Dlt698Spec
 
-    return Dlt698Spec(meter.id, str(meter.address), meter.live, timezone, min_gap_s=meter.min_gap_s)
+    password = None if meter.password is None else read_secret(meter.password)
+    return Dlt698Spec(meter.id, str(meter.address), meter.live, timezone, password, min_gap_s=meter.min_gap_s)
 
 
 def _modbus_spec(meter: Meter, bus: BusConfig) -> ModbusSpec:
@@ -198,10 +227,12 @@ def _mbus_spec(meter: Meter) -> MbusSpec:
     )
 
 
-def driver_of(spec: MeterSpec, line: BusSpec, clock: Clock, counters: InvocationCounters) -> MeterDriver:
+def driver_of(
+    spec: MeterSpec, line: BusSpec, clock: Clock, counters: InvocationCounters, serials: Serials | None = None
+) -> MeterDriver:
     """The driver of a meter."""
     if isinstance(spec, DlmsSpec):
-        return DlmsDriver(spec, line, clock, counters)
+        return DlmsDriver(spec, line, clock, counters, serials=serials)
     timing = Timing.of(line)
     match type(spec).__name__:
         case "Dlt645Spec":
@@ -223,13 +254,23 @@ def driver_of(spec: MeterSpec, line: BusSpec, clock: Clock, counters: Invocation
 
 def counters_of(config: Config) -> InvocationCounters:
     """Where invocation counters are kept: on disk as soon as a meter needs them."""
-    if any(meter.security == "hls-gmac" for meter in config.meter):
+    if any(meter.security in ("hls-gmac", "hls-ecdsa") for meter in config.meter):
         return FileCounters(Path(config.store.path).with_name("counters.json"))
     return MemoryCounters()
 
 
-def open_buses(config: Config, clock: Clock, opener: Callable[[BusSpec], Transport] = open_transport) -> dict[str, Bus]:
-    """A `Bus` for each that has meters; the line is opened at the first exchange.
+def serials_of(config: Config) -> Serials:
+    """Where it is kept which meter was believed first, where the site file does not say whose it is."""
+    return FileSerials(Path(config.store.path).with_name("meters.json"))
+
+
+def open_buses(
+    config: Config,
+    clock: Clock,
+    opener: Callable[[BusSpec], Transport] = open_transport,
+    serials: Serials | None = None,
+) -> dict[str, Bus]:
+    """A `Bus` for each that has meters; the line is opened at the first exchange. `serials` outlives the process.
 
     Raises:
         ConfigError: a secret or a device profile cannot be read.
@@ -240,10 +281,25 @@ def open_buses(config: Config, clock: Clock, opener: Callable[[BusSpec], Transpo
     for table in config.bus:
         line = bus_spec(table)
         specs = [meter_spec(meter, table, config.site.timezone) for meter in config.meter if meter.bus == table.id]
-        meters = [BusMeter(spec.id, driver_of(spec, line, clock, counters), spec.id in mains) for spec in specs]
+        meters = [
+            BusMeter(spec.id, driver_of(spec, line, clock, counters, serials), spec.id in mains) for spec in specs
+        ]
         if meters:
-            buses[table.id] = Bus(line, meters, opener, clock)
+            buses[table.id] = Bus(line, meters, opener, clock, sources=push_sources(table, specs, clock))
     return buses
+
+
+def push_sources(table: BusConfig, specs: Sequence[MeterSpec], clock: Clock) -> list[PushSource]:
+    """Where the pushes of a bus come in: on its line, and where it listens; nowhere if none of its meters pushes."""
+    if not any(isinstance(spec, DlmsSpec) and spec.push for spec in specs):
+        return []
+    from firmware_io.dlms.meter.push import FrameCutter, UnitCutter
+
+    cutter = UnitCutter if table.framing == "wrapper" else FrameCutter
+    sources: list[PushSource] = [IdleLine(cutter(), clock.now)]
+    if table.listen is not None:
+        sources.append(PushListener(table.listen, cutter, clock.now))
+    return sources
 
 
 def open_bus(config: Config, meter: str, clock: Clock, trace: Callable[[str], None] | None = None) -> Bus:

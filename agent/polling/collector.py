@@ -11,7 +11,7 @@ from collections.abc import Callable
 from agent import wire
 from agent.pipeline.inbox import Batch, CaughtUp
 from agent.polling.bus_thread import BusThread
-from agent.polling.buses import open_buses
+from agent.polling.buses import open_buses, serials_of
 from agent.polling.meter_watch import MeterWatch
 from agent.process.heartbeat import Heartbeat
 from agent.process.trusted_clock import TrustedClock
@@ -20,7 +20,7 @@ from agent.status.snapshot import MeterView
 from firmware_io.clock import Clock
 from firmware_io.errors import TransportError
 from firmware_io.spec import BusSpec
-from firmware_io.transport import Transport, open_transport
+from firmware_io.transport import Adjustable, Transport, open_transport
 
 STOP_LOOK_S = 0.5
 
@@ -35,6 +35,8 @@ class _Watched:
     def __init__(self, transport: Transport, stop: threading.Event, beat: Callable[[], None]) -> None:
         self._transport, self._stop, self._beat = transport, stop, beat
         self.write, self.close, self.monotonic = transport.write, transport.close, transport.monotonic
+        if isinstance(transport, Adjustable):
+            self.adjust = transport.adjust
 
     def read(self, max_octets: int, deadline: float) -> bytes:
         """As the transport's, in slices.
@@ -60,7 +62,7 @@ class Collector:
         self._stop = threading.Event()
         exporting = {meter for zone in config.zone for meter in zone.export}
         watches = {meter.id: MeterWatch(meter, exports=meter.id in exporting) for meter in config.meter}
-        buses = open_buses(config, clock, self._open)
+        buses = open_buses(config, clock, self._open, serials_of(config))
         self._buses = [
             BusThread(
                 bus,
@@ -152,9 +154,14 @@ class Collector:
                 power_w=None if math.isnan(watch.power_w) else watch.power_w,
                 serial=watch.serial,
                 firmware=watch.firmware,
+                register=watch.register(),
             )
             for meter, watch in self._watches.items()
         ]
+
+    def registers(self) -> list[wire.Register]:
+        """What the meters of water, heat and gas show, as far as they have been read."""
+        return [register for watch in self._watches.values() if (register := watch.register()) is not None]
 
 
 def _kwh(wh: float) -> float | None:

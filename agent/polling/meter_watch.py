@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from agent.alerts.condition import Condition
 from agent.site.tables import Meter
+from agent.wire import Amount, Register, utc
 from core.registers.samples import RegisterSample
 from core.signs import MeterSign, SignKind
 from firmware_io.errors import (
@@ -33,6 +34,7 @@ REVERSE_WH = 50.0  # export of a meter that has no generator: more than a regist
 CLOCK_TRUST_S = 10.0  # a meter's clock that is off by less is taken as right: a slow bus tells it no better
 CONFLICT_S = 3600.0  # an hour in which nobody else answers, and the conflict is over
 UNREADABLE = 50  # reasons remembered, so that each is told once: bounds what a meter of rubbish can make us keep
+MAX_AMOUNTS = 16  # of one meter in a message
 FAILURES = 3  # in a row, before a meter counts as silent
 
 ERROR_KINDS: tuple[tuple[type[MeterError], str], ...] = (
@@ -68,6 +70,7 @@ class MeterWatch:
     import_wh: float = math.nan
     export_wh: float = math.nan
     power_w: float = math.nan
+    amounts: tuple[Reading, ...] = ()  # what a meter of another medium showed last, what it counts first
     latency_s: float | None = None
     serial: str | None = None
     firmware: str | None = None
@@ -88,6 +91,8 @@ class MeterWatch:
         by_code = {reading.obis: reading for reading in readings}
         time_s = max(reading.sampled_s for reading in readings)
         self.last_reading_s = time_s
+        if self.config.medium != "electricity":
+            self.amounts = tuple(sorted(readings, key=lambda reading: reading.obis))
         power = by_code.get(POWER_IMPORT)
         if power is not None:
             self.power_w = power.value * self.config.ct_ratio
@@ -95,6 +100,17 @@ class MeterWatch:
         self._note(samples)
         signs = [sign for sign in (self._neutral(by_code, time_s), self._reverse(time_s)) if sign is not None]
         return samples, signs
+
+    def register(self) -> Register | None:
+        """What a meter of water, heat or gas shows, as it is published; None while it has shown nothing, or is none."""
+        if self.config.medium == "electricity" or not self.amounts:
+            return None
+        return Register(
+            meter=self.config.id,
+            medium=self.config.medium,
+            time=utc(max(reading.sampled_s for reading in self.amounts)),
+            amounts=[_amount(reading) for reading in self.amounts[:MAX_AMOUNTS]],
+        )
 
     def stored(self, readings: Sequence[Reading], clock_offset_s: float) -> list[RegisterSample]:
         """Rows of its load profile as samples; those of a clock that is off are moved to our time."""
@@ -217,3 +233,10 @@ class MeterWatch:
             return None
         self._signed_s[kind] = time_s
         return MeterSign(self.config.id, time_s, kind, value)
+
+
+def _amount(reading: Reading) -> Amount:
+    """A register for people: energies in kWh, the other units as they are."""
+    energy = reading.unit is Unit.WATT_HOUR
+    value, unit = (reading.value / 1000, "kWh") if energy else (reading.value, reading.unit.symbol)
+    return Amount(obis=str(reading.obis), value=value, unit=unit)

@@ -13,6 +13,7 @@ import logging
 import queue
 import threading
 import time
+from datetime import datetime
 
 from agent import models, wire
 from agent.alerts.book import AlertBook
@@ -39,6 +40,7 @@ log = logging.getLogger("checkmeter")
 QUEUE_BATCHES = 1000  # bounds memory while the pipeline is held up; a full queue skips polls, and counts them
 LOOK_S = 1.0  # how often the main thread looks at the others, host seconds
 HEALTH_S = 60.0
+REGISTER_S = 900.0
 TEXTFILE_S = 30.0
 STOP_S = 3.5  # for all stages of stopping together; a thread that is late ends with the process
 LAST_STAGE_S = 1.0  # of it, kept for those that come after a thread that is late
@@ -102,6 +104,7 @@ class Agent:
         self._threads: list[threading.Thread] = []
         self._last_published: tuple[object, ...] = ()
         self._last_forecasts: dict[str, wire.Forecast | None] = {}
+        self._last_registers: dict[str, datetime] = {}
         self._last_told_of_store: tuple[str | None, ...] = (None, None, None)
         self._in_force = in_force
         self._nameplates: dict[str, tuple[str | None, str | None]] = {}
@@ -134,6 +137,7 @@ class Agent:
         """Say status, info, active and health anew, also what has not changed."""
         self._last_published = ()
         self._last_forecasts = {}
+        self._last_registers = {}
         self._health_due_s = time.monotonic()
         if self._publisher is not None:
             self._publisher.publish_retained("info", self._info())
@@ -235,6 +239,7 @@ class Agent:
     def _say_state(self) -> None:
         silent = tuple(self._collector.silent())
         self._publish_forecasts()
+        self._publish_registers()
         state = self._state(silent)
         alerts = tuple((alert.alert_id, alert.revision) for alert in self._worker.view.alerts)
         plates = self._collector.name_plates() if self._collector.ready else self._nameplates
@@ -265,6 +270,16 @@ class Agent:
                 self._publisher.clear_retained(wire.forecast_suffix(zone), wire.Forecast)
             else:
                 self._publisher.publish_retained(wire.forecast_suffix(zone), forecast)
+
+    def _publish_registers(self) -> None:
+        """Water, heat and gas: when they have been read anew, and not more often than every quarter of an hour."""
+        if self._publisher is None:
+            return
+        for register in self._collector.registers():
+            last = self._last_registers.get(register.meter)
+            if last is None or (register.time - last).total_seconds() >= REGISTER_S:
+                self._publisher.publish_retained(wire.register_suffix(register.meter), register)
+                self._last_registers[register.meter] = register.time
 
     def _state(self, silent: tuple[str, ...]) -> str:
         well = self._collector.ready and not silent and self._clock_doubt is None

@@ -69,6 +69,11 @@ def _buses(buses: Iterable[Bus], source: Source) -> None:
         if bus.port.startswith("tcp://"):
             if not _host_and_port(bus.port):
                 source.error(here, f'port = "{bus.port}": expected tcp://host:port')
+        elif bus.port.startswith("udp://"):
+            if not _host_and_port(bus.port, "udp"):
+                source.error(here, f'port = "{bus.port}": expected udp://host:port')
+            if bus.protocol != "dlms" or bus.framing != "wrapper":
+                source.error(here, 'udp:// is for DLMS meters with framing = "wrapper" alone: give tcp://, or framing')
         elif not bus.port.startswith("/"):
             source.error(here, f'port = "{bus.port}": expected a device such as /dev/ttyUSB0, or tcp://host:port')
         elif bus.framing == "wrapper" and bus.protocol == "dlms":
@@ -76,6 +81,12 @@ def _buses(buses: Iterable[Bus], source: Source) -> None:
                 ("bus", n, "framing"),
                 'framing = "wrapper" needs a TCP link: give port = "tcp://host:port", or use framing = "hdlc"',
             )
+        if bus.opening is not None and (bus.protocol != "dlms" or bus.framing == "wrapper"):
+            source.error(
+                ("bus", n, "opening"), f'opening = "{bus.opening}" is for DLMS over HDLC at an optical head: remove it'
+            )
+        if bus.listen is not None:
+            _listens(bus, ("bus", n, "listen"), source)
         fitting = {"dlms": ("hdlc", "wrapper"), "modbus": ("rtu", "tcp")}.get(bus.protocol, ())
         if bus.framing is not None and bus.framing not in fitting:
             known = f"expected {' or '.join(fitting)}" if fitting else "leave it out"
@@ -87,6 +98,21 @@ def _buses(buses: Iterable[Bus], source: Source) -> None:
         if bus.port in ports:
             source.error(here, f'port = "{bus.port}" is already that of bus {ports[bus.port]}; one bus, one port')
         ports.setdefault(bus.port, bus.id)
+
+
+def _listens(bus: Bus, here: Key, source: Source) -> None:
+    """Where a bus takes pushes."""
+    if bus.protocol != "dlms":
+        source.error(here, f'listen is for DLMS meters, and this bus has protocol = "{bus.protocol}": remove the key')
+    try:
+        parts = urlsplit(bus.listen or "")
+        good = parts.scheme in ("tcp", "udp") and bool(parts.hostname) and parts.port is not None
+    except ValueError:
+        good = False
+    if not good:
+        source.error(
+            here, f'listen = "{bus.listen}": expected tcp://address:port or udp://address:port of this gateway'
+        )
 
 
 def _meters(config: Config, source: Source, *, online: bool) -> None:
@@ -111,6 +137,11 @@ def _meters(config: Config, source: Source, *, online: bool) -> None:
                     "each meter of a bus needs its own",
                 )
             taken.setdefault(place, meter.id)
+        if meter.client > HDLC_CLIENTS and meter.bus in framings and framings[meter.bus] != "wrapper":
+            source.error(
+                ("meter", n, "client"),
+                f"client = {meter.client}: over HDLC a client's address is at most {HDLC_CLIENTS}",
+            )
         if meter.accuracy_class not in CLASSES:
             source.error(
                 ("meter", n, "accuracy_class"),
@@ -150,6 +181,7 @@ def _address(meter: Meter, protocol: str, here: Key, source: Source) -> None:
         source.error((*here, "address"), f"address = {address!r}: expected {expected}")
 
 
+HDLC_CLIENTS = 16_383  # two octets of seven bits
 CLASSES = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0)  # IEC 62053-21/-22/-24, EN 50470-3
 
 
@@ -165,10 +197,17 @@ def _interval(interval_s: float, source: Source) -> None:
 NEEDED = {
     "none": (),
     "lls": ("password",),
+    "hls-aes": ("password",),
     "hls-md5": ("password",),
     "hls-sha1": ("password",),
     "hls-sha256": ("password", "system_title"),
     "hls-gmac": ("authentication_key", "encryption_key", "system_title"),
+    "hls-ecdsa": ("signing_key", "meter_signing_key", "system_title"),
+}
+# What a security may have beyond that.
+OPTIONAL = {
+    "hls-gmac": ("master_key", "broadcast_key", "signing_key", "agreement_key"),
+    "hls-ecdsa": ("authentication_key", "encryption_key", "master_key", "broadcast_key", "agreement_key"),
 }
 
 
@@ -176,7 +215,7 @@ NEEDED = {
 OWN_KEYS = {
     "dlms": (),
     "dlt645": ("password", "edition", "rates"),
-    "dlt698": (),
+    "dlt698": ("password",),
     "modbus": ("profile", "proven"),
     "mbus": ("encryption_key", "interval_s"),
 }
@@ -196,12 +235,15 @@ def _keys(meter: Meter, protocol: str, here: Key, source: Source) -> None:
             if key not in OWN_KEYS[protocol] and source.given((*here, key)):
                 source.error((*here, key), f"{key} is not used with {protocol}: remove the key")
         return
-    secrets = ("password", "authentication_key", "encryption_key")
+    secrets = ("password", "authentication_key", "encryption_key", "signing_key", "master_key", "broadcast_key")
     for key in NEEDED[meter.security]:
         if not source.given((*here, key)):
             source.error(here, f'key "{key}" is missing: security = "{meter.security}" needs it')
     for key in secrets:
-        if getattr(meter, key) is not None and key not in NEEDED[meter.security]:
+        if getattr(meter, key) is not None and key not in (
+            *NEEDED[meter.security],
+            *OPTIONAL.get(meter.security, ()),
+        ):
             source.error(
                 (*here, key), f'{key} is not used with security = "{meter.security}": set security, or remove the key'
             )
@@ -347,5 +389,5 @@ def _host(url: str) -> bool:
         return False
 
 
-def _host_and_port(url: str) -> bool:
-    return _host(url) and urlsplit(url).port is not None
+def _host_and_port(url: str, scheme: str = "tcp") -> bool:
+    return url.startswith(f"{scheme}://") and _host(url) and urlsplit(url).port is not None

@@ -101,6 +101,9 @@ def read(files: Iterable[Path]) -> Source:
     for path in files:
         try:
             text = octets_of(path).decode("utf-8")
+            if text.startswith("\ufeff"):
+                broken.append(f"{path}:1: begins with a byte order mark; save the file as UTF-8 without one (no BOM)")
+                continue
             limit = broken_limit(text)
             if limit is not None:
                 broken.append(f"{path}:{limit[0]}: {limit[1]}; write it in a simpler form")

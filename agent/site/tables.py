@@ -48,6 +48,22 @@ Text = Annotated[
         extra={"expected": "text in quotes, on one line and without control characters"},
     ),
 ]
+FilePath = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=4096,
+        pattern=r"^[^\x00-\x1f\x7f-\x9f]*(?![\s\S])",
+        extra={"expected": "a path: not empty, on one line and without control characters"},
+    ),
+]
+EventType = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[0-9]{1,5}(\.[0-9]{1,5}){3}(?![\s\S])",
+        extra={"expected": "four numbers with dots (type.domain.subdomain.action), like 3.12.43.257"},
+    ),
+]
 Label = Annotated[
     str,
     msgspec.Meta(
@@ -68,7 +84,7 @@ Protocol = Literal["dlms", "dlt645", "dlt698", "modbus", "mbus"]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
-Security = Literal["none", "lls", "hls-md5", "hls-sha1", "hls-sha256", "hls-gmac"]
+Security = Literal["none", "lls", "hls-aes", "hls-md5", "hls-sha1", "hls-sha256", "hls-gmac", "hls-ecdsa"]
 _BYTE = r"(25[0-5]|2[0-4]\d|1?\d?\d)"
 Obis = Annotated[
     str,
@@ -104,7 +120,9 @@ class Bus(_Table, frozen=True, kw_only=True):
     """[[bus]]: one serial port or TCP link; half-duplex, one thread."""
 
     id: Annotated[Name, about("How meters name this bus.")]
-    port: Annotated[Text, about("/dev/ttyUSB0, a stable name under /dev/serial/by-id, or tcp://host:port.")]
+    port: Annotated[
+        Text, about("/dev/ttyUSB0, a stable name under /dev/serial/by-id, tcp://host:port; udp:// with wrapper.")
+    ]
     protocol: Annotated[Protocol, about("What its meters speak.")] = "dlms"
     framing: Annotated[
         Literal["hdlc", "wrapper", "rtu", "tcp"] | None,
@@ -115,6 +133,13 @@ class Bus(_Table, frozen=True, kw_only=True):
     poll_s: Annotated[Seconds, about("One cycle over all meters of the bus, seconds.")] = 60.0
     timeout_s: Annotated[Seconds, about("Wait for the first octet of a reply, seconds.")] = 2.0
     inter_octet_s: Annotated[Seconds, about("Silence inside a reply that makes it a torn one, seconds.")] = 0.1
+    opening: Annotated[
+        Literal["mode-e"] | None,
+        about("Optical heads: sign on by IEC 62056-21 mode E at 300 Bd 7E1, go on in HDLC at `baud` or less."),
+    ] = None
+    listen: Annotated[
+        Text | None, about("DLMS: where its meters push to, tcp://0.0.0.0:4059 or udp://..., in this bus's framing.")
+    ] = None
     rs485: Annotated[bool, about("The port's own driver turns the line round by RTS; on-board UARTs need it.")] = False
 
 
@@ -128,6 +153,13 @@ class Registers(_Table, frozen=True, kw_only=True):
     load_profile: Annotated[Obis | None, about("Instead of 1-0:99.1.0.")] = None
     event_logs: Annotated[list[Obis] | None, about("Instead of 0-0:99.98.0 to 0-0:99.98.7.")] = None
     counter: Annotated[Obis | None, about("Instead of 0-0:43.1.0: the invocation counter of this client.")] = None
+    push_setup: Annotated[Obis | None, about("Instead of 0-0:25.9.0: says what stands in its pushes.")] = None
+    push_objects: Annotated[
+        list[Obis] | None, about("What stands in its pushes, in order, where its push setup cannot be read.")
+    ] = None
+    compact: Annotated[
+        Obis | None, about("Compact data (class 62), 0-0:66.0.1 for one: a poll reads what they capture, in one go.")
+    ] = None
 
 
 class Meter(_Table, frozen=True, kw_only=True):
@@ -150,7 +182,9 @@ class Meter(_Table, frozen=True, kw_only=True):
     ] = None
     logical_address: Annotated[int, msgspec.Meta(ge=0, le=16383, description="HDLC logical device.")] = 1
     address_octets: Annotated[Literal[0, 1, 2, 4], about("0: the shortest that holds the address.")] = 0
-    client: Annotated[int, msgspec.Meta(ge=1, le=127, description="Client SAP: 16 is the public client.")] = 16
+    client: Annotated[
+        int, msgspec.Meta(ge=1, le=65535, description="Client SAP: 16 is the public client; up to 16383 over HDLC.")
+    ] = 16
     accuracy_class: Annotated[Positive, about("From the meter's face plate: 0.2, 0.5, 1 or 2 (per cent).")] = 1.0
     resolution_wh: Annotated[Step, about("The step of its energy register, Wh.")] = 10.0
     serial: Annotated[Text | None, about("Expected serial number; another one is a replaced meter.")] = None
@@ -161,6 +195,19 @@ class Meter(_Table, frozen=True, kw_only=True):
     authentication_key: Annotated[Secret | None, about("hls-gmac: path or credential:NAME of a key in hex.")] = None
     encryption_key: Annotated[Secret | None, about("hls-gmac: path or credential:NAME of a key in hex.")] = None
     system_title: Annotated[Hex16 | None, about("Ours towards this meter, 16 hex digits.")] = None
+    suite: Annotated[
+        Literal[0, 1, 2] | None, about("Security suite; by default 0 with keys of 16 octets, 2 with keys of 32.")
+    ] = None
+    signing_key: Annotated[Secret | None, about("hls-ecdsa: our private key, PEM or hex.")] = None
+    meter_signing_key: Annotated[
+        Text | None, about("hls-ecdsa: path of the meter's public key: PEM, a certificate, or its point in hex.")
+    ] = None
+    agreement_key: Annotated[
+        Secret | None, about("Our private key for pushes under an agreed key (general-ciphering).")
+    ] = None
+    meter_agreement_key: Annotated[Text | None, about("Path of the meter's public key for that.")] = None
+    master_key: Annotated[Secret | None, about("The key that keys are wrapped with (checkmeter rekey), hex.")] = None
+    broadcast_key: Annotated[Secret | None, about("Key of pushes that the meter sends to several clients, hex.")] = None
     ciphering: Annotated[
         Literal["global", "dedicated", "general"], about("Form of ciphered APDUs: glo-, ded- or general-glo-ciphering.")
     ] = "global"
@@ -170,6 +217,14 @@ class Meter(_Table, frozen=True, kw_only=True):
     min_gap_s: Annotated[Pause, about("Pause between requests; some meters reboot when polled fast.")] = 0.0
     single_association: Annotated[bool, about("The line bears one open association at a time.")] = False
     with_list: Annotated[bool, about("The meter answers a GET with a list of registers.")] = True
+    naming: Annotated[
+        Literal["ln", "sn"], about("How it names its objects: logical or short names; with short ones it is read only.")
+    ] = "ln"
+    push: Annotated[bool, about("Take what it sends unasked, on its line or at the bus's `listen`.")] = False
+    access: Annotated[bool, about("Ask for lists by ACCESS, where the meter offers it.")] = False
+    gbt_window: Annotated[
+        int, msgspec.Meta(ge=0, le=63, description="General block transfer: blocks taken at once; 0 does not offer it.")
+    ] = 0
     max_pdu: Annotated[int, msgspec.Meta(ge=64, le=65535, description="Largest APDU it takes, octets.")] = 1024
     max_frame: Annotated[int, msgspec.Meta(ge=32, le=2030, description="Largest HDLC information field.")] = 512
     companion: Annotated[
@@ -228,7 +283,7 @@ class Detection(_Table, frozen=True, kw_only=True):
     false_alarms_per_year: Annotated[Positive, about("Promised rate of false alarms, per building and year.")] = 0.1
     confidence: Annotated[Probability, about("Below this probability no flat is named.")] = 0.9
     guard_days: Annotated[Days, about("Rows younger than this are not absorbed as normal.")] = 14.0
-    model: Annotated[Text | None, about("Path of a .tflite; the shipped one by default.")] = None
+    model: Annotated[FilePath | None, about("Path of a .tflite; the shipped one by default.")] = None
 
 
 class Mqtt(_Table, frozen=True, kw_only=True):
@@ -240,8 +295,8 @@ class Mqtt(_Table, frozen=True, kw_only=True):
     ] = False
     version: Annotated[Literal["5", "3.1.1"], about("Protocol version; 3.1.1 has no properties.")] = "5"
     client_id: Annotated[Text | None, about("The gateway's name by default.")] = None
-    ca: Annotated[Text | None, about("CA certificate, PEM; the system's store by default.")] = None
-    certificate: Annotated[Text | None, about("Client certificate, PEM.")] = None
+    ca: Annotated[FilePath | None, about("CA certificate, PEM; the system's store by default.")] = None
+    certificate: Annotated[FilePath | None, about("Client certificate, PEM.")] = None
     key: Annotated[Secret | None, about("Client key, PEM: a path or credential:NAME.")] = None
     username: Annotated[Text | None, about("Where the broker asks for one.")] = None
     password: Annotated[Secret | None, about("A path or credential:NAME.")] = None
@@ -251,14 +306,14 @@ class Mqtt(_Table, frozen=True, kw_only=True):
     delivery: Annotated[
         Literal["broker", "end_to_end"], about("Who must acknowledge before a message leaves the outbox.")
     ] = "broker"
-    command_keys: Annotated[list[Text], about("Paths of Ed25519 public keys that may sign commands.")] = []
-    cim: Annotated[dict[str, str], about("Alert or tamper kind -> IEC 61968-9 event type.")] = {}
+    command_keys: Annotated[list[FilePath], about("Paths of Ed25519 public keys that may sign commands.")] = []
+    cim: Annotated[dict[Text, EventType], about("Alert or tamper kind -> IEC 61968-9 event type.")] = {}
 
 
 class Store(_Table, frozen=True, kw_only=True):
     """[store]: what is kept on the gateway's disk."""
 
-    path: Annotated[Text, about("Outbox, checkpoints and history: one SQLite file.")] = (
+    path: Annotated[FilePath, about("Outbox, checkpoints and history: one SQLite file.")] = (
         "/var/lib/checkmeter/checkmeter.sqlite"
     )
     outbox_mb: Annotated[Positive, about("Cap of what waits for the broker, MB.")] = 64.0
@@ -268,10 +323,12 @@ class Store(_Table, frozen=True, kw_only=True):
 class Service(_Table, frozen=True, kw_only=True):
     """[service]: how the running agent can be watched on the gateway."""
 
-    socket: Annotated[Text, about("Unix socket of `checkmeter status` and `watch`.")] = "/run/checkmeter/control.sock"
+    socket: Annotated[FilePath, about("Unix socket of `checkmeter status` and `watch`.")] = (
+        "/run/checkmeter/control.sock"
+    )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], about("Least level that is logged.")] = "info"
     log_format: Annotated[Literal["text", "json"], about("Text with journald priorities, or one JSON a line.")] = "text"
-    metrics_textfile: Annotated[Text | None, about("Prometheus textfile, written anew every 30 s.")] = None
+    metrics_textfile: Annotated[FilePath | None, about("Prometheus textfile, written anew every 30 s.")] = None
     metrics_port: Annotated[Port | None, about("Serve /metrics on this port of the loopback address.")] = None
 
 

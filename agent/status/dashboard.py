@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.status.snapshot import Snapshot
-from agent.status.text import balance_line, forecast_line, span, when
+from agent.status.text import amount, balance_line, forecast_line, span, when
 
 STATE_STYLE = {"online": "bold green", "degraded": "bold yellow", "offline": "bold red"}
 SEVERITY_STYLE = {"critical": "bold red", "warning": "yellow", "info": ""}
@@ -41,7 +41,7 @@ def building(snapshot: Snapshot, height: int | None = None) -> RenderableType:
 def _meters(snapshot: Snapshot, rows: int | None) -> RenderableType:
     table = Table(box=None, pad_edge=False)
     table.add_column("meter")
-    table.add_column("register kWh", justify="right")
+    table.add_column("register", justify="right")
     table.add_column("power W", justify="right")
     table.add_column("read", justify="right")
     table.add_column("errors", justify="right")
@@ -54,7 +54,7 @@ def _meters(snapshot: Snapshot, rows: int | None) -> RenderableType:
         style = "bold red" if suspicion > 0.5 else "yellow" if meter.id in snapshot.status.meters else ""
         table.add_row(
             meter.id,
-            "-" if meter.energy_kwh is None else f"{meter.energy_kwh:.2f}",
+            amount(meter),
             "-" if meter.power_w is None else f"{meter.power_w:.0f}",
             "-" if meter.time_s is None else f"{span(max(0.0, snapshot.now_s - meter.time_s))} ago",
             str(errors.get(meter.id) or ""),

@@ -25,6 +25,7 @@ class MeterView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     energy_kwh: float | None = None
     export_kwh: float | None = None
     power_w: float | None = None
+    register: wire.Register | None = None  # of a meter of water, heat or gas
     serial: str | None = None
     firmware: str | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from zoneinfo import ZoneInfo
 
 from agent import wire
-from agent.status.snapshot import Snapshot
+from agent.status.snapshot import MeterView, Snapshot
 from agent.wire.values import utc
 
 
@@ -42,9 +42,16 @@ def lines(snapshot: Snapshot) -> list[str]:
     errors = {meter.id: _errors(meter.errors) for meter in health.meters}
     for meter in snapshot.meters:
         age = "never" if meter.time_s is None else f"{span(max(0.0, snapshot.now_s - meter.time_s))} ago"
-        energy = "-" if meter.energy_kwh is None else f"{meter.energy_kwh:.2f} kWh"
-        shown.append(f"  {meter.id:<20} {energy:>14}  read {age}{errors.get(meter.id, '')}")
+        shown.append(f"  {meter.id:<20} {amount(meter):>14}  read {age}{errors.get(meter.id, '')}")
     return shown
+
+
+def amount(meter: MeterView) -> str:
+    """What a meter counts, with its unit: kWh, or m³ of water; a dash while it has not been read."""
+    if meter.register is not None:
+        first = meter.register.amounts[0]
+        return f"{first.value:.{3 if first.unit == 'm³' else 2}f} {first.unit}"
+    return "-" if meter.energy_kwh is None else f"{meter.energy_kwh:.2f} kWh"
 
 
 def _errors(errors: dict[str, int]) -> str:

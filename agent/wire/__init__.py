@@ -33,6 +33,7 @@ from agent.wire.events import (
 from agent.wire.forecast import Forecast, ForecastExtreme, OverCapacity
 from agent.wire.state import (
     ActiveSnapshot,
+    Amount,
     Balance,
     BusHealth,
     EvidenceChunk,
@@ -41,11 +42,20 @@ from agent.wire.state import (
     MeterHealth,
     MeterInfo,
     QueueHealth,
+    Register,
     Series,
     Status,
     ZoneInfo,
 )
-from agent.wire.topics import ROOT, Address, balance_suffix, evidence_suffix, forecast_suffix, split_topic
+from agent.wire.topics import (
+    ROOT,
+    Address,
+    balance_suffix,
+    evidence_suffix,
+    forecast_suffix,
+    register_suffix,
+    split_topic,
+)
 from agent.wire.values import Body, Count, Id, Order, Sha256, Share, Time, WireError, derived_uuid, number, utc
 
 __all__ = [
@@ -64,6 +74,7 @@ __all__ = [
     "AlertEvent",
     "AlertKind",
     "AlertState",
+    "Amount",
     "Balance",
     "Body",
     "BusHealth",
@@ -86,6 +97,7 @@ __all__ = [
     "OverCapacity",
     "QualityData",
     "QueueHealth",
+    "Register",
     "Reported",
     "ResidualData",
     "Series",
@@ -108,6 +120,7 @@ __all__ = [
     "evidence_suffix",
     "forecast_suffix",
     "number",
+    "register_suffix",
     "split_topic",
     "utc",
 ]

@@ -10,7 +10,7 @@ import msgspec
 from agent.wire.downlink import Ack, Command, CommandResult, DesiredConfig, DesiredModel, Reported, Signed
 from agent.wire.events import AlertEvent, TamperEvent
 from agent.wire.forecast import Forecast
-from agent.wire.state import ActiveSnapshot, Balance, EvidenceChunk, Health, Info, Status
+from agent.wire.state import ActiveSnapshot, Balance, EvidenceChunk, Health, Info, Register, Status
 from agent.wire.values import WireError
 
 # schema id -> struct: what `info` lists, what docs/schemas holds, what the MQTT user property `schema` says.
@@ -24,6 +24,7 @@ SCHEMAS: dict[str, type[msgspec.Struct]] = {
     "checkmeter.health.v1": Health,
     "checkmeter.evidence.v1": EvidenceChunk,
     "checkmeter.forecast.v1": Forecast,
+    "checkmeter.register.v1": Register,
     "checkmeter.ack.v1": Ack,
     "checkmeter.signed.v1": Signed,
     "checkmeter.command.v1": Command,

@@ -144,6 +144,26 @@ class Health(Body, frozen=True, kw_only=True):
     detectable_w: dict[str, float] = {}  # by zone: the smallest steady loss that would be found within a week
 
 
+class Amount(Body, frozen=True, kw_only=True):
+    """One register as it stands: energies in kWh, volumes in m³, temperatures in °C, powers in W."""
+
+    obis: str
+    value: float
+    unit: str
+
+
+class Register(Body, frozen=True, kw_only=True):
+    """`register/{meter}`, retained: what a meter of water, heat or gas shows, which is in no balance.
+
+    The first of `amounts` is what the meter counts; further ones are what else it shows.
+    """
+
+    meter: str
+    medium: Literal["heat", "cold-water", "hot-water", "gas"]
+    time: Time
+    amounts: Annotated[list[Amount], msgspec.Meta(min_length=1, max_length=16)]
+
+
 class Series(Body, frozen=True, kw_only=True):
     """One meter's energy per interval; `null` where it was not read."""
 

@@ -41,6 +41,11 @@ def forecast_suffix(zone: str) -> str:
     return f"forecast/{zone}"
 
 
+def register_suffix(meter: str) -> str:
+    """`register/{meter}`."""
+    return f"register/{meter}"
+
+
 def evidence_suffix(alert_id: str, n: int, of: int) -> str:
     """`evidence/{alert_id}/{n}-{of}`."""
     return f"evidence/{alert_id}/{n}-{of}"

@@ -29,6 +29,7 @@ SAMPLES_MAX = 4096  # per meter: bounds what a clock far ahead of ours can make 
 READ_JITTER_S = 2.0  # a sample's time is known no better, whatever the bus says
 REPLAY_JITTER_S = 4.0  # the same where no read times are given
 ROUGHNESS = 0.6  # relative scatter of power within an interval (measured on household loads)
+NEAR = 0.1  # of an interval: a sample so close to a boundary tells its register
 GRACE_S = 300.0  # how long a boundary waits for the last meter
 
 
@@ -222,15 +223,16 @@ class Aligner:
             return math.nan, fine
         if after == len(s.time_s):
             gap_s = end_s - s.time_s[before]
-            if gap_s > 0.1 * self.interval_s:
+            if gap_s > NEAR * self.interval_s:
                 return math.nan, fine
             power = self._power(s, max(before - 1, 0), before)
             return s.wh[before] + power * gap_s, math.hypot(fine, power * math.hypot(s.error_s[before], gap_s))
         span_s = s.time_s[after] - s.time_s[before]
-        if span_s > self.interval_s:
+        near_s = min(end_s - s.time_s[before], s.time_s[after] - end_s)
+        # Beside a sample the register is known, whatever lies between that and the next: a poll an interval is enough.
+        if span_s > self.interval_s * (2.0 if near_s <= NEAR * self.interval_s else 1.0):
             return math.nan, fine
         power = self._power(s, before, after)
-        near_s = min(end_s - s.time_s[before], s.time_s[after] - end_s)
         error_s = math.hypot(max(s.error_s[before], s.error_s[after]), ROUGHNESS * near_s)
         return s.wh[before] + power * (end_s - s.time_s[before]), math.hypot(fine, power * error_s)
 

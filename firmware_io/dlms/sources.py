@@ -26,6 +26,9 @@ class Sources:
     load_profile: ObisCode = obis.LOAD_PROFILE
     event_logs: tuple[ObisCode, ...] = EVENT_LOGS
     counter: ObisCode = obis.INVOCATION_COUNTER
+    push_setup: ObisCode = obis.PUSH_SETUP
+    push_objects: tuple[ObisCode, ...] | None = None  # what a push holds, in order, where the meter does not tell
+    compact: ObisCode | None = None  # compact data (class 62): a poll is one read of them
 
     def of(self, quantity: ObisCode) -> tuple[ObisCode, ...]:
         """The objects that a quantity is read from."""

@@ -334,7 +334,7 @@ class Dlt645Driver:
             long_enough = len(said) >= len(begins) + len(ends)
             return reply.abnormal or (long_enough and said.startswith(begins) and said.endswith(ends))
 
-        request = Frame(self._address, control, octets).encode(self.spec.wake_up)
+        request = wire.encode(self._address, control, octets, self.spec.wake_up)
         answer = self._asker.ask(line, Question(request, wire.parse, answers, wire.LONGEST, f"{di:08X}"))
         if answer.frame.abnormal:
             word = answer.frame.data[0] if answer.frame.data else 0
@@ -350,9 +350,8 @@ def _values(fields: tuple[Field, ...], octets: bytes) -> list[tuple[Field, float
     values: list[tuple[Field, float]] = []
     at = 0
     for known in fields:
-        part = octets[at : at + known.octets]
+        number = known.at(octets, at)
         at += known.octets
-        number = known.decode(part) if len(part) == known.octets else None
         if number is not None:
             values.append((known, number))
     return values

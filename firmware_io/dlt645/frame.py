@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from firmware_io import _octets
 from firmware_io.errors import LocalProtocolError
-from firmware_io.exchange import Verdict
 
-START, END, WAKE_UP, OFFSET = 0x68, 0x16, 0xFE, 0x33
 HEAD, TAIL = 10, 2  # octets around the data
 MAX_READ_DATA = 200  # of a reply (clause 5.2.5)
 LONGEST = 4 + HEAD + 255 + TAIL
@@ -67,33 +66,14 @@ class Frame(NamedTuple):
         Raises:
             LocalProtocolError: an address that is not six octets, or more data than fits.
         """
-        if len(self.address) != 6 or len(self.data) > 255:
-            raise LocalProtocolError(f"no frame of DL/T 645: address {self.address.hex()}, {len(self.data)} octets")
-        body = bytes((START, *self.address, START, self.control, len(self.data)))
-        body += bytes((octet + OFFSET) & 0xFF for octet in self.data)
-        return bytes((WAKE_UP,)) * wake_up + body + bytes((sum(body) & 0xFF, END))
+        try:
+            return _octets.encode_dlt645(self.address, self.control, self.data, wake_up)
+        except (ValueError, OverflowError) as error:
+            raise LocalProtocolError(f"no frame of DL/T 645: {error}") from error
 
 
-_UNOFFSET = bytes((octet - OFFSET) & 0xFF for octet in range(256))
-
-
-def parse(octets: bytearray, at: int) -> tuple[Frame, int] | Verdict:
-    """What begins at this place; see `exchange.Parser`."""
-    if octets[at] != START:
-        return Verdict.NOTHING
-    held = len(octets) - at
-    if held < HEAD:
-        # The second 68h sorts out nearly every false head early.
-        return Verdict.NOTHING if held > 7 and octets[at + 7] != START else Verdict.MORE
-    if octets[at + 7] != START:
-        return Verdict.NOTHING
-    end = at + HEAD + octets[at + 9]
-    if len(octets) < end + TAIL:
-        return Verdict.MORE
-    if octets[end + 1] != END or sum(octets[at:end]) & 0xFF != octets[end]:
-        return Verdict.NOTHING
-    frame = Frame(bytes(octets[at + 1 : at + 7]), octets[at + 8], bytes(octets[at + HEAD : end]).translate(_UNOFFSET))
-    return frame, end + TAIL
+parse = _octets.Dlt645Parser(Frame)
+encode = _octets.encode_dlt645  # address, control, data, octets of wake-up: the frame, without a `Frame`
 
 
 def address_of(digits: str) -> bytes:
@@ -128,16 +108,11 @@ def error_text(word: int) -> str:
 
 
 def bcd_number(octets: bytes, *, signed: bool = False) -> int | None:
-    """The number of BCD octets, low octet first; None where a digit is none (FFh: not available).
+    """The number of up to nine BCD octets, low octet first; None where a digit is none (FFh: not available).
 
     With `signed`, the highest bit is the sign (2007, annex A: power, power factor, current of newer meters).
     """
-    negative = signed and bool(octets) and octets[-1] & 0x80
-    digits = (octets[:-1] + bytes((octets[-1] & 0x7F,))) if negative else octets
-    text = digits[::-1].hex()
-    if not text.isdigit():
-        return None
-    return -int(text) if negative else int(text)
+    return _octets.bcd_number(octets, signed)
 
 
 def to_bcd(number: int, octets: int, *, signed: bool = False) -> bytes:

@@ -7,14 +7,19 @@ event counters and daily freezes; DL/T 645-1997 annex A for the older identifier
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import NamedTuple
 
 from firmware_io import obis
+from firmware_io._octets import bcd_scaled
 from firmware_io.dlt645.frame import bcd_number
 from firmware_io.obis import ObisCode
 from firmware_io.reading import Unit
 
 FREQUENCY = ObisCode(1, 0, 14, 7, 0)
+
+
+_DIVISORS = {10.0**-n: 10.0**n for n in range(1, 7)}  # dividing keeps the last digit right
 
 
 class Field(NamedTuple):
@@ -27,11 +32,13 @@ class Field(NamedTuple):
     signed: bool = False
 
     def decode(self, octets: bytes) -> float | None:
-        """The value in its unit, None where the meter has none; dividing keeps the last digit right."""
-        number = bcd_number(octets, signed=self.signed)
-        if number is None:
-            return None
-        return number * self.factor if self.factor >= 1 else number / round(1 / self.factor)
+        """The value in its unit, None where the meter has none."""
+        return self.at(octets, 0)
+
+    def at(self, octets: bytes, place: int) -> float | None:
+        """The same, of the octets from a place on; None too where they do not reach so far."""
+        divisor = 0.0 if self.factor >= 1 else _DIVISORS[self.factor]
+        return bcd_scaled(octets, place, self.octets, self.signed, self.factor, divisor)
 
 
 class Item(NamedTuple):
@@ -111,6 +118,7 @@ EVENTS = (
 MAX_RECORDS = 10  # of an event kind, kept by the meter
 
 
+@lru_cache(maxsize=256)
 def di_octets(di: int, edition: int) -> bytes:
     """The identifier as it stands in data: low octet first, four octets in 2007, two in 1997."""
     return di.to_bytes(4 if edition == 2007 else 2, "little")

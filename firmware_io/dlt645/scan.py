@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from firmware_io import exchange
 from firmware_io.clock import Clock
 from firmware_io.dlt645 import frame as wire
 from firmware_io.dlt645 import registers as table
@@ -12,9 +13,7 @@ from firmware_io.driver import Line
 from firmware_io.errors import ResponseTimeout
 from firmware_io.exchange import Asker, Question, Timing
 
-MAX_FOUND = 250  # meters of one search
 ONE_ANSWER_OCTETS = 32  # of an energy, with its wake-up octets
-SEVERAL_OCTETS = 8  # heard without a frame in them: answers that have collided
 
 
 def identify_address(line: Line, timing: Timing, clock: Clock, pattern: bytes = wire.ANYBODY) -> str | None:
@@ -31,30 +30,15 @@ def identify_address(line: Line, timing: Timing, clock: Clock, pattern: bytes = 
 def search(line: Line, timing: Timing, clock: Clock) -> list[str]:
     """All 2007 meters of a line, by wildcard addresses; changes nothing in them.
 
-    Where several answer at once, the next pair of digits from the right is tried: a hundred questions for each pair
-    in which meters differ. Consecutive numbers, as a house's meters have them, are found with the first hundred.
+    See `exchange.search`.
 
     Raises:
         TransportError: the line failed.
     """
     asker = Asker("search", timing, clock.now)
-    found: list[str] = []
-    patterns = [wire.ANYBODY]
-    while patterns and len(found) < MAX_FOUND:
-        pattern = patterns.pop(0)
-        heard = asker.traffic.received_octets
-        address = _ask_address(asker, line, wire.READ, pattern)
-        if address is not None:
-            if address not in found:
-                found.append(address)
-            asker.rest(line, timing.inter_octet_s)  # one that is quicker may be heard whole before the others
-            if asker.traffic.received_octets - heard <= ONE_ANSWER_OCTETS:
-                continue
-        wild = [place for place, octet in enumerate(pattern) if octet == wire.ANYBODY[0]]
-        if asker.traffic.received_octets - heard >= SEVERAL_OCTETS and wild:
-            pairs = (wire.to_bcd(pair, 1) for pair in range(100))
-            patterns += [pattern[: wild[0]] + pair + pattern[wild[0] + 1 :] for pair in pairs]
-    return found
+    return exchange.search(
+        asker, line, timing, lambda pattern: _ask_address(asker, line, wire.READ, pattern), 6, ONE_ANSWER_OCTETS
+    )
 
 
 def _ask_address(asker: Asker, line: Line, control: int, pattern: bytes) -> str | None:

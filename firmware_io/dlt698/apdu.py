@@ -1,7 +1,7 @@
-"""The services of DL/T 698.45 that reading takes: GET of one and of several attributes, and their values. Sans IO.
+"""The services of DL/T 698.45 that reading takes: CONNECT, GET of attributes and of records, and values. Sans IO.
 
-Values come as plain Python ones: numbers, octets, texts, lists, None, `datetime`. Source: DL/T 698.45-2017, 6.3.6 and
-annex for data types.
+Values come as plain Python ones: numbers, octets, texts, lists, None, `datetime`. Source: DL/T 698.45-2017, 6.3.5 and
+6.3.6, and the annex for data types.
 """
 
 from __future__ import annotations
@@ -12,8 +12,19 @@ from typing import Any, NamedTuple
 
 from firmware_io.errors import LocalProtocolError, RemoteProtocolError
 
+CONNECT, CONNECT_RESPONSE, RELEASE = 0x02, 0x82, 0x03
 GET, GET_RESPONSE, ERROR_RESPONSE = 0x05, 0x85, 0xEE
-NORMAL, LIST = 0x01, 0x02
+NORMAL, LIST, RECORD = 0x01, 0x02, 0x03
+VERSION, MAX_APDU, ASSOCIATION_S = 0x0010, 1024, 7200
+_RESULT_AT = 71  # of a response to CONNECT: behind versions of the factory, conformance and sizes
+MAX_ROWS = 255  # of one response: their number has one octet
+CONNECT_TEXTS = {
+    1: "wrong password",
+    2: "it wants a key: symmetric security is not supported",
+    3: "it wants a certificate, which is not supported",
+    4: "it wants a signature, which is not supported",
+    5: "another version of the protocol",
+}
 MAX_DEPTH, MAX_ITEMS = 8, 512
 MAX_LISTED = 32
 NOT_AUTHORISED = frozenset((3, 20, 21))  # data access results: no right, wrong password, security
@@ -54,6 +65,11 @@ class Denied(NamedTuple):
         """The code in words."""
         return DAR_TEXTS.get(self.code, f"data access result {self.code}")
 
+    @property
+    def refused(self) -> bool:
+        """Whether the meter has it and does not give it to us."""
+        return self.code in NOT_AUTHORISED
+
 
 def get(piid: int, oads: list[int]) -> bytes:
     """GET of one or several attributes, each an OAD as a 32-bit number.
@@ -69,9 +85,81 @@ def get(piid: int, oads: list[int]) -> bytes:
     return bytes((GET, LIST, piid, len(oads))) + names + b"\x00"
 
 
+def connect(piid: int, password: bytes | None) -> bytes:
+    """CONNECT as a public client, or with a password: all services offered, an association of two hours.
+
+    Raises:
+        LocalProtocolError: a password that is too long.
+    """
+    if password is not None and len(password) > 127:
+        raise LocalProtocolError(f"a password of {len(password)} octets")
+    sizes = struct.pack(">HHBHI", MAX_APDU, MAX_APDU, 1, MAX_APDU, ASSOCIATION_S)
+    mechanism = b"\x00" if password is None else bytes((1, len(password))) + password
+    return bytes((CONNECT, piid)) + VERSION.to_bytes(2, "big") + b"\xff" * 24 + sizes + mechanism + b"\x00"
+
+
+def connected(apdu: bytes) -> str:
+    """What a response to CONNECT says: empty where the association is open, else why it is not.
+
+    Raises:
+        RemoteProtocolError: cut off.
+    """
+    if len(apdu) <= _RESULT_AT:
+        raise RemoteProtocolError(f"its answer to CONNECT has {len(apdu)} octets")
+    code = apdu[_RESULT_AT]
+    return CONNECT_TEXTS.get(code, f"result {code}") if code else ""
+
+
+def release(piid: int) -> bytes:
+    """The end of an association."""
+    return bytes((RELEASE, piid, 0))
+
+
+def get_record(piid: int, table: int, time: int, first: datetime, last: datetime, columns: tuple[int, ...]) -> bytes:
+    """GET of the rows of a table from `first` until before `last` by its column `time`; local times (selector 2)."""
+    begin, end = (b"\x1c" + struct.pack(">HBBBBB", *moment.timetuple()[:6]) for moment in (first, last))
+    selector = b"\x02" + time.to_bytes(4, "big") + begin + end + b"\x00"
+    wanted = bytes((len(columns),)) + b"".join(b"\x00" + column.to_bytes(4, "big") for column in columns)
+    return bytes((GET, RECORD, piid)) + table.to_bytes(4, "big") + selector + wanted + b"\x00"
+
+
+def rows(apdu: bytes) -> list[list[Any]] | Denied:
+    """The rows in a response to GET of records, each with a value for each column that was asked for.
+
+    Raises:
+        RemoteProtocolError: not a response that makes sense.
+    """
+    try:
+        if apdu[:2] != bytes((GET_RESPONSE, RECORD)):
+            raise ValueError(f"expected records, got {apdu[:3].hex()}")
+        columns, at = apdu[7], 8
+        for _ in range(columns):
+            if apdu[at] != 0:
+                raise ValueError("a column of columns is not read")
+            at += 5
+        choice, count = apdu[at], apdu[at + 1]
+        if choice == 0:
+            return Denied(count)
+        if choice != 1:
+            raise ValueError(f"a result of kind {choice}")
+        at += 2
+        found: list[list[Any]] = []
+        for _ in range(count):
+            row: list[Any] = []
+            for _ in range(columns):
+                value, at = _value(apdu, at, 0)
+                row.append(value)
+            found.append(row)
+        return found
+    except (IndexError, ValueError, struct.error) as error:
+        raise RemoteProtocolError(f"its records cannot be read: {error}") from error
+
+
 def piid_of(apdu: bytes) -> int | None:
     """The number of the question that a response answers; None where it is none."""
-    return apdu[2] & 0x3F if len(apdu) > 3 and apdu[0] == GET_RESPONSE else None
+    if len(apdu) > 3 and apdu[0] in (GET_RESPONSE, CONNECT_RESPONSE):
+        return apdu[2 if apdu[0] == GET_RESPONSE else 1] & 0x3F
+    return None
 
 
 def results(apdu: bytes) -> dict[int, Any]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from firmware_io import _octets
 from firmware_io.errors import LocalProtocolError
-from firmware_io.exchange import Verdict
 
 ACK, SHORT, LONG, END = 0xE5, 0x10, 0x68, 0x16
 LONGEST = 261
@@ -54,32 +54,7 @@ class Frame(NamedTuple):
         return bytes((LONG, len(body), len(body), LONG)) + body + bytes((sum(body) & 0xFF, END))
 
 
-def parse(octets: bytearray, at: int) -> tuple[Frame, int] | Verdict:
-    """What begins at this place; see `exchange.Parser`."""
-    first = octets[at]
-    if first == ACK:
-        return Frame(ACK), at + 1
-    held = len(octets) - at
-    if first == SHORT:
-        if held < 5:
-            return Verdict.MORE
-        control, address, check, end = octets[at + 1 : at + 5]
-        if end != END or (control + address) & 0xFF != check:
-            return Verdict.NOTHING
-        return Frame(control, address), at + 5
-    if first != LONG:
-        return Verdict.NOTHING
-    if held < 4:
-        return Verdict.NOTHING if held > 2 and octets[at + 1] != octets[at + 2] else Verdict.MORE
-    size = octets[at + 1]
-    if octets[at + 2] != size or octets[at + 3] != LONG or size < 3:
-        return Verdict.NOTHING
-    stop = at + 4 + size
-    if len(octets) < stop + 2:
-        return Verdict.MORE
-    if octets[stop + 1] != END or sum(octets[at + 4 : stop]) & 0xFF != octets[stop]:
-        return Verdict.NOTHING
-    return Frame(octets[at + 4], octets[at + 5], octets[at + 6], bytes(octets[at + 7 : stop])), stop + 2
+parse = _octets.MbusParser(Frame)
 
 
 class SecondaryAddress(NamedTuple):

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import enum
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import NamedTuple
 
 from firmware_io.errors import RemoteProtocolError, SecurityError
@@ -35,6 +37,9 @@ class Function(enum.IntEnum):
     MAXIMUM = 1
     MINIMUM = 2
     IN_ERROR = 3
+
+
+_FUNCTIONS = tuple(Function)
 
 
 class Record(NamedTuple):
@@ -144,7 +149,7 @@ def _walk(address: SecondaryAddress | None, access: int, status: int, octets: by
     return Telegram(address, access, status, tuple(records), more, broken, rest)
 
 
-def _extensions(octets: bytes, at: int, last: int) -> tuple[list[int], int]:
+def _extensions(octets: bytes, at: int, last: int) -> tuple[Sequence[int], int]:
     """DIFE or VIFE after an octet that has the extension bit."""
     found: list[int] = []
     while last & 0x80:
@@ -159,21 +164,21 @@ def _extensions(octets: bytes, at: int, last: int) -> tuple[list[int], int]:
 def _record(octets: bytes, at: int) -> tuple[Record, int]:
     """One record and where it ends. Raises: IndexError, ValueError: it is not whole, or makes no sense."""
     dif = octets[at]
-    difes, at = _extensions(octets, at + 1, dif)
     storage, tariff, subunit = dif >> 6 & 1, 0, 0
+    difes, at = _extensions(octets, at + 1, dif) if dif & 0x80 else ((), at + 1)
     for place, dife in enumerate(difes):
         storage |= (dife & 0x0F) << 4 * place + 1
         tariff |= (dife >> 4 & 3) << 2 * place
         subunit |= (dife >> 6 & 1) << place
+    begin = at
     vif = octets[at]
     at += 1
-    text = ""
     if vif & 0x7F == 0x7C:  # the unit in plain text
-        size = octets[at]
-        text = _text(octets[at + 1 : at + 1 + size])
-        at += 1 + size
-    vifes, at = _extensions(octets, at, vif)
-    meaning = _meaning(vif, vifes, text)
+        at += 1 + octets[at]
+    while vif & 0x80:
+        vif = octets[at]
+        at += 1
+    meaning, vifes, factor, divisor, dated = _information(octets[begin:at])
     kind = dif & 0x0F
     value: float | str | datetime | None
     if kind == _VARIABLE:
@@ -182,21 +187,40 @@ def _record(octets: bytes, at: int) -> tuple[Record, int]:
         end = at + _LENGTHS[kind]
         if end > len(octets):
             raise ValueError("its value is cut off")
-        value, at = _value(kind, octets[at:end], meaning), end
-    if isinstance(value, int | float):
-        factor = meaning.factor
-        for vife in vifes if vif not in (0xFB, 0xFD) else vifes[1:]:
-            if vife & 0x7F == units.MANUFACTURER_VIFE:
-                break  # what follows is the manufacturer's
-            factor *= units.factor_of(vife)
-        # Dividing by a power of ten is right to the last digit, multiplying by its inverse is not.
-        inverse = round(1 / factor) if factor < 1 else 0
-        exact = inverse and abs(inverse * factor - 1) < 1e-12
-        value = value / inverse if exact else value * factor
-    return Record(meaning, value, Function(dif >> 4 & 3), storage, tariff, subunit, tuple(vifes)), at
+        if kind in _INTEGERS and not dated:
+            value, at = int.from_bytes(octets[at:end], "little", signed=True), end
+        else:
+            value, at = _value(kind, octets[at:end], dated), end
+    if value.__class__ is int or value.__class__ is float:
+        value = value / divisor if divisor else value * factor
+    return Record(meaning, value, _FUNCTIONS[dif >> 4 & 3], storage, tariff, subunit, vifes), at
 
 
-def _meaning(vif: int, vifes: list[int], text: str) -> Meaning:
+@lru_cache(maxsize=512)  # a meter's records have the same few for ever; a bound against a line that makes them up
+def _information(octets: bytes) -> tuple[Meaning, tuple[int, ...], float, int, bool]:
+    """A value information block: meaning, VIFE, the factor, the divisor where that is not 0, and whether it is a date.
+
+    Raises: IndexError, ValueError: it is not whole, or makes no sense.
+    """
+    vif, at, text = octets[0], 1, ""
+    if vif & 0x7F == 0x7C:
+        at = 2 + octets[1]
+        text = _text(octets[2:at])
+    found, _ = _extensions(octets, at, vif)
+    meaning = _meaning(vif, found, text)
+    factor = meaning.factor
+    for vife in found if vif not in (0xFB, 0xFD) else found[1:]:
+        if vife & 0x7F == units.MANUFACTURER_VIFE:
+            break  # what follows is the manufacturer's
+        factor *= units.factor_of(vife)
+    # Dividing by a power of ten is right to the last digit, multiplying by its inverse is not.
+    inverse = round(1 / factor) if factor < 1 else 0
+    exact = inverse and abs(inverse * factor - 1) < 1e-12
+    dated = meaning.quantity in (units.DATE, units.DATE_TIME)
+    return meaning, tuple(found), factor, inverse if exact else 0, dated
+
+
+def _meaning(vif: int, vifes: Sequence[int], text: str) -> Meaning:
     if text:
         return Meaning("plain text", text)
     if vif == 0xFB and vifes:
@@ -206,17 +230,15 @@ def _meaning(vif: int, vifes: list[int], text: str) -> Meaning:
     return units.primary(vif)
 
 
-def _value(kind: int, octets: bytes, meaning: Meaning) -> float | str | datetime | None:
+def _value(kind: int, octets: bytes, dated: bool) -> float | datetime | None:
     if kind in _NONE:
         return None
-    if meaning.quantity in (units.DATE, units.DATE_TIME) and kind in _INTEGERS:
+    if dated and kind in _INTEGERS:
         return _date(octets)
     if kind == _REAL:
         number = float(struct.unpack("<f", octets)[0])
         return number if number == number and abs(number) != float("inf") else None
-    if kind in _BCD:
-        return _bcd(octets)
-    return int.from_bytes(octets, "little", signed=True)
+    return _bcd(octets)
 
 
 def _bcd(octets: bytes) -> float | None:

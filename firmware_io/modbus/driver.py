@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from firmware_io import obis
+from firmware_io._octets import Registers
 from firmware_io.clock import Clock
 from firmware_io.driver import Identity, Line, Traffic
 from firmware_io.errors import RegisterUnavailable, RemoteProtocolError, ResponseTimeout
@@ -78,6 +79,7 @@ class ModbusDriver:
         self._sampler = Sampler(spec.id, clock)
         self._proof = Proof(spec.profile.resolution_wh)
         self._blocks: tuple[Block, ...] = ()
+        self._planned: dict[tuple[int, int, int], Registers] = {}
         self._exponents: dict[int, int] = {}
         self._identity: Identity | None = None
         self._checked_s = 0.0
@@ -156,6 +158,7 @@ class ModbusDriver:
         if self._identity is not None and self._identity.serial != text:
             self._sampler.forget()
             self._proof = Proof(profile.resolution_wh, identified=self._proof.identified)
+        self._planned.clear()
         self._blocks, self._identity = tuple(blocks), Identity(text, None, registers)
         self._checked_s = self._clock.monotonic()
         return self._identity
@@ -176,20 +179,22 @@ class ModbusDriver:
         values: list[Value] = []
         for block in self._blocks:
             for part, answer in self._read(line, block):
-                for register in part.registers:
-                    number = self._decoded(register, part, answer.frame)
-                    if isinstance(number, float):
+                numbers = self._columns(part).decode(answer.frame.registers)
+                for register, number in zip(part.registers, numbers, strict=True):
+                    if number is not None:
+                        if register.exponent_address is not None:
+                            number *= 10.0 ** self._exponents.get(register.address, 0)
                         name, unit = QUANTITIES[register.name]
                         values.append(Value(name, number, unit, answer.asked_s, answer.heard_s))
         self._proof.add([value for value in values if value.possible])
         return [directed for value in values for directed in _directed(value)]
 
-    def _decoded(self, register: Register, block: Block, reply: Reply) -> float | str | None:
-        at = 2 * (register.address - block.address)
-        value = register.decode(reply.registers[at : at + 2 * register.words])
-        if isinstance(value, float) and register.exponent_address is not None:
-            value *= 10.0 ** self._exponents.get(register.address, 0)
-        return value
+    def _columns(self, block: Block) -> Registers:
+        """How the block's registers are written; the same few blocks are read for ever."""
+        key = (block.function, block.address, block.size)
+        if key not in self._planned:
+            self._planned[key] = block.columns()
+        return self._planned[key]
 
     def _single(self, line: Line, register: Register) -> float | str | None:
         block = block_of((register,))

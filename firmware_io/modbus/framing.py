@@ -7,9 +7,11 @@ registers it holds, only how many. TCP (Modbus messaging guide, 3.1): a header w
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from firmware_io.exchange import Parser, Verdict
+from firmware_io import _octets
+from firmware_io.exchange import Parser
 
 Framing = Literal["rtu", "tcp"]
 HOLDING, INPUT = 3, 4  # function codes: read holding registers, read input registers
@@ -31,26 +33,7 @@ _HEADER = struct.Struct(">HHHB")
 _READ = struct.Struct(">BBHH")
 
 
-def _crc_table() -> tuple[int, ...]:
-    table = []
-    for octet in range(256):
-        crc = octet
-        for _ in range(8):
-            crc = crc >> 1 ^ (0xA001 if crc & 1 else 0)
-        table.append(crc)
-    return tuple(table)
-
-
-_CRC = _crc_table()
-
-
-def crc16(octets: bytes | bytearray) -> int:
-    """The check of an RTU frame (polynomial A001h reflected, start FFFFh)."""
-    crc = 0xFFFF
-    table = _CRC
-    for octet in octets:
-        crc = crc >> 8 ^ table[(crc ^ octet) & 0xFF]
-    return crc
+crc16 = _octets.crc16_modbus
 
 
 class Read(NamedTuple):
@@ -63,8 +46,7 @@ class Read(NamedTuple):
 
     def rtu(self) -> bytes:
         """The octets of an RTU frame."""
-        body = _READ.pack(*self)
-        return body + crc16(body).to_bytes(2, "little")
+        return _octets.encode_rtu_read(self.unit, self.function, self.address, self.size)
 
     def tcp(self, transaction: int) -> bytes:
         """The octets of a TCP frame."""
@@ -81,46 +63,10 @@ class Reply(NamedTuple):
     transaction: int | None = None
 
 
+@lru_cache(maxsize=64)
 def rtu_parser(unit: int, function: int) -> Parser[Reply]:
     """Finds replies of one unit to one function; what others say is noise between them."""
-
-    def parse(octets: bytearray, at: int) -> tuple[Reply, int] | Verdict:
-        if octets[at] != unit:
-            return Verdict.NOTHING
-        held = len(octets) - at
-        if held < 3:
-            said = octets[at + 1] if held == 2 else function
-            return Verdict.MORE if said & ~EXCEPTION == function else Verdict.NOTHING
-        said, size = octets[at + 1], octets[at + 2]
-        if said == function | EXCEPTION:
-            end = at + 5
-        elif said == function and size and not size & 1 and size <= 2 * MAX_REGISTERS:
-            end = at + 3 + size + 2
-        else:
-            return Verdict.NOTHING
-        if len(octets) < end:
-            return Verdict.MORE
-        if crc16(octets[at:end]):  # over its own check a frame gives 0
-            return Verdict.NOTHING
-        if said != function:
-            return Reply(unit, function, b"", size), end
-        return Reply(unit, function, bytes(octets[at + 3 : end - 2])), end
-
-    return parse
+    return _octets.RtuParser(Reply, unit, function)
 
 
-def parse_tcp(octets: bytearray, at: int) -> tuple[Reply, int] | Verdict:
-    """A TCP frame; see `exchange.Parser`. One that is no reply to a read is an exception 0 without registers."""
-    if len(octets) - at < _HEADER.size + 2:
-        return Verdict.MORE
-    transaction, protocol, length, unit = _HEADER.unpack_from(octets, at)
-    if protocol != 0 or not 3 <= length <= 254:
-        return Verdict.NOTHING
-    end = at + 6 + length
-    if len(octets) < end:
-        return Verdict.MORE
-    function, size = octets[at + 7], octets[at + 8]
-    if function & EXCEPTION:
-        return Reply(unit, function & ~EXCEPTION, b"", size, transaction), end
-    registers = bytes(octets[at + 9 : end])
-    return Reply(unit, function, registers if len(registers) == size else b"", 0, transaction), end
+parse_tcp = _octets.TcpParser(Reply)  # a frame that is no reply to a read is an exception 0 without registers

@@ -5,29 +5,27 @@ It decodes registers and plans which of them are read together; `profile_file` r
 
 from __future__ import annotations
 
-import math
-import struct
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
 from firmware_io import obis
+from firmware_io._octets import Registers
 from firmware_io.obis import ObisCode
 from firmware_io.reading import Unit
 
 Kind = Literal["int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64", "text"]
 WordOrder = Literal["big", "little"]
 KINDS: tuple[str, ...] = get_args(Kind)
-_CODES = {
-    "int16": ">h",
-    "uint16": ">H",
-    "int32": ">i",
-    "uint32": ">I",
-    "int64": ">q",
-    "uint64": ">Q",
-    "float32": ">f",
-    "float64": ">d",
+WORDS = {
+    "int16": 1,
+    "uint16": 1,
+    "int32": 2,
+    "uint32": 2,
+    "int64": 4,
+    "uint64": 4,
+    "float32": 2,
+    "float64": 4,
 }
-WORDS = {kind: struct.calcsize(code) // 2 for kind, code in _CODES.items()}
 
 FREQUENCY = ObisCode(1, 0, 14, 7, 0)
 _PER_PHASE = (20, 40, 60)
@@ -71,18 +69,16 @@ class Register(NamedTuple):
 
     def decode(self, octets: bytes) -> float | str | None:
         """The scaled value, or the text; None where the device has none."""
-        if self.order == "little" and self.kind != "text":
-            octets = b"".join(octets[i : i + 2] for i in range(len(octets) - 2, -1, -2))
         if self.kind == "text":
             text = octets.decode("ascii", "replace").strip("\x00\xff ")
             return text if text and text.isprintable() else None
-        if self.not_available and int.from_bytes(octets, "big") in self.not_available:
-            return None
-        number = struct.unpack(_CODES[self.kind], octets)[0]
-        if not math.isfinite(number):
-            return None
-        scale = self.scale
-        return float(number * scale if scale >= 1 else number / round(1 / scale, 9))
+        return Registers((self.column(0),)).decode(octets)[0]
+
+    def column(self, at: int) -> tuple[int, int, str, bool, float, float, tuple[int, ...]]:
+        """How it is written, for `Registers`, where it begins at octet `at`; a number, no text."""
+        # Dividing by ten is right to the last digit, multiplying by a tenth is not.
+        divisor = round(1 / self.scale, 9) if self.scale < 1 else 0.0
+        return at, 2 * self.words, self.kind[0], self.order == "little", self.scale, divisor, self.not_available
 
 
 class Block(NamedTuple):
@@ -92,6 +88,10 @@ class Block(NamedTuple):
     address: int
     size: int
     registers: tuple[Register, ...]
+
+    def columns(self) -> Registers:
+        """What decodes the numbers of the block at once, in the order of `registers`; a text has no part in it."""
+        return Registers([r.column(2 * (r.address - self.address)) for r in self.registers if r.kind != "text"])
 
     def halves(self) -> tuple[Block, ...]:
         """The same registers in two questions, each shorter than this one; itself where there is only one register."""

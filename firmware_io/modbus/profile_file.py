@@ -22,7 +22,7 @@ from firmware_io.modbus.profile import KINDS, QUANTITIES, WORDS, Identification,
 MAX_FILE_OCTETS = 65_536
 MAX_LINE = 500  # tomllib's time and memory grow with the square of a dotted key, which stands on one line
 MAX_GAP_S = 60.0
-_DEVICE: dict[str, tuple[type, ...]] = {
+DEVICE_KEYS: dict[str, tuple[type, ...]] = {
     "title": (str,),
     "source": (str,),
     "verified": (bool,),
@@ -37,7 +37,7 @@ _DEVICE: dict[str, tuple[type, ...]] = {
     "notes": (str,),
     "checked_against": (list,),
 }
-_REGISTER: dict[str, tuple[type, ...]] = {
+REGISTER_KEYS: dict[str, tuple[type, ...]] = {
     "address": (int,),
     "type": (str,),
     "scale": (int, float),
@@ -47,7 +47,14 @@ _REGISTER: dict[str, tuple[type, ...]] = {
     "not_available": (list,),
     "exponent_address": (int,),
 }
-_IDENTIFICATION = {**_REGISTER, "codes": (list,)}
+IDENTIFICATION_KEYS = {**REGISTER_KEYS, "codes": (list,)}
+DEVICE_NEEDS = ("title", "source", "verified", "phases")
+LIMITS: tuple[tuple[str, float, float], ...] = (
+    ("max_gap", 0, MAX_REGISTERS),
+    ("first_register", 0, 0xFFFF),
+    ("min_gap_s", 0, MAX_GAP_S),
+    ("resolution_wh", 0.000_001, 1_000_000),
+)
 _TABLES = ("device", "identification", "serial", "registers")
 
 
@@ -70,7 +77,7 @@ class _Source:
         """The line of a key, or of its table; a quick search is enough for a message."""
         at = 0
         for number, line in enumerate(self._lines, 1):
-            if line.strip().startswith(f"[{table}]"):
+            if line.strip().startswith((f"[{table}]", f"[{table}.")):
                 at = number
             elif at and line.strip().startswith("["):
                 break
@@ -87,7 +94,7 @@ def parse(name: str, text: str) -> Profile:
     """
     source = _Source(f"{name}.toml", text)
     tables = _tables(source, text)
-    device = _checked(source, "device", tables.get("device"), _DEVICE, needed=("title", "source", "verified", "phases"))
+    device = _checked(source, "device", tables.get("device"), DEVICE_KEYS, needed=DEVICE_NEEDS)
     _texts(source, device)
     if device["phases"] not in (1, 3):
         source.refuse("device", "phases", f"phases is 1 or 3, got {device['phases']}")
@@ -105,7 +112,7 @@ def parse(name: str, text: str) -> Profile:
         table = f"registers.{quantity}"
         if quantity not in QUANTITIES:
             source.refuse(table, None, f"unknown register {quantity}; expected one of {', '.join(sorted(QUANTITIES))}")
-        found.append(_register(source, table, quantity, _checked(source, table, entry, _REGISTER), device))
+        found.append(_register(source, table, quantity, _checked(source, table, entry, REGISTER_KEYS), device))
     if not any(register.name == "energy_import" for register in found):
         source.refuse("registers", None, "a meter without [registers.energy_import] is of no use to a balance")
     return Profile(
@@ -156,12 +163,7 @@ def _texts(source: _Source, device: Mapping[str, Any]) -> None:
 
 
 def _limits(source: _Source, device: Mapping[str, Any]) -> None:
-    for key, low, high in (
-        ("max_gap", 0, MAX_REGISTERS),
-        ("first_register", 0, 0xFFFF),
-        ("min_gap_s", 0, MAX_GAP_S),
-        ("resolution_wh", 0.000_001, 1_000_000),
-    ):
+    for key, low, high in LIMITS:
         if not low <= device.get(key, low) <= high:
             source.refuse("device", key, f"{key} is {_shown(device[key])}; expected {low:g} to {high:g}")
 
@@ -201,7 +203,8 @@ def _register(source: _Source, table: str, name: str, entry: dict[str, Any], dev
         source.refuse(table, "type", f"type {_shown(kind)} is none; expected one of {', '.join(KINDS)}")
     order = entry.get("word_order", device.get("word_order", "big"))
     if order not in ("big", "little"):
-        source.refuse(table, "word_order", f"word_order is big (high word first) or little, got {order!r}")
+        where = table if "word_order" in entry else "device"
+        source.refuse(where, "word_order", f"word_order is big (high word first) or little, got {order!r}")
     if kind == "text" and name != "serial":
         source.refuse(table, "type", f"{name} is a number: text is for the serial number only")
     function = entry.get("function", device.get("function", HOLDING))
@@ -237,7 +240,7 @@ def _register(source: _Source, table: str, name: str, entry: dict[str, Any], dev
 def _identification(source: _Source, entry: object, device: dict[str, Any]) -> Identification | None:
     if entry is None:
         return None
-    table = _checked(source, "identification", entry, _IDENTIFICATION, needed=("address", "type", "codes"))
+    table = _checked(source, "identification", entry, IDENTIFICATION_KEYS, needed=("address", "type", "codes"))
     if not table["codes"]:
         source.refuse("identification", "codes", "codes is empty: no device would be this one; expected [71, [80, 89]]")
     codes: list[tuple[int, int]] = []
@@ -253,7 +256,7 @@ def _identification(source: _Source, entry: object, device: dict[str, Any]) -> I
 def _serial(source: _Source, entry: object, device: dict[str, Any]) -> Register | None:
     if entry is None:
         return None
-    return _register(source, "serial", "serial", _checked(source, "serial", entry, _REGISTER), device)
+    return _register(source, "serial", "serial", _checked(source, "serial", entry, REGISTER_KEYS), device)
 
 
 def _octets_of(path: Path) -> bytes:

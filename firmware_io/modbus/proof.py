@@ -7,6 +7,12 @@ vendor has the energy of phase 2, and a balance would accuse an innocent flat. S
 - over an hour at least, the energy register rises as the integral of P, within 5 %, two counts of the register and
   what sampling a changing power leaves open: each step of the power lies anywhere in its interval, and in one interval
   of ten a kettle comes and goes unseen. What is out of that for an hour is refuted; a moment is not.
+
+Little energy proves little: a register that shows a tenth looks right for as long as nobody is at home. So a meter is
+held to be consistent only while a wrong third would have shown, or while so little flows that no error weighs; and it
+is watched anew every few hours, so that no long idle past covers what comes after it. What no meter tells about itself
+is a ratio by which all its figures are wrong, as that of current transformers: `checkmeter commission` looks for that
+in the balance.
 """
 
 from __future__ import annotations
@@ -30,6 +36,10 @@ TELLING_W = 100.0  # below that power factor and resolution say nothing
 NEEDED_S = 3_600.0
 LONGEST_GAP_S = 900.0  # between two polls; over a longer one the integral says nothing
 PRECISE = 0.2  # of the integral: with a wider tolerance nothing is proven yet
+TELLING = 1 / 3  # of it: with a wider one nothing has been seen
+SMALL_W = 50.0  # on average: what a wrong register hides of that is of no weight
+SMALL_WINDOW_S, WINDOW_S, LONGEST_WINDOW_S = 4 * 3600.0, 86_400.0, 7 * 86_400.0
+NO_NUMBER = 1e-20  # a float that is less and not zero is two halves of other numbers
 UNSEEN_W, UNSEEN_SHARE = 3_000.0, 0.1  # a load that no poll has seen, and in how many intervals there is one
 SIGMAS = 4.0
 FAILURES = 3  # in a row: a load that changes between two registers makes one
@@ -54,7 +64,11 @@ class Verdict:
 
 def instant_faults(values: dict[ObisCode, float]) -> list[str]:
     """What is wrong with the values of one poll; empty where nothing is, or nothing can be said."""
-    faults = []
+    faults = [
+        f"{name.label or name} is {value:g}: no meter shows that; word order or address is another one"
+        for name, value in values.items()
+        if value and abs(value) < NO_NUMBER
+    ]
     volts = [values.get(name) for name in obis.VOLTAGE]
     for phase, volt in enumerate(volts, 1):
         if volt is not None and not VOLTAGE_V[0] <= volt <= VOLTAGE_V[1] and not (phase > 1 and 0 <= volt < ABSENT_V):
@@ -131,6 +145,7 @@ class Proof:
         if last is None or self._first_wh is None or not 0 < time_s - last[0] <= LONGEST_GAP_S:
             self._first_wh = imported_wh
             self._passed_s = self._integral_wh = self._variance = 0.0
+            self._out_since_s = None
             return
         hours = (time_s - last[0]) / 3600
         self._passed_s += time_s - last[0]
@@ -147,13 +162,20 @@ class Proof:
             f"energy rose by {rose_wh:.0f} Wh in {self._passed_s / 3600:.1f} h, the integral of power is "
             f"{expected:.0f} Wh (tolerance {tolerance:.0f} Wh)"
         )
+        small = expected <= SMALL_W * self._passed_s / 3600
         if abs(rose_wh - expected) > tolerance:
             self._out_since_s = time_s if self._out_since_s is None else self._out_since_s
             if time_s - self._out_since_s >= NEEDED_S:
                 self._energy = (State.REFUTED, said)
+            elif self._energy[0] is not State.PROVEN:
+                self._energy = (State.PENDING, said)
             return
         self._out_since_s = None
         if expected > 0 and tolerance <= PRECISE * expected:
             self._energy = (State.PROVEN, said)
         elif self._energy[0] is not State.PROVEN:
-            self._energy = (State.CONSISTENT, said)
+            telling = small or tolerance <= TELLING * expected
+            self._energy = (State.CONSISTENT if telling else State.PENDING, said)
+        window_s = WINDOW_S if self._energy[0] is State.PROVEN else LONGEST_WINDOW_S
+        if self._passed_s >= (SMALL_WINDOW_S if small else window_s):
+            self._first_wh = None  # the next poll begins another window

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from firmware_io.clock import Clock
+from firmware_io.dlms.protection.elliptic import PrivateKey
 from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.dlt645.driver import Dlt645Spec
 from firmware_io.dlt698.driver import Dlt698Spec
@@ -24,7 +27,9 @@ from firmware_io.simulator.building.weather import DAY_S
 from firmware_io.simulator.dlt645.station import PASSWORD, Dlt645Station
 from firmware_io.simulator.dlt698.station import Dlt698Station
 from firmware_io.simulator.line.bus import Multidrop, Wires
+from firmware_io.simulator.line.optical import OpticalHead
 from firmware_io.simulator.line.ports import LineThread, open_port
+from firmware_io.simulator.line.pushing import Pusher, send_to
 from firmware_io.simulator.line.shared import Listener, MixedLine, SharedLine
 from firmware_io.simulator.line.station import Station
 from firmware_io.simulator.mbus.station import MbusStation
@@ -123,7 +128,7 @@ class SimulatedSite:
             else:
                 listeners[plan.bus].append(_listener(plan, meter, timezone, parity=parity[plan.bus]))
         for bus in buses:
-            serial = not bus.port.startswith("tcp://")
+            serial = not bus.networked
             bits = 10 if bus.parity == "N" else 11
             octet_s = bits / bus.baud if serial and simulation.pace else 0.0
             turnaround_s = simulation.turnaround_s
@@ -152,7 +157,13 @@ class SimulatedSite:
                     )
                 )
             self.lines[bus.id] = lines[0] if len(lines) == 1 else MixedLine(lines)
+            if bus.opening is not None and isinstance(lines[0], Multidrop):
+                patience_s = min((s.meter.identity.inactivity_s for s in stations[bus.id]), default=120.0)
+                self.lines[bus.id] = OpticalHead(lines[0], patience_s)
+        self.stations = stations
+        self._framings = framings
         self._threads: list[LineThread] = []
+        self._pushers: list[Pusher] = []
 
     def _meter(self, plan: SimulatedMeterPlan, number: int, main: bool, exports: bool, timezone: str) -> SimulatedMeter:
         spec, simulation = plan.spec, self.simulation
@@ -179,6 +190,13 @@ class SimulatedSite:
             simulation.history_days * DAY_S,
             simulation.compress,
             spec.policy,
+            spec.suite,
+            spec.master_key or b"",
+            spec.broadcast_key or b"",
+            _point(spec.signing_key),
+            _point(spec.agreement_key),
+            spec.client,
+            spec.naming,
         )
         faults = Faults(simulation.fault, spec.id, self.start_s, simulation.seed)
         opened = [
@@ -208,13 +226,19 @@ class SimulatedSite:
         self.warm_up()
         try:
             for bus in self._buses:
-                port = open_port(bus.port, bus.baud, bus.parity, (links or {}).get(bus.id))
+                # An optical head hears several speeds: nothing is made of a wrong one.
+                baud = 0 if bus.opening is not None else bus.baud
+                port = open_port(bus.port, baud, bus.parity, (links or {}).get(bus.id))
                 self._threads.append(LineThread(bus.id, self.lines[bus.id], port))
+                if self.simulation.push_s > 0 and self.stations[bus.id]:
+                    self._pushers.append(Pusher(self._pushes(bus), self.simulation.push_s, bus.id))
         except TransportError:
             self.stop()
             raise
         for thread in self._threads:
             thread.start()
+        for pusher in self._pushers:
+            pusher.start()
         return {thread.name: thread.port.name for thread in self._threads}
 
     def failures(self) -> list[str]:
@@ -223,9 +247,31 @@ class SimulatedSite:
 
     def stop(self) -> None:
         """Close everything and wait for the threads."""
+        for pusher in self._pushers:
+            pusher.stop()
         for thread in self._threads:
             thread.stop()
         self._threads.clear()
+        self._pushers.clear()
+
+    def _pushes(self, bus: BusSpec) -> list[Callable[[], None]]:
+        """What sends one push of each DLMS meter of a bus: to where the client listens, or onto the line."""
+        form, line = self.simulation.push_form, self.lines[bus.id]
+        wrapper = self._framings.get(bus.id) == "wrapper"
+
+        def push(station: Station) -> None:
+            octets = station.pushed(form, wrapper=wrapper)
+            if bus.listen is not None:
+                send_to(bus.listen, octets)
+            elif isinstance(line, Multidrop):
+                line.utter(octets, time.monotonic())
+
+        return [partial(push, station) for station in self.stations[bus.id]]
+
+
+def _point(private: bytes | None) -> bytes | None:
+    """The client's public key, in hex."""
+    return None if private is None else PrivateKey.load(private).public.point.hex().encode()
 
 
 def _listener(plan: SimulatedMeterPlan, meter: SimulatedMeter, timezone: str, *, parity: bool) -> Listener:

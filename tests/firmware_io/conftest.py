@@ -405,11 +405,3 @@ def lab() -> ModuleType:
     module = sys.modules.setdefault(name, importlib.util.module_from_spec(spec))  # its dataclasses look for it there
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(
-    params=["clean", "one octet", "noise", "lost octets", "lost frames", "doubled", "late", "torn", "rubbish", "echo"]
-)
-def kind_of_dirt(request: pytest.FixtureRequest) -> str:
-    """One way in which a line is dirty; see `lab.dirty_line`."""
-    return str(request.param)

@@ -15,7 +15,7 @@ from agent.cli.lab.report import made_page
 from agent.offline.case.case import CaseError
 from agent.offline.case.from_store import from_store
 from agent.offline.demo.brokers import NoBroker
-from agent.offline.demo.demo import Demo, DemoError, Outcome, plan_of
+from agent.offline.demo.demo import LEAD_DAYS, LEARNING_DAYS, Demo, DemoError, Outcome, plan_of
 from agent.offline.demo.ending import ending_in_order
 from agent.offline.demo.view import screen
 from agent.site.errors import ConfigError
@@ -31,11 +31,16 @@ PACKAGED = Path("/usr/share/doc/checkmeter") / EXAMPLE  # where the Debian packa
 @click.option(
     "--speed", type=click.FloatRange(1, 10_000), default=1800.0, show_default=True, help="Simulated s in a s."
 )
-@click.option("--lead-days", type=click.FloatRange(0.05, 60), default=0.5, show_default=True, help="Quiet at first.")
+@click.option(
+    "--lead-days",
+    type=click.FloatRange(0.05, 60),
+    show_default=f"{LEAD_DAYS:g}, {LEARNING_DAYS:g} where a meter stores no load profile",
+    help="Quiet at first.",
+)
 @click.option(
     "--patience",
     type=click.FloatRange(1, 1000),
-    default=48.0,
+    default=72.0,
     show_default=True,
     help="Hours of the building's time after the theft's onset; then the demo has failed.",
 )
@@ -46,7 +51,7 @@ PACKAGED = Path("/usr/share/doc/checkmeter") / EXAMPLE  # where the Debian packa
 def command(
     site_file: Path,
     speed: float,
-    lead_days: float,
+    lead_days: float | None,
     patience: float,
     broker: str | None,
     utility: bool,

@@ -34,7 +34,7 @@ class UtilitySide:
             raise DemoError(
                 f"--utility needs a broker with MQTT 5, as Mosquitto; {broker.name} speaks {broker.version}"
             )
-        with open_store(self._dsn) as store:
+        with open_store(self._dsn, make=True) as store:
             store.migrate(time.time())
         self._say("utility   checkmeter utility ingest and serve: messages into SQL, and a page over it")
         return {

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -14,30 +11,17 @@ import click
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from agent.keys.signing import read_public
+from agent.keys.signing import KeyRing, Unauthorised, check_file, key_id, read_public, sign_file
 from agent.offline.case.analysis import Analysis, analyse
 from agent.offline.case.case import Case, CaseError, from_messages
 from agent.offline.case.files import PageFacts, read, result, write
 from agent.offline.case.page import RENDERER, page
+from agent.offline.case.print import CannotPrint, print_pdf
 from agent.offline.case.seal import Sealed, id_of_hex, open_page, seal
 from agent.offline.case.verify import PAGE_MAX_OCTETS, verify
 from agent.offline.case.words import LANGUAGES
 from agent.process.exit_codes import INPUT_OUTPUT, NEGATIVE, UNAVAILABLE
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-PDF_TIMEOUT_S = 120
-# No sandbox as root (CI, a container), no talk with anyone: the page holds all it needs.
-BROWSER_OPTIONS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-pdf-header-footer",
-)
+from agent.wire.codec import encode
 
 
 @click.command("report")
@@ -63,7 +47,7 @@ BROWSER_OPTIONS = (
     "--verify",
     "to_verify",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Check a page instead: its signature, its files, and all that it shows.",
+    help="Check a page instead: its signature, its files, and all that it shows; or a signed PDF.",
 )
 @click.option(
     "--public-key",
@@ -99,7 +83,8 @@ def command(
         raise click.UsageError(f"{timezone!r} is no time zone; expected a name like Europe/Berlin") from None
     try:
         case = _load(alert_id, site, messages) if dsn is None else _from_fleet(dsn, alert_id, gateway)
-        text, analysis, sealed = made_page(case, timezone, None if key is None else _private_key(key), language)
+        private = None if key is None else _private_key(key)
+        text, analysis, sealed = made_page(case, timezone, private, language)
     except CaseError as error:
         raise click.ClickException(str(error)) from None
     output.write_text(text, encoding="utf-8")
@@ -108,7 +93,7 @@ def command(
         f"{'' if sealed.signature else ', not signed (no --key)'}"
     )
     if pdf:
-        _print_pdf(output)
+        _print(output, private)
 
 
 def made_page(
@@ -145,7 +130,7 @@ def _from_fleet(dsn: str, alert_id: str, gateway: str | None) -> Case:
 
     code = INPUT_OUTPUT
     try:
-        with open_store(dsn, make=False) as store:
+        with open_store(dsn) as store:
             store.check_version()
             code = NEGATIVE  # a store that answers: what it does not know is the verb's own no
             whole_id = full_id(store, alert_id, gateway)
@@ -167,6 +152,9 @@ def _private_key(path: Path) -> Ed25519PrivateKey:
 
 def _verify(path: Path, public_key: str | None) -> None:
     trusted = None if public_key is None else _trusted(public_key)
+    if path.suffix == ".pdf":
+        _verify_pdf(path, trusted)
+        return
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         text = file.read(PAGE_MAX_OCTETS + 1)
     faults = verify(text, trusted)
@@ -207,23 +195,27 @@ def _trusted(text: str) -> Ed25519PublicKey | str:
         raise click.BadParameter(f"{text}: {error}; expected an Ed25519 public key in PEM form") from None
 
 
-def _print_pdf(output: Path) -> None:
-    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if browser is None:
-        raise click.ClickException("--pdf needs Chromium (Debian package chromium); the page itself is written")
-    target = output.with_suffix(".pdf")
-    with tempfile.TemporaryDirectory(prefix="checkmeter-pdf-") as profile:
-        words = [
-            browser,
-            *BROWSER_OPTIONS,
-            f"--user-data-dir={profile}",
-            f"--print-to-pdf={target}",
-            output.absolute().as_uri(),
-        ]
-        try:
-            done = subprocess.run(words, capture_output=True, text=True, timeout=PDF_TIMEOUT_S, check=False)
-        except subprocess.TimeoutExpired:
-            raise click.ClickException(f"{browser} took over {PDF_TIMEOUT_S} s; the page itself is written") from None
-    if done.returncode or not target.exists():
-        raise click.ClickException(f"{browser} could not print the page: {done.stderr.strip()[-300:]}")
-    click.echo(str(target))
+def _print(output: Path, key: Ed25519PrivateKey | None) -> None:
+    try:
+        target = print_pdf(output)
+    except CannotPrint as error:
+        raise click.ClickException(f"{error}. The page itself is written") from None
+    click.echo(f"{target}{'' if key is not None else ', not signed (no --key)'}")
+    if key is not None:
+        signature = target.with_name(target.name + ".sig")
+        signature.write_bytes(encode(sign_file(key, target, "evidence")) + b"\n")
+        click.echo(f"{signature}: whoever checks the PDF needs this file, too")
+
+
+def _verify_pdf(path: Path, trusted: Ed25519PublicKey | str | None) -> None:
+    """A PDF cannot be rendered again to the octet: its signature beside it says that it is as it was made."""
+    signature = path.with_name(path.name + ".sig")
+    if not signature.exists():
+        raise click.ClickException(f"{path} has no {signature.name} beside it: verify the page it was printed from")
+    if not isinstance(trusted, Ed25519PublicKey):
+        raise click.UsageError("a PDF is checked with --public-key KEY.pub")
+    try:
+        check_file(KeyRing([trusted]), path, signature.read_bytes(), "evidence")
+    except (OSError, ValueError, Unauthorised) as error:
+        raise click.ClickException(f"{path}: {error}") from None
+    click.echo(f"{path}: every octet is as it was signed by key {key_id(trusted)}")

@@ -21,10 +21,19 @@ GOOD_S = 2.0  # a clock that was just set is no further off than the exchange to
 @click.argument("site_file", metavar="SITE.toml", type=click.Path(path_type=Path))
 @click.argument("meter")
 @click.option("--set", "set_it", is_flag=True, help="Set it to this machine's time. Meters log that as an event.")
+@click.option("--broadcast", is_flag=True, help="Send this machine's time to all meters of this one's line.")
 @click.option("--trace", is_flag=True, help="Show all frames in hex and decoded, without secrets, on standard error.")
-def command(site_file: Path, meter: str, set_it: bool, trace: bool) -> None:
-    """Show a meter's clock and, with --set, set it in the meter's own manner (zone, sign of the deviation)."""
+def command(site_file: Path, meter: str, set_it: bool, broadcast: bool, trace: bool) -> None:
+    """Show a meter's clock and, with --set, set it in the meter's own manner (zone, sign of the deviation).
+
+    With --broadcast the time goes to all meters of its line at once, in the manner of this one. Nobody answers to that:
+    look at each afterwards.
+    """
     with meter_of(site_file, meter, trace=trace) as bus:
+        if broadcast:
+            bus.use(meter, _broadcast)
+            click.echo("sent to all; whether a meter has taken it says checkmeter clock of that meter")
+            return
         off_s = _show(bus, meter)
         if not set_it:
             return
@@ -34,6 +43,13 @@ def command(site_file: Path, meter: str, set_it: bool, trace: bool) -> None:
     if off_s is None or abs(off_s) > GOOD_S:
         click.echo(f"{meter}: the clock did not take the time; does this client have the right to set it?", err=True)
         raise SystemExit(NEGATIVE)
+
+
+def _broadcast(driver: MeterDriver, line: Line) -> None:
+    if not isinstance(driver, DlmsDriver):
+        raise RegisterUnavailable("only DLMS meters can be told the time all at once")
+    _, convention = driver.read_meter_time(line)
+    driver.broadcast_clock(line, datetime.now(UTC).timestamp(), convention)
 
 
 def _set(driver: MeterDriver, line: Line) -> None:

@@ -11,7 +11,7 @@ from typing import cast
 import click
 
 from agent.cli.meter.answers import find_others, of_dlms, of_other, parities_of
-from agent.cli.meter.scan_others import FoundMeter
+from agent.cli.meter.scan_others import PARITY, FoundMeter
 from agent.cli.notes import note, quiet
 from agent.polling.hex_trace import HexTrace
 from agent.process.exit_codes import NEGATIVE
@@ -35,7 +35,7 @@ from firmware_io.transport import open_transport
 
 @click.command()
 @click.argument("port")
-@click.option("--protocol", type=click.Choice(["dlms", "dlt645", "modbus", "mbus"]), default="dlms", show_default=True)
+@click.option("--protocol", type=click.Choice(["dlms", *PARITY]), default="dlms", show_default=True)
 @click.option("--framing", type=click.Choice(["hdlc", "wrapper"]), help="Of DLMS: only this; on TCP both are tried.")
 @click.option("--baud", "bauds", type=int, multiple=True, help="Speed to try, more than once if you like.")
 @click.option("--parity", type=click.Choice(["N", "E", "O"]), help="The protocol's usual one; DLMS: N, then E.")

@@ -15,10 +15,11 @@ from firmware_io.transport import open_transport
 
 BAUDS = {
     "dlt645": (2400, 9600, 1200, 4800, 19200),
+    "dlt698": (9600, 2400, 115200, 19200),
     "modbus": (9600, 19200, 38400, 115200, 2400),
     "mbus": (2400, 300, 9600),
 }
-PARITY = {"dlt645": "E", "modbus": "N", "mbus": "E"}
+PARITY = {"dlt645": "E", "dlt698": "E", "modbus": "N", "mbus": "E"}
 ANSWER_S = 0.5  # the slowest of these protocols answers within half a second (DL/T 645-2007 clause 5.4)
 LAST_UNIT, LAST_PRIMARY = 32, 250
 
@@ -48,6 +49,7 @@ def find(
     try:
         search: dict[str, Callable[[Line, BusSpec, int, int], Iterator[FoundMeter]]] = {
             "dlt645": _dlt645,
+            "dlt698": _dlt698,
             "modbus": _modbus,
             "mbus": _mbus,
         }
@@ -67,6 +69,23 @@ def _dlt645(line: Line, bus: BusSpec, first: int, last: int) -> Iterator[FoundMe
         serial, note = None, ""
         try:
             serial = driver.identify(line).serial
+        except TransportError:
+            raise
+        except MeterError as error:
+            note = str(error)
+        yield FoundMeter(bus.baud, digits, serial, note)
+
+
+def _dlt698(line: Line, bus: BusSpec, first: int, last: int) -> Iterator[FoundMeter]:
+    """By wildcard addresses, as `_dlt645` does."""
+    from firmware_io.dlt698.driver import Dlt698Driver, Dlt698Spec
+    from firmware_io.dlt698.scan import search
+
+    timing, clock = Timing.of(bus), SystemClock()
+    for digits in search(line, timing, clock):
+        serial, note = None, ""
+        try:
+            serial = Dlt698Driver(Dlt698Spec(digits, digits), timing, clock).identify(line).serial
         except TransportError:
             raise
         except MeterError as error:

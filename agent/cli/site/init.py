@@ -9,6 +9,7 @@ from typing import cast
 import click
 
 from agent.cli.meter.answers import find_others, of_dlms, of_other, parities_of
+from agent.cli.meter.scan_others import PARITY
 from agent.cli.notes import quiet
 from agent.process.exit_codes import NEGATIVE
 from agent.site.edit import text_of
@@ -27,7 +28,7 @@ HEAD = """\
 
 @click.command("init")
 @click.argument("ports", metavar="PORT...", nargs=-1, required=True)
-@click.option("--protocol", type=click.Choice(["dlms", "dlt645", "modbus", "mbus"]), default="dlms", show_default=True)
+@click.option("--protocol", type=click.Choice(["dlms", *PARITY]), default="dlms", show_default=True)
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), default="site.toml", show_default=True)
 @click.option("--site", "site_name", default="building", show_default=True, help="Name of the building.")
 @click.option("--gateway", default="gw-0001", show_default=True, help="Name of this gateway.")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from dataclasses import asdict
 from datetime import datetime
 from itertools import pairwise
@@ -25,6 +26,7 @@ import numpy as np
 
 from agent.offline.case.analysis import Analysis
 from agent.offline.case.case import MAX_ROWS, Case, CaseError, Energies, check_complete
+from agent.site.tables import NAME_PATTERN
 from agent.wire.events import AlertEvent, TamperEvent
 from agent.wire.state import Info
 from agent.wire.values import utc
@@ -129,11 +131,19 @@ def result(case: Case, a: Analysis) -> bytes:
 
 
 def _readings(e: Energies) -> bytes:
-    lines = [",".join(["time", e.main, *e.subs])]
+    lines = [",".join(["time", *_columns((e.main, *e.subs))])]
     for time_s, main, row in zip(e.times_s.tolist(), e.main_kwh.tolist(), e.subs_kwh.tolist(), strict=True):
         stamp = utc(time_s).strftime("%Y-%m-%dT%H:%M:%SZ")
         lines.append(",".join([stamp, *("" if math.isnan(v) else repr(round(v, DIGITS)) for v in (main, *row))]))
     return ("\n".join(lines) + "\n").encode()
+
+
+def _columns(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The meters' ids as a header: none that a spreadsheet would take for a formula, or that ends a cell."""
+    for name in names:
+        if re.match(NAME_PATTERN, name) is None:
+            raise CaseError(f"{name!r} is no id of a meter: expected letters, digits, dots, hyphens and underscores")
+    return names
 
 
 def _energies(octets: bytes) -> Energies:
@@ -141,6 +151,7 @@ def _energies(octets: bytes) -> Energies:
     header, body = rows[0] if rows else [], rows[1:]
     if len(header) < 2 or not 1 < len(body) <= MAX_ROWS or any(len(row) != len(header) for row in body):
         raise ValueError("readings.csv: expected a header and rows of as many columns")
+    _columns(tuple(header[1:]))
     times_s = [datetime.fromisoformat(row[0]).timestamp() for row in body]
     table = np.array([[float(v) if v else math.nan for v in row[1:]] for row in body], dtype=np.float64)
     if not (np.isnan(table) | (np.abs(table) < LARGEST_KWH)).all():

@@ -6,6 +6,8 @@ computes nothing. It never says "thief": the figures show where energy is missin
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import importlib.resources
 from html import escape
 
@@ -28,7 +30,7 @@ from agent.offline.case.sections import (
 from agent.offline.case.words import Words
 from agent.wire.events import AlertData
 
-RENDERER = 5  # one more with every change of what a page looks like: `verify` compares a page octet by octet
+RENDERER = 6  # one more with every change of what a page looks like: `verify` compares a page octet by octet
 LIKELY = 0.5  # below it "possibly", not "probably"
 
 # What the balance makes probable: the headline puts its probability beside it, and never convicts.
@@ -84,7 +86,7 @@ def page(sealed: Sealed) -> str:
     return (
         f'<!doctype html><html lang="{words.language}"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{CSS}</style></head><body>{body}<script>{_recompute_script()}</script>"
+        f"<title>{escape(title)}</title><style>{CSS}</style></head><body><main>{body}</main><script>{_recompute_script()}</script>"
         "</body></html>\n"
     )
 
@@ -182,8 +184,25 @@ def _how_to_verify(words: Words) -> str:
     return (
         f"<p><code>checkmeter report --verify PAGE.html --public-key KEY.pub</code> {escape(whole)}</p>"
         f"<p>{escape(alone)} <code>python3 recompute.py PAGE.html</code></p>"
-        f'<p>{escape(here)} <strong id="recomputed">{escape(off)}</strong></p>'
+        f'<p>{escape(here)} <strong id="recomputed"{_script_words(words)}>{escape(off)}</strong></p>'
     )
+
+
+def script_source() -> str:
+    """The page's one script as a Content-Security-Policy names it, for a server that lets this one run and no other."""
+    digest = hashlib.sha256(_recompute_script().encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _script_words(words: Words) -> str:
+    """What the page's script says, in the page's language; it puts the figures in."""
+    say = words.say
+    said = {
+        "agree": say("all {count} figures agree (largest difference {largest})"),
+        "differ": say("{wrong} of {count} figures differ"),
+        "failed": say("could not be done here: {reason}"),
+    }
+    return "".join(f' data-{name}="{escape(text, quote=True)}"' for name, text in said.items())
 
 
 def _recompute_script() -> str:

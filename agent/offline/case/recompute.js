@@ -87,6 +87,9 @@
   const leaves = (value, path = "") => value !== null && typeof value === "object"
     ? Object.entries(value).flatMap(([k, v]) => leaves(v, `${path}.${k}`)) : [[path, Number.isNaN(value) ? null : value]];
   const said = document.getElementById("recomputed");
+  const tell = (name, values) => { // the page's own words, with figures in them
+    said.textContent = said.dataset[name].replace(/\{(\w+)\}/g, (_, key) => values[key]);
+  };
   try {
     const one = new Map(leaves(JSON.parse(file("result.json")))), two = new Map(leaves(recompute()));
     let wrong = 0, largest = 0;
@@ -96,9 +99,8 @@
       largest = Math.max(largest, off);
       if (!(off <= 1e-9)) wrong += 1;
     }
-    said.textContent = wrong ? `${wrong} of ${one.size} figures differ` :
-      `all ${one.size} figures agree (largest difference ${largest.toExponential(1)})`;
+    tell(wrong ? "differ" : "agree", {wrong, count: one.size, largest: largest.toExponential(1)});
   } catch (error) {
-    said.textContent = `could not be done here: ${error.message}`;
+    tell("failed", {reason: error.message});
   }
 })();

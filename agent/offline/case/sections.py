@@ -33,6 +33,27 @@ WAYS = {
     "over-registration": "shows too much",
     "conservation": "what is missing follows what it lost",
 }
+# An alert's kind in a table's cell, and what a meter's own log tells.
+KIND_NAMES = {
+    "non_technical_loss": "missing energy",
+    "under_registration": "registers too little",
+    "bypass": "bypass",
+    "upstream_tap": "unmetered load",
+    "balance_surplus": "surplus",
+    "tamper": "tampering",
+    "reverse_energy": "runs backwards",
+    "meter_fault": "meter fault",
+    "communication_loss": "no answer",
+    "capacity": "capacity",
+}
+SIGNS = {
+    "terminal_cover": "terminal cover opened",
+    "meter_cover": "meter cover opened",
+    "magnetic_field": "magnetic field",
+    "reverse_run": "ran backwards",
+    "wrong_password": "wrong password",
+    "other": "other event",
+}
 STYLE = {Verdict.EXCLUDED: "excluded", Verdict.UNLIKELY: "unlikely", Verdict.POSSIBLE: "cannot"}
 
 
@@ -250,7 +271,11 @@ def meters(case: Case, words: Words) -> str:
             )
         )
     signs = [
-        (escape(t.data.meter), escape(t.data.kind.replace("_", " ")), t.time.strftime("%Y-%m-%d %H:%M UTC"))
+        (
+            escape(called(case, t.data.meter)),
+            escape(say(SIGNS.get(t.data.kind, t.data.kind.replace("_", " ")))),
+            escape(words.time(t.time)),
+        )
         for t in case.tampers
     ]
     logged = [(say("meter"), False), (say("its own log says"), False), (say("when"), False)]
@@ -274,7 +299,7 @@ def course(case: Case, words: Words) -> str:
                 escape(words.time(event.time)),
                 str(d.revision),
                 escape(say(d.state)),
-                escape(d.kind.replace("_", " ")),
+                escape(say(KIND_NAMES.get(d.kind, d.kind.replace("_", " ")))),
                 "-" if d.loss_w is None else words.watts(d.loss_w),
                 "-" if best is None else f"{escape(best.meter)} {words.percent(best.probability)}",
             )

@@ -25,7 +25,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from agent.offline.demo.brokers import LocalBroker, end, local_broker
 from agent.offline.demo.ending import die_with_parent
-from agent.offline.demo.governor import Governor
+from agent.offline.demo.governor import Governor, without_past
 from agent.offline.demo.view import Scene, Screen, alert_lines
 from agent.process.clock import ClockFile
 from agent.site.edit import text_of
@@ -41,8 +41,9 @@ from agent.wire.values import utc
 
 START = "2026-03-02T04:00:00Z"  # a Monday morning: the theft begins in the afternoon
 NEVER_IDLE_S = 1e8  # a time-out of two minutes would be over in a blink of an accelerated clock
+LEAD_DAYS, LEARNING_DAYS = 0.5, 10.0  # with the meters' stored past, and without: half of them are learned from
 # Looks are counted, not seconds: on a busy host looks take longer too, and nothing fails by the wall's clock.
-LOOK_S = 0.1
+FASTEST_BAUD = 115_200
 DAYS_LATER, LATER_S = 2, 1800.0  # whole days for the evidence page, and what the last interval needs to close
 READY_LOOKS, READY_LOOK_S = 2400, 0.05
 
@@ -79,13 +80,16 @@ def demo_site(site_file: Path, folder: Path, broker: LocalBroker) -> Path:
     Raises:
         ConfigError: the site file is wrong, or has no theft to be found.
     """
-    load(site_file, online=True)
+    config = load(site_file, online=True)
     tree = copy.deepcopy(read_site(site_file).tree)
     tree["mqtt"] = {"url": broker.url, "version": broker.version}
     tree["store"] = {"path": str(folder / "checkmeter.sqlite")}
     tree["service"] = {"socket": str(folder / "control.sock")}
     for bus in tree["bus"]:
         bus["port"] = str(folder / bus["id"])
+        if without_past(config):  # polls alone tell the energy: one at each end of an interval
+            bus["poll_s"] = config.detection.interval_s
+        bus["baud"] = FASTEST_BAUD  # of the silences ahead of a question, which are of the host's time
     for meter in tree["meter"]:
         meter["inactivity_s"] = NEVER_IDLE_S
     # Octets at a serial line's pace would need minutes for weeks of stored profiles; the protocol is the same.
@@ -96,15 +100,20 @@ def demo_site(site_file: Path, folder: Path, broker: LocalBroker) -> Path:
     return copied
 
 
-def plan_of(site_file: Path, speed: float, lead_days: float, patience_s: float, start_s: float | None = None) -> Plan:
+def plan_of(
+    site_file: Path, speed: float, lead_days: float | None, patience_s: float, start_s: float | None = None
+) -> Plan:
     """Who steals from when on, by the site file's first theft; `lead_days` of quiet come before it.
+
+    None: as many as the detection needs, which is half a day where the meters have stored the weeks before.
 
     Time begins at `start_s`, by default on a Monday in spring.
 
     Raises:
         ConfigError: the site file has no theft of a flat.
     """
-    thefts = (load(site_file).simulation or {}).get("theft", [])
+    config = load(site_file)
+    thefts = (config.simulation or {}).get("theft", [])
     thief = thefts[0].get("meter") if isinstance(thefts, list) and thefts else None
     if thief is None:
         raise ConfigError(
@@ -112,6 +121,8 @@ def plan_of(site_file: Path, speed: float, lead_days: float, patience_s: float, 
         )
     if start_s is None:
         start_s = datetime.fromisoformat(START).timestamp()
+    if lead_days is None:
+        lead_days = LEARNING_DAYS if without_past(config) else LEAD_DAYS
     return Plan(thief, start_s + lead_days * 86400, start_s, speed, patience_s)
 
 
@@ -193,7 +204,7 @@ class Demo:
             scene.stage = f"{plan.thief} steals" if begun else "all is well"
             self._screen.show(scene)
             with contextlib.suppress(queue.Empty):
-                topic, payload = self._arrived.get(timeout=LOOK_S)
+                topic, payload = self._arrived.get(timeout=governor.look_s)
                 if not topic.endswith("/event/alert"):
                     continue
                 event = decode(AlertEvent, payload)
@@ -227,7 +238,7 @@ class Demo:
             scene.snapshot = fresh or scene.snapshot
             scene.elapsed_s = time.monotonic() - self._began_s
             self._screen.show(scene)
-            time.sleep(LOOK_S)
+            time.sleep(governor.look_s)
         end(self._processes.pop("agent"))  # what it knows is in its store then
 
     @staticmethod

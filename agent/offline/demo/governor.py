@@ -1,5 +1,8 @@
 """How fast the demo's time may run: only as far ahead as building and agent have come.
 
+Meters that store no load profile are known by their polls alone, and each day of learning is a day of polls: where a
+house has such meters, time runs from one poll to the next as fast as it can, and crawls while meters are read.
+
 It owns the clock's grant and what counts as progress. It knows nothing of thefts and of alerts, and never asks how
 late it is outside: a busy host makes the building's time slow, not the demo fail.
 """
@@ -18,8 +21,19 @@ EXCHANGE_S, EXCHANGE_SHARE = 20.0, 0.2  # the second one of `poll_s`: who polls 
 CYCLE = (
     1 / 3
 )  # of an interval, or `poll_s`, for a cycle over a bus: a meter without a load profile is read at polls only
+NO_PROFILE: tuple[str | None, ...] = ("modbus", "mbus")
 FORGET = 0.95  # of the longest exchange, at each look
+STEP_FACTOR = 40.0  # of the speed that was asked for, between two polls: nothing is measured there
+LOOK_S, STEP_LOOK_S = 0.1, 0.01  # of the host, between two looks
 STILL_LOOKS = 3000  # without any progress: nothing will come any more
+
+
+def without_past(config: Config) -> bool:
+    """Whether a meter of a zone stores no load profile: then nothing is learned but from polls."""
+    protocols = {bus.id: bus.protocol for bus in config.bus}
+    zones = {meter for zone in config.zone for meter in (zone.main, *zone.subs)}
+    spoken = {m.id: m.protocol or protocols.get(m.bus or "") for m in config.meter}
+    return any(spoken.get(meter) in NO_PROFILE for meter in zones)
 
 
 class Governor:
@@ -33,13 +47,23 @@ class Governor:
         self._lead_s = max(LEAD * config.detection.interval_s, 2.0 * max(bus.poll_s for bus in config.bus))
         self._behind_s = BEHIND * config.detection.interval_s
         self._exchange_limit_s = max(EXCHANGE_S, EXCHANGE_SHARE * max(bus.poll_s for bus in config.bus))
+        self._poll_s = {bus.id: bus.poll_s for bus in config.bus}
+        self._stepping = without_past(config)
+        self._due_s: dict[str, float] = {}
         self._cycles: dict[str, int] = {}
         self._seen_s: dict[str, float] = {}
         self._progress: object = None
         self._still = 0
+        self._still_looks = STILL_LOOKS * LOOK_S / self.look_s
+
+    @property
+    def look_s(self) -> float:
+        """How long to wait between two looks, seconds of the host."""
+        return STEP_LOOK_S if self._stepping else LOOK_S
 
     def restart(self) -> None:
         """Another agent: its counts begin anew."""
+        self._due_s.clear()
         self._cycles.clear()
         self._seen_s.clear()
 
@@ -50,11 +74,12 @@ class Governor:
         """
         if snapshot is None:
             self._still += 1
-            return self._still < STILL_LOOKS
+            return self._still < self._still_looks
         for bus in snapshot.health.buses:
             if bus.cycles != self._cycles.get(bus.id, 0):
                 self._cycles[bus.id] = bus.cycles
                 self._seen_s[bus.id] = snapshot.now_s
+                self._due_s[bus.id] = snapshot.now_s - (bus.cycle_s or 0.0) + self._poll_s[bus.id]
         by_bus: dict[str | None, float] = {}
         for meter in snapshot.health.meters:
             bus_id = self._bus_of.get(meter.id)
@@ -70,10 +95,12 @@ class Governor:
         up = [bus.id for bus in snapshot.health.buses if bus.state == "up"]
         polled = bool(up) and all(bus in self._seen_s for bus in up)
         balanced = not ends_s or snapshot.now_s - min(ends_s) <= self._behind_s
-        if polled and balanced:
+        if polled and balanced and self._stepping:
+            self._clock.grant(min(self._due_s[bus] for bus in up), STEP_FACTOR * self._speed)
+        elif polled and balanced:
             slowest = min(
                 self._exchange_limit_s / max(self._exchange_s, 1e-6), self._cycle_limit_s / max(self._cycle_s, 1e-6)
             )
             speed = min(self._speed, max(CRAWL_SPEED, slowest))
             self._clock.grant(min(self._seen_s[bus] for bus in up) + self._lead_s, speed)
-        return self._still < STILL_LOOKS
+        return self._still < self._still_looks

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import NamedTuple
 
 from agent import wire
+from agent.utility.fleet.four_eyes import same_person
 from agent.utility.sql.schema import OUTCOME
 from agent.utility.sql.server import StoreMisfit
 from agent.utility.sql.statements import Row
@@ -31,7 +32,7 @@ class Found(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """Where an outcome now stands: the gateway's name, and the meter (perhaps that of the outcome before it)."""
+    """Where an outcome was recorded: the gateway's name, and the meter (perhaps that of the outcome before it)."""
 
     gateway: str
     meter: str | None
@@ -50,28 +51,74 @@ def record(store: Store, alert_id: str, gateway: str | None, found: Found, now_s
     meter = found.meter
     if meter is not None:
         _must_be_of_the_zone(store, key, meter)
-    if meter is None and found.outcome == "theft":
-        before = store.rows("SELECT meter FROM outcome WHERE alert_key = ? AND outcome = 'theft'", (key,))
-        meter = str(before[0][0]) if before and before[0][0] is not None else None
-    row = (key, found.outcome, meter, found.inspected_s, found.note, found.inspector, None, int(now_s * 1000))
-    _write(store, row, also)
+    with store.server.transaction():
+        before = _standing(store, key)
+        if meter is None and found.outcome == "theft" and before is not None and before.outcome == "theft":
+            meter = before.meter
+        row = (key, found.outcome, meter, found.inspected_s, found.note, found.inspector, None)
+        _write(store, row, before, now_s, also)
     return Recorded(name, meter)
 
 
-def confirm(store: Store, alert_id: str, gateway: str | None, who: str, now_s: float, also: Also = ()) -> str:
-    """A second pair of eyes on an outcome; returns the gateway's name.
+class Standing(NamedTuple):
+    """An outcome as it stands in the store; `recorded_ms` names this state of it."""
+
+    outcome: str
+    meter: str | None
+    inspected_s: int
+    note: str | None
+    inspector: str | None
+    confirmed_by: str | None
+    recorded_ms: int
+
+
+def standing(store: Store, alert_id: str, gateway: str | None) -> Standing | None:
+    """The outcome of an alert as it stands now; None if nobody has been there.
 
     Raises:
-        StoreMisfit: no outcome yet, or it is `who`'s own.
+        StoreMisfit: no such alert, or several of them.
     """
-    key, name = find(store, alert_id, gateway)
-    rows = store.rows("SELECT outcome, meter, inspected_s, note, inspector FROM outcome WHERE alert_key = ?", (key,))
-    if not rows:
-        raise StoreMisfit(f"alert {alert_id} has no outcome yet: there is nothing to confirm")
-    if rows[0][4] == who:
-        raise StoreMisfit(f"{who} recorded this outcome: somebody else has to confirm it")
-    _write(store, (key, *rows[0], who, int(now_s * 1000)), also)
-    return name
+    return _standing(store, find(store, alert_id, gateway)[0], lock=False)
+
+
+def confirm(
+    store: Store,
+    alert_id: str,
+    gateway: str | None,
+    who: str,
+    now_s: float,
+    also: Also = (),
+    seen_ms: int | None = None,
+) -> Standing:
+    """A second pair of eyes on an outcome; returns what was confirmed.
+
+    With `seen_ms`, only the state of that `recorded_ms`: nobody confirms what has changed under their eyes.
+
+    Raises:
+        StoreMisfit: no outcome yet, another one than was seen, confirmed already, or it is `who`'s own.
+    """
+    key, _ = find(store, alert_id, gateway)
+    with store.server.transaction():
+        before = _standing(store, key)
+        if before is None:
+            raise StoreMisfit(f"alert {alert_id} has no outcome yet: there is nothing to confirm")
+        if same_person(before.inspector, who):
+            raise StoreMisfit(f"{before.inspector} recorded this outcome: somebody else has to confirm it")
+        if seen_ms is not None and seen_ms != before.recorded_ms:
+            raise StoreMisfit("this outcome has changed in the meantime: look at it again")
+        if before.confirmed_by is not None:
+            raise StoreMisfit(f"{before.confirmed_by} has confirmed this outcome already")
+        _write(store, (key, *before[:5], who), before, now_s, also)
+    return before
+
+
+def _standing(store: Store, key: int, *, lock: bool = True) -> Standing | None:
+    """With `lock`, nobody else changes it before this transaction ends; in SQLite that holds for the whole store."""
+    query = f"SELECT {', '.join(Standing._fields)} FROM outcome WHERE alert_key = ?"
+    if lock and store.server.dialect == "mysql":
+        query += " FOR UPDATE"
+    rows = store.rows(query, (key,))
+    return Standing(*rows[0]) if rows else None  # type: ignore[arg-type]  # by the columns' types
 
 
 def _must_be_of_the_zone(store: Store, alert_key: int, meter: str) -> None:
@@ -104,11 +151,12 @@ def _meters_of(info: wire.Info, zone: str) -> set[str]:
     return inside
 
 
-def _write(store: Store, row: Row, also: Also) -> None:
-    with store.server.transaction():
-        store.server.insert(OUTCOME, [row])
-        for table, other in also:
-            store.server.insert(table, [other])
+def _write(store: Store, row: Row, before: Standing | None, now_s: float, also: Also) -> None:
+    """Inside a transaction. Later than what stood before, whatever the clocks of two machines say."""
+    recorded_ms = max(int(now_s * 1000), 0 if before is None else before.recorded_ms + 1)
+    store.server.insert(OUTCOME, [(*row, recorded_ms)])
+    for table, other in also:
+        store.server.insert(table, [other])
 
 
 def find(store: Store, alert_id: str, gateway: str | None) -> tuple[int, str]:
@@ -172,9 +220,10 @@ def training_rows(store: Store) -> Exported:
 
 def _inspected(store: Store) -> Iterator[tuple[str, str | None, str, wire.AlertEvent]]:
     query = (
-        "SELECT o.alert_key, o.outcome, o.meter, g.tenant, g.site, g.gateway, COALESCE(z.zone, '') FROM outcome o "
-        "JOIN alert a ON a.alert_key = o.alert_key JOIN gateway g ON g.gateway_key = a.gateway_key "
-        "LEFT JOIN zone z ON z.zone_key = a.zone_key ORDER BY g.tenant, g.site, g.gateway, a.alert_id"
+        "SELECT o.alert_key, o.outcome, o.meter, g.tenant, g.site, g.gateway, COALESCE(z.zone, '') "
+        "FROM valid_outcome o JOIN alert a ON a.alert_key = o.alert_key "
+        "JOIN gateway g ON g.gateway_key = a.gateway_key LEFT JOIN zone z ON z.zone_key = a.zone_key "
+        "ORDER BY g.tenant, g.site, g.gateway, a.alert_id"
     )
     for key, outcome, meter, *names in store.rows(query):
         for (body,) in store.rows("SELECT body FROM alert_event WHERE alert_key = ? ORDER BY revision DESC", (key,)):

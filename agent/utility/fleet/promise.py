@@ -19,7 +19,7 @@ def inspected(store: Store) -> Answer:
     """Each inspected case: what was stated of it, and what was found."""
     columns = (
         "alert_id", "tenant", "site", "gateway", "kind", "suspect", "loss_kwh", "stated_probability", "outcome",
-        "meter", "inspected_s", "inspector", "confirmed_by", "as_stated",
+        "meter", "inspected_s", "inspector", "confirmed_by", "as_stated", "unexplained_probability",
     )  # fmt: skip
     return Answer(
         columns, store.rows(f"SELECT {', '.join(columns)} FROM inspected_case ORDER BY inspected_s, alert_id")

@@ -48,12 +48,13 @@ def cases(store: Store, now_s: float, top: int) -> Answer:
     found = store.rows(
         "SELECT alert_id, tenant, site, zone, kind, severity, (? - onset_s) / 86400.0, loss_w, loss_kwh, suspect, "
         "CASE WHEN upstream_probability > COALESCE(probability, 0) THEN upstream_probability ELSE probability END, "
-        "outcome FROM open_case ORDER BY COALESCE(loss_kwh, 0) DESC, onset_s, alert_id LIMIT ?",
+        "outcome, unconfirmed, unexplained_probability FROM open_case "
+        "ORDER BY COALESCE(loss_kwh, 0) DESC, onset_s, alert_id LIMIT ?",
         (int(now_s), top),
     )
     columns = (
         "alert_id", "tenant", "site", "zone", "kind", "severity", "age_days", "loss_w", "loss_kwh", "suspect",
-        "confidence", "outcome",
+        "confidence", "outcome", "unconfirmed", "unexplained_probability",
     )  # fmt: skip
     return Answer(columns, found)
 

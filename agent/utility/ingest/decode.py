@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from agent import wire
+from agent.utility.ingest import register_rows
 from agent.utility.ingest.checks import (
     LARGEST_KWH,
     LARGEST_W,
@@ -38,7 +39,7 @@ from agent.utility.ingest.forecast_rows import fault, forecast_rows
 from agent.utility.ingest.health_row import health_row
 from agent.utility.mqtt.packets import MqttError, Publish, user_property
 from agent.utility.sql.batch import Letter
-from agent.utility.sql.keys import letter_id, name_key
+from agent.utility.sql.keys import event_key, letter_id, name_key
 from agent.utility.sql.schema import (
     ALERT,
     ALERT_EVENT,
@@ -91,6 +92,9 @@ class _Route(NamedTuple):
     zone_key: int = 0
 
 
+NAMED = ("balance", "forecast", "register")  # topics that end with a zone's or a meter's name
+
+
 class Reader:
     """Turns messages into letters. One thread; `now` gives UTC seconds."""
 
@@ -102,6 +106,7 @@ class Reader:
         self._kinds: dict[str, tuple[type[msgspec.Struct], Callable[[_Route, Any], Rows]]] = {
             "balance": (wire.Balance, self._balance),
             "forecast": (wire.Forecast, self._forecast),
+            "register": (wire.Register, self._register),
             "event/alert": (wire.AlertEvent, self._alert_event),
             "event/tamper": (wire.TamperEvent, self._tamper),
             "evidence": (wire.EvidenceChunk, self._evidence),
@@ -173,14 +178,10 @@ class Reader:
         gateway_key = name_key(*address)
         kind, _, rest = suffix.partition("/")
         zone, zone_key = "", 0
-        if kind in {"balance", "forecast"} and NAME.fullmatch(rest):
+        if kind in NAMED and NAME.fullmatch(rest):
             zone, zone_key = rest, name_key(*address, rest)
         known = self._kinds.get(suffix if kind in {"event", "model", "config", "cmd"} else kind)
-        if (
-            known is None
-            or (rest and kind in {"status", "info", "active", "health"})
-            or (kind in {"balance", "forecast"} and not zone)
-        ):
+        if known is None or (rest and kind in {"status", "info", "active", "health"}) or (kind in NAMED and not zone):
             raise Unreadable(f"topic: nothing is known of .../{suffix[:80]}")
         struct, read = known
         schema = wire.SCHEMA_OF[struct]
@@ -260,6 +261,12 @@ class Reader:
             raise Unreadable(wrong)
         return (*self._names(route, route.zone), *forecast_rows(route.zone_key, issued_s, forecast))
 
+    def _register(self, route: _Route, register: wire.Register) -> Rows:
+        if (wrong := register_rows.fault(register, route.zone)) is not None:
+            raise Unreadable(wrong)
+        row = register_rows.row(route.zone_key, route.gateway_key, self._time(register.time, "time"), register)
+        return (*self._names(route, None), row)
+
     def _alert_event(self, route: _Route, event: wire.AlertEvent) -> Rows:
         event_id, time_s = self._envelope(route, event)
         alert_key, rows = self._alert(route, event.data, time_s)
@@ -300,6 +307,7 @@ class Reader:
             None if first is None else name_of("suspect", first.meter),
             None if first is None else first.probability,
             alert.upstream_probability,
+            alert.unexplained_probability,
             None if model is None else sha256_of(model.sha256),
             None if model is None else within(model.score, 1.0, "model.score"),
             None if model is None else within(model.threshold, 1.0, "model.threshold"),
@@ -391,11 +399,11 @@ class Reader:
     # -- checks ------------------------------------------------------------------------------------------------
 
     def _envelope(self, route: _Route, event: wire.CloudEvent) -> tuple[bytes, int]:
-        """The event's id as 16 octets, and its time."""
+        """The event's key, and its time."""
         if event.source != route.address.source:
             raise Unreadable(f"source: the topic says {route.address.source}, the event {event.source[:200]!r}")
         try:
-            event_id = uuid.UUID(event.id).bytes
+            event_id = event_key(route.gateway_key, uuid.UUID(event.id).bytes)
         except ValueError:
             raise Unreadable(f"id: {event.id[:64]!r} is no UUID") from None
         return event_id, self._time(event.time, "time", since_s=int(self._now()) - ALERTS_KEEP_S)

@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import logging
 import threading
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
+
+import msgspec
 
 from agent import wire
 from agent.utility.ingest.answers import Answers
@@ -50,7 +51,13 @@ METRICS_EVERY_S = 10.0
 LEAVE_QUIET_S = 3.0  # nothing for so long after unsubscribing: nothing is left for us
 
 SHARED = ("balance/+", "event/+", "evidence/+/+", "health", "cmd/res")
-RETAINED = ("status", "info", "active", "model/reported", "config/reported", "forecast/+")
+RETAINED = ("status", "info", "active", "model/reported", "config/reported", "forecast/+", "register/+")
+
+
+class _Told(msgspec.Struct):
+    """What is acknowledged of an event."""
+
+    id: str
 
 
 class Stopped(Exception):
@@ -203,10 +210,10 @@ class Ingest:
         """End-to-end delivery: tell gateways which of their events are stored for good, at QoS 1 (the contract)."""
         stored: dict[bytes, list[str]] = {}
         for letter in letters:
-            for table, row in letter.rows[-1:]:
+            for table, _ in letter.rows[-1:]:
                 if table in {ALERT_EVENT, TAMPER}:
-                    assert isinstance(row[0], bytes)
-                    stored.setdefault(letter.topic.rpartition(b"/event/")[0], []).append(str(uuid.UUID(bytes=row[0])))
+                    told = msgspec.json.decode(letter.payload, type=_Told).id
+                    stored.setdefault(letter.topic.rpartition(b"/event/")[0], []).append(told)
         for gateway, ids in stored.items():
             self._answers.queue(gateway + b"/ack", wire.encode(wire.Ack(ids=ids)))
         self._answers.send(connection)

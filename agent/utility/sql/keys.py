@@ -17,6 +17,11 @@ def name_key(*names: str) -> int:
     return int(struct.unpack(">q", digest)[0])
 
 
+def event_key(gateway_key: int, event_id: bytes) -> bytes:
+    """16 octets of an event: its id is its gateway's own affair (CloudEvents 1.0, `source` and `id` together)."""
+    return hashlib.blake2b(struct.pack(">q", gateway_key) + event_id, digest_size=16).digest()
+
+
 def letter_id(topic: bytes, payload: bytes) -> bytes:
     """16 octets of a message's content: a poison message that is sent again is the same dead letter."""
     return hashlib.blake2b(len(topic).to_bytes(4, "big") + topic + payload, digest_size=16).digest()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from agent.utility.sql.table import Table
 
-VERSION = 2
+VERSION = 3
 DAY_S = 86_400
 JOULES_PER_KWH = 3_600_000
 
@@ -140,6 +140,24 @@ FORECAST_DAY = Table(
     merge="first",
     by_time="day",
 )
+# What a meter of water, heat or gas counts, as it was last told: in no balance, so only the newest is kept.
+REGISTER = Table(
+    "register",
+    (
+        ("meter_key", _KEY),
+        ("gateway_key", _KEY),
+        ("meter", _REQUIRED_NAME),
+        ("medium", "VARCHAR(16) NOT NULL"),
+        ("amount", "DOUBLE NOT NULL"),
+        ("unit", "VARCHAR(16) NOT NULL"),
+        ("body", "TEXT NOT NULL"),
+        ("time_s", _INTEGER),
+    ),
+    keys=1,
+    merge="newest",
+    guard="time_s",
+    index=("gateway_key", "meter"),
+)
 ALERT = Table(
     "alert",
     (
@@ -158,6 +176,7 @@ ALERT = Table(
         ("suspect", _NAME),
         ("probability", "DOUBLE"),
         ("upstream_probability", "DOUBLE"),
+        ("unexplained_probability", "DOUBLE"),  # none of these: a clock, a solar panel; empty in rows of version 2
         ("model_sha256", _SHA256),
         ("model_score", "DOUBLE"),
         ("model_threshold", "DOUBLE"),
@@ -229,7 +248,7 @@ OUTCOME = Table(
         ("inspected_s", _INTEGER),
         ("note", "VARCHAR(255)"),
         ("inspector", _NAME),  # who says so; empty in outcomes of version 1
-        ("confirmed_by", _NAME),  # the second pair of eyes, where one is asked for
+        ("confirmed_by", _NAME),  # the second pair of eyes; where the store asks for one, nothing counts without it
         ("recorded_ms", _INTEGER),
     ),
     keys=1,
@@ -333,7 +352,7 @@ COMMAND_RESULT = Table(
     merge="first",
     index=("gateway_key", "command_id"),
 )
-# What people did through the web page: written in the same transaction as what they changed.
+# What people changed, on the page or with a verb: written in the same transaction as the change.
 AUDIT = Table(
     "audit",
     (
@@ -347,6 +366,14 @@ AUDIT = Table(
     ),
     keys=1,
     merge="first",
+)
+# What holds for everybody who uses this store, whichever program they come with.
+SETTING = Table(
+    "setting",
+    (("setting_key", _KEY), ("name", _REQUIRED_NAME), ("value", "VARCHAR(255) NOT NULL"), ("changed_ms", _INTEGER)),
+    keys=1,
+    merge="newest",
+    guard="changed_ms",
 )
 # One row a day: the replica that writes it does the day's maintenance, the others see that somebody does.
 MAINTENANCE = Table(
@@ -373,6 +400,7 @@ TABLES = (
     BALANCE_DAY,
     FORECAST,
     FORECAST_DAY,
+    REGISTER,
     ALERT,
     SUSPECT,
     ALERT_EVENT,
@@ -387,6 +415,7 @@ TABLES = (
     GATEWAY_HEALTH,
     COMMAND_RESULT,
     AUDIT,
+    SETTING,
     MAINTENANCE,
     MIGRATION,
 )

@@ -26,20 +26,23 @@ _REFUSED = {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MIS
 
 
 class Sqlite:
-    """A connection to one SQLite file, which is made if it is missing and `make` allows it."""
+    """A connection to one SQLite file, which is made if it is missing and `make` says so."""
 
     dialect: Dialect = "sqlite"
 
-    def __init__(self, path: Path, timeout_s: float = 5.0, *, make: bool = True) -> None:
+    def __init__(self, path: Path, timeout_s: float = 5.0, *, make: bool = False) -> None:
         self.path = path
         if not make and not path.exists():
-            raise StoreMisfit(f"{path}: there is no store; has checkmeter utility migrate made it?")
+            raise StoreMisfit(f"{path}: there is no such file; checkmeter utility migrate makes a store")
+        if make and not path.parent.is_dir():
+            raise StoreMisfit(f"{path}: there is no folder {path.parent}")
         with self._errors():
             self._connection = sqlite3.connect(path, timeout=timeout_s, isolation_level=None)
+            if make:  # what the file itself remembers: somebody else's file is not to be changed by a look at it
+                self._connection.execute("PRAGMA page_size = 1024")
+                self._connection.execute("PRAGMA journal_mode = WAL")
             # FULL: an acknowledged message is gone from the broker, so a commit must survive a power cut.
             for pragma in (
-                "page_size = 1024",
-                "journal_mode = WAL",
                 "synchronous = FULL",
                 "temp_store = MEMORY",
                 "cache_size = -65536",

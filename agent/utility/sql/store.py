@@ -32,10 +32,10 @@ class _SeenBefore(Exception):
     """Some of the batch's balances are in the store already."""
 
 
-def open_store(dsn: str, *, make: bool = True) -> Store:
+def open_store(dsn: str, *, make: bool = False) -> Store:
     """The store behind `sqlite:///file`, `sqlite:////absolute/file` or `mysql://user@host:port/database`.
 
-    A file that is missing is made, unless `make` forbids it.
+    A file that is missing is made if `make` says so; else that is an error: a mistyped path makes no empty store.
     """
     url = urlsplit(dsn)
     if url.scheme == "sqlite":

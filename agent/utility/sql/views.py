@@ -9,6 +9,11 @@ from __future__ import annotations
 # Views for people and their tools; the verbs ask these or the same tables with a window of time. None of them reads
 # `balance`: a question about 10,000 buildings reads days, not quarters of an hour.
 VIEWS = {
+    # Outcomes that count: where the store asks for a second pair of eyes, those that have had it.
+    "valid_outcome": """
+        SELECT alert_key, outcome, meter, inspected_s, note, inspector, confirmed_by FROM outcome
+        WHERE confirmed_by IS NOT NULL
+            OR NOT EXISTS (SELECT 1 FROM setting WHERE name = 'four_eyes' AND value = 'on')""",
     "building_day": """
         SELECT g.tenant, g.site, g.gateway, z.zone, d.day * 86400 AS day_start_s, d.intervals, d.known_s,
             d.main_j / 3600000.0 AS main_kwh, d.sum_j / 3600000.0 AS sum_kwh,
@@ -32,9 +37,11 @@ VIEWS = {
     "open_case": """
         SELECT a.alert_id, g.tenant, g.site, g.gateway, z.zone, a.kind, a.severity, a.onset_s, a.updated_s, a.loss_w,
             a.loss_kwh, COALESCE(a.suspect, a.meter) AS suspect, a.probability, a.upstream_probability, a.model_score,
-            a.revision, o.outcome, a.alert_key
+            a.revision, v.outcome, a.alert_key, CASE WHEN v.alert_key IS NULL THEN o.outcome END AS unconfirmed,
+            a.unexplained_probability
         FROM alert a JOIN gateway g ON g.gateway_key = a.gateway_key LEFT JOIN zone z ON z.zone_key = a.zone_key
-        LEFT JOIN outcome o ON o.alert_key = a.alert_key WHERE a.state <> 'cleared'""",
+        LEFT JOIN outcome o ON o.alert_key = a.alert_key LEFT JOIN valid_outcome v ON v.alert_key = a.alert_key
+        WHERE a.state <> 'cleared'""",
     # A suspect of a revision that is no longer the alert's last is history, not a suspect.
     "meter_sign": """
         SELECT a.gateway_key, s.meter, 'energy balance' AS sign, a.updated_s AS seen_s, s.probability AS weight
@@ -59,7 +66,7 @@ VIEWS = {
             SUM(CASE WHEN o.outcome = 'fault' THEN 1 ELSE 0 END) AS fault,
             SUM(CASE WHEN o.outcome = 'nothing' THEN 1 ELSE 0 END) AS found_nothing,
             SUM(CASE WHEN o.outcome = 'theft' AND o.meter = a.suspect THEN 1 ELSE 0 END) AS right_meter
-        FROM outcome o JOIN alert a ON a.alert_key = o.alert_key GROUP BY COALESCE(a.model_sha256, 'none')""",
+        FROM valid_outcome o JOIN alert a ON a.alert_key = o.alert_key GROUP BY COALESCE(a.model_sha256, 'none')""",
     # What was stated of a case, held against what somebody found there. A case that nobody has inspected says nothing.
     "inspected_case": """
         SELECT a.alert_id, g.tenant, g.site, g.gateway, a.kind, a.suspect, a.loss_kwh,
@@ -67,8 +74,10 @@ VIEWS = {
                 ELSE a.probability END AS stated_probability,
             o.outcome, o.meter, o.inspected_s, o.inspector, o.confirmed_by,
             CASE WHEN o.outcome = 'theft' AND (o.meter = a.suspect OR (o.meter IS NULL
-                AND a.upstream_probability > COALESCE(a.probability, 0))) THEN 1 ELSE 0 END AS as_stated
-        FROM outcome o JOIN alert a ON a.alert_key = o.alert_key JOIN gateway g ON g.gateway_key = a.gateway_key""",
+                AND a.upstream_probability > COALESCE(a.probability, 0))) THEN 1 ELSE 0 END AS as_stated,
+            a.unexplained_probability
+        FROM valid_outcome o JOIN alert a ON a.alert_key = o.alert_key
+        JOIN gateway g ON g.gateway_key = a.gateway_key""",
     "stated_against_found": """
         SELECT CAST(FLOOR(stated_probability * 10) AS SIGNED) * 10 AS from_percent, COUNT(*) AS inspected,
             100.0 * AVG(stated_probability) AS stated_percent, SUM(as_stated) AS as_stated,

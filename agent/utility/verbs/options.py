@@ -33,8 +33,12 @@ top_option = click.option(
 WIDTH, NARROWEST = 100, 6  # columns of a table, and of a text that is cut
 # What a text keeps at least where it says who or why.
 FLOORS = {"site": 16, "zone": 12, "suspect": 16, "meter": 16, "gateway": 12, "kind": 12, "reason": 20, "obstacle": 30}
-LEAST = ("tenant", "gateway", "trough_about", "trough_kw", "severity", "outcome")  # the first to go without room
-HEADS = {"age_days": "age", "over_probability": "over", "peak_probability": "peak", "unread_meters": "unread"}
+LEAST = (  # the first to go without room
+    "unexplained_probability", "tenant", "gateway", "trough_about", "trough_kw", "severity", "unconfirmed", "outcome",
+)  # fmt: skip
+HEADS = {"age_days": "age", "over_probability": "over", "peak_probability": "peak", "unread_meters": "unread",
+         "unexplained_probability": "none of these"}  # fmt: skip
+PERCENT = {"probability", "confidence", "over_probability", "peak_probability", "unexplained_probability"}
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d")
 SHORT_ID = 8  # characters of an alert's id: what a person types
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -188,7 +192,7 @@ def _cell(column: str, value: object) -> str:
         return str(value)[:SHORT_ID]
     if _is_time(value):
         return short_time(str(value))
-    if column in {"probability", "confidence", "over_probability", "peak_probability"} and isinstance(value, float):
+    if column in PERCENT and isinstance(value, float):
         return f"{100 * value:.0f} %"
     if isinstance(value, float):
         return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.3f}"

@@ -11,9 +11,9 @@ import click
 
 from agent.process.clock import SystemClock
 from agent.process.exit_codes import NEGATIVE
-from agent.utility.fleet import outcomes, queries
+from agent.utility.fleet import audit, four_eyes, outcomes, queries
 from agent.utility.sql.store import open_store
-from agent.utility.verbs.options import Form, form_options, show, store_option
+from agent.utility.verbs.options import Form, form_options, printable, show, store_option
 from core.scoring.features import FEATURES
 
 
@@ -36,7 +36,10 @@ def outcome(
     inspector: str,
     note: str | None,
 ) -> None:
-    """Record what the inspection of ALERT_ID found. A later outcome replaces it; a theft's meter stays unless named."""
+    """Record what the inspection of ALERT_ID found. A later outcome replaces it; a theft's meter stays unless named.
+
+    Where the store asks for a second pair of eyes, it counts when somebody else has confirmed it.
+    """
     if meter is not None and found != "theft":
         raise click.UsageError("--meter names the thief's meter: it goes with theft only")
     if note is not None and len(note) > 255:
@@ -46,9 +49,53 @@ def outcome(
     with open_store(dsn) as store:
         store.check_version()
         about = outcomes.Found(found, meter, inspected_s, note, inspector[:64])
-        recorded = outcomes.record(store, alert_id, gateway, about, now_s)
+        entry = audit.entry(inspector, audit.SHELL, "outcome", alert_id, f"{found} {meter or ''}".strip(), now_s)
+        recorded = outcomes.record(store, alert_id, gateway, about, now_s, [entry])
+        waits = four_eyes.needed(store)
     at = f" at {recorded.meter}" if recorded.meter else ""
     click.echo(f"{alert_id} of {recorded.gateway}: {found}{at}, recorded by {inspector}")
+    if waits:
+        click.echo("it counts when another person has confirmed it: checkmeter utility confirm")
+
+
+@click.command()
+@store_option
+@click.argument("alert_id")
+@click.option("--gateway", metavar="TENANT/SITE/GATEWAY", help="If several gateways have an alert of this id.")
+@click.option("--by", "who", default=getpass.getuser, show_default="your user name", help="Who confirms it.")
+@click.option("--yes", is_flag=True, help="Do not ask: for programs.")
+def confirm(dsn: str, alert_id: str, gateway: str | None, who: str, yes: bool) -> None:
+    """A second pair of eyes on the outcome of ALERT_ID: shows it, asks, and confirms it. Not for who recorded it."""
+    with open_store(dsn) as store:
+        store.check_version()
+        standing = outcomes.standing(store, alert_id, gateway)
+        if standing is not None and not yes:
+            at = f" at {standing.meter}" if standing.meter else ""
+            note = f": {printable(standing.note)}" if standing.note else ""
+            click.echo(f"{alert_id}: {standing.outcome}{at}, recorded by {standing.inspector or 'nobody named'}{note}")
+            click.confirm(f"Does {who} confirm it?", abort=True)
+        now_s = SystemClock().now()
+        entry = audit.entry(who, audit.SHELL, "confirm", alert_id, "", now_s)
+        seen_ms = None if standing is None else standing.recorded_ms
+        done = outcomes.confirm(store, alert_id, gateway, who[:64], now_s, [entry], seen_ms)
+    click.echo(f"{alert_id}: {done.outcome}, confirmed by {who}")
+
+
+@click.command("four-eyes")
+@store_option
+@click.argument("wish", type=click.Choice(["on", "off"]), required=False)
+@click.option("--by", "who", default=getpass.getuser, show_default="your user name", help="Who decides it.")
+def second_eyes(dsn: str, wish: str | None, who: str) -> None:
+    """Whether an outcome counts only after another person has confirmed it: for the page and the verbs alike.
+
+    What is not confirmed is left out of precision, of the training table and of the energy found.
+    """
+    with open_store(dsn) as store:
+        store.check_version()
+        if wish is not None:
+            four_eyes.decide(store, wish == "on", who[:64], audit.SHELL, SystemClock().now())
+        needed = four_eyes.needed(store)
+    click.echo("an outcome counts when another person has confirmed it" if needed else "an outcome counts at once")
 
 
 @click.command()

@@ -37,7 +37,7 @@ keep_option = click.option(
 @click.option("--verbose", is_flag=True, help="Print every statement.")
 def migrate(dsn: str, keep_days: int, tiflash_replicas: int, verbose: bool) -> None:
     """Make or update tables, partitions and views. May be run at any time, and again."""
-    with open_store(dsn) as store:
+    with open_store(dsn, make=True) as store:
         done = store.migrate(SystemClock().now(), keep_days, tiflash_replicas)
     for statement in done if verbose else ():
         click.echo(statement + ";")

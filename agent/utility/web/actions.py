@@ -6,19 +6,17 @@ The entry is written in the transaction of the change: there is no change withou
 from __future__ import annotations
 
 import re
-import uuid
 from datetime import UTC, datetime
 
 from starlette.responses import RedirectResponse, Response
 
-from agent.utility.fleet import outcomes
+from agent.utility.fleet import audit, outcomes
 from agent.utility.fleet.outcomes import Found
-from agent.utility.sql.schema import AUDIT
 from agent.utility.sql.statements import Row
 from agent.utility.sql.table import Table
 from agent.utility.web.app import Asked, Handler, Refused
 from agent.utility.web.pages import place_of
-from agent.utility.web.people import Role
+from agent.utility.web.signin.people import Role
 
 _METER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -54,15 +52,17 @@ def confirm(asked: Asked) -> Response:
     place, alert_id = place_of(asked), asked.names["alert_id"]
     entry = _entry(asked, "confirm", f"{place.path}/{alert_id}", "")
     store, now_s = asked.site.stores.here(), asked.site.clock.now()
-    outcomes.confirm(store, alert_id, place.path, asked.person.name, now_s, [entry])
+    seen = asked.form.get("seen", "")
+    if not seen.isdecimal() or len(seen) > 15:
+        raise Refused(400, asked.words.say("This form is too old, or is not ours: load the page again."))
+    outcomes.confirm(store, alert_id, place.path, asked.person.name, now_s, [entry], seen_ms=int(seen))
     asked.site.kept.forget()
     return _back(asked, "confirmed")
 
 
 def _entry(asked: Asked, action: str, subject: str, detail: str) -> tuple[Table, Row]:
     person = asked.person
-    row = (uuid.uuid4().bytes, person.name, person.role.name.lower(), action, subject[:255], detail[:255] or None)
-    return AUDIT, (*row, int(asked.site.clock.now()))
+    return audit.entry(person.name, person.role.name.lower(), action, subject, detail, asked.site.clock.now())
 
 
 def _back(asked: Asked, done: str) -> Response:

@@ -13,22 +13,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 import anyio.to_thread
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.requests import Request, cookie_parser
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from agent.process.clock import SystemClock
 from agent.utility.sql.server import StoreError, StoreMisfit
 from agent.utility.web.guard import MAX_FORM_OCTETS, Csrf, Guard, Rate
-from agent.utility.web.people import NotSignedIn, Person, Role, who
 from agent.utility.web.reads import Kept, Stores
 from agent.utility.web.settings import Settings
+from agent.utility.web.signin.entrance import Entrance
+from agent.utility.web.signin.people import NotSignedIn, Person, Role
 from agent.utility.web.words import LANGUAGES, Words, chosen
 from firmware_io.clock import Clock
 
@@ -46,6 +47,7 @@ class Site:
     kept: Kept
     csrf: Csrf
     pages: Environment
+    entrance: Entrance
     clock: Clock = field(default_factory=SystemClock)
 
 
@@ -60,6 +62,7 @@ class Asked:
     names: dict[str, str]
     query: dict[str, str]
     form: dict[str, str]
+    cookies: dict[str, str]
 
     def page(self, template: str, status: int = 200, **values: object) -> HTMLResponse:
         """Fill a template."""
@@ -76,6 +79,7 @@ class Asked:
             query=self.query,
             now_s=self.site.clock.now(),
             csrf=self.site.csrf.token(self.person.name),
+            sessions=self.site.entrance.sessions is not None,
             **values,
         )
         return HTMLResponse(text, status)
@@ -92,8 +96,8 @@ class Refused(Exception):
 Handler = Callable[[Asked], Response]
 
 
-def endpoint(site: Site, handler: Handler, role: Role, *, changes: bool) -> Callable[[Request], object]:
-    """An address of the application: sign in, check role and token, run the handler in a thread."""
+def endpoint(site: Site, handler: Handler, role: Role | None, *, changes: bool) -> Callable[[Request], object]:
+    """An address of the application: who asks, role and token, then the handler in a thread. No role: anybody."""
 
     async def serve(request: Request) -> Response:
         body = await request.body() if changes else b""
@@ -107,18 +111,25 @@ def endpoint(site: Site, handler: Handler, role: Role, *, changes: bool) -> Call
         client = request.client.host if request.client else ""
         asked = Asked(
             site, Person("", Role.VIEWER), Words(language, site.settings.zone), request.url.path,
-            {name: str(value) for name, value in request.path_params.items()}, query, form,
+            {name: str(value) for name, value in request.path_params.items()}, query, form, request.cookies,
         )  # fmt: skip
 
         def run() -> Response:
             try:
-                asked.person = who(site.settings.proxy, client, {k.lower(): v for k, v in request.headers.items()})
-                if asked.person.role < role:
+                if role is not None:
+                    headers = {k.lower(): v for k, v in request.headers.items()}
+                    asked.person = site.entrance.who(client, headers, request.cookies)
+                if role is not None and asked.person.role < role:
                     raise Refused(403, asked.words.say("Your role does not allow this."))
                 if changes and not site.csrf.holds(asked.person.name, form.get("csrf", "")):
                     raise Refused(403, asked.words.say("This form is too old, or is not ours: load the page again."))
                 return handler(asked)
             except NotSignedIn as error:
+                # To the provider goes a browser that opens a page; one that loads it again in place gets the 401.
+                opens = request.headers.get("sec-fetch-mode", "navigate") == "navigate"
+                if site.entrance.provider is not None and opens and not changes:
+                    wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+                    return RedirectResponse(f"/login?then={quote(wanted)}", 303)
                 return problem(asked, 401, str(error))
             except Refused as error:
                 return problem(asked, error.status, str(error))
@@ -159,10 +170,17 @@ def application(settings: Settings) -> Guard:
         lstrip_blocks=True,
     )
     key = os.environ.get("CHECKMETER_CSRF_KEY", "").encode() or secrets.token_bytes(32)
-    site = Site(settings, Stores(settings.dsn), Kept(), Csrf(key), environment)
+    entrance = Entrance(settings.proxy, settings.oidc, key, 3600 * settings.session_hours)
+    site = Site(settings, Stores(settings.dsn), Kept(), Csrf(key), environment, entrance)
     routes: list[Route | Mount] = []
-    for path, handler, role in pages.PAGES:
-        routes.append(Route(path, endpoint(site, handler, role, changes=False), methods=["GET"]))
+    if entrance.provider is not None:
+        from agent.utility.web.login import ENTRANCES
+
+        for path, handler, needed, changes in ENTRANCES:
+            methods = ["POST" if changes else "GET"]
+            routes.append(Route(path, endpoint(site, handler, needed, changes=changes), methods=methods))
+    for path, handler, needed in pages.PAGES:
+        routes.append(Route(path, endpoint(site, handler, needed, changes=False), methods=["GET"]))
     for path, handler, role in actions.ACTIONS:
         routes.append(Route(path, endpoint(site, handler, role, changes=True), methods=["POST"]))
     routes.append(Mount("/static", StaticFiles(directory=HERE / "static")))
@@ -170,16 +188,15 @@ def application(settings: Settings) -> Guard:
     async def missing(request: Request, _: Exception) -> Response:
         language = chosen("", request.cookies.get(LANGUAGE_COOKIE, ""), request.headers.get("accept-language", ""))
         words = Words(language, settings.zone)
-        asked = Asked(site, Person("", Role.VIEWER), words, request.url.path, {}, {}, {})
+        asked = Asked(site, Person("", Role.VIEWER), words, request.url.path, {}, {}, {}, {})
         return problem(asked, 404, words.say("There is no such page."))
 
     inner = Starlette(routes=routes, exception_handlers={404: missing})
 
     def named(client: str, headers: dict[bytes, bytes]) -> str:
+        plain = {k.decode("latin-1"): v.decode("latin-1") for k, v in headers.items()}
         try:
-            return who(
-                settings.proxy, client, {k.decode("latin-1"): v.decode("latin-1") for k, v in headers.items()}
-            ).name
+            return entrance.who(client, plain, cookie_parser(plain.get("cookie", ""))).name
         except NotSignedIn:
             return ""
 

@@ -81,13 +81,16 @@ def cases(store: Store, *, everything: bool = False) -> list[dict[str, Any]]:
     found = records(
         store,
         "SELECT a.alert_id, g.tenant, g.site, g.gateway, z.zone, a.kind, a.severity, a.state, a.onset_s, a.updated_s, "
-        "a.loss_w, a.loss_kwh, a.suspect, a.meter, a.probability, a.upstream_probability, o.outcome, o.confirmed_by "
+        "a.loss_w, a.loss_kwh, a.suspect, a.meter, a.probability, a.upstream_probability, "
+        "a.unexplained_probability, o.outcome, o.confirmed_by "
         "FROM alert a JOIN gateway g ON g.gateway_key = a.gateway_key LEFT JOIN zone z ON z.zone_key = a.zone_key "
         f"LEFT JOIN outcome o ON o.alert_key = a.alert_key{where}",
     )
     for case in found:
         upstream, named = case["upstream_probability"] or 0.0, case["probability"] or 0.0
         case["confidence"] = max(upstream, named) or None
+        other = case["unexplained_probability"] or 0.0
+        case["none_of_these"] = other if other > max(upstream, named) else None
         case["where"] = (case["suspect"] if named >= upstream else None) or case["meter"]
     return found
 
@@ -95,7 +98,7 @@ def cases(store: Store, *, everything: bool = False) -> list[dict[str, Any]]:
 def found_kwh(store: Store) -> float:
     """The energy of the cases in which theft was found."""
     query = (
-        "SELECT COALESCE(SUM(a.loss_kwh), 0) FROM outcome o JOIN alert a ON a.alert_key = o.alert_key "
+        "SELECT COALESCE(SUM(a.loss_kwh), 0) FROM valid_outcome o JOIN alert a ON a.alert_key = o.alert_key "
         "WHERE o.outcome = 'theft'"
     )
     return float(str(store.rows(query)[0][0]))
@@ -136,8 +139,8 @@ def case(store: Store, place: Place, alert_id: str) -> Case | None:
         }
         for event in events
     ]
-    query = "SELECT outcome, meter, inspected_s, note, inspector, confirmed_by FROM outcome WHERE alert_key = ?"
-    outcome = records(store, query, key)
+    columns = "outcome, meter, inspected_s, note, inspector, confirmed_by, recorded_ms"
+    outcome = records(store, f"SELECT {columns} FROM outcome WHERE alert_key = ?", key)
     chunks = int(str(store.rows("SELECT COUNT(*) FROM evidence_chunk WHERE alert_key = ?", (key,))[0][0]))
     return Case(stated or events[0].data, revisions, outcome[0] if outcome else None, chunks)
 
@@ -147,7 +150,8 @@ def _stated(store: Store, key: int) -> wire.AlertData | None:
     found = records(
         store,
         "SELECT a.alert_id, a.revision, a.state, a.kind, a.severity, a.onset_s, z.zone, a.meter, a.loss_w, a.loss_kwh, "
-        "a.upstream_probability FROM alert a LEFT JOIN zone z ON z.zone_key = a.zone_key WHERE a.alert_key = ?",
+        "a.upstream_probability, a.unexplained_probability "
+        "FROM alert a LEFT JOIN zone z ON z.zone_key = a.zone_key WHERE a.alert_key = ?",
         key,
     )
     if not found:

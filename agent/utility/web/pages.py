@@ -7,13 +7,13 @@ from typing import Any
 
 from starlette.responses import HTMLResponse, Response
 
-from agent.utility.fleet import promise, queries
+from agent.utility.fleet import four_eyes, promise, queries
 from agent.utility.sql.schema import DAY_S
 from agent.utility.web import asks, exports, pictures
 from agent.utility.web.app import Asked, Handler, Refused
 from agent.utility.web.asks import Place
-from agent.utility.web.guard import EVIDENCE_POLICY
-from agent.utility.web.people import Role
+from agent.utility.web.guard import evidence_policy
+from agent.utility.web.signin.people import Role
 
 ROWS = 50  # of a page
 SORTS = {"loss": "loss_kwh", "power": "loss_w", "confidence": "confidence", "age": "onset_s", "site": "site"}
@@ -101,7 +101,7 @@ def cases(asked: Asked) -> Response:
     recovered = asked.site.kept.get("found", lambda: asks.found_kwh(store))
     return asked.page(
         "cases.html", rows=rows, page=page, pages=pages, count=len(found), sort=sort, sorts=SORTS, kinds=KINDS,
-        states=STATES, recovered=recovered,
+        states=STATES, recovered=recovered, four_eyes=_four_eyes(asked),
     )  # fmt: skip
 
 
@@ -116,6 +116,7 @@ def case(asked: Asked) -> Response:
     return asked.page(
         "case.html", place=place, case=found, alert=found.alert, suspects=suspects, kinds=KINDS, states=STATES,
         done=asked.query.get("done", ""), info=info, names=asks.names(info),
+        four_eyes=four_eyes.needed(asked.site.stores.here()), same_person=four_eyes.same_person,
     )  # fmt: skip
 
 
@@ -129,7 +130,8 @@ def evidence(asked: Asked) -> Response:
         text = make(asked.site.stores.here(), place.path, alert_id)
     except ValueError as error:
         raise Refused(409, str(error)) from None
-    return HTMLResponse(text, headers={"content-security-policy": EVIDENCE_POLICY})
+    policy = evidence_policy(asked.site.settings.evidence_script)
+    return HTMLResponse(text, headers={"content-security-policy": policy})
 
 
 def building(asked: Asked) -> Response:
@@ -166,7 +168,13 @@ def building(asked: Asked) -> Response:
         states=STATES,
         info=info,
         names=asks.names(info),
+        four_eyes=_four_eyes(asked),
     )
+
+
+def _four_eyes(asked: Asked) -> bool:
+    """Whether outcomes wait for a second pair of eyes."""
+    return asked.site.kept.get("four-eyes", lambda: four_eyes.needed(asked.site.stores.here()))
 
 
 def gateways(asked: Asked) -> Response:
@@ -236,7 +244,7 @@ def audit(asked: Asked) -> Response:
 
 
 def health(_: Asked) -> Response:
-    """For a load balancer."""
+    """For a load balancer, which signs in nowhere."""
     return Response("ok\n", media_type="text/plain")
 
 
@@ -249,7 +257,7 @@ def paged(asked: Asked, rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]
 
 
 _PLACE = "{tenant}/{site}/{gateway}"
-PAGES: tuple[tuple[str, Handler, Role], ...] = (
+PAGES: tuple[tuple[str, Handler, Role | None], ...] = (  # None: anybody
     ("/", fleet, Role.VIEWER),
     ("/cases", cases, Role.VIEWER),
     (f"/case/{_PLACE}/{{alert_id}}", case, Role.VIEWER),
@@ -262,5 +270,5 @@ PAGES: tuple[tuple[str, Handler, Role], ...] = (
     ("/export/{file}", export, Role.VIEWER),
     ("/search", search, Role.VIEWER),
     ("/audit", audit, Role.OPERATOR),
-    ("/health", health, Role.VIEWER),
+    ("/health", health, None),
 )

@@ -16,15 +16,27 @@ from firmware_io.errors import RemoteProtocolError
 _CONTEXT = bytes.fromhex("608574050801")  # joint-iso-ccitt country(756) DLMS-UA application-context
 _MECHANISM = bytes.fromhex("608574050802")
 _DLMS_VERSION = 6
-_VAA_NAME_LN = 0x0007
+_VAA_NAME_LN, _VAA_NAME_SN = 0x0007, 0xFA00
 _MAX_AUTHENTICATION_VALUE = 64  # octets of a challenge or password: bounds what a peer can make us keep
 
 
 class Context(enum.IntEnum):
-    """Application context: logical names, plain or ciphered."""
+    """Application context: logical or short names, plain or ciphered."""
 
     LN = 1
+    SN = 2
     LN_CIPHERED = 3
+    SN_CIPHERED = 4
+
+    @property
+    def ciphered(self) -> bool:
+        """Whether its APDUs are ciphered."""
+        return self in (Context.LN_CIPHERED, Context.SN_CIPHERED)
+
+    @property
+    def short(self) -> bool:
+        """Whether it is one of short names."""
+        return self in (Context.SN, Context.SN_CIPHERED)
 
 
 class Mechanism(enum.IntEnum):
@@ -45,6 +57,7 @@ class Conformance(enum.IntFlag):
 
     GENERAL_PROTECTION = 1 << 22
     GENERAL_BLOCK_TRANSFER = 1 << 21
+    READ = 1 << 20
     ATTRIBUTE0_SET = 1 << 15
     PRIORITY = 1 << 14
     ATTRIBUTE0_GET = 1 << 13
@@ -54,6 +67,7 @@ class Conformance(enum.IntFlag):
     MULTIPLE_REFERENCES = 1 << 9
     DATA_NOTIFICATION = 1 << 7
     ACCESS = 1 << 6
+    PARAMETERISED_ACCESS = 1 << 5
     GET = 1 << 4
     SET = 1 << 3
     SELECTIVE_ACCESS = 1 << 2
@@ -96,23 +110,27 @@ class InitiateResponse(NamedTuple):
     conformance: Conformance
     max_pdu: int
     version: int = _DLMS_VERSION
+    short: bool = False  # short names
 
     def encode(self) -> bytes:
         head = bytes((0x08, 0, self.version)) + _conformance(self.conformance)
-        return head + self.max_pdu.to_bytes(2, "big") + _VAA_NAME_LN.to_bytes(2, "big")
+        name = _VAA_NAME_SN if self.short else _VAA_NAME_LN
+        return head + self.max_pdu.to_bytes(2, "big") + name.to_bytes(2, "big")
 
     @classmethod
     def decode(cls, octets: bytes) -> InitiateResponse:
-        """Raises: RemoteProtocolError: malformed, or not for logical names."""
+        """Raises: RemoteProtocolError: malformed, or for names of neither kind."""
         reader = Reader(octets)
         _expect(reader.octet("initiate"), 0x08, "InitiateResponse")
         if reader.flag("quality of service"):
             reader.octet("quality of service")
         version = reader.octet("version")
         conformance, max_pdu = _read_conformance(reader), reader.number(2, "maximum PDU size")
-        _expect(reader.number(2, "VAA name"), _VAA_NAME_LN, "VAA name of logical naming")
+        name = reader.number(2, "VAA name")
+        if name != _VAA_NAME_SN:
+            _expect(name, _VAA_NAME_LN, "VAA name of logical naming")
         reader.finish()
-        return cls(conformance, max_pdu, version)
+        return cls(conformance, max_pdu, version, name == _VAA_NAME_SN)
 
 
 class AssociationRequest(NamedTuple):
@@ -284,8 +302,8 @@ def _inner(fields: dict[int, bytes], tag: int, inner_tag: int) -> bytes | None:
 
 def _context(fields: dict[int, bytes]) -> Context:
     oid = _inner(fields, 0xA1, 0x06)
-    if oid not in (_CONTEXT + b"\x01", _CONTEXT + b"\x03"):
-        raise RemoteProtocolError(f"application context {(oid or b'').hex()}: expected logical names")
+    if oid is None or oid[:-1] != _CONTEXT or oid[-1] not in tuple(Context):
+        raise RemoteProtocolError(f"application context {(oid or b'').hex()}: expected logical or short names")
     return Context(oid[-1])
 
 

@@ -11,15 +11,25 @@ seem to be.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 from firmware_io.dlms import _codec
-from firmware_io.dlms.apdu import axdr
+from firmware_io.dlms.apdu import services
+from firmware_io.dlms.apdu.access import AccessRequest, AccessResponse
 from firmware_io.dlms.apdu.axdr import Data
+from firmware_io.dlms.apdu.lists import (
+    ActionBlock,
+    ActionListRequest,
+    ActionListResponse,
+    ActionNext,
+    SetListRequest,
+    SetListResponse,
+)
+from firmware_io.dlms.apdu.reader import MAX_ITEMS, Reader
 from firmware_io.dlms.apdu.services import (
     ActionRequest,
     ActionResponse,
     ActionResult,
-    Apdu,
     Attribute,
     DataAccessResult,
     DataNotification,
@@ -42,9 +52,15 @@ from firmware_io.dlms.apdu.services import (
     encode_results,
 )
 from firmware_io.errors import RemoteProtocolError
-from firmware_io.obis import ObisCode
 
 __all__ = [
+    "MAX_ITEMS",
+    "AccessRequest",
+    "AccessResponse",
+    "ActionBlock",
+    "ActionListRequest",
+    "ActionListResponse",
+    "ActionNext",
     "ActionRequest",
     "ActionResponse",
     "ActionResult",
@@ -67,6 +83,8 @@ __all__ = [
     "SetBlockResponse",
     "SetFirstBlock",
     "SetLastBlockResponse",
+    "SetListRequest",
+    "SetListResponse",
     "SetRequest",
     "SetResponse",
     "decode",
@@ -74,7 +92,18 @@ __all__ = [
     "encode_results",
 ]
 
-MAX_ITEMS = 255  # of one request or reply with list
+
+Apdu: TypeAlias = (
+    services.Apdu
+    | AccessRequest
+    | AccessResponse
+    | ActionBlock
+    | ActionListRequest
+    | ActionListResponse
+    | ActionNext
+    | SetListRequest
+    | SetListResponse
+)
 
 
 def decode(octets: bytes) -> Apdu:
@@ -110,81 +139,6 @@ def decode_results(octets: bytes) -> tuple[Data | DataAccessResult, ...]:
     results = tuple(reader.result() for _ in range(reader.count()))
     reader.finish()
     return results
-
-
-class Reader:
-    """A cursor over the octets of one APDU; every step checks that the octets are there."""
-
-    __slots__ = ("octets", "offset")
-
-    def __init__(self, octets: bytes) -> None:
-        self.octets = octets
-        self.offset = 0
-
-    def take(self, count: int, what: str) -> bytes:
-        """The next `count` octets."""
-        taken = axdr.take(self.octets, self.offset, count, what)
-        self.offset += count
-        return taken
-
-    def octet(self, what: str) -> int:
-        """The next octet."""
-        return self.take(1, what)[0]
-
-    def number(self, count: int, what: str) -> int:
-        """An unsigned number of `count` octets."""
-        return int.from_bytes(self.take(count, what), "big")
-
-    def flag(self, what: str) -> bool:
-        """An octet that is 0 or not."""
-        return self.octet(what) != 0
-
-    def length(self) -> int:
-        """A length."""
-        length, self.offset = axdr.decode_length(self.octets, self.offset)
-        return length
-
-    def counted(self, what: str) -> bytes:
-        """Octets behind their length."""
-        return self.take(self.length(), what)
-
-    def count(self) -> int:
-        """The number of items in a list, bounded."""
-        count = self.length()
-        if count > min(MAX_ITEMS, len(self.octets) - self.offset):
-            raise RemoteProtocolError(f"a list of {count} items in {len(self.octets) - self.offset} octets")
-        return count
-
-    def value(self) -> Data:
-        """One A-XDR value."""
-        data, self.offset = axdr.decode_at(self.octets, self.offset)
-        return data
-
-    def attribute(self) -> Attribute:
-        """Class, logical name, number (signed, as attribute 0 and negative ones exist)."""
-        class_id = self.number(2, "class")
-        name = ObisCode.from_bytes(self.take(6, "logical name"))
-        return Attribute(class_id, name, int.from_bytes(self.take(1, "attribute"), "big", signed=True))
-
-    def selection(self) -> Selection | None:
-        """Selective access, if there is one."""
-        if not self.flag("access selection"):
-            return None
-        return Selection(self.octet("selector"), self.value())
-
-    def result(self) -> Data | DataAccessResult:
-        """Data, or why there is none."""
-        choice = self.octet("result")
-        if choice == 0:
-            return self.value()
-        if choice == 1:
-            return DataAccessResult(self.octet("data access result"))
-        raise RemoteProtocolError(f"result choice {choice}: expected 0 (data) or 1 (data-access-result)")
-
-    def finish(self) -> None:
-        """Nothing may be left."""
-        if self.offset != len(self.octets):
-            raise RemoteProtocolError(f"{len(self.octets) - self.offset} octets are left over behind the APDU")
 
 
 def _get_list_request(r: Reader) -> GetListRequest:
@@ -255,15 +209,23 @@ _READERS: dict[tuple[int, int], Callable[[Reader], Apdu]] = {
     (0xC1, 1): lambda r: SetRequest(r.octet("invoke-id"), r.attribute(), r.selection(), r.value()),
     (0xC1, 2): _set_first_block,
     (0xC1, 3): _set_block,
+    (0xC1, 4): SetListRequest.read,
     (0xC2, 0): _event_notification,
     (0xC3, 1): _action_request,
+    (0xC3, 2): ActionNext.read,
+    (0xC3, 3): ActionListRequest.read,
     (0xC4, 1): lambda r: GetResponse(r.octet("invoke-id"), r.result()),
     (0xC4, 2): _get_block,
     (0xC5, 1): lambda r: SetResponse(r.octet("invoke-id"), DataAccessResult(r.octet("result"))),
     (0xC5, 2): lambda r: SetBlockResponse(r.octet("invoke-id"), r.number(4, "block number")),
     (0xC5, 3): _set_last_block_response,
+    (0xC5, 5): SetListResponse.read,
     (0xC7, 1): _action_response,
+    (0xC7, 2): ActionBlock.read,
+    (0xC7, 3): ActionListResponse.read,
     (0x0E, 0): lambda r: ServiceError(r.octet("service"), r.octet("group"), r.octet("reason")),
     (0x0F, 0): _data_notification,
     (0xD8, 0): _exception_response,
+    (0xD9, 0): AccessRequest.read,
+    (0xDA, 0): AccessResponse.read,
 }

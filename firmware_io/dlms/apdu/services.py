@@ -147,7 +147,7 @@ class GetResponse(NamedTuple):
     result: Data | DataAccessResult
 
     def encode(self) -> bytes:
-        return bytes((0xC4, 1, self.invoke)) + _result(self.result)
+        return bytes((0xC4, 1, self.invoke)) + encode_result(self.result)
 
 
 class GetBlock(NamedTuple):
@@ -263,7 +263,7 @@ class ActionResponse(NamedTuple):
     reply: Data | DataAccessResult | None = None
 
     def encode(self) -> bytes:
-        reply = b"\x00" if self.reply is None else b"\x01" + _result(self.reply)
+        reply = b"\x00" if self.reply is None else b"\x01" + encode_result(self.reply)
         return bytes((0xC7, 1, self.invoke, self.result)) + reply
 
 
@@ -347,7 +347,7 @@ Apdu: TypeAlias = (
 
 def encode_results(results: tuple[Data | DataAccessResult, ...]) -> bytes:
     """The results of a GET with list; a server sends them in blocks when they are longer than a PDU."""
-    return encode_length(len(results)) + b"".join(map(_result, results))
+    return encode_length(len(results)) + b"".join(map(encode_result, results))
 
 
 def _selection(selection: Selection | None) -> bytes:
@@ -356,7 +356,8 @@ def _selection(selection: Selection | None) -> bytes:
     return bytes((1, selection.selector)) + axdr.encode(selection.parameters)
 
 
-def _result(result: Data | DataAccessResult) -> bytes:
+def encode_result(result: Data | DataAccessResult) -> bytes:
+    """Data, or why there is none."""
     if isinstance(result, Data):
         return b"\x00" + axdr.encode(result)
     return bytes((1, result))

@@ -56,8 +56,12 @@ class Address(NamedTuple):
 
     @classmethod
     def client(cls, number: int) -> Self:
-        """A client's address, one octet."""
-        return cls(number)._checked()
+        """A client's address: one octet up to 127, two beyond that, as some meters have it.
+
+        Raises:
+            LocalProtocolError: above 16383.
+        """
+        return (cls(number) if number < 0x80 else cls(number >> 7, number & 0x7F, 2))._checked()
 
     def _checked(self) -> Self:
         limit = 0x4000 if self.octets == 4 else 0x80

@@ -273,16 +273,18 @@ class ServerLink:
         self._outbox.clear()
         return octets
 
-    def send(self, pdu: bytes) -> None:
-        """Answer with a unit, in segments where it must be.
+    def send(self, *pdus: bytes) -> None:
+        """Answer with units, in segments where it must be; without one there is no answer.
 
         Raises:
             LocalProtocolError: the link is not open.
         """
         if self.state is not State.CONNECTED:
             raise LocalProtocolError("an answer on a link that is not open")
-        self._flow.load(LLC_RESPONSE + pdu)
-        self._send_window()
+        for pdu in pdus:
+            self._flow.load(LLC_RESPONSE + pdu)
+        if pdus:
+            self._send_window()
 
     def notify(self, pdu: bytes) -> None:
         """Send a unit outside of the sequence, in a UI frame."""

@@ -10,16 +10,20 @@ counter; is ours not behind, the keys are wrong, and it is left alone because it
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
 from firmware_io import obis
 from firmware_io.clock import Clock
 from firmware_io.dlms.apdu import axdr
-from firmware_io.dlms.apdu.decode import Attribute
+from firmware_io.dlms.apdu.decode import Attribute, DataNotification, EventNotification
+from firmware_io.dlms.apdu.refusals import ExceptionResponseError
 from firmware_io.dlms.cosem.meter_time import Convention, MeterTime
+from firmware_io.dlms.meter.broadcast import ciphered, clock_request, frame
+from firmware_io.dlms.meter.push import PushOpener
 from firmware_io.dlms.meter.reader import CLOCK, MeterReader
-from firmware_io.dlms.session.association import ExceptionResponseError, Push
+from firmware_io.dlms.session.association import Push
 from firmware_io.dlms.session.channel import FrameRejected, HdlcChannel, WrapperChannel, open_channel
 from firmware_io.dlms.session.counters import CounterUnknown, InvocationCounters, counter_id
 from firmware_io.dlms.session.session import Session
@@ -28,18 +32,23 @@ from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.driver import Identity, Line, Traffic
 from firmware_io.errors import (
     AccessDenied,
+    LocalProtocolError,
     MeterError,
     RegisterUnavailable,
     RemoteProtocolError,
+    ResponseTimeout,
     SecurityError,
     TransportError,
 )
+from firmware_io.identity import Serials
+from firmware_io.pushes import Pushed
 from firmware_io.reading import MeterEvent, Reading
 from firmware_io.spec import BusSpec
 
 KEEP_ALIVE_SHARE = 0.6  # of the inactivity time-out
 PUBLIC_CLIENT = 16
 DECIPHERING_ERROR = 5  # of an exception-response
+MAX_PUSHES = 64  # that came meanwhile, and are not taken yet
 COUNTER_LIMIT = 0xF0000000  # a meter that asks for a counter beyond it wants our key worn out
 
 T = TypeVar("T")
@@ -55,6 +64,7 @@ class DlmsDriver:
         clock: Clock,
         counters: InvocationCounters,
         on_push: Push | None = None,
+        serials: Serials | None = None,
     ) -> None:
         self.spec = spec
         self.traffic = Traffic()
@@ -63,6 +73,10 @@ class DlmsDriver:
         self._clock = clock
         self._counters = counters
         self._on_push = on_push
+        self._serials = serials
+        self._meanwhile: deque[tuple[DataNotification | EventNotification, float, bool]] = deque(maxlen=MAX_PUSHES)
+        self._opener: PushOpener | None = None
+        self._title: bytes | None = None  # of the meter, since it last associated
         self._latency = Latency()
         self._line: Line | None = None
         self._channel: HdlcChannel | WrapperChannel | None = None
@@ -98,6 +112,36 @@ class DlmsDriver:
         if self._clock.monotonic() - self._active_s >= KEEP_ALIVE_SHARE * self.spec.inactivity_s:
             self._verb(line, lambda reader: reader.session.keep_alive())
 
+    def take_push(self, pushed: Pushed) -> list[Reading] | None:
+        """See `TakesPushes`."""
+        if not self.spec.push:
+            return None
+        if self._opener is None:
+            self._opener = PushOpener(self.spec)
+        try:
+            push, authentic = self._opener.open(pushed.octets, self._title)
+        except (SecurityError, RemoteProtocolError):
+            return None
+        if self._reader is None or self._reader.identity is None:
+            return [] if authentic else None
+        return self._reader.pushed(push, pushed.received_s, authentic=authentic)
+
+    def pushed_meanwhile(self) -> list[Reading]:
+        """See `TakesPushes`."""
+        readings: list[Reading] = []
+        while self._meanwhile and self._reader is not None and self._reader.identity is not None:
+            push, received_s, authentic = self._meanwhile.popleft()
+            readings += self._reader.pushed(push, received_s, authentic=authentic) or []
+        return readings
+
+    def _heard_push(self, push: DataNotification | EventNotification) -> None:
+        """A push while a reply was waited for; ciphered where the association is."""
+        if self._on_push:
+            self._on_push(push)
+        if self.spec.push:
+            authentic = self._reader is not None and self._reader.session.authenticated
+            self._meanwhile.append((push, self._clock.now(), authentic))
+
     def read_clock(self, line: Line) -> float:
         """The meter's clock, UTC seconds.
 
@@ -126,6 +170,29 @@ class DlmsDriver:
     def session(self, line: Line) -> Session:
         """The meter's association, opened if it is not: for tools that ask what no verb does. Raises: MeterError."""
         return self._use(line, lambda reader: reader.session)
+
+    def broadcast_clock(self, line: Line, utc_s: float, convention: Convention) -> None:
+        """Send the time to all meters of the line, in this meter's form of address and security; nobody answers.
+
+        Raises:
+            LocalProtocolError: this meter's security or framing has no broadcast.
+        """
+        spec = self.spec
+        if spec.framing == "wrapper":
+            raise LocalProtocolError("there is no broadcast behind a wrapper gateway: set the clocks one by one")
+        apdu = clock_request(convention.meter_time(utc_s))
+        if spec.ciphers:
+            counter = counter_id(spec.broadcast_key or b"", spec.system_title or b"")
+            apdu = ciphered(spec, apdu, lambda: self._counters.next(counter))
+        octets = frame(spec.client, apdu, spec.address_octets or 2)
+        if line.trace:
+            line.trace(True, octets)
+        line.transport.write(octets)
+
+    def take_spec(self, spec: DlmsSpec) -> None:
+        """Go on with another specification of the same meter: its keys have changed. The association is opened anew."""
+        self.spec = spec
+        self._line = None
 
     # One call
 
@@ -158,6 +225,10 @@ class DlmsDriver:
         except FrameRejected:
             reader.session.shrink_lists()
             raise
+        except ResponseTimeout:
+            if self.spec.framing == "wrapper" and self.spec.naming == "sn":
+                line.abandon()  # without an invoke-id a late answer would be that to the next question
+            raise
         except RemoteProtocolError:
             # Units that make no sense leave a stream of them out of step. (A late one is known by its invoke-id.)
             if self.spec.framing == "wrapper":
@@ -185,9 +256,10 @@ class DlmsDriver:
             self._channel = open_channel(
                 line.transport, self._bus, self.spec, self.traffic, line.trace, latency=self._latency
             )
-            session = Session(self.spec, self._channel, self._counters, self._on_push)
+            session = Session(self.spec, self._channel, self._counters, self._heard_push)
             if self._reader is None:
-                self._reader = MeterReader(self.spec, session, self._clock)
+                place = f"{self._bus.id}/{self.spec.logical_address}/{self.spec.address}"
+                self._reader = MeterReader(self.spec, session, self._clock, self._serials, place)
             else:
                 session.with_list = self._reader.session.with_list
                 self._reader.session = session
@@ -221,6 +293,7 @@ class DlmsDriver:
             if isinstance(self._channel, HdlcChannel):
                 self._channel.repeats, self._channel.probing = 1, False
         self.associations += 1
+        self._title = reader.session.meter_title or self._title
 
     def _counter_behind(self, line: Line, error: MeterError) -> bool:
         """Whether the meter knows a higher invocation counter than ours, which is raised then; asked once.

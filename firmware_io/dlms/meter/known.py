@@ -7,7 +7,7 @@ meter that associated; there the plate is read once in each association.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from firmware_io import obis
 from firmware_io.clock import Clock
@@ -18,7 +18,7 @@ from firmware_io.dlms.cosem.registers import DATA, VALUE, Scale
 from firmware_io.dlms.session.session import Session
 from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.errors import IdentityMismatch, RegisterUnavailable, RemoteProtocolError
-from firmware_io.identity import ExpectedMeter, Whose
+from firmware_io.identity import ExpectedMeter, Serials, Whose
 from firmware_io.obis import ObisCode
 
 PLATES = (Attribute(DATA, obis.SERIAL_NUMBER, VALUE), Attribute(DATA, obis.LOGICAL_DEVICE_NAME, VALUE))
@@ -31,7 +31,9 @@ class Exchanged(Exception):
 class Known:
     """One meter as far as it is known; `session` is the one over the line that is open now."""
 
-    def __init__(self, spec: DlmsSpec, session: Session, clock: Clock) -> None:
+    def __init__(
+        self, spec: DlmsSpec, session: Session, clock: Clock, serials: Serials | None = None, place: str = ""
+    ) -> None:
         self.spec = spec
         self.session = session
         self.clock = clock
@@ -39,7 +41,7 @@ class Known:
         self.scales: dict[tuple[int, ObisCode], Scale] = {}
         self.convention = Convention()
         self.clock_offset_s: float | None = None
-        self._expected = ExpectedMeter(spec.serial)
+        self._expected = ExpectedMeter(spec.serial, serials, place)
         self._plate: Attribute | None = None
 
     @property
@@ -72,16 +74,44 @@ class Known:
         for start in range(0, len(wanted), size if size > 0 else len(wanted)):
             part = wanted[start : start + size] if size > 0 else wanted
             *values, plate_now = self.session.get_list([*part, plate])
-            self._judge(plate_now)
+            self.judge(plate_now)
             results += values
         return results
+
+    def read_with_plate(
+        self, attribute: Attribute, holds: Iterable[Attribute]
+    ) -> tuple[Data | DataAccessResult, Attribute | None]:
+        """One attribute that holds others, and which of these is the plate that is yet to be judged.
+
+        Where the plate is not in it and the security does not vouch for the answer, it is asked for beside it.
+        """
+        if self._plate is None:
+            self._find_plate()
+        if self._plate is None or self._vouched():
+            return self.session.get_list([attribute])[0], None
+        if self._plate in holds:
+            return self.session.get_list([attribute])[0], self._plate
+        value, plate = self.session.get_list([attribute, self._plate])
+        self.judge(plate)
+        return value, None
+
+    def names_us(self, values: Mapping[Attribute, Data]) -> bool | None:
+        """Whether the name plate among values that nobody asked for is our meter's; None where there is none.
+
+        It is no answer, so that it is neither a conflict nor an exchange.
+        """
+        plates = [plate for plate in PLATES if plate in values]
+        expected = self._expected.serial
+        if not plates or expected is None:
+            return None
+        return any(text_of(values[plate]) == expected for plate in plates)
 
     def vouch(self) -> None:
         """Ask the meter who it is, around a question that does not fit into a list. Raises: as `read`."""
         if self._plate is None:
             self._find_plate()
         elif not self._vouched():
-            self._judge(self.session.get_list([self._plate])[0])
+            self.judge(self.session.get_list([self._plate])[0])
 
     def _vouched(self) -> bool:
         """Whether the security of this association says whose every answer is."""
@@ -94,9 +124,10 @@ class Known:
         if named:
             named.sort(key=lambda one: text_of(one[1]) != self.spec.serial)  # stable: the serial number comes first
             self._plate, result = named[0]
-            self._judge(result)
+            self.judge(result)
 
-    def _judge(self, result: Data | DataAccessResult) -> None:
+    def judge(self, result: Data | DataAccessResult) -> None:
+        """Whether this name plate is that of our meter. Raises: as `read`."""
         why = self.session.malformed.pop(self._plate, None) if self._plate else None
         if why:
             raise RemoteProtocolError(f"its name plate cannot be understood: {why}", meter=self.spec.id)

@@ -11,7 +11,7 @@ value cannot be understood is left out and named in `Identity.unreadable`; the o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple, TypeVar
@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeVar
 from firmware_io import obis
 from firmware_io.clock import Clock
 from firmware_io.dlms.apdu.axdr import Data, Tag
-from firmware_io.dlms.apdu.decode import Attribute, DataAccessResult
+from firmware_io.dlms.apdu.decode import Attribute, DataAccessResult, DataNotification, EventNotification
 from firmware_io.dlms.cosem.meter_time import Convention, MeterTime
 from firmware_io.dlms.cosem.profile import CLOCK_CLASS
 from firmware_io.dlms.cosem.registers import (
@@ -34,23 +34,29 @@ from firmware_io.dlms.cosem.registers import (
     Scale,
     scaler_of,
 )
+from firmware_io.dlms.meter.compact import CompactData
 from firmware_io.dlms.meter.known import Exchanged, Known, text_of
+from firmware_io.dlms.meter.push import PUSH_OBJECTS, PUSH_SETUP_CLASS, layout, values_of
 from firmware_io.dlms.meter.stored import StoredReader
 from firmware_io.dlms.session.session import Session
 from firmware_io.dlms.sources import combined, rates
 from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.driver import Identity
 from firmware_io.errors import RemoteProtocolError
+from firmware_io.identity import Serials
 from firmware_io.obis import ObisCode
 from firmware_io.reading import MeterEvent, Quality, Reading, Unit
 
 CHECK_EVERY_S = 3600.0  # identity, scalers and clock are looked at again
+PUSH_AGE_S = 3600.0  # a push that says it is older, or from so far ahead, is not taken
+CAPTURED_NOW_S = 2.0  # compact data that were captured so near to now were captured by our question
 LATE_S = 1.0  # half the time an exchange took: the sample may be that far off
 
 _FIRMWARE = Attribute(DATA, obis.FIRMWARE_VERSION, VALUE)
 _ERRORS = Attribute(DATA, obis.ERROR_REGISTER, VALUE)
 _MAXIMUM_CURRENT = (Attribute(REGISTER, obis.MAXIMUM_CURRENT, VALUE), scaler_of(obis.MAXIMUM_CURRENT, REGISTER))
 CLOCK = Attribute(CLOCK_CLASS, obis.CLOCK, 2)
+PUSHED = Attribute(PUSH_SETUP_CLASS, obis.PUSH_SETUP, PUSH_OBJECTS)
 
 T = TypeVar("T")
 
@@ -73,16 +79,22 @@ class _Sample(NamedTuple):
 class MeterReader:
     """One meter over its session; keeps what it has learned over re-associations."""
 
-    def __init__(self, spec: DlmsSpec, session: Session, clock: Clock) -> None:
+    def __init__(
+        self, spec: DlmsSpec, session: Session, clock: Clock, serials: Serials | None = None, place: str = ""
+    ) -> None:
+        """`serials` keeps whom we believe at this `place`."""
         self.spec = spec
         self._clock = clock
-        self._known = Known(spec, session, clock)
+        self._known = Known(spec, session, clock, serials, place)
         self._stored = StoredReader(self._known)
         self._registers: tuple[Register, ...] = ()
         self._has_errors = True
         self._plausibility = Plausibility()
         self._unreadable: dict[Attribute, str] = {}  # since the last check: value, and why
         self._checked_s = 0.0
+        self._compact = None if spec.sources.compact is None else CompactData(self._known, spec.sources.compact)
+        self._captured_s = -math.inf  # when the compact data that was taken last was captured, by the meter
+        self._pushes = tuple(_attribute_of(code) for code in spec.sources.push_objects or ())
         self.identity: Identity | None = None
 
     @property
@@ -120,6 +132,47 @@ class MeterReader:
         """Entries of all event logs that are newer than `since_s` (UTC), oldest first."""
         return self._of_one_meter(lambda: self._vouched_for(lambda: self._stored.read_events(since_s)))
 
+    def pushed(
+        self, push: DataNotification | EventNotification, received_s: float, *, authentic: bool
+    ) -> list[Reading] | None:
+        """The readings in what came unasked at a UTC time; None if it does not say that it is of this meter.
+
+        Of a meter that was never asked nothing is taken: its scalers are not known. What is odd is dropped.
+        """
+        try:
+            said = values_of(push, self._pushes, authentic=authentic)
+        except RemoteProtocolError as error:
+            if not authentic:
+                return None
+            self._leave_out(PUSHED, str(error))
+            return []
+        ours = self._known.names_us(said.values)
+        if ours is False or not (ours or said.authentic):
+            return None
+        sampled_s, half_s = received_s, LATE_S
+        if said.time is not None:
+            shown_s = self._known.convention.utc_s(said.time) - (self._known.clock_offset_s or 0.0)
+            if not -PUSH_AGE_S < shown_s - received_s < PUSH_AGE_S:
+                return []  # out of a meter's memory, or somebody else's
+            if abs(shown_s - received_s) > CAPTURED_NOW_S:
+                sampled_s = shown_s
+        there = tuple(register for register in self._registers if register.value in said.values)
+        readings, _ = self._judged(there, [said.values[r.value] for r in there], sampled_s, half_s)
+        if _ERRORS in said.values:
+            readings += self._error_reading(said.values[_ERRORS], sampled_s, half_s)
+        return combined(readings, self._known.sums)
+
+    def _learn_pushes(self) -> None:
+        """What a push holds, by the meter's own push setup."""
+        setup = Attribute(PUSH_SETUP_CLASS, self.spec.sources.push_setup, PUSH_OBJECTS)
+        (objects,) = self._known.read([setup])
+        try:
+            if not isinstance(objects, Data):
+                raise RemoteProtocolError("it is not there, or not for us: give push_objects in the site file")
+            self._pushes = layout(objects)
+        except RemoteProtocolError as error:
+            self._unreadable[PUSHED] = f"push setup {self.spec.sources.push_setup}: {error}"
+
     # Whose answers
 
     def _of_one_meter(self, read: Callable[[], T]) -> T:
@@ -149,7 +202,8 @@ class MeterReader:
         if self.identity is None or self._clock.monotonic() - self._checked_s >= CHECK_EVERY_S:
             self._identify()
         asked = tuple(register for register in self._registers if register.value not in self._unreadable)
-        readings, doubted = self._sample(asked, errors=self._has_errors)
+        sampled = self._compact_sample(asked) if self._compact is not None else None
+        readings, doubted = sampled or self._sample(asked, errors=self._has_errors)
         if doubted:
             self._identify()
             asked = tuple(register for register in self._registers if register.name in doubted)
@@ -175,10 +229,18 @@ class MeterReader:
                 offset_s = self._known.convention.utc_s(meter_time) - now_s
                 doubtful, zone = meter_time.doubtful, self._known.convention.assumed
         self._known.clock_offset_s = offset_s
+        if self.spec.push and self.spec.sources.push_objects is None:
+            self._learn_pushes()
+        if self._compact is not None:
+            self._compact.prepare()
+            if self._compact.why:
+                self._unreadable[self._compact.buffer] = self._compact.why
         parts = {code for codes in self._known.sums.values() for code in codes}
         names = tuple(register.name for register in self._registers if register.name not in parts)
         names += tuple(self._known.sums)
-        self.identity = Identity(self._known.serial, text_of(firmware), names, offset_s, doubtful, zone)
+        self.identity = Identity(
+            self._known.serial, text_of(firmware), names, offset_s, doubtful, zone, tuple(self._unreadable.values())
+        )
         self._checked_s = self._clock.monotonic()
         return self.identity
 
@@ -243,7 +305,40 @@ class MeterReader:
         before_s = self._clock.now()
         results = self._known.read(attributes)
         half_s = max(0.0, (self._clock.now() - before_s) / 2)
-        sampled_s, now = before_s + half_s, self._clock.monotonic()
+        sampled_s = before_s + half_s
+        readings, doubted = self._judged(asked, results, sampled_s, half_s)
+        if errors:
+            readings += self._error_reading(results[-1], sampled_s, half_s)
+        return readings, doubted
+
+    def _compact_sample(self, asked: tuple[Register, ...]) -> tuple[list[Reading], dict[ObisCode, _Sample]] | None:
+        """The same out of the compact data; None where they cannot be used, empty where they are those of before."""
+        assert self._compact is not None
+        before_s = self._clock.now()
+        captured = self._compact.read()
+        if captured is None:
+            self._leave_out(self._compact.buffer, str(self._compact.why))
+            return None
+        half_s = max(0.0, (self._clock.now() - before_s) / 2)
+        sampled_s = before_s + half_s
+        if captured.time is not None:
+            shown_s = self._known.convention.utc_s(captured.time) - (self._known.clock_offset_s or 0.0)
+            if shown_s <= self._captured_s:
+                return [], {}
+            self._captured_s = shown_s
+            if abs(shown_s - sampled_s) > CAPTURED_NOW_S:
+                sampled_s, half_s = shown_s, CAPTURED_NOW_S / 2
+        asked = tuple(register for register in asked if register.value in captured.values)
+        readings, doubted = self._judged(asked, [captured.values[r.value] for r in asked], sampled_s, half_s)
+        if _ERRORS in captured.values:
+            readings += self._error_reading(captured.values[_ERRORS], sampled_s, half_s)
+        return readings, doubted
+
+    def _judged(
+        self, asked: tuple[Register, ...], results: Sequence[Data | DataAccessResult], sampled_s: float, half_s: float
+    ) -> tuple[list[Reading], dict[ObisCode, _Sample]]:
+        """Values as readings, and those that are odd."""
+        now = self._clock.monotonic()
         samples: list[_Sample] = []
         for register, result in zip(asked, results, strict=False):
             if register.value in self.session.malformed:
@@ -266,8 +361,6 @@ class MeterReader:
                 continue
             self._plausibility.believe(sample.register, sample.data, sample.value, now)
             readings.append(self._reading(sample))
-        if errors:
-            readings += self._error_reading(results[-1], sampled_s, half_s)
         return readings, doubted
 
     def _leave_out(self, attribute: Attribute, why: str) -> None:
@@ -299,3 +392,9 @@ class MeterReader:
         if not isinstance(value, int | float) or not math.isfinite(value):
             return []
         return [Reading(self.spec.id, obis.ERROR_REGISTER, float(value), Unit.COUNT, sampled_s, half_s)]
+
+
+def _attribute_of(code: ObisCode) -> Attribute:
+    """The attribute that a code in the site file means: the clock's time, a name, or a register's value."""
+    class_id = CLOCK_CLASS if code == obis.CLOCK else DATA if code.a == 0 else REGISTER
+    return Attribute(class_id, code, VALUE)

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from firmware_io.dlms.apdu.axdr import Data
 from firmware_io.dlms.apdu.decode import Attribute
+from firmware_io.dlms.apdu.refusals import DataAccessError, ServiceRefused
 from firmware_io.dlms.cosem import profile
 from firmware_io.dlms.cosem.registers import DATA, MISSING, REGISTER_CLASSES, VALUE, Register, Scale, scaler_of
 from firmware_io.dlms.meter.known import Known
-from firmware_io.dlms.session.association import DataAccessError, ServiceRefused
 from firmware_io.dlms.sources import combined
 from firmware_io.errors import AccessDenied, RegisterUnavailable, RemoteProtocolError
 from firmware_io.obis import ObisCode

@@ -1,1 +1,1 @@
-"""From a channel to one meter to an association and its security."""
+"""From a channel to one meter to an association."""

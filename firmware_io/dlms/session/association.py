@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 from firmware_io.dlms.apdu import axdr, decode
 from firmware_io.dlms.apdu.acse import (
@@ -24,17 +24,34 @@ from firmware_io.dlms.apdu.acse import (
     ReleaseRequest,
 )
 from firmware_io.dlms.apdu.axdr import Data
-from firmware_io.dlms.apdu.decode import ActionResult, Apdu, Attribute, DataAccessResult
-from firmware_io.dlms.session import hls
+from firmware_io.dlms.apdu.decode import ActionResult, Apdu, Attribute
+from firmware_io.dlms.apdu.refusals import (
+    ActionError,
+    AssociationRefused,
+    ExceptionResponseError,
+    MalformedData,
+    ServiceErrorResponse,
+    data_or_error,
+    expect,
+)
+from firmware_io.dlms.apdu.short_names import INFORMATION_REPORT
+from firmware_io.dlms.protection.context import (
+    CHALLENGE_OCTETS,
+    MECHANISMS,
+    SIGNED_CHALLENGE_OCTETS,
+    ciphering_of,
+    proof_of,
+)
+from firmware_io.dlms.protection.hls import Side
+from firmware_io.dlms.protection.security import Ciphering
+from firmware_io.dlms.session.blocks import BlockWay
 from firmware_io.dlms.session.channel import Channel
 from firmware_io.dlms.session.counters import InvocationCounters, counter_id
-from firmware_io.dlms.session.security import Ciphering
-from firmware_io.dlms.spec import DlmsSpec
+from firmware_io.dlms.session.short_names import ShortNames
+from firmware_io.dlms.spec import TITLED, DlmsSpec
 from firmware_io.errors import (
     AccessDenied,
-    LocalProtocolError,
     MeterError,
-    RegisterUnavailable,
     RemoteProtocolError,
     ResponseTimeout,
     SecurityError,
@@ -52,11 +69,16 @@ CONFORMANCE = (
     | Conformance.PRIORITY
     | Conformance.DATA_NOTIFICATION
     | Conformance.EVENT_NOTIFICATION
+    | Conformance.GENERAL_PROTECTION
+    | Conformance.BLOCK_ACTION
+)
+SHORT_CONFORMANCE = (
+    Conformance.READ | Conformance.BLOCK_GET | Conformance.MULTIPLE_REFERENCES | Conformance.PARAMETERISED_ACCESS
 )
 INVOKE_FLAGS = 0xC0  # confirmed, high priority
-CHALLENGE_OCTETS = 16
 MAX_UNASKED = 8  # pushes taken in one exchange: bounds how long a meter can keep us listening
 MAX_PDU = 0xFFFF
+MAX_ACTION_OCTETS = 1 << 16  # of what a method returns in blocks
 REPLY_TO_HLS = Attribute(15, CURRENT_ASSOCIATION, 1)
 
 _AUTHENTICATION_DIAGNOSTICS = {
@@ -66,62 +88,15 @@ _AUTHENTICATION_DIAGNOSTICS = {
     14: "authentication required",
 }
 _ASSOCIATION_DIAGNOSTICS = {2: "application context not supported", 3: "calling title not recognised"}
-_DENIED = (DataAccessResult.READ_WRITE_DENIED, DataAccessResult.SCOPE_OF_ACCESS_VIOLATED)
-
-
-HASHED = {
-    "hls-md5": Mechanism.HLS_MD5,
-    "hls-sha1": Mechanism.HLS_SHA1,
-    "hls-sha256": Mechanism.HLS_SHA256,
+_CONTEXTS = {  # short names, ciphered
+    (False, False): Context.LN,
+    (False, True): Context.LN_CIPHERED,
+    (True, False): Context.SN,
+    (True, True): Context.SN_CIPHERED,
 }
 _PUSHES = (b"\x0f", b"\xc2")  # DataNotification, EventNotification
 
 Push: TypeAlias = Callable[[decode.DataNotification | decode.EventNotification], None]
-T = TypeVar("T")
-
-
-class ServiceRefused(RemoteProtocolError):
-    """The meter answered in good order that it does no such service."""
-
-
-class MalformedData(RegisterUnavailable):
-    """The reply to this very request came whole, but the data in it cannot be understood."""
-
-
-class ExceptionResponseError(ServiceRefused):
-    """The meter answered exception-response: it takes no such service in this state."""
-
-    def __init__(self, response: decode.ExceptionResponse) -> None:
-        super().__init__(f"exception-response: {response}")
-        self.response = response
-
-
-class ServiceErrorResponse(ServiceRefused):
-    """The meter answered confirmed-service-error."""
-
-    def __init__(self, error: decode.ServiceError) -> None:
-        super().__init__(f"confirmed-service-error: {error}")
-        self.error = error
-
-
-class AssociationRefused(RemoteProtocolError):
-    """The meter refused the association for a reason that is no matter of passwords or keys."""
-
-
-class DataAccessError(RegisterUnavailable):
-    """data-access-result: the attribute cannot be read or written; `result` says why."""
-
-    def __init__(self, attribute: Attribute, result: DataAccessResult) -> None:
-        super().__init__(f"{attribute}: {result.name.lower().replace('_', ' ')}")
-        self.result = result
-
-
-class ActionError(RegisterUnavailable):
-    """The method did not succeed; `result` says why."""
-
-    def __init__(self, method: Attribute, result: ActionResult) -> None:
-        super().__init__(f"method {method}: {result.name.lower().replace('_', ' ')}")
-        self.result = result
 
 
 class Association:
@@ -143,6 +118,7 @@ class Association:
         self._security = "none" if public else spec.security
         self._ciphering: Ciphering | None = None
         self._invoke = 0
+        self._names: ShortNames | None = None
         self.pdu_limit = MAX_PDU  # longest unit that the meter receives
         self.conformance = Conformance(0)
 
@@ -150,6 +126,11 @@ class Association:
     def ciphered(self) -> bool:
         """Whether every reply is authenticated by keys and by the title of the meter that associated."""
         return self._ciphering is not None and self._ciphering.authenticates
+
+    @property
+    def meter_title(self) -> bytes | None:
+        """The meter's system title, where its replies are ciphered."""
+        return None if self._ciphering is None else self._ciphering.peer_title
 
     def connect(self) -> None:
         """Open the link and the association; authenticate both sides where the security asks for it.
@@ -186,12 +167,26 @@ class Association:
             AccessDenied: we have no right to it.
         """
         invoke = self.next_invoke()
-        reply = expect(decode.ActionResponse, self.request(decode.ActionRequest(invoke, method, parameters), invoke))
+        reply = self.request(decode.ActionRequest(invoke, method, parameters), invoke)
+        if isinstance(reply, decode.ActionBlock):
+            return axdr.decode(self._action_blocks(reply, invoke))
+        reply = expect(decode.ActionResponse, reply)
         if reply.result is ActionResult.READ_WRITE_DENIED:
             raise AccessDenied(f"method {method}: denied")
         if reply.result is not ActionResult.SUCCESS:
             raise ActionError(method, reply.result)
         return None if reply.reply is None else data_or_error(method, reply.reply)
+
+    def _action_blocks(self, block: decode.ActionBlock, invoke: int) -> bytes:
+        """What a method returns in blocks: its value alone, as it has succeeded then."""
+        gathered = bytearray(block.payload)
+        while not block.last:
+            following = expect(decode.ActionBlock, self.request(decode.ActionNext(invoke, block.block), invoke))
+            gathered += following.payload
+            if following.block != block.block + 1 or not following.payload or len(gathered) > MAX_ACTION_OCTETS:
+                raise RemoteProtocolError(f"block {following.block} with {len(gathered)} octets: it does not fit")
+            block = following
+        return bytes(gathered)
 
     def next_invoke(self) -> int:
         """The invoke-id and priority of a new request."""
@@ -206,10 +201,13 @@ class Association:
             ServiceErrorResponse: it understood, and refused.
             MeterError: no reply, or none that can be trusted.
         """
+        if self._names is not None:
+            return self._names.request(request, invoke)
         octets = request.encode()
-        self._channel.send(self._ciphering.protect(octets) if self._ciphering else octets)
+        way = self._way()
+        way.send(self._ciphering.protect(octets) if self._ciphering else octets)
         for _ in range(MAX_UNASKED):
-            octets = self._channel.receive()
+            octets = way.receive()
             if octets[:1] == b"\x61" and not self._channel.in_order:
                 continue  # late, as well
             if self._ciphering and octets[:1] in _PUSHES:
@@ -230,49 +228,68 @@ class Association:
             return reply
         raise RemoteProtocolError(f"{MAX_UNASKED} units came, none of them the reply")
 
+    def _read(self, octets: bytes) -> bytes:
+        """An exchange with short names: what is plain goes and comes."""
+        way = self._way()
+        way.send(self._ciphering.protect(octets) if self._ciphering else octets)
+        for _ in range(MAX_UNASKED):
+            octets = way.receive()
+            if octets[:1] == b"\xd8":
+                raise ExceptionResponseError(expect(decode.ExceptionResponse, decode.decode(octets)))
+            if self._ciphering:
+                octets = self._ciphering.open(octets)
+            if octets[:1] == b"\x0e":
+                raise ServiceErrorResponse(expect(decode.ServiceError, decode.decode(octets)))
+            if octets[:1] not in (*_PUSHES, bytes((INFORMATION_REPORT,))):
+                return octets
+        raise RemoteProtocolError(f"{MAX_UNASKED} units came, none of them the reply")
+
+    @property
+    def _proposed(self) -> Conformance:
+        if self._names is not None:
+            blocks = Conformance.GENERAL_BLOCK_TRANSFER if self._spec.gbt_window else Conformance(0)
+            return SHORT_CONFORMANCE | Conformance.GENERAL_PROTECTION | blocks
+        access = Conformance.ACCESS if self._spec.access else Conformance(0)
+        return CONFORMANCE | access | (Conformance.GENERAL_BLOCK_TRANSFER if self._spec.gbt_window else Conformance(0))
+
+    def _way(self) -> Channel | BlockWay:
+        """How whole units come and go: as they are, or in general blocks where both sides do that."""
+        if not self.conformance & Conformance.GENERAL_BLOCK_TRANSFER:
+            return self._channel
+        return BlockWay(self._channel, self._spec.gbt_window, self.pdu_limit)
+
     def _reply(self, octets: bytes, invoke: int) -> Apdu:
         if self._ciphering and octets[:1] != b"\xd8":  # an exception is sent plain: the meter could not decipher us
             octets = self._ciphering.open(octets)
         try:
             return decode.decode(octets)
         except RemoteProtocolError as error:
-            if octets[:1] == b"\xc4" and len(octets) > 2 and octets[2] & 0x0F == invoke & 0x0F:
+            at = {0xC4: 2, 0xDA: 4}.get(octets[0] if octets else -1, len(octets))
+            if at < len(octets) and octets[at] & 0x0F == invoke & 0x0F:
                 raise MalformedData(str(error)) from error
             raise
 
     def _associate(self) -> None:
         spec = self._spec
-        gmac = self._security == "hls-gmac"
-        dedicated_key = None
+        mechanism = MECHANISMS[self._security]
+        dedicated_key = challenge = None
         self._ciphering = None
-        challenge = password = None
-        mechanism = Mechanism.LOWEST
-        if self._security == "lls":
-            mechanism, password = Mechanism.LLS, spec.password
-        elif gmac:
-            if spec.encryption_key is None or spec.authentication_key is None or spec.system_title is None:
-                raise LocalProtocolError("hls-gmac without keys")  # DlmsSpec lets none through
-            counter = counter_id(spec.encryption_key, spec.system_title)
-            self._ciphering = Ciphering(
-                spec.encryption_key,
-                spec.authentication_key,
-                spec.system_title,
-                lambda: self._counters.next(counter),
-                form=spec.ciphering,
-                policy=spec.policy,
-            )
-            mechanism, challenge = Mechanism.HLS_GMAC, secrets.token_bytes(CHALLENGE_OCTETS)
+        if spec.ciphers and self._security != "none":
+            self._ciphering = self._new_ciphering()
             if spec.ciphering == "dedicated":
-                dedicated_key = secrets.token_bytes(len(spec.encryption_key))
-        elif self._security in HASHED:
-            mechanism, challenge = HASHED[self._security], secrets.token_bytes(CHALLENGE_OCTETS)
-        initiate = InitiateRequest(CONFORMANCE, spec.max_pdu, dedicated_key).encode()
+                dedicated_key = secrets.token_bytes(len(spec.encryption_key or b""))
+        if mechanism > Mechanism.LLS:
+            signed = mechanism is Mechanism.HLS_ECDSA
+            challenge = secrets.token_bytes(SIGNED_CHALLENGE_OCTETS if signed else CHALLENGE_OCTETS)
+        self.conformance = Conformance(0)
+        self._names = ShortNames(self._read) if spec.naming == "sn" else None
+        initiate = InitiateRequest(self._proposed, spec.max_pdu, dedicated_key).encode()
         request = AssociationRequest(
-            Context.LN_CIPHERED if gmac else Context.LN,
+            _CONTEXTS[self._names is not None, self._ciphering is not None],
             mechanism,
             self._ciphering.protect(initiate) if self._ciphering else initiate,
-            spec.system_title if gmac or mechanism is Mechanism.HLS_SHA256 else None,
-            challenge or password,
+            spec.system_title if self._security in TITLED else None,
+            challenge or (spec.password if mechanism is Mechanism.LLS else None),
         )
         self._channel.send(request.encode())
         response = self._association_response(self._channel.receive(), challenged=challenge is not None)
@@ -280,6 +297,10 @@ class Association:
             self._ciphering.use_dedicated_key(dedicated_key)
         if challenge is not None:
             self._prove_each_other(mechanism, challenge, response)
+
+    def _new_ciphering(self) -> Ciphering:
+        counter = counter_id(self._spec.encryption_key or b"", self._spec.system_title or b"")
+        return ciphering_of(self._spec, lambda: self._counters.next(counter))
 
     def _association_response(self, octets: bytes, *, challenged: bool) -> AssociationResponse:
         """Check the AARE, and take over what it grants."""
@@ -311,6 +332,8 @@ class Association:
         if information[:1] == b"\x0e":
             raise ServiceErrorResponse(expect(decode.ServiceError, decode.decode(information)))
         initiate = InitiateResponse.decode(information)
+        if initiate.short != (self._names is not None):
+            raise RemoteProtocolError("the meter answers with names of the other kind, short or logical")
         self.pdu_limit = initiate.max_pdu or MAX_PDU
         self.conformance = initiate.conformance
         return response
@@ -322,9 +345,11 @@ class Association:
             raise SecurityError(f"the meter accepts without proving itself: {mechanism.name} was asked for")
         if theirs == challenge:
             raise SecurityError("the meter sends our own challenge back: a reflection")
-        ours = (challenge, self._spec.system_title or b"")
-        its = (theirs, response.system_title or b"")
-        given = ciphering.prove(theirs) if ciphering else self._hashed(mechanism, ours, its)
+        ours = Side(challenge, self._spec.system_title or b"")
+        its = Side(theirs, response.system_title or b"")
+        gmac = ciphering if mechanism is Mechanism.HLS_GMAC else None
+        proof = None if gmac else proof_of(self._spec, mechanism)
+        given = gmac.prove(theirs) if gmac else proof.give(ours, its) if proof else b""
         try:
             reply = self.action(REPLY_TO_HLS, axdr.octet_string(given))
         except (ActionError, AccessDenied) as error:
@@ -332,40 +357,12 @@ class Association:
             raise AccessDenied(hint, proven=self.ciphered) from error  # a ciphered refusal is the meter's own
         if reply is None or not isinstance(reply.value, bytes):
             raise SecurityError(f"the meter gave no proof of itself: {reply}")
-        if ciphering:
-            ciphering.verify(reply.value, challenge)
-        else:
-            hls.verify(reply.value, self._hashed(mechanism, its, ours))
-
-    def _hashed(self, mechanism: Mechanism, own: tuple[bytes, bytes], peer: tuple[bytes, bytes]) -> bytes:
-        """The proof of the side that has the challenge and title `own`."""
-        (own_challenge, own_title), (challenge, peer_title) = own, peer
-        return hls.proof(
-            mechanism,
-            self._spec.password or b"",
-            challenge,
-            own_challenge=own_challenge,
-            own_title=own_title,
-            peer_title=peer_title,
-        )
+        if gmac:
+            gmac.verify(reply.value, challenge)
+        elif proof:
+            proof.check(reply.value, ours, its)
 
     def _release_information(self) -> bytes:
         if self._ciphering is None:
             return b""
-        return self._ciphering.protect(InitiateRequest(CONFORMANCE, self._spec.max_pdu).encode(), "global")
-
-
-def expect(kind: type[T], reply: object) -> T:
-    """The reply, if it is of that kind."""
-    if isinstance(reply, kind):
-        return reply
-    raise RemoteProtocolError(f"expected {kind.__name__}, got {type(reply).__name__}")
-
-
-def data_or_error(attribute: Attribute, result: Data | DataAccessResult) -> Data:
-    """The value, or the error that stands in its place."""
-    if isinstance(result, Data):
-        return result
-    if result in _DENIED:
-        raise AccessDenied(f"{attribute}: {result.name.lower().replace('_', ' ')}; our client may not")
-    raise DataAccessError(attribute, result)
+        return self._ciphering.protect(InitiateRequest(self._proposed, self._spec.max_pdu).encode(), "global")

@@ -20,6 +20,7 @@ from typing import Protocol
 
 from firmware_io.dlms.hdlc.framer import MAX_LENGTH, MIN_LENGTH, Address, Framer
 from firmware_io.dlms.hdlc.link import Busy, ClientLink, Disconnected, Event, Parameters, Received, State
+from firmware_io.dlms.session.opening import ModeE
 from firmware_io.dlms.session.timing import Latency, Timing
 from firmware_io.dlms.session.wrapper import MAX_UNIT, Unit, Unwrapper
 from firmware_io.dlms.spec import DlmsSpec
@@ -30,6 +31,7 @@ from firmware_io.transport import Transport
 
 READ_OCTETS = 4096
 LLC_OCTETS = 3
+OCTET_BITS = 10  # start, eight bits, stop
 BUSY_PAUSE_S = 0.05
 STALLED_TIMEOUTS = 2  # so long may answers come that move nothing: bounds how long a broken link can hold us
 READ_BOUND_S = 60.0
@@ -83,8 +85,10 @@ class HdlcChannel:
         repeats: int = 1,
         min_gap_s: float = 0.0,
         latency: Latency | None = None,
+        opening: ModeE | None = None,
     ) -> None:
         self.in_order = True
+        self._opening = opening
         self.latency = latency or Latency()
         self.probing = False  # nobody is expected to answer
         self._transport = transport
@@ -111,6 +115,10 @@ class HdlcChannel:
             RemoteProtocolError: the meter refuses the link.
         """
         self._inbox.clear()
+        if self._opening is not None:
+            baud = self._opening.sign_on(self._transport)
+            if baud is not None:
+                self._timing = self._timing._replace(octet_s=OCTET_BITS / baud)
         self._link.connect()
         while self._link.state is not State.CONNECTED:
             self._take(self._turn())
@@ -374,5 +382,13 @@ def open_channel(
     server = Address.server(meter.logical_address, meter.address, meter.address_octets)
     link = ClientLink(server, Address.client(number), offer)
     return HdlcChannel(
-        transport, link, timing, traffic, trace, repeats=repeats, min_gap_s=meter.min_gap_s, latency=latency
+        transport,
+        link,
+        timing,
+        traffic,
+        trace,
+        repeats=repeats,
+        min_gap_s=meter.min_gap_s,
+        latency=latency,
+        opening=None if bus.opening is None else ModeE(bus.baud, trace),
     )

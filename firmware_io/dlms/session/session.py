@@ -11,20 +11,14 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from firmware_io.dlms.apdu import axdr, decode
+from firmware_io.dlms.apdu.access import AccessItem, AccessKind
 from firmware_io.dlms.apdu.acse import Conformance
 from firmware_io.dlms.apdu.axdr import Data
-from firmware_io.dlms.apdu.decode import Apdu, Attribute, DataAccessResult, Selection
+from firmware_io.dlms.apdu.decode import ActionResult, Apdu, Attribute, DataAccessResult, Selection
+from firmware_io.dlms.apdu.refusals import DataAccessError, MalformedData, ServiceRefused, data_or_error, expect
 from firmware_io.dlms.cosem import profile
 from firmware_io.dlms.cosem.meter_time import MeterTime
-from firmware_io.dlms.session.association import (
-    Association,
-    DataAccessError,
-    MalformedData,
-    Push,
-    ServiceRefused,
-    data_or_error,
-    expect,
-)
+from firmware_io.dlms.session.association import Association, Push
 from firmware_io.dlms.session.channel import Channel
 from firmware_io.dlms.session.counters import InvocationCounters
 from firmware_io.dlms.spec import DlmsSpec
@@ -44,8 +38,9 @@ T = TypeVar("T")
 MAX_LONG_GET = 1 << 20  # octets of one attribute in blocks: bounds what a meter can make us keep
 LONG_GET_S = 90.0  # one attribute in blocks: bounds how long it can hold the line; 20 kB take as long at 2400 Bd
 FEW_BLOCKS, SMALLEST_BLOCK = 32, 8  # so many blocks may be small; on the average they bring more than that
-LIST_HEAD = 4  # octets of a GET with list in front of its items
-LIST_ITEM = 10
+LIST_HEAD, ACCESS_HEAD = 4, 9  # octets of a GET with list in front of its items, and of an ACCESS beside them
+LIST_ITEM, ACCESS_ITEM = 10, 11
+LONG_INVOKE = 0xC0000000  # confirmed, high priority
 CIPHER_OVERHEAD = 5 + 12 + 4 + 10  # control and counter, tag, lengths, general header
 
 
@@ -94,19 +89,31 @@ class Session:
         return self._association.ciphered
 
     @property
+    def meter_title(self) -> bytes | None:
+        """The meter's system title, where its replies are ciphered."""
+        return self._association.meter_title
+
+    @property
     def selects(self) -> bool:
         """Whether the meter offers selective access."""
-        return bool(self._association.conformance & Conformance.SELECTIVE_ACCESS)
+        selected = Conformance.SELECTIVE_ACCESS | Conformance.PARAMETERISED_ACCESS
+        return bool(self._association.conformance & selected)
 
     @property
     def list_size(self) -> int:
         """How many attributes go into one request with list; 1 where the meter takes none."""
-        if not self.with_list or not self._association.conformance & Conformance.MULTIPLE_REFERENCES:
+        listed = Conformance.ACCESS if self._by_access else Conformance.MULTIPLE_REFERENCES
+        if not self.with_list or not self._association.conformance & listed:
             return 1
         # One that needs two frames takes as many turnarounds as two lists, and not every meter joins frames.
         octets = min(self._association.pdu_limit, self._channel.unit_octets)
-        overhead = CIPHER_OVERHEAD if self.authenticated else 0
-        return max(1, min(decode.MAX_ITEMS, self._list_limit, (octets - overhead - LIST_HEAD) // LIST_ITEM))
+        octets -= CIPHER_OVERHEAD if self.authenticated else 0
+        head, item = (ACCESS_HEAD, ACCESS_ITEM) if self._by_access else (LIST_HEAD, LIST_ITEM)
+        return max(1, min(decode.MAX_ITEMS, self._list_limit, (octets - head) // item))
+
+    @property
+    def _by_access(self) -> bool:
+        return self._spec.access and bool(self._association.conformance & Conformance.ACCESS)
 
     def shrink_lists(self) -> None:
         """Ask for less at once from now on: the meter did not take what was asked."""
@@ -161,6 +168,46 @@ class Session:
                 raise RemoteProtocolError(f"expected SET.response, got {type(reply).__name__}")
             if reply.result is not DataAccessResult.SUCCESS:
                 data_or_error(attribute, reply.result)
+
+    def set_list(self, items: Sequence[tuple[Attribute, Data]]) -> list[DataAccessResult]:
+        """Write several attributes in one request; how each ended.
+
+        Raises:
+            ServiceRefused: the meter takes no lists, or not one so long; nothing was written.
+        """
+        with self._guarded(keep=(ServiceRefused,)):
+            invoke = self._association.next_invoke()
+            reply = self._association.request(self._fitting(decode.SetListRequest(invoke, tuple(items))), invoke)
+            results = list(expect(decode.SetListResponse, reply).results)
+            if len(results) != len(items):
+                raise RemoteProtocolError(f"{len(items)} attributes set, {len(results)} results came")
+            return results
+
+    def call_list(
+        self, items: Sequence[tuple[Attribute, Data | None]]
+    ) -> list[tuple[ActionResult, Data | DataAccessResult | None]]:
+        """Call several methods in one request; how each ended, and what it returned.
+
+        Raises:
+            ServiceRefused: the meter takes no lists, or not one so long; nothing was called.
+        """
+        with self._guarded(keep=(ServiceRefused,)):
+            invoke = self._association.next_invoke()
+            reply = self._association.request(self._fitting(decode.ActionListRequest(invoke, tuple(items))), invoke)
+            results = list(expect(decode.ActionListResponse, reply).results)
+            if len(results) != len(items):
+                raise RemoteProtocolError(f"{len(items)} methods called, {len(results)} results came")
+            return results
+
+    def _fitting(self, request: Apdu) -> Apdu:
+        """The request, if the meter takes lists, and one so long. Raises: ServiceRefused."""
+        conformance = self._association.conformance
+        if not conformance & Conformance.MULTIPLE_REFERENCES:
+            raise ServiceRefused("the meter takes no lists: one at a time")
+        octets = len(request.encode()) + CIPHER_OVERHEAD
+        if octets > self._association.pdu_limit and not conformance & Conformance.GENERAL_BLOCK_TRANSFER:
+            raise ServiceRefused(f"the meter takes {self._association.pdu_limit} octets at once: ask for less")
+        return request
 
     def action(self, method: Attribute, parameters: Data | None = None) -> Data | None:
         """Call a method; what it returns, if anything.
@@ -219,7 +266,10 @@ class Session:
         """A GET with list; None when the meter refuses lists."""
         with self._guarded(keep=(ServiceRefused,)):
             invoke = self._association.next_invoke()
-            request = decode.GetListRequest(invoke, tuple((attribute, None) for attribute in attributes))
+            request: Apdu = decode.GetListRequest(invoke, tuple((attribute, None) for attribute in attributes))
+            if self._by_access:
+                items = tuple(AccessItem(AccessKind.GET, attribute) for attribute in attributes)
+                request = decode.AccessRequest(LONG_INVOKE | invoke & 0x0F, items)
             try:
                 reply = self._association.request(request, invoke)
             except ServiceRefused:
@@ -231,6 +281,8 @@ class Session:
                 results = _in_blocks(decode.decode_results, self._blocks(reply, invoke, attributes[0]))
             elif isinstance(reply, decode.GetListResponse):
                 results = reply.results
+            elif isinstance(reply, decode.AccessResponse):
+                results = tuple(value if end == 0 else DataAccessResult(end) for _, end, value in reply.results)
             elif isinstance(reply, decode.GetResponse) and isinstance(reply.result, DataAccessResult):
                 self.with_list = False
                 return None

@@ -28,7 +28,7 @@ class Timing(NamedTuple):
     def of(cls, bus: BusSpec) -> Timing:
         """From the site's figures; over TCP the line's speed is not ours to know."""
         bits = 10 if bus.parity == "N" else 11
-        return cls(bus.timeout_s, bus.inter_octet_s, 0.0 if bus.port.startswith("tcp://") else bits / bus.baud)
+        return cls(bus.timeout_s, bus.inter_octet_s, 0.0 if bus.networked else bits / bus.baud)
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from firmware_io.dlms.apdu import acse, decode
 from firmware_io.dlms.hdlc.framer import Address, Frame, Framer
 from firmware_io.dlms.hdlc.link import SNRM, UA, UI, Parameters, control_name, is_information
-from firmware_io.dlms.session.security import CIPHERED_TAGS, Sealed
+from firmware_io.dlms.protection.security import CIPHERED_TAGS, Sealed
 from firmware_io.dlms.session.wrapper import Unit, Unwrapper
 from firmware_io.errors import RemoteProtocolError, SecurityError
 

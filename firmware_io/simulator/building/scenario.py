@@ -37,6 +37,9 @@ FaultKind = Literal[
     "single_association",  # another client or meter's association ends this one's
     "small_pdu",  # the server's largest APDU is `amount` octets
     "no_list",  # GET with list is refused
+    "no_access",  # ACCESS is refused
+    "no_blocks",  # general block transfer is not offered
+    "lost_block",  # a general block of the answer does not come
     "list_partial",  # one of the listed attributes fails
     "push",  # a DataNotification ahead of the answer
     "exception",  # exception-response
@@ -47,6 +50,7 @@ FaultKind = Literal[
     "malformed",  # an APDU whose data make no sense; with `obis`, only those of that register
     "odd_type",  # an octet string in the place of the number of the register `obis`
     "nan",  # not-a-number in the place of the number of the register `obis`
+    "compact_template",  # compact data do not fit their template
     "no_range",  # selective access by range is refused with an exception-response
     "no_selection",  # selective access is refused, all of it
     "lifo",  # profiles give their newest row first
@@ -92,6 +96,10 @@ FaultKind = Literal[
     "log_overflow",
 ]
 FAULTS: tuple[str, ...] = get_args(FaultKind)
+
+PushForm = Literal[
+    "plain", "general", "unicast", "broadcast", "wrapped", "agreed", "static", "signed", "ciphered-signed", "event"
+]
 
 _RELATIVE = re.compile(r"([+-])\s*(\d+(?:\.\d+)?)\s*([smhdw])")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -146,6 +154,7 @@ class Fault:
     probability: float = 1.0  # of each answer, for faults of link, limits and security
     amount: float | None = None
     obis: str | None = None
+    form: PushForm = "general"  # of pushes, where the meter ciphers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +168,8 @@ class Simulation:
     history_days: float = 65.0  # of load profile in each meter
     loads: str | None = None  # a CSV instead of the household model
     pace: bool = True  # octets take their time at the bus's baud rate
+    push_s: float = 0.0  # each DLMS meter pushes so often by itself, host seconds; 0 is never
+    push_form: PushForm = "general"  # how it protects that, where it ciphers
     turnaround_s: float = 0.02  # between the end of a question and the start of its answer
     burden_w: float = 0.7  # each sub-meter's own consumption
     common_w: float = 0.0  # unmetered lights and pumps of the house, two thirds of it at night
@@ -188,7 +199,7 @@ class Simulation:
         need(1 <= self.history_days <= 400, ("history_days",), f"expected 1 to 400, got {self.history_days:g}")
         need(0 <= self.copper <= 0.1, ("copper",), f"expected 0 to 0.1, a share of the load, got {self.copper:g}")
         need(0 <= self.turnaround_s <= 10, ("turnaround_s",), f"expected 0 to 10, got {self.turnaround_s:g}")
-        for name in ("burden_w", "common_w", "solar_w"):
+        for name in ("burden_w", "common_w", "solar_w", "push_s"):
             need(getattr(self, name) >= 0, (name,), f"expected 0 or more, got {getattr(self, name):g}")
         time(self.start, ("start",))
         time(self.installed, ("installed",))

@@ -17,6 +17,7 @@ from firmware_io.dlms.session.wrapper import Unwrapper
 from firmware_io.simulator.line.station import Piece, Station
 from firmware_io.simulator.meter.faults import Faults
 
+ALL_STATIONS = (b"\xff", b"\xfe\xff", b"\xfe\xfe\xfe\xff")
 CHUNK_S = 0.008  # an answer is handed to the host in portions of this length
 TORN_S = 0.025  # silence inside a question after which the rest is not waited for (IEC 62056-46: 25 ms)
 MAX_PENDING = 4096  # portions: bounds what a client that never reads can make us keep
@@ -102,12 +103,22 @@ class Multidrop:
         if torn:
             framer.reset()
         for frame in framer.receive(octets):
+            if frame.destination in ALL_STATIONS:
+                for everybody in self.stations:
+                    everybody.broadcast(frame)
+                continue
             station = self._by_address.get(frame.destination)
             for other in self.stations:
                 if other is not station:
                     other.overhear(frame)
             if station:
                 self._speak(station, station.frame(frame, end_s), end_s, connection)
+
+    def utter(self, octets: bytes, time_s: float, connection: Hashable = None) -> None:
+        """A meter speaks without being asked."""
+        start_s = max(time_s, self.busy_until_s)
+        self.busy_until_s = start_s + len(octets) * self.octet_s
+        self._put(self.busy_until_s, connection, octets, None)
 
     def due(self, time_s: float) -> list[Due]:
         """What has arrived at the clients by a time, in order; told once."""

@@ -24,6 +24,7 @@ from firmware_io.errors import RemoteProtocolError, TransportError
 from firmware_io.simulator.line.bus import Due, Wires
 
 READ_OCTETS = 4096
+MAX_DATAGRAM = 65_535
 MAX_CONNECTIONS = 256  # of one TCP line
 IDLE_S = 0.5
 PTY_WRITE_S = 0.2  # how long a client may leave its terminal full, before octets are lost
@@ -62,7 +63,7 @@ class Pty:
         self._master, self._slave = os.openpty()  # our hold on the slave keeps the line alive between clients
         tty.setraw(self._slave)
         os.set_blocking(self._master, False)
-        self._speed = getattr(termios, f"B{baud}", None)
+        self._speed = getattr(termios, f"B{baud}", None) if baud else None
         if self._speed is not None:
             attributes = termios.tcgetattr(self._slave)
             attributes[4] = attributes[5] = self._speed
@@ -203,6 +204,40 @@ class TcpPort:
         self._listener.close()
 
 
+class UdpPort:
+    """A UDP port; each address that has sent something is a connection."""
+
+    def __init__(self, host: str, port: int) -> None:
+        try:
+            self._socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+            self._socket.bind((host, port))
+        except OSError as error:
+            raise TransportError(f"cannot listen on udp://{host}:{port}: {error}") from error
+        self._socket.setblocking(False)
+        self.name = f"udp://{host}:{self._socket.getsockname()[1]}"
+
+    def sources(self) -> list[int]:
+        return [self._socket.fileno()]
+
+    def read(self, fd: int) -> tuple[object, bytes] | None:
+        try:
+            octets, peer = self._socket.recvfrom(MAX_DATAGRAM)
+        except OSError:
+            return None
+        return (peer, octets) if octets else None
+
+    def write(self, connection: object, octets: bytes) -> None:
+        if isinstance(connection, tuple):
+            with contextlib.suppress(OSError):
+                self._socket.sendto(octets, connection)
+
+    def hang_up(self, connection: object) -> None:
+        """There is nothing to hang up."""
+
+    def close(self) -> None:
+        self._socket.close()
+
+
 def open_port(address: str, baud: int, parity: str, link: Path | None = None) -> Port:
     """The place that a site file's `port` names, seen from the meters' side.
 
@@ -212,7 +247,7 @@ def open_port(address: str, baud: int, parity: str, link: Path | None = None) ->
     Raises:
         TransportError: it cannot be had.
     """
-    if address.startswith("tcp://"):
+    if address.startswith(("tcp://", "udp://")):
         parts = urlsplit(address)
         try:
             host, port = parts.hostname, parts.port
@@ -220,7 +255,7 @@ def open_port(address: str, baud: int, parity: str, link: Path | None = None) ->
             raise TransportError(f"{address}: {error}") from error
         if not host or port is None:
             raise TransportError(f"{address} is not of the form tcp://host:port")
-        return TcpPort(host, port)
+        return UdpPort(host, port) if parts.scheme == "udp" else TcpPort(host, port)
     path = Path(address)
     if link is not None:
         return Pty(link, baud)

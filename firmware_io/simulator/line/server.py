@@ -21,7 +21,6 @@ from firmware_io.dlms.apdu.acse import (
     AssociationRequest,
     AssociationResponse,
     Conformance,
-    Context,
     InitiateRequest,
     InitiateResponse,
     Mechanism,
@@ -29,15 +28,22 @@ from firmware_io.dlms.apdu.acse import (
     ReleaseResponse,
 )
 from firmware_io.dlms.apdu.axdr import Data
-from firmware_io.dlms.apdu.decode import ActionResult, Selection
-from firmware_io.dlms.session import hls
-from firmware_io.dlms.session.association import HASHED
-from firmware_io.dlms.session.security import CIPHERED_TAGS, GENERAL_DED, GENERAL_GLO, Ciphering, Form, Sealed
+from firmware_io.dlms.apdu.blocks import HEAD_OCTETS
+from firmware_io.dlms.apdu.decode import ActionResult, DataAccessResult, Selection
+from firmware_io.dlms.apdu.short_names import REPLY_TO_HLS, ReadRequest, ReadResponse, Variable
+from firmware_io.dlms.protection.context import CHALLENGE_OCTETS, MECHANISMS, SIGNED_CHALLENGE_OCTETS
+from firmware_io.dlms.protection.elliptic import PublicKey
+from firmware_io.dlms.protection.hls import Proof, SharedSecret, Side, Signatures
+from firmware_io.dlms.protection.security import CIPHERED_TAGS, GENERAL_DED, GENERAL_GLO, Ciphering, Form, Sealed
+from firmware_io.dlms.session.association import SHORT_CONFORMANCE
 from firmware_io.errors import RemoteProtocolError, SecurityError
+from firmware_io.simulator.building.scenario import PushForm
+from firmware_io.simulator.line.pushing import plain_push, push_of
 from firmware_io.simulator.line.services import MALFORMED, Rights, Services
 from firmware_io.simulator.meter.cosem import CosemObject, Objects, constant
-from firmware_io.simulator.meter.device import SECURITY_SETUP, objects_of
+from firmware_io.simulator.meter.device import objects_of
 from firmware_io.simulator.meter.events import Code
+from firmware_io.simulator.meter.keys import SECURITY_SETUP, private_key
 from firmware_io.simulator.meter.meter import SimulatedMeter
 
 CONFORMANCE = (
@@ -50,12 +56,16 @@ CONFORMANCE = (
     | Conformance.SELECTIVE_ACCESS
     | Conformance.ACTION
     | Conformance.DATA_NOTIFICATION
+    | Conformance.BLOCK_ACTION
+    | Conformance.GENERAL_BLOCK_TRANSFER
+    | Conformance.ACCESS
 )
-CHALLENGE_OCTETS = 16
+LONGEST = 1 << 20  # octets of an answer that goes out in general blocks
 CIPHER_OVERHEAD = 34  # tag, length, title, control, counter, authentication tag
 SMALLEST_PDU = 40  # no meter's is smaller; a client that asks for less is refused
 
 ACCEPTED, REJECTED = 0, 1
+CONTEXT_UNKNOWN = 2
 NO_REASON, MECHANISM_UNKNOWN, AUTHENTICATION_FAILURE, AUTHENTICATION_REQUIRED = 1, 11, 13, 14
 
 
@@ -83,7 +93,7 @@ class Server:
         self.state = State.IDLE
         self._counters = counters
         self._entropy = entropy  # a fixed challenge, for tests that compare octets
-        self._objects = Objects([*self._own_objects(), *_objects(meter, counters)])
+        self._objects = Objects([*self._own_objects(), *objects_of(meter, self._client_counter)])
         self._release()
 
     def _release(self) -> None:
@@ -95,6 +105,8 @@ class Server:
         self._challenges = (b"", b"")  # theirs to us, ours to them
         self._services: Services | None = None
         self._last_ciphered = b""
+        self._short = False  # short names
+        self.block_octets = 0  # of general blocks; 0: not agreed on
 
     def drop(self) -> None:
         """The link below is gone, and the association with it."""
@@ -124,17 +136,12 @@ class Server:
         except RemoteProtocolError:
             return decode.ExceptionResponse(2, 3).encode()
 
-    def notification(self) -> bytes:
+    def notification(self, form: PushForm) -> bytes:
         """What the meter pushes by itself: its serial number and its register."""
-        now = self.meter.now()
-        body = axdr.structure(
-            axdr.octet_string(self.meter.serial_number().encode()),
-            self.meter.energy_data(self.meter.energy_wh(now)[0], now),
-        )
-        plain = decode.DataNotification(1, self.meter.clock.date_time(now), body).encode()
-        if self._ciphering is None:
-            return plain
-        return self._ciphering.protect(plain, "general")
+        if form in ("plain", "general", "event") and self._ciphering is not None:  # within the association
+            plain = plain_push(self.meter, form)
+            return plain if form == "plain" else self._ciphering.protect(plain, "general")
+        return push_of(self.meter, self._next_counter, form)
 
     # Association
 
@@ -146,14 +153,13 @@ class Server:
             return self._reject(request, AUTHENTICATION_FAILURE)
         if self.meter.faults.strikes("undeciphered", now):
             return decode.ExceptionResponse(1, 5).encode()
-        ciphered = request.context is Context.LN_CIPHERED
-        allowed = {
-            "none": (Mechanism.LOWEST,),
-            "lls": (Mechanism.LOWEST, Mechanism.LLS),
-            "hls-gmac": (Mechanism.LOWEST, Mechanism.HLS_GMAC),
-            **{name: (Mechanism.LOWEST, mechanism) for name, mechanism in HASHED.items()},
-        }[identity.security]
-        if request.mechanism not in allowed or ciphered != (request.mechanism is Mechanism.HLS_GMAC):
+        ciphered = request.context.ciphered
+        if request.context.short != (identity.naming == "sn"):
+            return self._reject(request, CONTEXT_UNKNOWN)
+        self._short = request.context.short
+        own = MECHANISMS[identity.security]
+        wanted = own is not Mechanism.LOWEST and request.mechanism is own and bool(identity.encryption_key)
+        if request.mechanism not in (Mechanism.LOWEST, own) or ciphered != wanted:
             return self._reject(request, MECHANISM_UNKNOWN)
         information = request.user_information
         if ciphered:
@@ -177,16 +183,20 @@ class Server:
         if initiate.dedicated_key is not None and self._ciphering is not None:
             self._ciphering.use_dedicated_key(initiate.dedicated_key)
         self._mechanism = request.mechanism
+        granted = initiate.conformance & self._offered()
         room = min(initiate.max_pdu or 0xFFFF, self._max_pdu()) - (CIPHER_OVERHEAD if self._ciphering else 0)
+        if granted & Conformance.GENERAL_BLOCK_TRANSFER:
+            self.block_octets, room = min(initiate.max_pdu or 0xFFFF, self._max_pdu()) - HEAD_OCTETS, LONGEST
         self._trusted = request.mechanism is not Mechanism.LOWEST or identity.security == "none"
         proving = request.mechanism > Mechanism.LLS
         self._services = Services(self.meter, self._objects, Rights(self._trusted and not proving, proving), room)
-        response = InitiateResponse(initiate.conformance & CONFORMANCE, self._max_pdu()).encode()
+        response = InitiateResponse(granted, self._max_pdu(), short=self._short).encode()
         if not proving:
             self.state = State.ASSOCIATED
             return AssociationResponse(ACCEPTED, 0, response, request.context, mechanism=request.mechanism).encode()
         self.state = State.PENDING
-        challenge = self._entropy or os.urandom(CHALLENGE_OCTETS)
+        signed = request.mechanism is Mechanism.HLS_ECDSA
+        challenge = self._entropy or os.urandom(SIGNED_CHALLENGE_OCTETS if signed else CHALLENGE_OCTETS)
         self._challenges = (request.authentication or b"", challenge)
         self._client_title = request.system_title or b""
         return AssociationResponse(
@@ -201,16 +211,19 @@ class Server:
 
     def _new_ciphering(self, client_title: bytes) -> Ciphering:
         identity = self.meter.identity
-        key = identity.encryption_key
+        if self.meter.keys.take_over():
+            self._counters.client = 0
+        key = self.meter.keys.encryption
         if self.meter.faults.at("wrong_key", self.meter.now()):
             key = bytes(octet ^ 0x5A for octet in key)
         ciphering = Ciphering(
             key,
-            identity.authentication_key,
+            self.meter.keys.authentication,
             identity.system_title,
             self._next_counter,
             client_title,
             policy=identity.policy,
+            suite=identity.suite,
         )
         ciphering.peer_counter = self._counters.client
         return ciphering
@@ -240,12 +253,13 @@ class Server:
         if self.state is not State.PENDING or value is None or not isinstance(value.value, bytes):
             return ActionResult.READ_WRITE_DENIED, None
         theirs, ours = self._challenges
-        client, meter = (theirs, self._client_title), (ours, self._shown_title())
+        client, meter = Side(theirs, self._client_title), Side(ours, self._shown_title())
+        gmac = ciphering if self._mechanism is Mechanism.HLS_GMAC else None
         try:
-            if ciphering:
-                ciphering.verify(value.value, ours)
+            if gmac:
+                gmac.verify(value.value, ours)
             else:
-                hls.verify(value.value, self._hashed(client, meter))
+                self._proof().check(value.value, meter, client)
         except SecurityError:
             self.meter.log.add(self.meter.now(), Code.AUTHENTICATION_FAILED)
             return ActionResult.READ_WRITE_DENIED, None
@@ -255,21 +269,22 @@ class Server:
         assert self._services is not None
         self._services.trust()
         return ActionResult.SUCCESS, axdr.octet_string(
-            ciphering.prove(theirs) if ciphering else self._hashed(meter, client)
+            gmac.prove(theirs) if gmac else self._proof().give(meter, client)
         )
 
-    def _hashed(self, own: tuple[bytes, bytes], peer: tuple[bytes, bytes]) -> bytes:
-        """The proof of the side that has the challenge and title `own`."""
-        return hls.proof(
-            self._mechanism,
-            self.meter.identity.password,
-            peer[0],
-            own_challenge=own[0],
-            own_title=own[1],
-            peer_title=peer[1],
-        )
+    def _proof(self) -> Proof:
+        identity = self.meter.identity
+        if self._mechanism is Mechanism.HLS_ECDSA:
+            theirs = PublicKey.load(identity.client_signing_key or b"")
+            return Signatures(private_key(identity.number, identity.signing_suite), theirs)
+        return SharedSecret(self._mechanism, identity.password)
 
     # Services
+
+    def _offered(self) -> Conformance:
+        blocks = Conformance.GENERAL_BLOCK_TRANSFER
+        all_of_them = SHORT_CONFORMANCE | blocks if self._short else CONFORMANCE
+        return all_of_them & ~blocks if self.meter.faults.at("no_blocks", self.meter.now()) else all_of_them
 
     def _max_pdu(self) -> int:
         small = self.meter.faults.at("small_pdu", self.meter.now())
@@ -292,6 +307,9 @@ class Server:
             self._counters.client = max(self._counters.client, self._ciphering.peer_counter)
         elif self._ciphering is not None:
             raise SecurityError("a plain APDU in a ciphered association")
+        if self._short:
+            reply = self._serve_short(unit)
+            return reply if form == "plain" else self._protected(reply, form)
         request = decode.decode(unit)
         challenge = isinstance(request, decode.ActionRequest) and request.method.name == obis.CURRENT_ASSOCIATION
         if self.state is State.PENDING and not challenge:
@@ -299,6 +317,19 @@ class Server:
         assert self._services is not None
         reply = self._spoil(self._services.answer(request))
         return reply if form == "plain" else self._protected(reply, form)
+
+    def _serve_short(self, unit: bytes) -> bytes:
+        """READ, and the proof of the client while it is pending."""
+        request = ReadRequest.decode(unit)
+        assert self._services is not None
+        proof = [item for item in request.items if isinstance(item, Variable) and item.name == REPLY_TO_HLS]
+        if self.state is State.PENDING:
+            if len(request.items) != 1 or not proof or proof[0].selection is None:
+                return decode.ExceptionResponse(1, 1).encode()
+            result, value = self._reply_to_challenge(proof[0].selection.parameters)
+            answer = DataAccessResult.READ_WRITE_DENIED if result is not ActionResult.SUCCESS or not value else value
+            return ReadResponse((answer,)).encode()
+        return self._services.short.answer(request)
 
     def _protected(self, reply: bytes, form: Form) -> bytes:
         assert self._ciphering is not None
@@ -335,6 +366,9 @@ class Server:
             reply = reply[:at] + b"\x63" + reply[at + 1 :]  # a type that no standard has
         return reply
 
+    def _client_counter(self) -> int:
+        return 0 if self.meter.faults.at("counter_zero", self.meter.now()) else self._counters.client
+
     def _own_objects(self) -> list[CosemObject]:
         """The current association, as its own client sees it."""
         identity = self.meter.identity
@@ -366,26 +400,3 @@ class Server:
             public=True,
         )
         return [association]
-
-
-def _objects(meter: SimulatedMeter, counters: Counters) -> list[CosemObject]:
-    """The meter's objects, and its security setup where it ciphers."""
-
-    def counter() -> int:
-        return 0 if meter.faults.at("counter_zero", meter.now()) else counters.client
-
-    objects = objects_of(meter, counter)
-    if meter.identity.security == "hls-gmac":
-        setup = CosemObject(
-            64,
-            SECURITY_SETUP,
-            {
-                2: constant(axdr.enumeration(3)),  # authenticate and encrypt
-                3: constant(axdr.enumeration(0)),
-                4: lambda _: axdr.octet_string(meter.identity.client_title),
-                5: lambda _: axdr.octet_string(meter.identity.system_title),
-            },
-            version=1,
-        )
-        objects.append(setup)
-    return objects

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from firmware_io.dlms.apdu import axdr, decode
+from firmware_io.dlms.apdu.access import AccessItem, AccessKind
 from firmware_io.dlms.apdu.axdr import Data
 from firmware_io.dlms.apdu.decode import ActionResult, DataAccessResult, Selection
 from firmware_io.errors import RemoteProtocolError
 from firmware_io.obis import ObisCode
 from firmware_io.simulator.building.scenario import FaultKind
+from firmware_io.simulator.line.short_names import ShortServices
 from firmware_io.simulator.meter.cosem import CosemObject, Objects
 from firmware_io.simulator.meter.meter import SimulatedMeter
 
@@ -66,6 +68,7 @@ class Services:
         self._room = room
         self._long: _Long | None = None
         self._long_set: _LongSet | None = None
+        self.short = ShortServices(self._read, objects, room)
 
     def trust(self) -> None:
         """The client has proved itself."""
@@ -108,9 +111,46 @@ class Services:
                 return self._set_block(invoke, last, block, payload)
             case decode.ActionRequest(invoke, method, parameters):
                 result_code, reply = self._act(method, parameters)
-                return decode.ActionResponse(invoke, result_code, reply).encode()
+                whole = decode.ActionResponse(invoke, result_code, reply).encode()
+                if len(whole) <= self._room or reply is None:
+                    return whole
+                self._long = _Long(invoke, axdr.encode(reply))
+                return self._action_block(invoke)
+            case decode.ActionNext(invoke, block) if self._long is not None and self._long.block == block:
+                return self._action_block(invoke)
+            case decode.SetListRequest(invoke, values) if not self.meter.faults.strikes("no_list", self.meter.now()):
+                ends = tuple(self._write(attribute, value) for attribute, value in values)
+                return decode.SetListResponse(invoke, ends).encode()
+            case decode.ActionListRequest(invoke, calls) if not self.meter.faults.strikes("no_list", self.meter.now()):
+                ended = tuple(self._act(method, parameters) for method, parameters in calls)
+                return decode.ActionListResponse(invoke, ended).encode()
+            case decode.AccessRequest(invoke, access) if not self.meter.faults.strikes("no_access", self.meter.now()):
+                return decode.AccessResponse(invoke, tuple(map(self._accessed, access))).encode()
             case _:
                 return decode.ExceptionResponse(1, 2).encode()
+
+    def _accessed(self, item: AccessItem) -> tuple[AccessKind, DataAccessResult | ActionResult, Data]:
+        """One item of an ACCESS."""
+        match item.kind:
+            case AccessKind.GET | AccessKind.GET_SELECTED:
+                value = self._read(item.attribute, item.selection)
+                if isinstance(value, DataAccessResult):
+                    return AccessKind.GET, value, axdr.NULL
+                return AccessKind.GET, DataAccessResult.SUCCESS, value
+            case AccessKind.ACTION:
+                ended, reply = self._act(item.attribute, None if item.value.tag == axdr.Tag.NULL else item.value)
+                return AccessKind.ACTION, ended, axdr.NULL if reply is None else reply
+        return AccessKind.SET, self._write(item.attribute, item.value), axdr.NULL
+
+    def _action_block(self, invoke: int) -> bytes:
+        """The next part of what a method returned."""
+        long = self._long
+        assert long is not None
+        size = max(self._room - BLOCK_OVERHEAD, 8)
+        payload = long.octets[long.position : long.position + size]
+        long.position += len(payload)
+        long.block += 1
+        return decode.ActionBlock(invoke, long.position >= len(long.octets), long.block, payload).encode()
 
     def _get(self, invoke: int, result: Data | DataAccessResult) -> bytes:
         if isinstance(result, DataAccessResult):

@@ -103,7 +103,7 @@ class SharedLine:
         self._parity = parity
         self._order = itertools.count()
         self._due: list[tuple[float, int, Hashable, bytes]] = []
-        self._speaking: list[tuple[float, float, object]] = []  # from, until, who
+        self._speaking: list[tuple[float, float, float, object]] = []  # asked, from, until, who
 
     def receive(self, octets: bytes, time_s: float, connection: Hashable = None) -> None:
         torn = time_s - self.busy_until_s > max(TORN_S, 20 * self.octet_s)
@@ -137,17 +137,21 @@ class SharedLine:
     def _speak(self, pieces: list[Piece], question_end_s: float, connection: Hashable, speaker: object) -> None:
         """Put an answer on the line. A meter finishes one before it begins the next; two at once spoil each other."""
         start_s = question_end_s + self.turnaround_s
-        self._speaking = [entry for entry in self._speaking if entry[1] > question_end_s]
+        self._speaking = [entry for entry in self._speaking if entry[2] > question_end_s]
         for piece in pieces:
-            before = (end for _, end, who in self._speaking if who is speaker and self.octet_s)
+            before = (end for _, _, end, who in self._speaking if who is speaker and self.octet_s)
             start_s = max([start_s + piece.delay_s, *before])
             end_s = start_s + len(piece.octets) * self.octet_s
-            # On a line without pace octets take no time, and two at once spoil each other all the same.
-            over_s = max(end_s, start_s + AT_ONCE_S)
+            # On a line without pace octets take no time; two answers to one question spoil each other all the same.
+            over_s = end_s if self.octet_s else start_s + AT_ONCE_S
             collides = any(
-                who is not speaker and start_s < end and begin < over_s for begin, end, who in self._speaking
+                who is not speaker
+                and start_s < end
+                and begin < over_s
+                and (self.octet_s > 0 or asked_s == question_end_s)
+                for asked_s, begin, end, who in self._speaking
             )
-            self._speaking.append((start_s, over_s if not self.octet_s else end_s, speaker))
+            self._speaking.append((question_end_s, start_s, over_s, speaker))
             if collides:
                 piece = piece._replace(octets=bytes(octet & 0xA7 for octet in piece.octets))
             size = max(1, int(CHUNK_S / self.octet_s)) if self.octet_s else max(len(piece.octets), 1)

@@ -11,12 +11,30 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 from firmware_io.dlms.apdu import axdr
-from firmware_io.dlms.apdu.decode import DataNotification, GetResponse
+from firmware_io.dlms.apdu.decode import DataNotification, GetResponse, SetRequest, decode
 from firmware_io.dlms.hdlc.framer import FLAG, Address, Frame, Framer, encode_frame
-from firmware_io.dlms.hdlc.link import DM, FINAL, FRMR, LLC_RESPONSE, RNR, SNRM, UI, Parameters, Received, ServerLink
+from firmware_io.dlms.hdlc.link import (
+    DM,
+    FINAL,
+    FRMR,
+    LLC_COMMAND,
+    LLC_RESPONSE,
+    RNR,
+    SNRM,
+    UI,
+    Parameters,
+    Received,
+    ServerLink,
+)
 from firmware_io.dlms.hdlc.link import State as LinkState
+from firmware_io.dlms.protection.general import Keyring
+from firmware_io.dlms.protection.security import Ciphering, Sealed
 from firmware_io.dlms.session.wrapper import Unit
-from firmware_io.errors import LocalProtocolError
+from firmware_io.errors import LocalProtocolError, RemoteProtocolError
+from firmware_io.obis import CLOCK
+from firmware_io.simulator.building.scenario import PushForm
+from firmware_io.simulator.line.blocks import Blocks
+from firmware_io.simulator.line.pushing import push_of
 from firmware_io.simulator.line.server import Counters, Server
 from firmware_io.simulator.meter.meter import SimulatedMeter
 
@@ -36,6 +54,7 @@ class Piece(NamedTuple):
 class _Link(NamedTuple):
     link: ServerLink
     server: Server
+    blocks: Blocks
 
 
 class Station:
@@ -45,8 +64,9 @@ class Station:
         self.meter = meter
         self.addresses = _addresses(meter)
         self._counters = Counters()
+        self._broadcast_counter = -1  # the last of the client
         self._links: OrderedDict[tuple[bytes, bytes], _Link] = OrderedDict()
-        self._associations: OrderedDict[tuple[object, int, int], Server] = OrderedDict()
+        self._associations: OrderedDict[tuple[object, int, int], Blocks] = OrderedDict()
         self._heard_s = float("-inf")
         self._answered_s = float("-inf")
         self._down_until_s = float("-inf")
@@ -55,6 +75,41 @@ class Station:
         """A frame for another meter of the line: with a single association, opening another link ends ours."""
         if frame.control & ~FINAL == SNRM and self.meter.faults.at("single_association", self.meter.now()):
             self._drop_links()
+
+    def broadcast(self, frame: Frame) -> None:
+        """A frame for all stations: the time, plain or, where this meter ciphers, under the broadcast key."""
+        meter, octets = self.meter, frame.information[len(LLC_COMMAND) :]
+        if frame.control & ~FINAL != UI or frame.information[: len(LLC_COMMAND)] != LLC_COMMAND:
+            return
+        with contextlib.suppress(RemoteProtocolError, LocalProtocolError):
+            if meter.keys.encryption:
+                opened = self._of_broadcast().open(octets)
+                self._broadcast_counter = Sealed.parse(octets).counter
+                octets = opened
+            request = decode(octets)
+            if isinstance(request, SetRequest) and request.attribute.name == CLOCK:
+                shown_s = meter.clock.from_date_time(request.value.value)
+                if shown_s is not None:
+                    meter.set_clock(shown_s)
+
+    def _of_broadcast(self) -> Ciphering:
+        keys, identity = self.meter.keys, self.meter.identity
+        title, suite = identity.client_title, identity.suite
+        ring = Keyring(
+            suite or (2 if len(keys.encryption) == 32 else 0), identity.system_title, broadcast=keys.broadcast or None
+        )
+        return Ciphering(
+            keys.encryption,
+            keys.authentication,
+            identity.system_title,
+            lambda: 0,
+            title,
+            "global",
+            identity.policy,
+            suite,
+            ring,
+            peer_broadcast_counter=self._broadcast_counter,
+        )
 
     def frame(self, frame: Frame, now: float) -> list[Piece]:
         """Answer a frame that is addressed to this meter."""
@@ -68,7 +123,7 @@ class Station:
             while len(self._links) > MAX_LINKS:
                 self._links.popitem(last=False)
         self._links.move_to_end(pair)
-        link, server = self._links[pair]
+        link, server, blocks = self._links[pair]
         inactivity = self.meter.faults.at("inactivity", self.meter.now())
         patience_s = inactivity.amount if inactivity else self.meter.identity.inactivity_s
         if now - self._heard_s > patience_s:
@@ -76,9 +131,10 @@ class Station:
         self._heard_s = now
         for event in link.handle(frame):
             if isinstance(event, Received) and not event.unnumbered:
-                if self.meter.faults.strikes("push", self.meter.now()):
-                    link.notify(server.notification())
-                link.send(server.handle(event.pdu))
+                push = self.meter.faults.strikes("push", self.meter.now())
+                if push:
+                    link.notify(server.notification(push.form))
+                link.send(*blocks.answer(event.pdu))
         if link.state is LinkState.DISCONNECTED:
             server.drop()
         octets = self._refused(link, link.take(), frame)
@@ -90,17 +146,31 @@ class Station:
             return []
         key = (connection, unit.source, unit.destination)
         if key not in self._associations:
-            self._associations[key] = Server(self.meter, self._counters)
+            self._associations[key] = Blocks(Server(self.meter, self._counters))
             while len(self._associations) > MAX_LINKS:
                 self._associations.popitem(last=False)
-        server = self._associations[key]
+        blocks = self._associations[key]
         octets = b""
-        if self.meter.faults.strikes("push", self.meter.now()):
-            octets = Unit(unit.destination, unit.source, server.notification()).encode()
+        push = self.meter.faults.strikes("push", self.meter.now())
+        if push:
+            octets = Unit(unit.destination, unit.source, blocks.server.notification(push.form)).encode()
         if self.meter.faults.strikes("foreign_frame", self.meter.now()):
             octets += Unit(unit.destination ^ 1, unit.source, LIE).encode()
-        octets += Unit(unit.destination, unit.source, server.handle(unit.pdu)).encode()
+        octets += b"".join(Unit(unit.destination, unit.source, pdu).encode() for pdu in blocks.answer(unit.pdu))
         return self._modem(octets, now)
+
+    def pushed(self, form: PushForm, *, wrapper: bool) -> bytes:
+        """What the meter sends by itself, whoever is associated, as it goes onto the wire."""
+        identity = self.meter.identity
+        apdu = push_of(self.meter, self._next_counter, form)
+        if wrapper:
+            return Unit(identity.address, identity.client, apdu).encode()
+        source = self.addresses[0]
+        return encode_frame(Frame(Address.client(identity.client).encode(), source, UI, LLC_RESPONSE + apdu))
+
+    def _next_counter(self) -> int:
+        self._counters.own += 1
+        return self._counters.own - 1
 
     def forget(self, connection: object) -> None:
         """A TCP connection has closed."""
@@ -115,10 +185,11 @@ class Station:
         size = self.meter.identity.max_frame
         limits = Parameters(size, size, WINDOW, WINDOW)
         link = ServerLink(Address.decode(frame.destination), Address.decode(frame.source), limits)
-        return _Link(link, Server(self.meter, self._counters))
+        server = Server(self.meter, self._counters)
+        return _Link(link, server, Blocks(server))
 
     def _drop_links(self) -> None:
-        for link, server in self._links.values():
+        for link, server, _ in self._links.values():
             link.drop()
             server.drop()
 

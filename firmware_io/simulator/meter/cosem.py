@@ -5,12 +5,13 @@ It knows the interface classes of IEC 62056-62 that a meter needs, and nothing o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from firmware_io.dlms.apdu import axdr
-from firmware_io.dlms.apdu.axdr import Data
-from firmware_io.dlms.apdu.decode import ActionResult, DataAccessResult, Selection
+from firmware_io.dlms.apdu.axdr import Data, Tag
+from firmware_io.dlms.apdu.decode import ActionResult, Attribute, DataAccessResult, Selection
+from firmware_io.dlms.cosem.profile import Column
 from firmware_io.obis import ObisCode
 from firmware_io.reading import Unit
 
@@ -78,11 +79,40 @@ def register(name: ObisCode, read: Callable[[], Data], scaler: Callable[[], Data
     return CosemObject(3, name, {2: plain(read), 3: plain(scaler)})
 
 
+def compact_data(
+    name: ObisCode, captured: Sequence[tuple[Attribute, Callable[[], Data]]], *, spoiled: Callable[[], bool]
+) -> CosemObject:
+    """Class 62, captured whenever its buffer is read; `spoiled`: the buffer does not fit its template."""
+
+    def values() -> list[bytes]:
+        return [axdr.encode(read()) for _, read in captured]
+
+    def buffer() -> Data:
+        octets = b"".join(encoded[1:] for encoded in values())
+        return axdr.octet_string(octets[:-1] if spoiled() else octets)
+
+    return CosemObject(
+        62,
+        name,
+        {
+            2: plain(buffer),
+            3: constant(axdr.array(Column(attribute).encode() for attribute, _ in captured)),
+            4: constant(axdr.uint8(1)),
+            5: plain(lambda: axdr.octet_string(bytes((Tag.STRUCTURE, len(captured), *(v[0] for v in values()))))),
+            6: constant(axdr.enumeration(1)),  # captured when it is read
+        },
+        version=1,
+    )
+
+
 class Objects:
     """The objects of one logical device, in the order of its object list."""
 
     def __init__(self, objects: list[CosemObject]) -> None:
         self._objects = {o.name: o for o in objects}
+
+    def __iter__(self) -> Iterator[CosemObject]:
+        return iter(self._objects.values())
 
     def find(self, class_id: int, name: ObisCode) -> CosemObject | DataAccessResult:
         """The object, or how the meter refuses."""

@@ -14,8 +14,9 @@ from firmware_io.dlms.apdu.decode import ActionResult, Attribute, DataAccessResu
 from firmware_io.dlms.cosem.profile import Column
 from firmware_io.obis import ObisCode
 from firmware_io.reading import Unit
-from firmware_io.simulator.meter.cosem import CosemObject, constant, data, plain, register, scaler_unit
+from firmware_io.simulator.meter.cosem import CosemObject, compact_data, constant, data, plain, register, scaler_unit
 from firmware_io.simulator.meter.events import LOG_ENTRIES
+from firmware_io.simulator.meter.keys import security_setup
 from firmware_io.simulator.meter.meter import FIRMWARE, PERIOD_S, LogRows, SimulatedMeter
 from firmware_io.simulator.meter.profile import profile_generic
 
@@ -25,9 +26,10 @@ MAXIMUM_DEMAND = ObisCode(1, 0, 1, 6, 0)
 UNITS_OF_LIVE = (("voltages_v", obis.VOLTAGE, -1, Unit.VOLT), ("currents_a", obis.CURRENT, -2, Unit.AMPERE))
 PROFILE_STATUS = ObisCode(0, 0, 96, 10, 1)
 EVENT_CODES = (ObisCode(0, 0, 96, 11, 0), ObisCode(0, 0, 96, 11, 1))
+COMPACT_DATA = ObisCode(0, 0, 66, 0, 1)
+PUSHED = ((1, obis.SERIAL_NUMBER), (3, obis.ENERGY_IMPORT))  # what a push of this meter holds
 SAP_ASSIGNMENT = ObisCode(0, 0, 41, 0, 0)
 IMAGE_TRANSFER = ObisCode(0, 0, 44, 0, 0)
-SECURITY_SETUP = ObisCode(0, 0, 43, 0, 0)
 
 
 def objects_of(meter: SimulatedMeter, counter: Callable[[], int]) -> list[CosemObject]:
@@ -82,6 +84,23 @@ def objects_of(meter: SimulatedMeter, counter: Callable[[], int]) -> list[CosemO
             },
             methods={n: lambda _: (ActionResult.READ_WRITE_DENIED, None) for n in (1, 2)},
         ),
+        compact_data(
+            COMPACT_DATA,
+            [
+                (Attribute(1, obis.SERIAL_NUMBER, 2), lambda: axdr.octet_string(meter.serial_number().encode())),
+                *(
+                    (Attribute(3, name, 2), lambda n=n: meter.energy_data(meter.energy_wh(meter.now())[n], meter.now()))
+                    for n, name in enumerate((obis.ENERGY_IMPORT, obis.ENERGY_EXPORT))
+                ),
+                (Attribute(3, obis.POWER_IMPORT, 2), lambda: axdr.uint32(round(max(meter.live().power_w, 0.0)))),
+            ],
+            spoiled=lambda: meter.faults.at("compact_template", meter.now()) is not None,
+        ),
+        CosemObject(
+            40,
+            obis.PUSH_SETUP,
+            {2: constant(axdr.array(_column(*captured).encode() for captured in PUSHED))},
+        ),
         CosemObject(17, SAP_ASSIGNMENT, {2: plain(lambda: _sap(meter))}, public=True),
         CosemObject(
             18,
@@ -96,6 +115,17 @@ def objects_of(meter: SimulatedMeter, counter: Callable[[], int]) -> list[CosemO
             },
         ),
     ]
+    identity = meter.identity
+    if identity.encryption_key:
+        setup = security_setup(
+            meter.keys,
+            suite=identity.suite or (2 if len(identity.encryption_key) == 32 else 0),
+            number=identity.number,
+            title=identity.system_title,
+            client_title=identity.client_title,
+            client_key=identity.client_signing_key,
+        )
+        objects.append(setup)
     return objects
 
 

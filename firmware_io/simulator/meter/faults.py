@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from firmware_io.simulator.building.scenario import Fault, FaultKind, moment_s
+from firmware_io.simulator.building.scenario import Fault, FaultKind, PushForm, moment_s
 
 # What `amount` is when the site file does not say.
 _USUAL: dict[str, float] = {
@@ -38,6 +38,7 @@ class Strike(NamedTuple):
     onset_s: float
     until_s: float
     obis: str | None
+    form: PushForm = "general"
 
 
 class Faults:
@@ -53,6 +54,7 @@ class Faults:
                     moment_s(fault.onset, start_s),
                     math.inf if fault.until is None else moment_s(fault.until, start_s),
                     fault.obis,
+                    fault.form,
                 )
                 self._by_kind.setdefault(fault.kind, []).append((fault.probability, strike))
         self._all = {k: sorted((s for _, s in found), key=lambda s: s.onset_s) for k, found in self._by_kind.items()}

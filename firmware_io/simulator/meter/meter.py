@@ -18,6 +18,7 @@ from firmware_io.simulator.building.building import Live, Registers
 from firmware_io.simulator.meter.clockface import Era, MeterClock
 from firmware_io.simulator.meter.events import Code, EventLog
 from firmware_io.simulator.meter.faults import Faults
+from firmware_io.simulator.meter.keys import MeterKeys
 from firmware_io.simulator.meter.profile import MakeRows
 
 Floats = npt.NDArray[np.float64]
@@ -55,6 +56,18 @@ class Identity:
     history_s: float = 65 * 86_400.0
     compress: bool = True
     policy: Literal["both", "authenticated", "encrypted"] = "both"
+    suite: Literal[0, 1, 2] | None = None
+    master_key: bytes = field(default=b"", repr=False)
+    broadcast_key: bytes = field(default=b"", repr=False)
+    client_signing_key: bytes | None = None  # the client's public key, as a point in hex
+    client_agreement_key: bytes | None = None
+    client: int = 16
+    naming: Literal["ln", "sn"] = "ln"
+
+    @property
+    def signing_suite(self) -> int:
+        """The security suite whose curve its key pair is on."""
+        return self.suite or (2 if len(self.encryption_key) == 32 else 1)
 
     @property
     def system_title(self) -> bytes:
@@ -96,6 +109,9 @@ class SimulatedMeter:
         self._scaler = int(exponent) if even or step < 1 else 0
         self._stamps: tuple[tuple[object, ...], list[float], Eras] = ((), [], [])
         self.bad_authentications = 0
+        self.keys = MeterKeys(
+            identity.encryption_key, identity.authentication_key, identity.master_key, identity.broadcast_key
+        )
         self.twin_wh: float | None = None  # while the other meter at this address answers: how much more it shows
 
     def serial_number(self) -> str:

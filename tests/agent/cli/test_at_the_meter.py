@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from agent.cli.main import cli
+from firmware_io.simulator.meter.keys import private_key
 
 SITE = """
 [site]
@@ -45,20 +46,35 @@ authentication_key = "{folder}/ak"
 encryption_key = "{folder}/ek"
 system_title = "43484B0000000001"
 [[meter]]
+id = "flat-3"
+bus = "line"
+address = 19
+client = 1
+security = "hls-ecdsa"
+suite = 1
+signing_key = "{folder}/sk"
+meter_signing_key = "{folder}/meter.pub"
+authentication_key = "{folder}/ak"
+encryption_key = "{folder}/ek3"
+master_key = "{folder}/mk"
+system_title = "43484B0000000003"
+[[meter]]
 id = "nobody"
 bus = "line"
 address = 99
 [[zone]]
 id = "building"
 main = "main"
-subs = ["flat-1", "flat-2", "nobody"]
+subs = ["flat-1", "flat-2", "flat-3", "nobody"]
 """
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("lab")
-    for name, text in (("password", "open sesame"), ("ak", "D0D1D2D3D4D5D6D7D8D9DADBDCDDDEDF"), ("ek", "00" * 16)):
+    secrets = {"password": "open sesame", "ak": "D0D1D2D3D4D5D6D7D8D9DADBDCDDDEDF", "ek": "00" * 16, "ek3": "33" * 16}
+    secrets |= {"mk": "44" * 16, "sk": "11" * 32, "meter.pub": private_key(4, 1).public.point.hex()}
+    for name, text in secrets.items():
         (folder / name).write_text(text)
         (folder / name).chmod(0o600)
     path = folder / "site.toml"
@@ -158,7 +174,7 @@ def test_a_ciphered_request_in_two_frames_is_no_secret(site: Path) -> None:
 
 def test_scan_finds_who_is_there(site: Path) -> None:
     found = rows("scan", site.with_name("tty"), "--baud", "115200", "--last", "19")
-    assert [(row["address"], row["octets"]) for row in found] == [(16, 2), (17, 2), (18, 2)]
+    assert [(row["address"], row["octets"]) for row in found] == [(16, 2), (17, 2), (18, 2), (19, 2)]
     assert all(str(row["serial"]).startswith("CHM") for row in found)
 
 
@@ -193,3 +209,38 @@ def test_what_cannot_be_done_is_said_with_the_right_code(
 def test_a_port_that_is_not_there(tmp_path: Path) -> None:
     result = run("scan", tmp_path / "tty")
     assert (result.exit_code, "cannot open serial port" in result.output) == (69, True)
+
+
+def test_rekey_asks_first_and_leaves_a_meter_that_answers_under_the_new_key(site: Path) -> None:
+    new, old = site.parent / "ek3.new", site.parent / "ek3"
+    refused = CliRunner().invoke(cli, ["rekey", str(site), "flat-3", "--new", str(new), "--generate"], input="flat-1\n")
+    assert (refused.exit_code, "nothing was changed" in refused.output) == (1, True), refused.output
+    assert run("read", site, "flat-3", "1-0:1.8.0").exit_code == 0  # nothing was
+    again = run("rekey", site, "flat-3", "--new", new, "--generate", "--yes")
+    assert "give a file that is not there yet" in again.output
+    done = run("rekey", site, "flat-3", "--new", new, "--yes")
+    assert (done.exit_code, "it answers under the new key" in done.output) == (0, True), done.output
+    assert new.read_text().strip() not in done.output
+    assert run("read", site, "flat-3", "1-0:1.8.0").exit_code != 0  # the site file has the old one
+    old.write_text(new.read_text())
+    agreed = site.parent / "ek3.agreed"
+    done = run("rekey", site, "flat-3", "--new", agreed, "--agree", "--yes")
+    assert (done.exit_code, "it answers under the new key" in done.output) == (0, True), done.output
+    assert agreed.stat().st_mode & 0o077 == 0
+    old.write_text(agreed.read_text())
+    assert run("read", site, "flat-3", "1-0:1.8.0").exit_code == 0
+
+
+def test_write_and_call_ask_first_and_say_how_each_ended(site: Path) -> None:
+    asked = CliRunner().invoke(cli, ["write", str(site), "flat-1", "7:1-0:99.1.0#4=uint32:1800"], input="no\n")
+    assert (asked.exit_code, "nothing was changed" in asked.output) == (1, True), asked.output
+    period = "7:1-0:99.1.0#4=uint32:900"
+    done = run("write", site, "flat-1", period, "3:1-0:1.8.0#2=uint32:0", "--yes")
+    assert (done.exit_code, done.stdout.splitlines()) == (
+        1,
+        [f"{period}  done", "3:1-0:1.8.0#2=uint32:0  read write denied"],
+    )
+    assert run("write", site, "flat-1", period, "--yes").exit_code == 0
+    assert run("call", site, "flat-1", "8:0-0:1.0.0#6=int16:0", "--yes").stdout == "8:0-0:1.0.0#6=int16:0  done\n"
+    assert "expected CLASS:OBIS#NUMBER" in run("write", site, "flat-1", "1.8.0", "--yes").output
+    assert "cannot be encoded" in run("write", site, "flat-1", "7:1-0:99.1.0#4=uint8:900", "--yes").output

@@ -217,3 +217,13 @@ def test_a_bus_thread_that_fails_begins_again_and_is_counted(make_rig, caplog, m
     assert caplog.text.count("begins again in") == 2
     caught_up = [item for item in rig.taken() if hasattr(item, "stored")]
     assert len(caught_up) == 1, "what the meters stored is asked for once"
+
+
+@pytest.mark.parametrize("early_s", [0.0, 0.4])
+def test_polls_are_due_at_multiples_of_their_time(make_rig, early_s: float) -> None:
+    """So that a meter without a load profile is read where intervals end; a wait that ends early polls nobody twice."""
+    rig = make_rig(poll_s=60)
+    rig.clock.move(60.0 - rig.clock.now() % 60.0 + 17.0)
+    assert rig.thread._next_due_s() - rig.clock.monotonic() == pytest.approx(43.0)
+    rig.clock.move(43.0 - early_s)
+    assert rig.thread._next_due_s() - rig.clock.monotonic() == pytest.approx(60.0 + early_s)

@@ -144,7 +144,7 @@ def test_the_dashboard_shows_state_balance_alerts_and_meters() -> None:
     shown = console.export_text()
     assert "main 16800 W = subs 15600 W + lines   400 W + missing   800 W (± 200)" in shown
     assert re.search(r"! bypass in building since 14 Nov 19:26, 412 W, flat-302 97 %", shown)
-    assert re.search(r"main +1234.50 +- +1 min 0 s ago +█{10} 50 %", shown)
+    assert re.search(r"main +1234.50 kWh +- +1 min 0 s ago +█{10} 50 %", shown)
 
 
 def test_the_suspect_stays_on_a_small_screen_and_the_rest_is_counted() -> None:

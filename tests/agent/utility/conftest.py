@@ -225,7 +225,7 @@ def dsn(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         server: MariaDb | Tidb = request.getfixturevalue(request.param)
         return server.emptied()
     address = f"sqlite:///{tmp_path / 'fleet.sqlite'}"
-    with open_store(address) as store:
+    with open_store(address, make=True) as store:
         store.migrate(time.time())
     return address
 

@@ -153,3 +153,23 @@ def test_rows_are_rebuilt_from_booked_energy_bit_for_bit():
     assert np.array_equal(again.energy_wh, rows.energy_wh[10:])
     assert np.array_equal(again.flags, rows.flags[10:])
     assert np.array_equal(again.sd_wh, rows.sd_wh[10:])
+
+
+@pytest.mark.parametrize("late_s", [5.0, 80.0])
+def test_one_poll_an_interval_just_behind_the_boundary_tells_every_row(late_s):
+    """Polls of a whole interval apart jitter over it; a register that is read beside the boundary is known there."""
+    box = aligner(1)
+    for k in range(12):
+        t = INTERVAL_S * k + late_s + (k % 3) * 2.0
+        box.feed([sample(0, t, 0.25 * t)])
+    rows = box.close(START_S + 1e6)
+    assert not (rows.flags[1:11] & Flag.MISSED).any()
+    np.testing.assert_allclose(rows.energy_wh[2:11, 0], 225.0, atol=1e-6)
+
+
+def test_a_poll_in_the_middle_of_every_other_interval_tells_no_boundary():
+    box = aligner(1)
+    for k in range(12):
+        box.feed([sample(0, 2 * INTERVAL_S * k + 450.0, 500.0 * k)])
+    rows = box.close(START_S + 1e6)
+    assert (rows.flags[2:20] & Flag.MISSED).all()

@@ -23,7 +23,7 @@ from firmware_io.dlms.apdu.decode import Attribute, GetResponse
 from firmware_io.dlms.cosem import profile
 from firmware_io.dlms.cosem.meter_time import MeterTime
 from firmware_io.dlms.hdlc.framer import Address, Frame, Framer, encode_frame
-from firmware_io.dlms.session.security import Ciphering
+from firmware_io.dlms.protection.security import Ciphering
 from firmware_io.dlms.session.wrapper import Unit
 from firmware_io.obis import CLOCK, ENERGY_IMPORT, LOAD_PROFILE
 

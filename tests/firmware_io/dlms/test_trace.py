@@ -8,7 +8,7 @@ from firmware_io.dlms.apdu import acse, axdr, decode
 from firmware_io.dlms.apdu.decode import Attribute
 from firmware_io.dlms.hdlc.framer import Address
 from firmware_io.dlms.hdlc.link import ClientLink, Parameters, Received, ServerLink
-from firmware_io.dlms.session.security import Ciphering
+from firmware_io.dlms.protection.security import Ciphering
 from firmware_io.dlms.session.trace import Tracer
 from firmware_io.dlms.session.wrapper import Unit
 from firmware_io.obis import ENERGY_IMPORT

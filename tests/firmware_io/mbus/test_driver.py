@@ -12,7 +12,7 @@ from firmware_io.mbus import registers
 from firmware_io.mbus.driver import MbusDriver, MbusSpec, find_secondary
 from firmware_io.mbus.frame import SecondaryAddress
 from firmware_io.obis import ObisCode
-from firmware_io.reading import Quality, Unit
+from firmware_io.reading import Unit
 from firmware_io.simulator.building.scenario import Fault
 from firmware_io.simulator.line.bus import LineClock, NullModem
 from firmware_io.simulator.line.shared import SharedLine
@@ -169,46 +169,6 @@ def test_no_value_is_wrong_whatever_the_modem_does(bench, fault: str) -> None:
         assert energy.value >= b.meters[0].energy_wh(energy.sampled_s - energy.uncertainty_s)[0]
         assert at[obis.POWER_IMPORT].value == 400.0
     assert right >= 8
-
-
-@pytest.mark.parametrize("secondary", [False, True])
-def test_no_value_is_wrong_on_a_dirty_bus(bench, lab, kind_of_dirt: str, secondary: bool) -> None:
-    b = bench(media=(2, 2, 2), secondary=secondary)
-    alphabet = bytes((0x68, 0x16, 0x10, 0x08, 0x72, 0x01, 0x05))
-    line = lab.dirty_line(kind_of_dirt, b.shared, b.clock, parity=True, alphabet=alphabet)
-    answered = asked = 0
-    for cycle in range(15):
-        for n, driver in enumerate(b.drivers):
-            asked += 1
-            try:
-                readings = driver.poll(line)
-            except MeterError:
-                continue
-            answered += 1
-            for r in readings:
-                if r.obis == obis.ENERGY_IMPORT:
-                    low = b.meters[n].energy_wh(r.sampled_s - r.uncertainty_s)[0]
-                    high = b.meters[n].energy_wh(r.sampled_s + r.uncertainty_s)[0]
-                    assert low <= r.value <= high, (kind_of_dirt, cycle, n)
-                elif r.obis == obis.POWER_IMPORT:
-                    assert r.value == 400.0 + 137 * n
-                elif r.obis == obis.VOLTAGE[2]:
-                    assert r.value == 231.7
-                assert not r.quality & Quality.SUSPECT
-    if kind_of_dirt in ("clean", "one octet", "doubled", "echo"):
-        assert answered == asked
-    assert answered >= asked / 5
-
-
-def test_a_cycle_takes_the_wires_time_and_no_more(bench) -> None:
-    b = bench(media=(2, 2, 2))
-    started_s = b.clock.elapsed_s
-    for n in range(3):
-        b.poll(n)
-    took_s = b.clock.elapsed_s - started_s
-    octets = sum(d.traffic.sent_octets + d.traffic.received_octets for d in b.drivers)
-    exchanges = sum(d.traffic.exchanges for d in b.drivers)
-    assert took_s <= 1.05 * (octets * OCTET_S + exchanges * (0.03 + 3 * OCTET_S))
 
 
 def test_what_a_spec_refuses() -> None:

@@ -13,7 +13,6 @@ from firmware_io.modbus.driver import ModbusDriver, ModbusSpec
 from firmware_io.modbus.profile_file import parse, shipped
 from firmware_io.modbus.proof import State
 from firmware_io.modbus.scan import answers, fits
-from firmware_io.reading import Quality
 from firmware_io.simulator.building.scenario import Fault
 from firmware_io.simulator.line.bus import LineClock, NullModem
 from firmware_io.simulator.line.shared import SharedLine
@@ -256,42 +255,6 @@ def test_a_device_of_another_kind_is_told(bench) -> None:
         b.poll()
 
 
-@pytest.mark.parametrize("framing", ["rtu", "tcp"])
-def test_no_value_is_wrong_on_a_dirty_line(bench, lab, kind_of_dirt: str, framing: str) -> None:
-    b = bench("eastron-sdm72d", meters=3, framing=framing)
-    if framing == "tcp" and kind_of_dirt not in ("clean", "one octet", "lost frames", "doubled", "late", "torn"):
-        pytest.skip("TCP loses and changes no octets")
-    for n, meter in enumerate(b.meters):
-        meter._registers = lab.SteadyBuilding(power_w=400.0 + 137 * n, first_wh=1e6 * (n + 1), three_phase=True)
-    alphabet = bytes((1, 2, 3, 4, 0x84, 36, 0))
-    line = lab.dirty_line(kind_of_dirt, b.shared, b.clock, parity=False, alphabet=alphabet)
-    answered = asked = 0
-    for cycle in range(15):
-        for n, driver in enumerate(b.drivers):
-            asked += 1
-            try:
-                readings = driver.poll(line)
-            except MeterError:
-                continue
-            answered += 1
-            for r in readings:
-                if r.obis == obis.ENERGY_IMPORT:
-                    low = b.meters[n].energy_wh(r.sampled_s - r.uncertainty_s)[0]
-                    high = b.meters[n].energy_wh(r.sampled_s + r.uncertainty_s)[0]
-                    assert low - 1 <= r.value <= high + 1, (kind_of_dirt, cycle, n)
-                elif r.obis == obis.POWER_IMPORT:
-                    assert r.value == pytest.approx(400.0 + 137 * n)
-                elif r.obis == obis.VOLTAGE[1]:
-                    assert r.value == pytest.approx(229.3)
-                assert not r.quality & Quality.SUSPECT
-        end = line.transport.monotonic() + 5
-        while line.transport.monotonic() < end:
-            line.transport.read(4096, end)
-    if kind_of_dirt in ("clean", "one octet", "doubled", "echo"):
-        assert answered == asked
-    assert answered >= asked / 5
-
-
 def test_one_dead_meter_of_32_costs_a_time_out(bench) -> None:
     b = bench()
     dead = ModbusDriver(ModbusSpec("dead", 77, b.profile, proven=True), TIMING, b.clock)
@@ -300,22 +263,6 @@ def test_one_dead_meter_of_32_costs_a_time_out(bench) -> None:
     with pytest.raises(ResponseTimeout):
         dead.poll(b.line)
     assert b.clock.elapsed_s - before_s < 1.1
-
-
-def test_a_cycle_takes_the_wires_time_and_no_more(bench) -> None:
-    b = bench("eastron-sdm630", meters=3)
-    for driver in b.drivers:
-        driver.poll(b.line)
-    before = [(d.traffic.sent_octets, d.traffic.received_octets, d.traffic.exchanges) for d in b.drivers]
-    started_s = b.clock.elapsed_s
-    for driver in b.drivers:
-        driver.poll(b.line)
-    took_s = b.clock.elapsed_s - started_s
-    octets = exchanges = 0
-    for driver, (sent, received, asked) in zip(b.drivers, before, strict=True):
-        octets += driver.traffic.sent_octets - sent + driver.traffic.received_octets - received
-        exchanges += driver.traffic.exchanges - asked
-    assert took_s <= 1.05 * (octets * OCTET_S + exchanges * (0.02 + 3.5 * OCTET_S))
 
 
 def test_what_a_spec_refuses() -> None:

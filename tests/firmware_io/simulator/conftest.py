@@ -9,12 +9,14 @@ import pytest
 
 from firmware_io.bus import Bus, BusMeter
 from firmware_io.dlms.meter.driver import DlmsDriver
+from firmware_io.dlms.protection.elliptic import KEY_OCTETS
 from firmware_io.dlms.session.counters import MemoryCounters
 from firmware_io.dlms.session.session import Session
 from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.simulator.building.building import ZonePlan
 from firmware_io.simulator.building.scenario import Simulation
 from firmware_io.simulator.line.bus import LineClock, NullModem
+from firmware_io.simulator.meter.keys import private_key
 from firmware_io.simulator.site import SimulatedMeterPlan, SimulatedSite
 from firmware_io.spec import BusSpec
 from firmware_io.transport import Transport
@@ -26,6 +28,8 @@ KEYS = {
     "encryption_key": bytes(range(16)),
     "system_title": b"CHK\x00\x00\x00\x00\x01",
 }
+FLAT_NUMBER = 2  # flat-1 is the second meter of the site
+CLIENT_KEYS = {1: b"11" * 32, 2: b"11" * 48}  # private keys of the client
 
 
 @dataclass
@@ -81,7 +85,24 @@ def secured() -> Callable[[str], dict[str, object]]:
 def _secured(kind: str) -> dict[str, object]:
     if kind == "lls":
         return {"security": "lls", "password": PASSWORD, "client": 2}
-    if kind in ("hls-md5", "hls-sha1", "hls-sha256"):
+    if kind.startswith("ecdsa-"):  # both sides sign; "plain" without ciphering, else by the suite
+        suite = 2 if kind == "ecdsa-2" else 1
+        size = KEY_OCTETS[suite]
+        keys = {"authentication_key": bytes(range(0xD0, 0xD0 + size)), "encryption_key": bytes(range(size))}
+        return {
+            "security": "hls-ecdsa",
+            "client": 1,
+            "system_title": KEYS["system_title"],
+            "signing_key": CLIENT_KEYS[suite],
+            "meter_signing_key": private_key(FLAT_NUMBER, suite).public.point.hex().encode(),
+            **({} if kind == "ecdsa-plain" else {"suite": suite, "master_key": bytes(range(40, 40 + size)), **keys}),
+            "agreement_key": CLIENT_KEYS[suite],
+            "meter_agreement_key": private_key(FLAT_NUMBER, suite).public.point.hex().encode(),
+            "broadcast_key": bytes(range(80, 80 + size)),
+        }
+    if kind == "gmac-suite1":
+        return {"security": "hls-gmac", "client": 1, "suite": 1, "master_key": bytes(range(40, 56)), **KEYS}
+    if kind in ("hls-aes", "hls-md5", "hls-sha1", "hls-sha256"):
         return {"security": kind, "password": PASSWORD, "client": 1, "system_title": KEYS["system_title"]}
     if kind == "gmac-256":
         keys = {name: bytes(range(n, n + 32)) for n, name in ((0, "encryption_key"), (0xD0, "authentication_key"))}

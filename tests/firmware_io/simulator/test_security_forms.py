@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from firmware_io import obis
-from firmware_io.errors import AccessDenied, RemoteProtocolError
+from firmware_io.dlms.protection.elliptic import PrivateKey
+from firmware_io.errors import AccessDenied, RemoteProtocolError, SecurityError
 
 FLAT = "flat-1"
-HASHED = ["hls-md5", "hls-sha1", "hls-sha256"]
-CIPHERED = ["gmac-authenticated", "gmac-encrypted", "gmac-256"]
+HASHED = ["hls-aes", "hls-md5", "hls-sha1", "hls-sha256"]
+CIPHERED = ["gmac-authenticated", "gmac-encrypted", "gmac-256", "gmac-suite1", "ecdsa-1", "ecdsa-2"]
 WRONG_KEY = {"encryption_key": bytes(16)}
 
 
@@ -19,7 +20,10 @@ def poll(bench):
 
 @pytest.mark.parametrize(
     ("kind", "ciphering"),
-    [*[(kind, "global") for kind in HASHED], *[(k, c) for k in CIPHERED for c in ("global", "dedicated", "general")]],
+    [
+        *[(kind, "global") for kind in (*HASHED, "ecdsa-plain")],
+        *[(k, c) for k in CIPHERED for c in ("global", "dedicated", "general")],
+    ],
 )
 def test_it_is_read(kind, ciphering, make_bench, secured):
     bench = make_bench(meter=secured(kind) | {"ciphering": ciphering})
@@ -49,4 +53,21 @@ def test_a_weaker_policy_is_taken_only_where_it_is_configured(kind, make_bench, 
     bench = make_bench(meter=secured(kind), client={"policy": "both"})
     assert poll(bench).error is not None
     bench = make_bench(meter=secured("hls-gmac"), client={"policy": secured(kind)["policy"]})
+    assert poll(bench).error is not None
+
+
+@pytest.mark.parametrize("kind", ["ecdsa-1", "ecdsa-2", "ecdsa-plain"])
+def test_a_meter_or_a_client_with_another_signing_key_is_refused(kind, make_bench, secured):
+    plan = secured(kind)
+    stranger = PrivateKey.generate(2 if kind == "ecdsa-2" else 1).public.point.hex().encode()
+    bench = make_bench(meter=plan, client={"meter_signing_key": stranger})
+    assert isinstance(poll(bench).error, SecurityError)
+    other = b"22" * (48 if kind == "ecdsa-2" else 32)
+    bench = make_bench(meter=plan, client={"signing_key": other})
+    assert isinstance(poll(bench).error, AccessDenied)
+    assert FLAT not in {p.meter for p in bench.bus.poll_cycle()}
+
+
+def test_another_suite_with_the_same_keys_is_no_way_in(make_bench, secured):
+    bench = make_bench(meter=secured("gmac-suite1"), client={"suite": 0})
     assert poll(bench).error is not None

@@ -194,7 +194,7 @@ def test_every_topic_of_real_gateways_reaches_the_store_and_every_question_has_i
     mosquitto = Mosquitto(tmp_path / "mosquitto")
     listener = Listener(mosquitto.port)
     dsn = f"sqlite:///{tmp_path / 'fleet.sqlite'}"
-    with open_store(dsn) as store:
+    with open_store(dsn, make=True) as store:
         store.migrate(time.time())
     ingest = Replica(mosquitto.url, dsn, tmp_path)
     private, public = signing.make()

@@ -49,7 +49,7 @@ def fill(dsn: str) -> list[str]:
     names = [("fleet", f"site-{n:05d}", f"gw-{n:05d}") for n in range(1, BUILDINGS + 1)]
     keys = [name_key(*name) for name in names]
     zones = [name_key(*name, "building") for name in names]
-    with open_store(dsn) as store:
+    with open_store(dsn, make=True) as store:
         store.migrate(now_s, keep_days=4)
         for at in range(0, BUILDINGS, 500):
             part = slice(at, at + 500)

@@ -1,15 +1,22 @@
-"""Encode and parse of one poll beside the peer libraries, in one run: `python tests/system/bench/bench_protocols.py`.
+"""What the protocols beside DLMS cost, in one run: `make bench-protocols`.
+
+- Encode and parse of one poll beside the peer libraries.
+- A cycle over three meters: its time over that of octets, turnarounds and the silences that the protocol wants.
+- One dead meter of 32 on a line that is polled without a pause: its part of the line's time in six hours.
+- Resident memory that all drivers, the shipped profiles and one meter of each add to the agent.
 
 One poll: the question as octets, and the answer's octets to numbers in their unit. Each is done many times, the best
-of five rounds counts. What a peer does beyond that (logging, objects for every register) is its own choice, and its
+of fifteen rounds counts. What a peer does beyond that (logging, objects for every register) is its own choice, and its
 users pay for it.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import struct
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -22,8 +29,9 @@ from firmware_io.mbus import frame as mbus
 from firmware_io.mbus import records
 from firmware_io.modbus import framing as modbus
 from firmware_io.modbus.profile_file import shipped
+from tests.firmware_io.stands import KINDS, Stand, dead_share
 
-ROUNDS = 5
+ROUNDS = 15
 
 
 def per_call_us(work: Callable[[], object], count: int) -> float:
@@ -43,7 +51,7 @@ def our_dlt645() -> Callable[[], object]:
     field = dlt645_registers.IMPORT.fields[0]
 
     def poll() -> object:
-        dlt645.Frame(address, dlt645.READ, dlt645_registers.di_octets(0x00010000, 2007)).encode()
+        dlt645.encode(address, dlt645.READ, dlt645_registers.di_octets(0x00010000, 2007), 4)
         frame = Framer(dlt645.parse, 600).receive(reply)[0]
         return field.decode(frame.data[4:])
 
@@ -72,14 +80,12 @@ def our_modbus() -> Callable[[], object]:
     values = b"".join(struct.pack(">f", 1000.5) for _ in range(block.size // 2))
     body = bytes((1, 4, len(values))) + values
     reply = body + modbus.crc16(body).to_bytes(2, "little")
+    columns = block.columns()  # as the driver does: once for each block
 
     def poll() -> object:
         modbus.Read(1, block.function, block.address, block.size).rtu()
         frame = Framer(modbus.rtu_parser(1, 4), 600).receive(reply)[0]
-        return [
-            register.decode(frame.registers[2 * (register.address - block.address) :][: 2 * register.words])
-            for register in block.registers
-        ]
+        return columns.decode(frame.registers)
 
     assert poll()[-1] == 1_000_500.0
     return poll
@@ -146,8 +152,25 @@ PAIRS = (
 )
 
 
-def main() -> int:
-    """Print a table of microseconds a poll, ours and theirs."""
+MEMORY = """
+import gc
+from pathlib import Path
+from agent.service.agent import Agent
+from firmware_io.clock import Clock
+
+def resident_mb():
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+before = resident_mb()
+from tests.system.bench.every_driver import drivers
+made = drivers()
+print(before, resident_mb())
+"""
+
+
+def codecs() -> None:
+    """Microseconds a poll, ours and theirs."""
     print(f"{'one poll':32}{'ours us':>10}{'peer':>12}{'peer us':>10}{'ratio':>8}")
     for title, package, ours, theirs, count in PAIRS:
         our_us = per_call_us(ours(), count)
@@ -160,6 +183,39 @@ def main() -> int:
             print(f"{title:32}{our_us:>10.1f}{package:>12}  {type(error).__name__}: {error}")
             continue
         print(f"{title:32}{our_us:>10.1f}{package:>12}{their_us:>10.1f}{their_us / our_us:>8.1f}")
+
+
+def lines(hours: float) -> None:
+    """A cycle over the wire's time at four speeds, and what a dead meter takes."""
+    bauds = (2400, 4800, 9600)
+    print(f"\n{'cycle / wire time':24}" + "".join(f"{baud:>9} Bd" for baud in bauds) + f"{'one dead of 32':>18}")
+    for kind in (kind for kind, stand in KINDS.items() if not stand.lossless):
+        ratios = []
+        for baud in bauds:
+            stand = Stand(kind, baud=baud)
+            stand.cycle()
+            ratios.append(stand.cycle())
+        share = dead_share(kind, 32, hours)
+        print(f"{kind:24}" + "".join(f"{ratio:>12.3f}" for ratio in ratios) + f"{100 * share:>16.2f} %")
+
+
+def memory() -> None:
+    """Resident memory of a process of the agent's imports, before and after the drivers."""
+    told = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True).stdout.split()
+    before_mb, after_mb = map(float, told)
+    print(f"\nall drivers: {after_mb - before_mb:.2f} MB beside the agent's {before_mb:.1f} MB")
+
+
+def main() -> int:
+    """All of it, or the codecs alone."""
+    arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    arguments.add_argument("--codecs", action="store_true", help="only these")
+    arguments.add_argument("--hours", type=float, default=6.0, help="of the line with a dead meter")
+    options = arguments.parse_args()
+    codecs()
+    if not options.codecs:
+        lines(options.hours)
+        memory()
     return 0
 
 

@@ -211,7 +211,7 @@ def bench_receive(folder: Path, count: int) -> None:
 def bench_ingest(name: str, dsn: str, folder: Path, count: int, server_pid: int | None) -> None:
     broker = Mosquitto(folder / f"broker-{name}")
     sender = Sender(broker.port, count)
-    with open_store(dsn) as store:
+    with open_store(dsn, make=True) as store:
         store.migrate(time.time(), keep_days=10)
         # A folder of its own: the log and metrics of the run before must not pass for this one's.
         (folder / name).mkdir()
@@ -247,7 +247,7 @@ def bench_views(folder: Path) -> None:
     today = int(now_s // DAY_S)
     rng = random.Random(1)
     keys = [rng.randrange(-(1 << 63), (1 << 63) - 1) for _ in range(ZONES)]
-    with open_store(f"sqlite:///{folder / 'views.sqlite'}") as store:
+    with open_store(f"sqlite:///{folder / 'views.sqlite'}", make=True) as store:
         store.migrate(now_s)
         store.write(GATEWAY, [(key, "acme", f"site-{n}", f"gw-{n}") for n, key in enumerate(keys)])
         store.write(ZONE, [(key + 1, key, "building") for key in keys])

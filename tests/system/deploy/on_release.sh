@@ -26,7 +26,7 @@ enter() { # in ROOT, with the mounts a program wants to see; they end with the c
         cd "$root"
         exec chroot "$root" /usr/bin/env -i PATH=/srv/venv/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
             DEBIAN_FRONTEND=noninteractive PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
-            OPENBLAS_NUM_THREADS=1 SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-}" "$@"' sh "$1" "$out" "${@:2}"
+            OPENBLAS_NUM_THREADS=1 "$@"' sh "$1" "$out" "${@:2}"
 }
 here_in_root() { enter "$root" sh -c 'cd /srv/checkmeter && exec "$@"' sh "$@"; }
 

@@ -18,6 +18,7 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from agent import wire
 from agent.offline.case.verify import verify
 from agent.offline.demo.brokers import LocalBroker, end, free_port, local_broker
 from agent.status.local_socket import ask
@@ -121,19 +122,23 @@ def agent(site: Path, log: Path, **environment: str) -> Iterator[subprocess.Pope
 
 @pytest.mark.mosquitto
 @pytest.mark.timeout(960)
-def test_the_demo_finds_the_thief_and_ends_by_itself(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("example", "gateway", "thief"),
+    [("demo-building", "riverside-12/gw-0012", "flat-302"), ("mixed-building", "mixed-7/gw-0007", "flat-103")],
+)
+def test_the_demo_finds_the_thief_and_ends_by_itself(tmp_path: Path, example: str, gateway: str, thief: str) -> None:
     """The whole journey, accelerated: octets on a pseudo-terminal to an alert in a subscriber's hand, and the page."""
     root = Path(__file__).resolve().parents[3]
-    command = ["demo", root / "examples/demo-building.toml", "--keep", tmp_path / "demo"]
+    command = ["demo", root / f"examples/{example}.toml", "--keep", tmp_path / "demo"]
     demo = checkmeter(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     said, _ = demo.communicate(timeout=900)  # the building's time waits for a busy host
     assert demo.returncode == 0, said[-3000:] + (tmp_path / "demo/agent.log").read_text()[-2000:]
-    assert re.search(r"MQTT checkmeter/v1/acme/riverside-12/gw-0012/event/alert", said)
-    assert re.search(r"^FOUND: flat-302, \d+ W, (9\d|100) % sure", said, re.MULTILINE)
+    assert re.search(f"MQTT checkmeter/v1/acme/{gateway}/event/alert", said)
+    assert re.search(rf"^FOUND: {thief}, \d+ W, (9\d|100) % sure", said, re.MULTILINE)
     page = tmp_path / "demo/case.html"
     assert f"open {page}" in said
     assert verify(page.read_text()) == []
-    assert "flat-302</h1>" in page.read_text()
+    assert f"{thief}</h1>" in page.read_text()
 
 
 @pytest.mark.mosquitto
@@ -266,3 +271,49 @@ def test_two_agents_do_not_share_a_store(tmp_path: Path) -> None:
     assert second.returncode == 74
     assert "another checkmeter owns this store" in said
     assert "Traceback" not in said
+
+
+OTHER_MEDIA = """
+[[bus]]
+id = "cellar"
+port = "{folder}/cellar"
+protocol = "mbus"
+baud = 2400
+parity = "E"
+poll_s = 2
+[[meter]]
+id = "water"
+bus = "cellar"
+address = "20481234"
+medium = "cold-water"
+[[meter]]
+id = "heating"
+bus = "cellar"
+address = 3
+medium = "heat"
+[[zone]]"""
+
+
+@pytest.mark.mosquitto
+def test_water_and_heat_are_published_with_their_units_and_shown(
+    tmp_path: Path, broker: LocalBroker, received: list[tuple[str, bytes]], building: Callable
+) -> None:
+    site = site_file(tmp_path, broker.url)
+    site.write_text(site.read_text().replace("\n[[zone]]", OTHER_MEDIA.format(folder=tmp_path), 1))
+    building(site)
+    with agent(site, tmp_path / "agent.log"):
+
+        def registers() -> dict[str, wire.Register]:
+            told = [(topic, body) for topic, body in received if "/register/" in topic]
+            return {topic.rpartition("/")[2]: wire.decode(wire.Register, body) for topic, body in told}
+
+        await_that(lambda: registers().keys() == {"water", "heating"})
+        water, heat = registers()["water"], registers()["heating"]
+        assert (water.medium, water.amounts[0].obis, water.amounts[0].unit) == ("cold-water", "8.0.1.0.0.255", "m³")
+        assert (heat.medium, heat.amounts[0].obis, heat.amounts[0].unit) == ("heat", "6.0.1.0.0.255", "kWh")
+        assert {amount.unit for amount in heat.amounts} == {"kWh", "m³", "°C"}
+        shown = checkmeter("status", site, stdout=subprocess.PIPE).communicate(timeout=60)[0]
+        line = next(line for line in shown.splitlines() if line.split()[:1] == ["water"])
+        assert f"{water.amounts[0].value:.3f} m³" in line
+        assert water.amounts[0].value > 0
+        assert not any("/balance/water" in topic for topic, _ in received)

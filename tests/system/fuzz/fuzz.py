@@ -1,6 +1,6 @@
 """Arbitrary octets into every parser: only declared errors may come out, quickly, and what was understood is stable.
 
-    python tests/system/fuzz/fuzz.py [--seconds 600] [--inputs N] [--seed 1] [--only framer values]
+    python -m tests.system.fuzz.fuzz [--seconds 600] [--inputs N] [--seed 1] [--only framer --only values]
 
 A mutational fuzzer over seeds of real shape; `fuzz_atheris.py` drives the same targets by coverage, and the test
 suite by Hypothesis. What has been tried is written down in `README.md` beside this file.
@@ -8,11 +8,7 @@ suite by Hypothesis. What has been tried is written down in `README.md` beside t
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import random
-import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,9 +19,9 @@ from firmware_io.dlms.cosem.meter_time import Convention, MeterTime
 from firmware_io.dlms.cosem.registers import Scale
 from firmware_io.dlms.hdlc.framer import Address, Frame, Framer, encode_frame
 from firmware_io.dlms.hdlc.link import ClientLink, Parameters, ServerLink
+from firmware_io.dlms.protection.security import Ciphering
 from firmware_io.dlms.session.channel import HdlcChannel
 from firmware_io.dlms.session.counters import MemoryCounters
-from firmware_io.dlms.session.security import Ciphering
 from firmware_io.dlms.session.session import Session
 from firmware_io.dlms.session.timing import Timing
 from firmware_io.dlms.session.trace import Tracer
@@ -33,10 +29,10 @@ from firmware_io.dlms.session.wrapper import Unit, Unwrapper
 from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.driver import Traffic
 from firmware_io.errors import LocalProtocolError, MeterError, RemoteProtocolError, SecurityError
+from tests.system.fuzz.runner import Fuzzer
 
 SERVER, CLIENT = Address.server(1, 17), Address.client(16)
 KEY, TITLE, METER_TITLE = bytes(range(16)), b"CHK\x00\x00\x00\x00\x01", b"CHM\x00\x00\x00\x00\x02"
-SLOW_S = 1.0  # no input of a few kilooctets may take longer
 
 Target = Callable[[bytes], None]
 
@@ -366,67 +362,12 @@ def _genuine() -> frozenset[bytes]:
 UNIT = decode.GetResponse(0xC1, axdr.uint32(1234567)).encode()
 GENUINE = _genuine()
 SEEDS = _seeds()
-_SPECIAL = (0x00, 0x01, 0x02, 0x7E, 0x7F, 0x80, 0x81, 0x82, 0x84, 0xA0, 0xA8, 0xC4, 0xDB, 0xFF)
-
-
-def mutated(seed: bytes, chance: random.Random) -> bytes:
-    """One to four changes of a seed: bits, octets, pieces cut, doubled or moved."""
-    octets = bytearray(seed)
-    for _ in range(chance.randrange(1, 5)):
-        at = chance.randrange(len(octets) + 1)
-        match chance.randrange(6):
-            case 0 if octets:
-                octets[at % len(octets)] ^= 1 << chance.randrange(8)
-            case 1 if octets:
-                octets[at % len(octets)] = chance.choice(_SPECIAL)
-            case 2:
-                octets[at:at] = bytes((chance.choice(_SPECIAL),))
-            case 3:
-                del octets[at : at + chance.randrange(1, 9)]
-            case 4:
-                octets[at:at] = octets[at // 2 : at // 2 + chance.randrange(1, 33)]
-            case _:
-                octets[at:at] = chance.randbytes(chance.randrange(1, 9))
-    return bytes(octets[:4096])
-
-
-def tried(name: str, octets: bytes) -> None:
-    """One input; anything but a declared error is a finding, and so is one that takes long."""
-    started = time.process_time()
-    with contextlib.suppress(RemoteProtocolError):
-        TARGETS[name](octets)
-    assert time.process_time() - started < SLOW_S, f"{name}: {len(octets)} octets took too long"
-
-
-def main() -> int:
-    """Run until the time or the inputs are used up; the counts, or the input that broke a target."""
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--seconds", type=float, default=600.0)
-    arguments.add_argument("--inputs", type=int, default=0, help="of each target; 0: as many as the time allows")
-    arguments.add_argument("--seed", type=int, default=1)
-    arguments.add_argument("--only", nargs="+", choices=sorted(TARGETS), default=list(TARGETS))
-    options = arguments.parse_args()
-    chance = random.Random(options.seed)
-    names = options.only
-    counts = dict.fromkeys(names, 0)
-    end = time.monotonic() + options.seconds
-    while time.monotonic() < end and not (options.inputs and min(counts.values()) >= options.inputs):
-        for name in names:
-            seeds = SEEDS[name]
-            for _ in range(500):
-                seed = chance.choice(seeds)
-                octets = mutated(seed, chance) if chance.random() < 0.95 else chance.randbytes(chance.randrange(200))
-                try:
-                    tried(name, octets)
-                except Exception:
-                    print(f"{name} breaks on {octets.hex()}", file=sys.stderr)
-                    raise
-            counts[name] += 500
-    for name, count in counts.items():
-        print(f"{name:14}{count:>12,}")
-    print(f"{'all':14}{sum(counts.values()):>12,} inputs without an undeclared error")
-    return 0
-
+FUZZER = Fuzzer(
+    TARGETS,
+    SEEDS,
+    bytes((0x00, 0x01, 0x02, 0x7E, 0x7F, 0x80, 0x81, 0x82, 0x84, 0xA0, 0xA8, 0xC4, 0xDB, 0xFF)),
+    (RemoteProtocolError,),
+)
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(FUZZER.main(__doc__.splitlines()[0]))

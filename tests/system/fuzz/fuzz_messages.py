@@ -1,19 +1,14 @@
 """Arbitrary octets into what reads files and messages: site files, commands, desired files, tables, models, MQTT.
 
-    python tests/system/fuzz/fuzz_messages.py [--seconds 600] [--seed 1] [--only site]
+    python -m tests.system.fuzz.fuzz_messages [--seconds 600] [--seed 1] [--only site]
 
 The same way as `fuzz.py` beside it, which does the meters' wire: only declared errors may come out, and quickly.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import random
-import resource
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,10 +26,8 @@ from agent.wire.codec import SCHEMAS, decode, encode
 from agent.wire.downlink import Command, DesiredConfig, DesiredModel
 from agent.wire.values import WireError, utc
 from core.scoring.model_file import ModelRefused, parse
+from tests.system.fuzz.runner import Fuzzer
 
-SLOW_S = 1.0
-MEMORY_MB = 300.0  # of the fuzzer with all it imports
-DECLARED = (ConfigError, WireError, Unauthorised, ReadingsError, UnacceptablePacket, packets.MqttError, ModelRefused)
 FOLDER = Path(tempfile.mkdtemp(prefix="checkmeter-fuzz-"))
 T0 = 1_767_225_600.0
 
@@ -204,68 +197,15 @@ def _key() -> object:
 KEY = _key()
 RING = KeyRing([KEY.public_key()])  # type: ignore[attr-defined]
 SEEDS = _seeds()
-_SPECIAL = b"\x00\x7f\x80\xff\n\"'[]{}=.,:\\#-9"
-
-
-def mutated(seed: bytes, chance: random.Random) -> bytes:
-    """One to four changes of a seed: bits, octets, pieces cut, doubled or moved."""
-    octets = bytearray(seed)
-    for _ in range(chance.randrange(1, 5)):
-        at = chance.randrange(len(octets) + 1)
-        match chance.randrange(6):
-            case 0 if octets:
-                octets[at % len(octets)] ^= 1 << chance.randrange(8)
-            case 1 if octets:
-                octets[at % len(octets)] = chance.choice(_SPECIAL)
-            case 2:
-                octets[at:at] = bytes((chance.choice(_SPECIAL),)) * chance.choice((1, 1, 1, 40, 3000))
-            case 3:
-                del octets[at : at + chance.randrange(1, 9)]
-            case 4:
-                octets[at:at] = octets[at // 2 : at // 2 + chance.randrange(1, 33)] * chance.choice((1, 1, 30))
-            case _:
-                octets[at:at] = chance.randbytes(chance.randrange(1, 9))
-    return bytes(octets[: len(seed) + 20_000])
-
-
-def tried(name: str, octets: bytes) -> None:
-    """One input; anything but a declared error is a finding, and so is one that takes long or much."""
-    started = time.process_time()
-    with contextlib.suppress(*DECLARED):
-        TARGETS[name](octets)
-    assert time.process_time() - started < SLOW_S, f"{name}: {len(octets)} octets took too long"
-    memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    assert memory_mb < MEMORY_MB or "pytest" in sys.modules, f"{name}: {memory_mb:.0f} MB"
-
-
-def main() -> int:
-    """Run until the time is used up; the counts, or the input that broke a target."""
-    arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    arguments.add_argument("--seconds", type=float, default=600.0)
-    arguments.add_argument("--seed", type=int, default=1)
-    arguments.add_argument("--only", choices=sorted(TARGETS))
-    options = arguments.parse_args()
-    chance = random.Random(options.seed)
-    names = [options.only] if options.only else list(TARGETS)
-    counts = dict.fromkeys(names, 0)
-    end = time.monotonic() + options.seconds
-    while time.monotonic() < end:
-        for name in names:
-            for _ in range(100):
-                seed = chance.choice(SEEDS[name])
-                octets = mutated(seed, chance) if chance.random() < 0.95 else chance.randbytes(chance.randrange(200))
-                try:
-                    tried(name, octets)
-                except Exception:
-                    (FOLDER / "found").write_bytes(octets)
-                    print(f"{name} breaks on {FOLDER}/found: {octets[:200]!r}", file=sys.stderr)
-                    raise
-            counts[name] += 100
-    for name, count in counts.items():
-        print(f"{name:14}{count:>12,}")
-    print(f"{'all':14}{sum(counts.values()):>12,} inputs without an undeclared error")
-    return 0
-
+FUZZER = Fuzzer(
+    TARGETS,
+    SEEDS,
+    b"\x00\x7f\x80\xff\n\"'[]{}=.,:\\#-9",
+    (ConfigError, WireError, Unauthorised, ReadingsError, UnacceptablePacket, packets.MqttError, ModelRefused),
+    repeats=(1, 1, 1, 40, 3000),
+    max_octets=40_000,
+    memory_mb=300.0,
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(FUZZER.main(__doc__.splitlines()[0]))

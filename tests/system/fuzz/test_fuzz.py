@@ -1,52 +1,43 @@
-"""The fuzz targets under Hypothesis: a short form of `make fuzz` in every test run."""
+"""The fuzz targets under Hypothesis and a few hundred mutations each: a short form of `make fuzz` in every test run."""
 
 from __future__ import annotations
 
-import importlib.util
 import random
-import sys
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.system.fuzz import fuzz, fuzz_messages, fuzz_protocols
+from tests.system.fuzz.runner import Fuzzer
 
-def _load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("checkmeter_fuzz", Path(__file__).with_name("fuzz.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+FUZZERS = (fuzz.FUZZER, fuzz_messages.FUZZER, fuzz_protocols.FUZZER)
+MUTATIONS = {fuzz.FUZZER.special: 700, fuzz_messages.FUZZER.special: 60, fuzz_protocols.FUZZER.special: 500}
+EVERY = [pytest.param(fuzzer, name, id=name) for fuzzer in FUZZERS for name in sorted(fuzzer.targets)]
 
 
-FUZZ = _load()
-
-
-@pytest.mark.parametrize("name", sorted(FUZZ.TARGETS))
+@pytest.mark.parametrize(("fuzzer", "name"), EVERY)
 @given(octets=st.binary(max_size=400))
-@settings(max_examples=80, deadline=None)
-def test_arbitrary_octets(name: str, octets: bytes) -> None:
-    FUZZ.tried(name, octets)
+@settings(max_examples=50, deadline=None)
+def test_arbitrary_octets(fuzzer: Fuzzer, name: str, octets: bytes) -> None:
+    fuzzer.tried(name, octets)
 
 
-@pytest.mark.parametrize("name", sorted(FUZZ.TARGETS))
-def test_spoiled_units(name: str) -> None:
+@pytest.mark.parametrize(("fuzzer", "name"), EVERY)
+def test_spoiled_units(fuzzer: Fuzzer, name: str) -> None:
     chance = random.Random(name)
-    for _ in range(700):
-        FUZZ.tried(name, FUZZ.mutated(chance.choice(FUZZ.SEEDS[name]), chance))
+    for _ in range(60 if name in fuzzer.slow else MUTATIONS[fuzzer.special]):
+        fuzzer.tried(name, fuzzer.mutated(chance.choice(fuzzer.seeds[name]), chance))
 
 
-@pytest.mark.parametrize("name", sorted(FUZZ.TARGETS))
-def test_the_seeds_themselves_are_understood(name: str) -> None:
-    for seed in FUZZ.SEEDS[name]:
-        FUZZ.tried(name, seed)
+@pytest.mark.parametrize(("fuzzer", "name"), EVERY)
+def test_the_seeds_themselves_are_understood(fuzzer: Fuzzer, name: str) -> None:
+    for seed in fuzzer.seeds[name]:
+        fuzzer.tried(name, seed)
 
 
-def test_a_target_that_breaks_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FUZZ.TARGETS, "broken", lambda octets: octets[99])
+@pytest.mark.parametrize("fuzzer", FUZZERS)
+def test_a_target_that_breaks_is_seen(fuzzer: Fuzzer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(fuzzer.targets, "broken", lambda octets: octets[99])
     with pytest.raises(IndexError):
-        FUZZ.tried("broken", b"")
+        fuzzer.tried("broken", b"")

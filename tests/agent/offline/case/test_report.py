@@ -24,12 +24,13 @@ from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from agent.cli.lab.report import BROWSER_OPTIONS, command
+from agent.cli.lab.report import command
 from agent.keys.signing import key_id
 from agent.offline.case.analysis import Verdict, analyse
 from agent.offline.case.case import CaseError, from_messages
 from agent.offline.case.files import PageFacts, read, result, write
 from agent.offline.case.page import RENDERER, page
+from agent.offline.case.print import BROWSER_OPTIONS
 from agent.offline.case.seal import open_page, seal
 from agent.offline.case.verify import verify
 from agent.utility.ingest.decode import Reader
@@ -200,6 +201,30 @@ def test_no_single_edit_of_what_a_reader_sees_goes_unnoticed(bypassed: Building)
     assert refused == edits
 
 
+def _attribute_characters(text: str) -> list[int]:
+    """Where the values of attributes stand: colours, coordinates, links, the attached files."""
+    body = text.index("<body>")
+    end = text.index("<script>", body)
+    return [k for m in re.finditer(r'="([^"]*)"', text[body:end]) for k in range(body + m.start(1), body + m.end(1))]
+
+
+def test_no_single_edit_of_an_attribute_goes_unnoticed(bypassed: Building) -> None:
+    text = _page(bypassed, Ed25519PrivateKey.generate())
+    edits = int(os.environ.get("CHECKMETER_EDITS", "60"))
+    rng = random.Random(303)
+    files = re.compile(r"base64,[^\"]*")
+    spans = [m.span() for m in files.finditer(text)]
+    places = _attribute_characters(text)
+    drawn = [k for k in places if not any(a <= k < b for a, b in spans)]
+    assert len(drawn) > 3000
+    refused = 0
+    # One half in what is drawn and linked, the other anywhere: the attached files are most of a page's octets.
+    for place in [*rng.sample(drawn, edits // 2), *rng.sample(places, edits - edits // 2)]:
+        other = rng.choice([c for c in "0123456789abcdefxyz" if c != text[place]])
+        refused += bool(verify(text[:place] + other + text[place + 1 :]))
+    assert refused == edits
+
+
 def test_another_flat_cannot_be_put_into_a_sealed_page(bypassed: Building) -> None:
     text = _page(bypassed, Ed25519PrivateKey.generate())
     found = verify(text.replace("flat-302", "flat-301"))
@@ -280,7 +305,7 @@ def test_the_page_from_the_utilitys_store_is_that_from_the_messages(bypassed: Bu
     lines = [re.sub(r'"id":"(id-\d)"', lambda m: f'"id":"{derived_uuid(m[1])}"', line) for line in bypassed.lines]
     first = [line for line in lines if not re.search(r"/evidence/[^ ]*/[34]-4 ", line)]
     renumbered = [re.sub(r'"of":4', '"of":2', re.sub(r"/([12])-4 ", r"/\1-2 ", line)) for line in first]
-    with open_store(dsn) as store:
+    with open_store(dsn, make=True) as store:
         store.migrate(now_s)
         for line in [*renumbered, *lines]:
             topic, _, body = line.partition(" ")

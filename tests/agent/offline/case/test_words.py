@@ -21,7 +21,7 @@ from agent.offline.case.words import FOLDER, LANGUAGES, Words, catalogue
 
 SOURCE = FOLDER.parent
 OTHERS = [language for language in LANGUAGES if language != "en"]
-FORMS = ("KINDS", "SUSPICIONS", "WAYS")  # tables of texts
+FORMS = ("KINDS", "SUSPICIONS", "WAYS", "KIND_NAMES", "SIGNS")  # tables of texts
 NAMES = ("name", "figures")  # texts that stand in a variable before they are used
 
 

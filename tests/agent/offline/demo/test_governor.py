@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent.offline.demo.governor import BEHIND, EXCHANGE_S, STILL_LOOKS, Governor
+from agent.offline.demo.governor import BEHIND, EXCHANGE_S, STILL_LOOKS, Governor, without_past
 from agent.process.clock import CRAWL_SPEED, ClockFile, Pace, SharedClock
-from agent.site.tables import Bus, Config, Meter, Site
+from agent.site.tables import Bus, Config, Meter, Site, Zone
 from agent.status.snapshot import Snapshot
 from agent.wire.state import Balance, BusHealth, Health, MeterHealth, Status
 from agent.wire.values import utc
@@ -140,3 +140,49 @@ def test_a_cycle_over_all_meters_of_a_bus_may_take_a_third_of_an_interval() -> N
         msgspec.structs.replace(seen, health=msgspec.structs.replace(seen.health, meters=each))
     )
     assert grants.given[-1][1] == pytest.approx(INTERVAL_S / 3 / (20 * 0.015))
+
+
+def stepping_rig() -> tuple[Governor, Grants]:
+    buses = [Bus(id="line", port="/dev/null", poll_s=900.0, protocol="modbus"), Bus(id="other", port="x", poll_s=900.0)]
+    meters = [Meter(id="main", bus="other"), Meter(id="flat", bus="line")]
+    zone = Zone(id="house", main="main", subs=["flat"])
+    grants = Grants()
+    config = Config(site=Site(site="s", gateway="g"), bus=buses, meter=meters, zone=[zone])
+    return Governor(grants, config, 1800.0), grants  # type: ignore[arg-type]
+
+
+def stepped(now_s: float, line: tuple[int, float], other: tuple[int, float]) -> Snapshot:
+    """Cycles, and how long the last one took."""
+    buses = [
+        BusHealth(id=name, state="up", cycles=cycles, cycle_s=took_s)
+        for name, (cycles, took_s) in (("line", line), ("other", other))
+    ]
+    seen = snapshot(now_s, 0)
+    return msgspec.structs.replace(seen, health=msgspec.structs.replace(seen.health, buses=buses))
+
+
+def test_where_a_meter_stores_no_profile_time_steps_from_poll_to_poll() -> None:
+    """Fast up to the next poll that is due on any bus, a crawl until it is done."""
+    governor, grants = stepping_rig()
+    governor.look(stepped(START_S + 5, (1, 3.0), (0, 0.0)))
+    assert grants.given == []  # the other bus has not been round yet
+    governor.look(stepped(START_S + 20, (1, 3.0), (1, 1.0)))
+    assert grants.given[-1][0] == START_S + 2 + 900  # the first bus began two seconds after the boundary
+    assert grants.given[-1][1] > 1800.0
+    governor.look(stepped(START_S + 910, (1, 3.0), (1, 1.0)))  # its meters are being read: nothing more is granted
+    assert grants.given[-1][0] == START_S + 902
+    governor.look(stepped(START_S + 912, (2, 3.0), (1, 1.0)))
+    assert grants.given[-1][0] == START_S + 19 + 900
+    governor.look(stepped(START_S + 925, (2, 3.0), (2, 1.0)))
+    assert grants.given[-1][0] == START_S + 909 + 900
+
+
+def test_a_water_meter_alone_is_no_reason_to_step() -> None:
+    _, grants = stepping_rig()
+    buses = [Bus(id="line", port="/dev/null", poll_s=60.0), Bus(id="cellar", port="x", protocol="mbus")]
+    meters = [Meter(id="main", bus="line"), Meter(id="flat", bus="line"), Meter(id="water", bus="cellar")]
+    zone = Zone(id="house", main="main", subs=["flat"])
+    config = Config(site=Site(site="s", gateway="g"), bus=buses, meter=meters, zone=[zone])
+    assert not without_past(config)
+    assert without_past(msgspec.structs.replace(config, zone=[Zone(id="house", main="main", subs=["flat", "water"])]))
+    assert grants.given == []

@@ -73,6 +73,7 @@ class FleetOfFour:
                 alert_id=alert_id, revision=revision, state=state, kind=kind, severity="warning",
                 onset=wire.utc(NOW_S - 10 * DAY_S), zone="building", loss_w=100.0 * number, loss_kwh=24.0 * number,
                 suspects=[wire.SuspectData(meter=meter, probability=probability)], upstream_probability=0.04,
+                unexplained_probability=0.05,
                 features=rows if features else None,
                 model=wire.ModelData(sha256=model * 32, threshold=0.6, score=score),
             ),
@@ -244,7 +245,7 @@ def test_the_training_table_can_be_trained_on(tmp_path: Path) -> None:
     dsn = f"sqlite:///{tmp_path / 'fleet.sqlite'}"
     rng = random.Random(2)
     runner = CliRunner()
-    with open_store(dsn) as store:
+    with open_store(dsn, make=True) as store:
         store.migrate(NOW_S)
         fleet = FleetOfFour(store)
         for number in range(1, 41):
@@ -341,7 +342,7 @@ def test_tables_fit_a_terminal_and_say_ages_in_words(fleet: FleetOfFour, ask: An
         lines = ask(*words, plain=True).splitlines()
         assert max(map(len, lines)) <= 100, lines
     assert "10 d" in ask("cases", plain=True)
-    assert " h" in ask("gateways", plain=True)
+    assert " h" in ask("suspects", plain=True)
     assert "\t" not in ask("cases", plain=True)
 
 

@@ -60,7 +60,7 @@ def keys(tmp_path: Path) -> Path:
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[tuple[str, Store]]:
     dsn = f"sqlite:///{tmp_path / 'fleet.sqlite'}"
-    with open_store(dsn) as store:
+    with open_store(dsn, make=True) as store:
         store.migrate(time.time())
         names = [("acme", f"site-{n}", f"gw-{n}") for n in range(1, GATEWAYS + 1)]
         store.write(GATEWAY, [(name_key(*name), *name) for name in names])

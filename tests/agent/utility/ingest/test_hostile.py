@@ -125,7 +125,7 @@ def apply(store: Store, reader: Reader, letters: list[Any]) -> None:
 def test_no_end_and_no_wrong_row(tmp_path: Path) -> None:
     now_s = time.time()
     rng = random.Random(16)
-    with open_store(f"sqlite:///{tmp_path / 'fleet.sqlite'}") as store:
+    with open_store(f"sqlite:///{tmp_path / 'fleet.sqlite'}", make=True) as store:
         store.migrate(now_s)
         reader = Reader(lambda: now_s, tenants=("fleet",))
         source = hostile(rng, now_s)

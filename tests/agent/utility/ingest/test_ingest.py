@@ -119,7 +119,7 @@ class Faulty:
 
 @pytest.fixture
 def faulty(tmp_path: Path) -> Iterator[Faulty]:
-    with open_store(f"sqlite:///{tmp_path / 'fleet.sqlite'}") as store:
+    with open_store(f"sqlite:///{tmp_path / 'fleet.sqlite'}", make=True) as store:
         store.migrate(time.time())
         yield Faulty(store.server)
 

@@ -17,7 +17,7 @@ from agent import wire
 from agent.utility.ingest.decode import MAX_LETTER_OCTETS, Reader
 from agent.utility.load_test.building import INTERVAL_S, Building
 from agent.utility.mqtt.packets import Publish
-from agent.utility.sql.keys import name_key
+from agent.utility.sql.keys import event_key, name_key
 from agent.utility.sql.schema import (
     ALERT,
     ALERT_EVENT,
@@ -69,6 +69,7 @@ ALERT_BODY: dict[str, Any] = {
         "loss_kwh": 96.2,
         "suspects": [{"meter": "flat-301", "probability": 0.06}, {"meter": "flat-302", "probability": 0.91}],
         "upstream_probability": 0.03,
+        "unexplained_probability": 0.02,
         "features": {"flat-302": {"line_loss_rate": 0.0}},
         "model": {"sha256": "ab" * 32, "threshold": 0.6, "score": 0.91},
     },
@@ -122,6 +123,14 @@ class TestRows:
         body = {**BALANCE_BODY, "main_kwh": None, "residual_kwh": None, "sum_kwh": 0}
         assert read(reader, "balance/building", body)[BALANCE.name][3:7] == (None, 0, 360_000, None)
 
+    def test_an_event_of_another_gateway_with_the_same_id_is_another_event(self, reader: Reader) -> None:
+        other = wire.Address(ADDRESS.tenant, ADDRESS.site, "gw-2")
+        mine, theirs = (
+            read(reader, "event/tamper", {**TAMPER_BODY, "source": address.source}, address)[TAMPER.name]
+            for address in (ADDRESS, other)
+        )
+        assert mine[0] != theirs[0]
+
     def test_a_forecast_that_is_withdrawn_is_no_row_and_no_dead_letter(self, reader: Reader) -> None:
         assert read(reader, "forecast/building", b"") == {}
         assert set(read(reader, "balance/building", b"")) == {DEAD_LETTER.name}
@@ -130,11 +139,12 @@ class TestRows:
         rows = read(reader, "event/alert", ALERT_BODY)
         alert = dict(zip(ALERT.names, rows[ALERT.name], strict=True))
         assert (alert["suspect"], alert["probability"], alert["revision"]) == ("flat-302", 0.91, 3)
+        assert (alert["upstream_probability"], alert["unexplained_probability"]) == (0.03, 0.02)
         assert (alert["model_sha256"], alert["model_score"], alert["zone_key"]) == (
             "ab" * 32, 0.91, name_key(*ADDRESS, "building"),
         )  # fmt: skip
         assert rows[SUSPECT.name][1:] == ("flat-301", 0.06, None, 3)
-        assert rows[ALERT_EVENT.name][0] == uuid.UUID(ALERT_BODY["id"]).bytes
+        assert rows[ALERT_EVENT.name][0] == event_key(name_key(*ADDRESS), uuid.UUID(ALERT_BODY["id"]).bytes)
         assert wire.decode(wire.AlertEvent, rows[ALERT_EVENT.name][-1].encode()).data.features
 
     def test_an_active_snapshot_heals_alerts_but_makes_no_events(self, reader: Reader) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 import threading
 import time
+from contextlib import closing
 from itertools import permutations
 from typing import Any
 
@@ -27,6 +29,7 @@ from agent.utility.sql.server import Server, StoreMisfit, StoreRefused, StoreUna
 from agent.utility.sql.store import Store, open_store, timestamp
 from agent.utility.sql.table import Table
 from agent.utility.sql.upkeep import DELETE_ROWS, maintain, partitions
+from agent.utility.sql.views import VIEWS
 
 NOW_S = int(time.time())
 TODAY = NOW_S // DAY_S
@@ -47,7 +50,7 @@ def balance(zone: int, interval: int, joules: int | None = 1000) -> Letter:
 def alert(revision: int, state: str = "updated", suspects: tuple[str, ...] = ("flat-1",)) -> Letter:
     row = (
         -5, "a-1", 1, 2, None, state, "bypass", "warning", NOW_S - 1000, NOW_S, 1.5 * revision, None,
-        suspects[0], 0.9, 0.05, "ab" * 32, 0.9, 0.6, revision,
+        suspects[0], 0.9, 0.05, 0.02, "ab" * 32, 0.9, 0.6, revision,
     )  # fmt: skip
     return letter((ALERT, row), *((SUSPECT, (-5, name, 0.9, None, revision)) for name in suspects))
 
@@ -206,7 +209,7 @@ def test_a_commit_whose_answer_is_lost_is_done_once(store: Store) -> None:
 
 class TestSchema:
     def test_migrate_may_be_run_again(self, empty_dsn: str) -> None:
-        with open_store(empty_dsn) as store:
+        with open_store(empty_dsn, make=True) as store:
             store.migrate(NOW_S, keep_days=5)
             store.apply([balance(1, 1)])
             store.migrate(NOW_S, keep_days=5)
@@ -214,8 +217,10 @@ class TestSchema:
             assert store.rows("SELECT COUNT(*) FROM balance") == [(1,)]
 
     def test_a_store_of_version_1_is_brought_up_to_date_with_its_rows(self, empty_dsn: str) -> None:
-        with open_store(empty_dsn) as store:
+        with open_store(empty_dsn, make=True) as store:
             store.migrate(NOW_S, keep_days=5)
+            for view in VIEWS:  # SQLite looks at each while tables change
+                store.rows(f"DROP VIEW {view}")
             store.rows("DROP TABLE audit")
             store.rows("DROP TABLE outcome")
             store.rows(
@@ -223,6 +228,8 @@ class TestSchema:
                 "inspected_s BIGINT NOT NULL, note VARCHAR(255), recorded_ms BIGINT NOT NULL, PRIMARY KEY (alert_key))"
             )
             store.rows("INSERT INTO outcome VALUES (7, 'theft', 'flat-1', 5, 'seal broken', 6)")
+            store.rows("DROP TABLE setting")
+            store.rows("ALTER TABLE alert DROP COLUMN unexplained_probability")
             store.rows("UPDATE migration SET version = 1")
             with pytest.raises(StoreMisfit, match="version 1"):
                 store.check_version()
@@ -233,10 +240,30 @@ class TestSchema:
             ]
             assert store.rows("SELECT COUNT(*) FROM audit") == [(0,)]
             store.rows("SELECT * FROM inspected_case")
+            store.apply([alert(1)])
+            assert store.rows("SELECT unexplained_probability FROM open_case") == []  # its gateway has no name
+            assert store.rows("SELECT unexplained_probability, revision FROM alert") == [(0.02, 1)]
 
     def test_an_empty_store_is_refused_with_what_to_do(self, empty_dsn: str) -> None:
-        with open_store(empty_dsn) as empty, pytest.raises(StoreMisfit, match="checkmeter utility migrate"):
+        with open_store(empty_dsn, make=True) as empty, pytest.raises(StoreMisfit, match="checkmeter utility migrate"):
             empty.check_version()
+
+    def test_a_mistyped_path_makes_no_empty_store(self, tmp_path: Any) -> None:
+        with pytest.raises(StoreMisfit, match=r"no such file; checkmeter utility migrate makes"):
+            open_store(f"sqlite:///{tmp_path / 'flet.sqlite'}")
+        with pytest.raises(StoreMisfit, match="there is no folder"):
+            open_store(f"sqlite:///{tmp_path / 'nowhere' / 'fleet.sqlite'}", make=True)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_look_at_somebody_elses_file_does_not_change_it(self, tmp_path: Any) -> None:
+        path = tmp_path / "other.sqlite"
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("CREATE TABLE t (a)")
+            other.commit()
+        before = path.read_bytes()
+        with open_store(f"sqlite:///{path}") as store, pytest.raises(StoreMisfit, match="utility migrate"):
+            store.check_version()
+        assert path.read_bytes() == before
 
     def test_a_store_of_a_later_program_is_refused(self, store: Store) -> None:
         store.rows("UPDATE migration SET version = 99")
@@ -255,7 +282,7 @@ class TestSchema:
             open_store(f"sqlite:///{path}")
 
     def test_the_batch_is_found_through_the_key(self, tmp_path: Any) -> None:
-        with open_store(f"sqlite:///{tmp_path / 'f.sqlite'}") as store:
+        with open_store(f"sqlite:///{tmp_path / 'f.sqlite'}", make=True) as store:
             store.migrate(NOW_S)
             plan = store.rows("EXPLAIN QUERY PLAN " + statements.existing(BALANCE, "sqlite", [(1, 2), (3, 4)]))
         assert any("SEARCH t USING PRIMARY KEY" in str(step[-1]) for step in plan)
@@ -271,7 +298,7 @@ class TestSchema:
         assert store.rows(query, (last_s + 1, last_s + 900, 2)) == []
 
     def test_a_zones_history_does_not_read_the_fleets(self, tmp_path: Any) -> None:
-        with open_store(f"sqlite:///{tmp_path / 'f.sqlite'}") as store:
+        with open_store(f"sqlite:///{tmp_path / 'f.sqlite'}", make=True) as store:
             store.migrate(NOW_S)
             plan = str(store.rows("EXPLAIN QUERY PLAN " + statements.history("sqlite"), (0, 1, 2)))
         assert "start_s=? AND zone_key=?" in plan
@@ -289,7 +316,7 @@ class TestRetention:
             letter((BALANCE, (zone, day * DAY_S + 900 * n, 900, 1, 1, 0, 0, 0, 0)))
             for zone in (1, 2) for day in range(TODAY - 4, TODAY + 1) for n in range(4)
         ]  # fmt: skip
-        with open_store(empty_dsn) as store:
+        with open_store(empty_dsn, make=True) as store:
             store.migrate(NOW_S, keep_days=5)
             store.apply(rows)
             before = days(store)

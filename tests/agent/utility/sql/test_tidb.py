@@ -3,16 +3,18 @@ one where CHECKMETER_TIDB says where it is; every other test of a store runs on 
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-from agent.utility.fleet import outcomes, queries, rollout, statement
+from agent.utility.fleet import four_eyes, outcomes, queries, rollout, statement
 from agent.utility.sql import statements
 from agent.utility.sql.batch import Letter
 from agent.utility.sql.schema import BALANCE, DAY_S, TABLES
@@ -80,6 +82,22 @@ def test_what_is_generated_for_the_mysql_family() -> None:
     made += [*statements.create_views("mysql"), statements.existing(BALANCE, "mysql", [(1, 2)])]
     made += [*tidb_statements(2, [20_000]), *new_partitions([20_000, 20_001]), *after_the_day([1, 2])]
     assert {s: r for s in made if (r := refusals(s))} == {}
+    assert refused_by_the_parser(made) == []
+
+
+def refused_by_the_parser(made: Sequence[str]) -> list[str]:
+    """What TiDB's own parser refuses, with why; nothing where it is not built (`make tidb-parser`)."""
+    program = os.environ.get("CHECKMETER_TIDB_PARSER")
+    if not program:
+        return []
+    lines = "".join(json.dumps(statement) + "\n" for statement in made)
+    done = subprocess.run([program], input=lines, capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout.splitlines()
+
+
+@pytest.mark.skipif(not os.environ.get("CHECKMETER_TIDB_PARSER"), reason="CHECKMETER_TIDB_PARSER is not set")
+def test_the_parser_itself_refuses_something() -> None:
+    assert len(refused_by_the_parser(["SELECT 1", "SELECT 1 RETURNING x", "CREATE VIEW"])) == 2
 
 
 def test_rows_of_each_table_lie_by_a_hash_or_a_random_id() -> None:
@@ -118,7 +136,9 @@ def test_every_statement_that_reaches_the_server(mariadb: Any, balances: Any) ->
             queries.precision(store),
         ):
             assert all(len(row) == len(answer.columns) for row in answer.rows)
-        outcomes.record(store, "x", None, outcomes.Found("nothing", None, 1, None), now_s)
+        four_eyes.decide(store, True, "chief", "shell", now_s)
+        outcomes.record(store, "x", None, outcomes.Found("nothing", None, 1, None, "ana"), now_s)
+        outcomes.confirm(store, "x", None, "ben", now_s)
         outcomes.training_rows(store)
         month = time.strftime("%Y-%m", time.gmtime(now_s))
         assert statement.months(store, *statement.bounds(month, "Asia/Kolkata"))
@@ -132,6 +152,8 @@ def test_every_statement_that_reaches_the_server(mariadb: Any, balances: Any) ->
     # "<time> <thread> Query <statement>", a statement's further lines without the head
     logged = re.split(r"^.*?\d+ (?:Query|Connect|Quit|Init DB)\t", lines, flags=re.MULTILINE)[1:]
     assert len(logged) > 60
+    statements_only = [s.strip() for s in logged if s.strip() and not s.startswith("root@")]
+    assert refused_by_the_parser(statements_only) == []
     assert {s: reasons for s in logged if (reasons := refusals(s))} == {}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from agent import wire
 from agent.utility.ingest.decode import Reader
 from agent.utility.load_test.building import Building
 from agent.utility.mqtt.packets import Publish
+from agent.utility.sql.keys import name_key
 from agent.utility.sql.store import open_store
 
 
@@ -34,7 +36,7 @@ class Fleet(NamedTuple):
 def fill(dsn: str, buildings: int, days: float, now_s: float) -> Fleet:
     """What so many simulated gateways have sent until now, read as the ingest reads it."""
     first_s = int(now_s) // 900 * 900 - int(days * 86_400)
-    with open_store(dsn) as store:
+    with open_store(dsn, make=True) as store:
         store.migrate(now_s, keep_days=int(days) + 5)
         reader = Reader(lambda: now_s, keep_days=int(days) + 5)
         for number in range(1, buildings + 1):
@@ -56,8 +58,38 @@ def fill(dsn: str, buildings: int, days: float, now_s: float) -> Fleet:
 
 @pytest.fixture(scope="session")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
-    """Thirty buildings over four days; read-only for tests."""
-    return fill(f"sqlite:///{tmp_path_factory.mktemp('web') / 'fleet.sqlite'}", 60, 4, time.time())
+    """Sixty buildings over four days, the first case with all its intervals; read-only for tests."""
+    now_s = time.time()
+    fleet = fill(f"sqlite:///{tmp_path_factory.mktemp('web') / 'fleet.sqlite'}", 60, 4, now_s)
+    report(fleet.dsn, fleet.cases[0], now_s)
+    return fleet
+
+
+def report(dsn: str, case: str, now_s: float) -> None:
+    """What a gateway answers to the command `report`: each meter's intervals, day by day, from before the onset."""
+    *names, alert_id = case.split("/")
+    address = wire.Address(*names)
+    rng = random.Random(4)
+    with open_store(dsn) as store:
+        ((body,),) = store.rows("SELECT body FROM gateway_info WHERE gateway_key = ?", (name_key(*names),))
+        ((onset_s, thief),) = store.rows("SELECT onset_s, suspect FROM alert WHERE alert_id = ?", (alert_id,))
+        flats = wire.decode(wire.Info, str(body).encode()).zones[0].subs
+        first_s = int(onset_s) // 86_400 * 86_400 - 6 * 86_400
+        days = range(first_s, int(now_s) - 900, 86_400)
+        reader = Reader(lambda: now_s)
+        for n, day_s in enumerate(days, 1):
+            starts = range(day_s, min(day_s + 86_400, int(now_s) - 900), 900)
+            used = {flat: [0.05 + 0.05 * rng.random() for _ in starts] for flat in flats}
+            main = [round(sum(column) + 0.02, 4) for column in zip(*used.values(), strict=True)]
+            used[thief] = [0.4 * kwh if s >= onset_s else kwh for s, kwh in zip(starts, used[thief], strict=True)]
+            series = [wire.Series(meter=flat, kwh=[round(kwh, 4) for kwh in used[flat]]) for flat in flats]
+            chunk = wire.EvidenceChunk(
+                alert_id=alert_id, n=n, of=len(days), zone="building", start=wire.utc(day_s), interval_s=900.0,
+                series=[wire.Series(meter="main", kwh=main), *series],
+            )  # fmt: skip
+            topic = address.topic(wire.evidence_suffix(alert_id, n, len(days))).encode()
+            store.apply([reader.read(Publish(topic, 1, wire.encode(chunk), False))])
+        assert store.rows("SELECT COUNT(*) FROM dead_letter") == [(0,)]
 
 
 @pytest.fixture

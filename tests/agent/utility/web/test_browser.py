@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.agent.utility.conftest import free_port
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
@@ -26,8 +32,6 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def axe() -> str:
     """axe-core's source, as a test package of PyPI carries it."""
-    from pathlib import Path
-
     package = pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed")
     return (Path(package.__file__).parent / "axe.min.js").read_text()
 
@@ -35,16 +39,22 @@ def axe() -> str:
 def addresses(full: Any) -> list[str]:
     place = full.building
     return [
-        "/", "/cases", "/cases?state=all", f"/case/{full.cases[0]}", f"/building/{place}", "/gateways",
-        f"/gateway/{place}", "/precision", "/exports", "/search?q=site", "/nowhere",
+        "/", "/cases", "/cases?state=all", f"/case/{full.cases[0]}", f"/case/{full.cases[0]}/evidence",
+        f"/building/{place}", "/gateways", f"/gateway/{place}", "/precision", "/exports", "/search?q=site", "/audit",
+        "/nowhere",
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+OPERATOR = {"X-Forwarded-User": "olga", "X-Forwarded-Groups": "it"}  # who sees every page, and the forms on them
+
+
+@pytest.mark.parametrize(("scheme", "language"), [("light", "en"), ("dark", "zh")])
 @pytest.mark.parametrize("width", [390, 1400])
-def test_every_page(full: Any, serve: Any, browser: Any, axe: str, scheme: str, width: int) -> None:
-    address = serve(full.dsn, "--price", "0.3")
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+def test_every_page(full: Any, serve: Any, browser: Any, axe: str, scheme: str, language: str, width: int) -> None:
+    address = serve(full.dsn, "--price", "0.3", "--trusted-proxy", "127.0.0.1", "--operators", "it")
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, locale=language, extra_http_headers=OPERATOR
+    )
     page = context.new_page()
     said: list[str] = []
     page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
@@ -52,6 +62,11 @@ def test_every_page(full: Any, serve: Any, browser: Any, axe: str, scheme: str, 
     for path in addresses(full):
         answer = page.goto(address + path)
         assert answer.status == (404 if path == "/nowhere" else 200)
+        if not path.endswith("/evidence"):  # a file of its own, in English
+            assert page.locator("html").get_attribute("lang") == language
+        else:
+            again = page.locator("#recomputed").text_content()
+            assert "off" not in again, "its own arithmetic runs under our policy"
         wide = page.evaluate("document.documentElement.scrollWidth")
         assert wide <= width, f"{path} scrolls sideways: {wide} px"
         page.evaluate(axe)
@@ -65,6 +80,43 @@ def test_every_page(full: Any, serve: Any, browser: Any, axe: str, scheme: str, 
     said = [text for text in said if "404" not in text]
     assert said == []
     context.close()
+
+
+def test_signing_in_with_a_provider_and_out_again(full: Any, serve: Any, browser: Any, tmp_path: Path) -> None:
+    port = free_port()
+    here = f"http://127.0.0.1:{port}"
+    command = [sys.executable, str(Path(__file__).parent / "provider.py"), "fleet", "secret", f"{here}/login/back"]
+    provider = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert provider.stdout is not None
+        issuer = provider.stdout.readline().strip()
+        (tmp_path / "secret").write_text("secret\n")
+        serve(
+            full.dsn, "--port", str(port), "--public-url", here, "--oidc-issuer", issuer, "--oidc-client", "fleet",
+            "--oidc-secret-file", str(tmp_path / "secret"), "--inspectors", "field-service",
+        )  # fmt: skip
+        context = browser.new_context()
+        page = context.new_page()
+        said: list[str] = []
+        page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+        told = {"claims": {"preferred_username": "ana", "groups": ["field-service"]}}
+        context.request.post(f"{issuer}/next", data=json.dumps(told))
+        page.goto(f"{here}/case/{full.cases[0]}?lang=en")
+        assert page.url == f"{here}/case/{full.cases[0]}?lang=en", "after the way over the provider, where one wanted"
+        assert page.locator("footer", has_text="ana").count() == 1
+        assert page.locator("form[action$='/outcome']").count() == 1
+        page.click("text=Sign out")
+        assert page.url == f"{here}/signed-out"
+        context.request.post(f"{issuer}/next", data=json.dumps({"fault": "denied"}))
+        page.click("main >> text=Sign in")
+        assert page.locator("main", has_text="access_denied").count() == 1
+        assert [text for text in said if "403" not in text] == []
+        context.close()
+    finally:
+        provider.kill()
+        provider.wait(10)
+        if provider.stdout is not None:
+            provider.stdout.close()
 
 
 def test_by_keyboard_and_without_script(full: Any, serve: Any, browser: Any) -> None:

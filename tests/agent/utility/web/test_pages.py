@@ -19,11 +19,12 @@ from agent.utility.fleet import outcomes
 from agent.utility.ingest.decode import Reader
 from agent.utility.mqtt.packets import Publish
 from agent.utility.sql.store import open_store
-from agent.utility.web import pages
+from agent.utility.web import exports, pages
 from agent.utility.web.app import application
 from agent.utility.web.guard import POLICY
 from agent.utility.web.settings import Settings
 from agent.utility.web.words import FOLDER, LANGUAGES, Words
+from tests.agent.utility.web.conftest import fill
 
 WEB = Path(pages.__file__).parent
 
@@ -49,6 +50,18 @@ def test_every_page_in_every_language(full: Any, ask: Any, language: str) -> Non
     assert ask(app, "GET", "/nowhere").status_code == 404
     assert ask(app, "GET", "/building/a/b/c").status_code == 404
     assert ask(app, "GET", "/building/a/b/%3Cscript%3E").status_code == 404
+
+
+@pytest.mark.mariadb
+@pytest.mark.xdist_group("mariadb")
+def test_every_page_and_export_from_a_server_of_the_mysql_family(mariadb: Any, ask: Any) -> None:
+    fleet = fill(mariadb.database(), 20, 3, time.time())
+    assert fleet.cases
+    app = application(Settings(fleet.dsn, price=0.3, currency="EUR", evidence=evidence))
+    for address in [*addresses(fleet), *(f"/export/{name}.csv" for name in exports.EXPORTS)]:
+        answer = ask(app, "GET", address)
+        assert answer.status_code == 200, f"{address}: {answer.text[:500]}"
+    assert "kWh" in ask(app, "GET", f"/building/{fleet.building}").text
 
 
 def test_the_figures_are_the_stores(full: Any, ask: Any) -> None:
@@ -77,7 +90,7 @@ def test_parquet_holds_what_the_csv_holds(full: Any, ask: Any) -> None:
 
 def test_an_empty_store_says_why_there_is_nothing(tmp_path: Path, ask: Any) -> None:
     dsn = f"sqlite:///{tmp_path / 'empty.sqlite'}"
-    with open_store(dsn) as store:
+    with open_store(dsn, make=True) as store:
         store.migrate(time.time())
     app = application(Settings(dsn))
     assert "show here tomorrow" in ask(app, "GET", "/").text
@@ -94,7 +107,7 @@ def test_a_case_of_which_only_the_state_is_known_has_a_page_that_says_so(tmp_pat
         suspects=[wire.SuspectData(meter="flat-7", probability=0.9)],
     )  # fmt: skip
     active = wire.ActiveSnapshot(time=wire.utc(now_s), alerts=[data])
-    with open_store(dsn) as store:
+    with open_store(dsn, make=True) as store:
         store.migrate(now_s)
         topic = wire.Address("t", "s", "g").topic("active").encode()
         store.apply([Reader(lambda: now_s).read(Publish(topic, 1, wire.encode(active), False))])
@@ -134,7 +147,7 @@ def test_what_a_gateway_sends_is_text_and_nothing_else(tmp_path: Path, ask: Any)
     result = wire.CommandResult(id=EVIL, name=EVIL, status="failed", time=wire.utc(now_s), reason=EVIL)
     said = [("event/alert", event), ("info", info), ("status", status), ("model/reported", reported),
             ("config/reported", reported), ("cmd/res", result)]  # fmt: skip
-    with open_store(dsn) as store:
+    with open_store(dsn, make=True) as store:
         store.migrate(now_s)
         reader = Reader(lambda: now_s)
         for suffix, message in said:
@@ -185,7 +198,7 @@ def test_every_text_of_the_pages_stands_in_every_catalogue() -> None:
 
 def test_the_verb_refuses_what_would_be_open_to_all(tmp_path: Path) -> None:
     dsn = f"sqlite:///{tmp_path / 'fleet.sqlite'}"
-    with open_store(dsn) as store:
+    with open_store(dsn, make=True) as store:
         store.migrate(time.time())
     for words, message in (
         (["--listen", "0.0.0.0"], "not this machine alone"),

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from agent.utility.fleet import four_eyes
 from agent.utility.sql.store import open_store
 from agent.utility.web.app import application
 from agent.utility.web.guard import CSRF_LIFETIME_S, MAX_CLIENTS, Csrf, Rate
-from agent.utility.web.people import NotSignedIn, Proxy, Role, who
 from agent.utility.web.settings import Settings
+from agent.utility.web.signin.people import NotSignedIn, Proxy, Role, who
 from tests.agent.utility.web.conftest import fill
 
 PROXY = Proxy(addresses=("127.0.0.1",), roles={"inspectors": Role.INSPECTOR, "ops": Role.OPERATOR})
@@ -38,7 +39,10 @@ def fleet(tmp_path: Path) -> Any:
 
 @pytest.fixture
 def app(fleet: Any) -> Any:
-    return application(Settings(fleet.dsn, proxy=PROXY, four_eyes=True))
+    with open_store(fleet.dsn) as store:
+        four_eyes.decide(store, True, "chief", "shell", time.time())
+        store.rows("DELETE FROM audit")
+    return application(Settings(fleet.dsn, proxy=PROXY))
 
 
 def token(ask: Any, app: Any, path: str, headers: dict[str, str]) -> str:
@@ -52,10 +56,20 @@ def test_an_outcome_with_two_pairs_of_eyes_and_its_trace(fleet: Any, app: Any, a
     form = {"csrf": token(ask, app, case, ANA), "outcome": "theft", "meter": "flat-001", "note": "seal broken"}
     answer = ask(app, "POST", f"{case}/outcome", headers=ANA, data=form)
     assert (answer.status_code, answer.headers["location"]) == (303, f"{case}?done=recorded")
-    own = ask(app, "POST", f"{case}/confirm", headers=ANA, data={"csrf": form["csrf"]})
-    assert own.status_code == 409
-    assert "somebody else" in own.text
-    done = ask(app, "POST", f"{case}/confirm", headers=BEN, data={"csrf": token(ask, app, case, BEN)})
+    assert 'name="seen"' not in ask(app, "GET", case, headers=ANA).text, "no form for her own"
+    page = ask(app, "GET", case, headers=BEN).text
+    assert "another person has confirmed" in page
+    seen = re.search(r'name="seen" value="(\d+)"', page).group(1)  # type: ignore[union-attr]
+    for name in ("ana", "ANA", " a na"):
+        own = signed(name, "inspectors")
+        sent = {"csrf": token(ask, app, case, own), "seen": seen}
+        answer = ask(app, "POST", f"{case}/confirm", headers=own, data=sent)
+        assert (answer.status_code, "somebody else" in answer.text) == (409, True)
+    csrf = token(ask, app, case, BEN)
+    stale = ask(app, "POST", f"{case}/confirm", headers=BEN, data={"csrf": csrf, "seen": str(int(seen) - 1)})
+    assert (stale.status_code, "changed in the meantime" in stale.text) == (409, True)
+    assert ask(app, "POST", f"{case}/confirm", headers=BEN, data={"csrf": csrf}).status_code == 400
+    done = ask(app, "POST", f"{case}/confirm", headers=BEN, data={"csrf": csrf, "seen": seen})
     assert done.status_code == 303
     with open_store(fleet.dsn) as store:
         assert store.rows("SELECT outcome, meter, note, inspector, confirmed_by FROM outcome") == [
@@ -148,7 +162,7 @@ def test_behind_a_proxy_each_person_has_a_rate(full: Any, ask: Any) -> None:
     app = application(Settings(full.dsn, proxy=PROXY, requests_per_s=0.001, burst=2))
     assert [ask(app, "GET", "/health", headers=ANA).status_code for _ in range(3)] == [200, 200, 429]
     assert ask(app, "GET", "/health", headers=BEN).status_code == 200
-    assert ask(app, "GET", "/health", client="192.0.2.1", headers=ANA).status_code == 401, "not ana's, and not let in"
+    assert ask(app, "GET", "/gateways", client="192.0.2.1", headers=ANA).status_code == 401, "not ana's, and not let in"
 
 
 def test_a_client_that_asks_too_often_waits() -> None:

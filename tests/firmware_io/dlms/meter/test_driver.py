@@ -8,8 +8,8 @@ from firmware_io import obis
 from firmware_io.bus import Bus, BusMeter
 from firmware_io.dlms.apdu import acse, axdr, decode
 from firmware_io.dlms.meter.driver import COUNTER_LIMIT, DlmsDriver
+from firmware_io.dlms.protection.security import Sealed
 from firmware_io.dlms.session.counters import MemoryCounters
-from firmware_io.dlms.session.security import Sealed
 from firmware_io.dlms.session.wrapper import Unit, Unwrapper
 from firmware_io.dlms.sources import Sources
 from firmware_io.dlms.spec import DlmsSpec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import pytest
@@ -10,7 +11,7 @@ from firmware_io import obis
 from firmware_io.dlms.apdu import axdr
 from firmware_io.dlms.apdu.decode import DataAccessResult
 from firmware_io.errors import IdentityMismatch, MeterError, RegisterUnavailable
-from firmware_io.identity import CONFLICT_ANSWERS, EXCHANGE_ANSWERS, ExpectedMeter, Whose
+from firmware_io.identity import CONFLICT_ANSWERS, EXCHANGE_ANSWERS, ExpectedMeter, FileSerials, Whose
 from firmware_io.reading import Quality
 
 LDN = (1, obis.LOGICAL_DEVICE_NAME, 2)
@@ -55,6 +56,32 @@ class TestExpectedMeter:
         expected = ExpectedMeter()
         expected.heard("1")
         assert {expected.heard(serial) for serial in ("2", "3") * EXCHANGE_ANSWERS} == {Whose.FOREIGN}
+
+    def test_who_was_believed_is_kept_over_a_restart(self, tmp_path) -> None:
+        path = tmp_path / "folder" / "meters.json"
+        ExpectedMeter(None, FileSerials(path), "line/1/17").heard("1")
+        again = ExpectedMeter(None, FileSerials(path), "line/1/17")
+        assert again.heard("2") is Whose.FOREIGN
+        assert [again.heard("2") for _ in range(EXCHANGE_ANSWERS - 1)][-1] is Whose.EXCHANGED  # told, and kept as well
+        assert ExpectedMeter(None, FileSerials(path), "line/1/17").serial == "2"
+        assert ExpectedMeter(None, FileSerials(path), "line/1/18").serial is None
+        assert ExpectedMeter("3", FileSerials(path), "line/1/17").serial == "3"
+        assert json.loads(path.read_text()) == {"line/1/17": "2"}
+
+    @pytest.mark.parametrize("octets", [b"", b"{", b"[1]", b'{"a": 1}', b"\xff\xfe", b"[" * 100_000])
+    def test_a_damaged_file_is_said_and_begun_anew(self, octets: bytes, tmp_path, caplog) -> None:
+        path = tmp_path / "meters.json"
+        path.write_bytes(octets)
+        expected = ExpectedMeter(None, FileSerials(path), "line/1/17")
+        assert "whoever answers first is believed" in caplog.text
+        assert expected.heard("1") is Whose.OURS
+        assert FileSerials(path).at("line/1/17") == "1"
+
+    def test_a_disk_that_takes_nothing_is_no_reason_not_to_read(self, tmp_path, caplog) -> None:
+        (tmp_path / "file").write_text("")
+        expected = ExpectedMeter(None, FileSerials(tmp_path / "file" / "meters.json"), "line/1/17")
+        assert expected.heard("1") is Whose.OURS
+        assert "after a restart" in caplog.text
 
     def test_the_site_file_has_the_last_word(self) -> None:
         expected = ExpectedMeter("1")

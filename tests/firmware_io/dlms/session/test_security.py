@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from firmware_io.dlms.protection.security import COUNTER_MAX, Ciphering
 from firmware_io.dlms.session.counters import CounterUnknown, FileCounters, MemoryCounters, counter_id
-from firmware_io.dlms.session.security import COUNTER_MAX, Ciphering
 from firmware_io.errors import LocalProtocolError, RemoteProtocolError, SecurityError
 
 # Green Book (DLMS UA 1000-2), example of ciphering with suite 0: keys, title, counter, request, result.

@@ -11,7 +11,7 @@ from firmware_io import obis
 from firmware_io.dlms.apdu import acse, axdr, decode
 from firmware_io.dlms.apdu.acse import AssociationResponse, Conformance, Context, InitiateResponse, Mechanism
 from firmware_io.dlms.apdu.decode import ActionResult, Attribute, DataAccessResult
-from firmware_io.dlms.session.association import (
+from firmware_io.dlms.apdu.refusals import (
     ActionError,
     AssociationRefused,
     DataAccessError,
@@ -19,8 +19,8 @@ from firmware_io.dlms.session.association import (
     MalformedData,
     ServiceErrorResponse,
 )
+from firmware_io.dlms.protection.security import Ciphering
 from firmware_io.dlms.session.counters import MemoryCounters
-from firmware_io.dlms.session.security import Ciphering
 from firmware_io.dlms.session.session import Session
 from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.driver import Traffic

@@ -1,8 +1,9 @@
 """Who asks, and what they may do.
 
-Two ways in. Nobody says who they are: everyone is a viewer, which is meant for loopback. Or a reverse proxy does the
-signing in (OIDC with oauth2-proxy or Authelia) and names the person and the groups in headers: such headers count only
-from the proxy's own address. This module knows headers and roles, not pages.
+Three ways in. Nobody says who they are: everyone is a viewer, which is meant for loopback. Or an OpenID Connect
+provider signs them in (agent.utility.web.signin.oidc). Or a reverse proxy does (oauth2-proxy, Authelia) and names the
+person and the groups in headers: such headers count only from the proxy's own address. This module knows headers and
+roles, not pages.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class NotSignedIn(Exception):
 
 
 ANYBODY = Person("", Role.VIEWER)
-_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,64}")
+NAME = re.compile(r"[^\x00-\x1f\x7f]{1,64}")
 
 
 def who(proxy: Proxy | None, client: str, headers: Mapping[str, str]) -> Person:
@@ -59,7 +60,7 @@ def who(proxy: Proxy | None, client: str, headers: Mapping[str, str]) -> Person:
     if not any(_same(client, address) for address in proxy.addresses):
         raise NotSignedIn(f"{client} is not the proxy that signs people in")
     name = headers.get(proxy.user_header, "").strip()
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise NotSignedIn(f"the proxy names nobody in {proxy.user_header}")
     groups = {group.strip() for group in headers.get(proxy.groups_header, "").split(",")}
     return Person(name, max((proxy.roles[g] for g in groups & proxy.roles.keys()), default=Role.VIEWER))

@@ -1,0 +1,119 @@
+"""`checkmeter rekey`: give a meter another key, by transfer or by agreement, after asking."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import click
+
+from agent.cli.meter.one_meter import meter_of, over_session
+from agent.keys.credentials import read_key
+from agent.process.exit_codes import NEGATIVE
+from agent.site.errors import ConfigError
+from firmware_io.bus import Bus
+from firmware_io.dlms.meter.driver import DlmsDriver
+from firmware_io.dlms.meter.rekey import KeyName, agree, key_octets, transfer
+from firmware_io.dlms.spec import DlmsSpec
+from firmware_io.driver import Line, MeterDriver
+from firmware_io.errors import MeterError, RegisterUnavailable
+
+FIELDS: dict[KeyName, str] = {
+    "encryption": "encryption_key",
+    "broadcast": "broadcast_key",
+    "authentication": "authentication_key",
+    "master": "master_key",
+}
+
+
+@click.command()
+@click.argument("site_file", metavar="SITE.toml", type=click.Path(path_type=Path))
+@click.argument("meter")
+@click.option("--key", "name", type=click.Choice(get_args(KeyName)), default="encryption", show_default=True)
+@click.option("--new", "file", required=True, type=click.Path(path_type=Path), help="File of the new key, in hex.")
+@click.option("--generate", is_flag=True, help="Make the new key and write it into that file first.")
+@click.option("--agree", "agreed", is_flag=True, help="Agree on it (suites 1 and 2), and write it into that file.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--trace", is_flag=True, help="Show all frames in hex and decoded, without secrets, on standard error.")
+def command(
+    site_file: Path, meter: str, name: KeyName, file: Path, generate: bool, agreed: bool, yes: bool, trace: bool
+) -> None:
+    """Change a key of a meter, wrapped under its master_key, or agreed by both sides with --agree.
+
+    The file is written before the meter is asked, because a key that only the meter knows locks it for good. When the
+    meter has answered under the new key, put it where the site file's key points.
+    """
+    if generate and agreed:
+        raise click.UsageError("--generate makes a key here, --agree with the meter: take one of the two")
+    with meter_of(site_file, meter, trace=trace) as bus:
+        spec = bus.use(meter, _spec)
+        key = None if agreed else _new_key(file, spec, generate=generate)
+        if agreed:
+            _write(file, b"")
+        _confirm(meter, name, yes=yes)
+        if key is None:
+            key = over_session(bus, meter, lambda session: agree(session, spec, [name])[name])
+            file.write_text(key.hex() + "\n", "ascii")
+        else:
+            sent = key
+            over_session(bus, meter, lambda session: transfer(session, spec, {name: sent}))
+        click.echo(f"{meter}: it has taken the new {name} key")
+        _check(bus, meter, name, key, file)
+
+
+def _spec(driver: MeterDriver, line: Line) -> DlmsSpec:
+    if not isinstance(driver, DlmsDriver):
+        raise RegisterUnavailable("only a DLMS meter has such keys")
+    return driver.spec
+
+
+def _new_key(file: Path, spec: DlmsSpec, *, generate: bool) -> bytes:
+    """The key to send, from the file; made and written first where it is wanted. Raises: ConfigError."""
+    if generate:
+        _write(file, secrets.token_bytes(key_octets(spec)).hex().encode() + b"\n")
+    key = read_key(str(file))
+    if len(key) != key_octets(spec):
+        raise ConfigError([f"{file}: a key of {len(key)} octets; meter {spec.id} has keys of {key_octets(spec)}"])
+    return key
+
+
+def _write(file: Path, octets: bytes) -> None:
+    """Into a new file that only we may read, on disk before we go on. Raises: ConfigError: it is there already."""
+    try:
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+            stream.write(octets)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise ConfigError([f"{file}: cannot be made: {error.strerror}; give a file that is not there yet"]) from error
+
+
+def _confirm(meter: str, name: KeyName, *, yes: bool) -> None:
+    if yes:
+        return
+    click.echo(f"The {name} key of {meter} will be replaced. Everybody who reads it with the old key is shut out.")
+    if click.prompt("Type the meter's name to go on") != meter:
+        click.echo("nothing was changed", err=True)
+        raise SystemExit(NEGATIVE)
+
+
+def _check(bus: Bus, meter: str, name: KeyName, key: bytes, file: Path) -> None:
+    """Associate under the new key, and say what is left to do."""
+
+    def again(driver: MeterDriver, line: Line) -> None:
+        assert isinstance(driver, DlmsDriver)
+        driver.session(line).release()
+        driver.take_spec(replace(driver.spec, **{FIELDS[name]: key}))  # type: ignore[arg-type]  # one of its keys
+        driver.session(line)
+
+    if name in ("encryption", "authentication"):
+        try:
+            bus.use(meter, again)
+        except MeterError as error:
+            click.echo(f"{error}\nit does not answer under the new key yet: keep both, and try again later", err=True)
+            raise SystemExit(NEGATIVE) from error
+        click.echo(f"{meter}: it answers under the new key")
+    click.echo(f"now put {file} where {FIELDS[name]} of {meter} in the site file points, and reload the agent")

@@ -1,0 +1,1 @@
+"""How APDUs are protected: ciphering, signatures, proofs of who somebody is, keys."""

@@ -1,0 +1,77 @@
+"""What every protocol that only asks has to stand: dirt on the line, dead meters, and the wire's own time."""
+
+from __future__ import annotations
+
+import pytest
+
+from firmware_io import obis
+from firmware_io.errors import MeterError
+from firmware_io.reading import Quality
+from tests.firmware_io import lab
+from tests.firmware_io.stands import KINDS, Stand, dead_share
+
+CYCLES = 15
+LOSSLESS = ("clean", "one octet", "lost frames", "doubled", "late", "torn")
+DIRTY = [
+    pytest.param(kind, dirt, id=f"{kind}, {dirt}")
+    for kind in KINDS
+    for dirt in lab.KINDS
+    if not KINDS[kind].lossless or dirt in LOSSLESS
+]
+
+
+@pytest.mark.parametrize(("kind", "dirt"), DIRTY)
+def test_no_value_is_wrong_on_a_dirty_line(kind: str, dirt: str) -> None:
+    """Three meters of different power on one line; each value is of its meter and its time, or there is none."""
+    stand = Stand(kind)
+    line = stand.dirty(dirt)
+    answered = asked = 0
+    for cycle in range(CYCLES):
+        for n, driver in enumerate(stand.drivers):
+            asked += 1
+            try:
+                readings = driver.poll(line)
+            except MeterError:
+                continue
+            answered += 1
+            for r in readings:
+                where = (dirt, cycle, n, str(r.obis))
+                assert not r.quality & Quality.SUSPECT, where
+                if r.obis == obis.ENERGY_IMPORT:
+                    low = stand.meters[n].energy_wh(r.sampled_s - r.uncertainty_s)[0]
+                    high = stand.meters[n].energy_wh(r.sampled_s + r.uncertainty_s)[0]
+                    assert low - 1 <= r.value <= high + 1, where
+                elif r.obis == obis.POWER_IMPORT:
+                    assert r.value == pytest.approx(stand.power_w(n)), where
+                elif r.obis in obis.VOLTAGE:
+                    volts = (230.1, 229.3, 231.7)[obis.VOLTAGE.index(r.obis)]
+                    assert r.value == pytest.approx(volts), where
+        stand.rest(line)
+    if dirt in ("clean", "one octet", "doubled", "echo"):
+        assert answered == asked
+    if dirt == "rubbish":
+        assert answered >= 0.8 * asked  # rubbish that looks like a frame's head hides a question from the meter
+    assert answered >= asked / 5
+
+
+@pytest.mark.parametrize("baud", [2400, 9600])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if not KINDS[kind].lossless])
+def test_a_cycle_takes_the_wires_time_and_no_more(kind: str, baud: int) -> None:
+    stand = Stand(kind, baud=baud)
+    stand.cycle()  # who they are
+    assert stand.cycle() <= 1.05
+
+
+def test_what_a_cycle_takes_is_really_measured() -> None:
+    """A meter that is asked twice for everything is seen as such."""
+    stand = Stand("dlt645")
+    stand.cycle()
+    stand.timing = stand.timing._replace(inter_octet_s=0.5)
+    stand.drivers[0].poll = lambda line: stand.clock.move(10.0)
+    assert stand.cycle() > 1.05
+
+
+@pytest.mark.parametrize("kind", ["dlt645", "modbus rtu", "mbus primary"])
+def test_one_dead_meter_of_eight_costs_next_to_nothing(kind: str) -> None:
+    """Of 32, for six hours and on every kind of line: `make bench-protocols`."""
+    assert dead_share(kind, 8, 0.3) < 0.06
