@@ -49,3 +49,10 @@ def test_every_block_of_a_site_file_is_one(text: str, tmp_path: Path) -> None:
         site.write_text(text)
         _, doubts = load_and_doubt(site)
         assert doubts == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_prose_is_wrapped(page: Path) -> None:
+    """A line of a table cannot be broken; every other line can be read beside its change."""
+    lines = page.read_text().splitlines()
+    assert [n for n, line in enumerate(lines, 1) if len(line) > 145 and not line.lstrip().startswith("|")] == []

@@ -21,8 +21,10 @@ _OURS = "checkmeter"
 _SPELLINGS = {
     "apache 2.0": "Apache-2.0",
     "apache-2.0": "Apache-2.0",
+    "apache software license": "Apache-2.0",
     "apache-2.0 or bsd-3-clause": "Apache-2.0 or BSD-3-clause",
     "bsd": "BSD-3-clause",
+    "bsd license": "BSD-3-clause",
     "bsd-3-clause": "BSD-3-clause",
     "epl-2.0 or bsd-3-clause": "EPL-2.0 or BSD-3-clause",
     "mit": "Expat",
@@ -34,6 +36,7 @@ _SPELLINGS = {
 # Who holds the rights where neither a licence file nor the metadata's author says it.
 _HOLDERS = {
     "checkmeter": "2026 the checkmeter authors",
+    "backports-strenum": "Chris L. Barnes and the Python Software Foundation",
     "cryptography": "2013-2026 Individual contributors",
     "tflite-runtime": "2017-2023 The TensorFlow Authors",
     "ai-edge-litert": "2017-2026 The TensorFlow Authors, Google LLC",
@@ -44,6 +47,7 @@ _HOLDERS = {
 _WITHIN = {
     "cryptography": "Its shared object holds OpenSSL (Apache-2.0) and Rust libraries (Apache-2.0 or Expat).",
     "tflite-runtime": "Its shared object holds TensorFlow Lite, FlatBuffers, XNNPACK, ruy, Eigen and pybind11.",
+    "ml-dtypes": "Its shared object holds code of Eigen (MPL-2.0: /usr/share/common-licenses/MPL-2.0).",
     "ai-edge-litert": "Its shared objects hold TensorFlow Lite, FlatBuffers, XNNPACK, ruy, Eigen and pybind11.",
 }
 # The terms of those that ship no licence file.
@@ -124,7 +128,7 @@ def _licence(distribution: Distribution, terms: str) -> str:
     said = (_field(about, "License-Expression") or _field(about, "License")).strip()
     if not said or "\n" in said:
         classifiers = [c.rpartition("::")[2].strip() for c in about.get_all("Classifier") or () if "License ::" in c]
-        said = "MIT" if classifiers == ["MIT License"] else "BSD" if classifiers == ["BSD License"] else said
+        said = classifiers[0] if len(classifiers) == 1 else said
     if not said and "Apache License" in terms:
         said = "Apache-2.0"
     if said.lower() not in _SPELLINGS:

@@ -48,8 +48,11 @@ FROM_DEBIAN = {
 DIST_PACKAGES = Path("/usr/lib/python3/dist-packages")
 # `checkmeter watch` draws tables with rich; what rich would need for Markdown and coloured source code it does not.
 SPARED = frozenset({"markdown-it-py", "mdurl", "pygments", "pycparser"})
+# The accelerators, compilers and tools in LiteRT are of phones: a gateway's model runs on its processor.
+OF_PHONES = ("ai_edge_litert/tools", "ai_edge_litert/vendors", "ai_edge_litert/libLiteRtWebGpuAccelerator.so")
 # Of an installation by pip, what tells of the building machine or is of no use on a gateway.
 NEEDLESS = (
+    *OF_PHONES,
     "bin",
     "**/__pycache__",
     *(f"*.dist-info/{n}" for n in ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")),

@@ -18,6 +18,8 @@ from agent.deploy.layout import ACTIVATION, UNIT
 MAINTAINER = "checkmeter maintainers <checkmeter@example.org>"  # whoever distributes it sets DEBFULLNAME and DEBEMAIL
 OBJDUMP_TIMEOUT_S = 60
 
+LIVE = ("systemctl", "udevadm")  # speak to what runs: not in an image that is being made
+
 # The library that a shared object names -> Debian's package of it.
 _LIBRARIES = {
     "libc.so": "libc6",
@@ -111,7 +113,12 @@ Description: find the missing energy of a building with many meters
 
 def scripts(version: str, home: str, python: str) -> dict[str, str]:
     """Maintainer script -> its text."""
-    activation = "\n".join(f"    {' '.join(words)} || true" for words in ACTIVATION)
+    activation = "\n".join(
+        f"    if command -v {words[0]} >/dev/null; then {' '.join(words)} || true; fi"
+        if words[0] not in LIVE
+        else f"    if [ -d /run/systemd/system ]; then {' '.join(words)} || true; fi"
+        for words in ACTIVATION
+    )
     return {
         "preinst": PREINST.format(version=version),
         "postinst": POSTINST.format(activation=activation, unit=UNIT, python=python, home=home),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -23,7 +24,7 @@ from core.commissioning import MAIN, Finding, Mistake, Verdict, examine
 from firmware_io.clock import Clock
 from firmware_io.driver import HasProof, MeterDriver
 from firmware_io.driver import Line as MeterLine
-from firmware_io.errors import MeterError
+from firmware_io.errors import MeterError, ResponseTimeout
 from firmware_io.obis import ENERGY_IMPORT
 from firmware_io.reading import Unit
 
@@ -52,8 +53,10 @@ def from_meters(config: Config, clock: Clock, days: float, progress: Callable[[s
     problems: list[str] = []
     proofs: list[str] = []
     buses = open_buses(config, clock)
+    silent: set[str] = set()
     try:
-        for meter in config.meter:
+        # Who did not answer in time is asked once more at the end: a line has its moments.
+        for meter in chain(config.meter, (m for m in config.meter if m.id in silent)):
             progress(meter.id)
             if meter.bus is None:
                 problems.append(f"{meter.id}: it has no bus in the site file")
@@ -65,7 +68,10 @@ def from_meters(config: Config, clock: Clock, days: float, progress: Callable[[s
                 proofs += [f"{meter.id}: {text}" for text in bus.use(meter.id, _proof)]
                 rows = bus.read_profile(meter.id, now_s - days * DAY_S, now_s)
             except MeterError as error:
-                problems.append(str(error))
+                if isinstance(error, ResponseTimeout) and meter.id not in silent:
+                    silent.add(meter.id)
+                else:
+                    problems.append(str(error))
                 continue
             if identity.clock_offset_s is not None:
                 offsets[meter.id] = identity.clock_offset_s
@@ -85,7 +91,9 @@ def from_meters(config: Config, clock: Clock, days: float, progress: Callable[[s
     times_s = np.array(sorted({t for rows in stored.values() for t in rows}), dtype=np.float64)
     meters = [meter.id for meter in config.meter]
     wh = np.array([[stored.get(m, {}).get(t, np.nan) for m in meters] for t in times_s.tolist()])
-    return Registers(meters, times_s, wh.reshape(len(times_s), len(meters)), offsets, problems, proofs)
+    return Registers(
+        meters, times_s, wh.reshape(len(times_s), len(meters)), offsets, problems, list(dict.fromkeys(proofs))
+    )
 
 
 def _proof(driver: MeterDriver, line: MeterLine) -> list[str]:

@@ -36,6 +36,9 @@ def _progress(count: int, clock: Clock) -> Callable[[str], None]:
 
     def tell(meter: str) -> None:
         nonlocal done
+        if done == count:
+            note(f"reading {meter} again: it did not answer in time")
+            return
         left_s = (clock.monotonic() - began) / done * (count - done) if done else 0.0
         rest = f", about {math.ceil(left_s / 60)} min left" if left_s >= 90 else ""
         done += 1

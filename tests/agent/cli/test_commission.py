@@ -22,6 +22,9 @@ from agent.site.load import load
 from agent.store.commit import Commit
 from agent.store.store import Store
 from core.registers.booked import HistoryRow
+from firmware_io.bus import Bus
+from firmware_io.errors import ResponseTimeout
+from firmware_io.reading import Reading
 
 FLATS = tuple(f"flat-{k}" for k in range(1, 7))
 
@@ -171,3 +174,29 @@ def test_over_the_real_protocol(simulated: Path, tmp_path: Path) -> None:
     assert "Written" in mended.output
     assert load(wrong).meter[2].ct_ratio == pytest.approx(1.0)
     assert CliRunner().invoke(command, [str(wrong)]).exit_code == 0
+
+
+def test_a_meter_that_was_silent_once_is_asked_again(simulated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    real = Bus.read_profile
+
+    def stumble(bus: Bus, meter: str, *words_: float) -> list[Reading]:
+        asked.append(meter)
+        if asked.count(meter) == 1 and meter in ("flat-1", "flat-2"):
+            raise ResponseTimeout("no whole answer", meter=meter)
+        return real(bus, meter, *words_)
+
+    monkeypatch.setattr(Bus, "read_profile", stumble)
+    done = CliRunner().invoke(command, [str(simulated)])
+    assert done.exit_code == 0, done.output
+    assert asked[-2:] == ["flat-1", "flat-2"]
+    assert "reading flat-2 again" in done.output
+    assert "no whole answer" not in done.output
+
+    def silent(bus: Bus, meter: str, *_: float) -> list[Reading]:
+        raise ResponseTimeout("no whole answer", meter=meter)
+
+    monkeypatch.setattr(Bus, "read_profile", silent)
+    done = CliRunner().invoke(command, [str(simulated)])
+    assert done.exit_code == 1
+    assert done.output.count("no whole answer") == len(load(simulated).meter)

@@ -112,7 +112,17 @@ SLIPS = [
     ("/dev/ttyUSB0", "tcp://h\\u0000:80", "without control characters"),
     ("[mqtt]", '[forecast]\nholidays = ["12-25\\n"]\n[mqtt]', "expected a list, each a day"),
     ("[mqtt]", '[store]\npath = "a\\u0000"\n[mqtt]', "without control characters"),
+    ("[mqtt]", '[store]\npath = ""\n[mqtt]', "expected a path: not empty"),
+    ("[mqtt]", '[mqtt]\ncim = { bypass = "3.1\\u0001" }', "each value four numbers with dots"),
+    ("[mqtt]", '[mqtt]\ncim = { "by\\u0001pass" = "3.12.43.257" }', "[mqtt]: cim = {'by"),
 ]
+
+
+def test_a_byte_order_mark_is_named(tmp_path: Path) -> None:
+    site = tmp_path / "site.toml"
+    site.write_bytes(b"\xef\xbb\xbf[site]\n")
+    with pytest.raises(ConfigError, match="byte order mark; save the file as UTF-8 without one"):
+        load(site)
 
 
 @pytest.mark.parametrize(("old", "new", "said"), SLIPS)

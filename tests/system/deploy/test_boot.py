@@ -176,7 +176,7 @@ def _furnish(root: Path) -> None:
 
 
 @pytest.mark.xdist_group("deb")
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 @pytest.mark.skipif(_may_boot() is not None, reason=str(_may_boot()))
 def test_the_unit_starts_restarts_stops_refuses_and_is_upgraded_under_a_real_systemd(
     machine: Path, packages: Path, tmp_path: Path

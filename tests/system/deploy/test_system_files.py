@@ -97,7 +97,7 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @needs_dpkg
 @pytest.mark.xdist_group("deb")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1000)
 def test_the_debian_package_holds_service_environment_and_kernels(debian_package: Path) -> None:
     listing = subprocess.run(
         ["dpkg", "-c", debian_package], capture_output=True, text=True, timeout=60, check=True
@@ -124,7 +124,7 @@ def test_the_debian_package_holds_service_environment_and_kernels(debian_package
 
 @needs_dpkg
 @pytest.mark.xdist_group("deb")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1000)
 def test_the_package_names_its_architecture_and_what_it_takes_from_debian(debian_package: Path) -> None:
     words = ["dpkg-deb", "-f", debian_package, "Architecture", "Depends", "Installed-Size"]
     said = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout
@@ -139,7 +139,7 @@ def test_the_package_names_its_architecture_and_what_it_takes_from_debian(debian
 
 @needs_dpkg
 @pytest.mark.xdist_group("deb")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1000)
 @pytest.mark.skipif(shutil.which("lintian") is None, reason="lintian is not on this machine")
 def test_debian_s_checker_finds_neither_error_nor_warning(debian_package: Path) -> None:
     words = ["lintian", "--allow-root", "--fail-on", "error,warning", debian_package]
@@ -149,7 +149,7 @@ def test_debian_s_checker_finds_neither_error_nor_warning(debian_package: Path) 
 
 @needs_dpkg
 @pytest.mark.xdist_group("deb")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1000)
 def test_nothing_in_the_package_tells_where_it_was_built(debian_package: Path, tmp_path: Path) -> None:
     subprocess.run(["dpkg-deb", "-x", debian_package, tmp_path], check=True, timeout=60)
     told = {"checkmeter-deb-", str(Path.cwd()), sys.prefix, sys.base_prefix} - {
@@ -165,7 +165,7 @@ def test_nothing_in_the_package_tells_where_it_was_built(debian_package: Path, t
 
 @needs_dpkg
 @pytest.mark.xdist_group("deb")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1000)
 def test_whatever_is_shipped_has_its_terms_and_its_place_in_the_bill_of_materials(
     debian_package: Path, tmp_path: Path
 ) -> None:

@@ -4,15 +4,18 @@
 set -euo pipefail
 python="$(realpath -s "${1:?usage: twice.sh PYTHON}")"
 cd "$(dirname "$0")/../../.."
-SOURCE_DATE_EPOCH="$(git log -1 --format=%ct)"
+commit="$(git rev-parse HEAD)"
+tree="$PWD"
+SOURCE_DATE_EPOCH="$(git log -1 --format=%ct "$commit")"
 export SOURCE_DATE_EPOCH
 scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
 once() { # FOLDER UMASK
     mkdir -p "$scratch/$1" "$scratch/out-$2"
-    git archive HEAD | tar -x -C "$scratch/$1"
-    (cd "$scratch/$1" && umask "$2" && "$python" setup.py -q build_ext --inplace >/dev/null 2>&1 &&
-        PYTHONPATH="$PWD" "$python" -c "
+    git archive "$commit" | tar -x -C "$scratch/$1"
+    # The tree's own kernels only make the manual pages; those of the package are compiled anew.
+    (cd "$tree" && find core firmware_io -name '*.so' -print0 | tar -c --null -T -) | tar -x -C "$scratch/$1"
+    (cd "$scratch/$1" && umask "$2" && PYTHONPATH="$PWD" "$python" -c "
 import sys; sys.path.insert(0, '.')
 from agent.deploy import deb; sys.exit(deb.main(['', '$scratch/out-$2']))")
 }

@@ -432,6 +432,14 @@ def test_a_page_of_rubbish_is_refused_in_words(bypassed: Building, name: str, oc
     assert all(isinstance(fault, str) for fault in found)
 
 
+@pytest.mark.parametrize("name", ["=1+1", "@sum", "-flat", "a,b", "flat\\t1"])
+def test_an_id_that_a_spreadsheet_would_calculate_makes_no_page(bypassed: Building, name: str) -> None:
+    lines = [line.replace("flat-301", name) for line in bypassed.lines]
+    facts = PageFacts(renderer=RENDERER, made=datetime(2026, 2, 9, tzinfo=UTC), timezone="UTC")
+    with pytest.raises(CaseError, match="is no id of a meter"):
+        write(from_messages(lines, ALERT_ID), facts)
+
+
 def test_infinity_is_no_figure_that_agrees(bypassed: Building, tmp_path: Path) -> None:
     files = _files(bypassed)
     wrong = json.loads(files["result.json"])
