@@ -16,8 +16,8 @@ host=(.venv/bin/python)
 inside=("$here/inside.sh" "$arch")
 pytest=(python -m pytest -q -p no:cacheprovider -p no:randomly --timeout 3000)
 # Kernels and what stands directly on them: the word size, the alignment and the arithmetic of a processor.
-kernels=(tests/firmware_io/dlms/test_kernel.py tests/core/registers tests/core/balance tests/core/forecast/test_peaks.py
-    tests/agent/alerts/test_book.py)
+kernels=(tests/firmware_io/dlms/test_kernel.py tests/firmware_io/test_octets.py tests/core/registers
+    tests/core/balance tests/core/forecast/test_peaks.py tests/agent/alerts/test_book.py)
 
 step_kernels() { "${inside[@]}" "${pytest[@]}" "${kernels[@]}"; }
 # For the test suite: without the hundreds of examples that take four fifths of the time.
