@@ -54,6 +54,7 @@ PACKAGES = [
     "core.registers",
     "core.scoring",
     "firmware_io",
+    "firmware_io.asking",
     "firmware_io.dlms",
     "firmware_io.dlms.apdu",
     "firmware_io.dlms.cosem",

@@ -493,7 +493,8 @@ cdef class Registers:
         self._none = []
         self._count = len(columns)
         for i, (at, size, kind, little, scale, divisor, none) in enumerate(columns):
-            if size not in (2, 4, 8) or not 0 <= at <= 1 << 16 or kind not in ("i", "u", "f") or (kind, size) == ("f", 2):
+            known = size in (2, 4, 8) and kind in ("i", "u", "f") and (kind, size) != ("f", 2)
+            if not known or not 0 <= at <= 1 << 16:
                 raise ValueError(f"a register of {size} octets at {at}, kind {kind}")
             self._columns[i] = Column(at, size, ord(kind), little, scale, divisor)
             self._none.append(tuple(none))

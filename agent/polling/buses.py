@@ -12,6 +12,7 @@ from agent.site.errors import ConfigError
 from agent.site.source import Source
 from agent.site.tables import Bus as BusConfig
 from agent.site.tables import Config, Meter, Registers
+from firmware_io.asking.exchange import Timing
 from firmware_io.bus import Bus, BusMeter
 from firmware_io.clock import Clock
 from firmware_io.dlms.meter.driver import DlmsDriver
@@ -20,7 +21,6 @@ from firmware_io.dlms.session.trace import Tracer
 from firmware_io.dlms.sources import COMPANIONS, Sources
 from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.driver import MeterDriver, Trace
-from firmware_io.exchange import Timing
 from firmware_io.identity import FileSerials, Serials
 from firmware_io.obis import ENERGY_EXPORT, ENERGY_IMPORT, POWER_EXPORT, POWER_IMPORT, ObisCode
 from firmware_io.pushes import IdleLine, PushListener, PushSource

@@ -12,6 +12,8 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 from firmware_io import obis
+from firmware_io.asking.exchange import Answer, Asker, Question, Timing
+from firmware_io.asking.sampling import Doubts, Sampler, Value
 from firmware_io.clock import Clock, local_time
 from firmware_io.dlt645 import frame as wire
 from firmware_io.dlt645 import registers as table
@@ -19,10 +21,8 @@ from firmware_io.dlt645.frame import Frame
 from firmware_io.dlt645.registers import EventKind, Field, Item
 from firmware_io.driver import Identity, Line, Traffic
 from firmware_io.errors import AccessDenied, RegisterUnavailable, RemoteProtocolError
-from firmware_io.exchange import Answer, Asker, Question, Timing
 from firmware_io.obis import ObisCode
 from firmware_io.reading import MeterEvent, Quality, Reading, Unit
-from firmware_io.sampling import Doubts, Sampler, Value
 
 MAX_FOLLOW_ON = 64  # frames of one answer: bounds a meter that never comes to an end
 MAX_ROWS = 8_192  # of a profile: three months of quarter hours

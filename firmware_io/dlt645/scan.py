@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from firmware_io import exchange
+from firmware_io.asking import exchange
+from firmware_io.asking.exchange import Asker, Question, Timing
 from firmware_io.clock import Clock
 from firmware_io.dlt645 import frame as wire
 from firmware_io.dlt645 import registers as table
 from firmware_io.dlt645.frame import Frame
 from firmware_io.driver import Line
 from firmware_io.errors import ResponseTimeout
-from firmware_io.exchange import Asker, Question, Timing
 
 ONE_ANSWER_OCTETS = 32  # of an energy, with its wake-up octets
 

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
 from firmware_io import obis
+from firmware_io.asking.exchange import Answer, Asker, Question, Timing
+from firmware_io.asking.sampling import Doubts, Sampler, Value
 from firmware_io.clock import Clock, local_time
 from firmware_io.dlt698 import apdu
 from firmware_io.dlt698 import frame as wire
@@ -24,10 +26,8 @@ from firmware_io.dlt698.apdu import Denied
 from firmware_io.dlt698.frame import Frame
 from firmware_io.driver import Identity, Line, Traffic
 from firmware_io.errors import AccessDenied, MeterError, RegisterUnavailable, RemoteProtocolError, ResponseTimeout
-from firmware_io.exchange import Answer, Asker, Question, Timing
 from firmware_io.obis import ObisCode
 from firmware_io.reading import MeterEvent, Quality, Reading, Unit
-from firmware_io.sampling import Doubts, Sampler, Value
 
 T = TypeVar("T")
 CHECK_EVERY_S = 21_600.0  # who the meter is, asked again

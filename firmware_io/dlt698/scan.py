@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from firmware_io import exchange
+from firmware_io.asking import exchange
+from firmware_io.asking.exchange import Asker, Question, Timing
 from firmware_io.clock import Clock
 from firmware_io.dlt698 import apdu
 from firmware_io.dlt698 import frame as wire
 from firmware_io.dlt698.frame import Frame
 from firmware_io.driver import Line
 from firmware_io.errors import ResponseTimeout
-from firmware_io.exchange import Asker, Question, Timing
 
 ADDRESS = 0x40010200  # communication address
 OCTETS = 6  # of an address: twelve digits, as meters have them

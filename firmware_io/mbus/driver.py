@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from firmware_io.asking.exchange import Answer, Asker, Question, Timing
+from firmware_io.asking.sampling import Doubts, Sampler, Value
 from firmware_io.clock import Clock
 from firmware_io.driver import Identity, Line, Traffic
 from firmware_io.errors import RemoteProtocolError, ResponseTimeout
-from firmware_io.exchange import Answer, Asker, Question, Timing
 from firmware_io.mbus import frame as wire
 from firmware_io.mbus import records, registers
 from firmware_io.mbus.frame import Frame, SecondaryAddress
 from firmware_io.mbus.records import Telegram
 from firmware_io.reading import MeterEvent, Reading
-from firmware_io.sampling import Doubts, Sampler, Value
 
 MAX_TELEGRAMS = 16  # of one answer: bounds a meter that never comes to an end
 MAX_FOUND = 250  # meters of one search

@@ -16,17 +16,17 @@ from typing import NamedTuple
 
 from firmware_io import obis
 from firmware_io._octets import Registers
+from firmware_io.asking.exchange import Answer, Asker, Question, Timing
+from firmware_io.asking.sampling import Doubts, Sampler, Value
 from firmware_io.clock import Clock
 from firmware_io.driver import Identity, Line, Traffic
 from firmware_io.errors import RegisterUnavailable, RemoteProtocolError, ResponseTimeout
-from firmware_io.exchange import Answer, Asker, Question, Timing
 from firmware_io.modbus import framing as wire
 from firmware_io.modbus.framing import Framing, Read, Reply
 from firmware_io.modbus.profile import QUANTITIES, Block, Profile, Register, block_of
 from firmware_io.modbus.proof import Proof, State, Verdict
 from firmware_io.obis import ObisCode
 from firmware_io.reading import MeterEvent, Reading, Unit
-from firmware_io.sampling import Doubts, Sampler, Value
 
 CHECK_EVERY_S = 21_600.0  # what the meter is, asked again
 LATE_FACTOR, LATE_MIN_S = 3.0, 3.0  # of the time-out: so long may a reply still come

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from firmware_io import _octets
-from firmware_io.exchange import Parser
+from firmware_io.asking.exchange import Parser
 
 Framing = Literal["rtu", "tcp"]
 HOLDING, INPUT = 3, 4  # function codes: read holding registers, read input registers

@@ -23,9 +23,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from firmware_io import obis
+from firmware_io.asking.sampling import Value
 from firmware_io.modbus.profile import FREQUENCY, QUANTITIES
 from firmware_io.obis import ObisCode
-from firmware_io.sampling import Value
 
 VOLTAGE_V = (80.0, 280.0)  # phase to neutral; an absent phase may show next to nothing
 ABSENT_V = 30.0

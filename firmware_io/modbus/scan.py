@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from firmware_io import obis
+from firmware_io.asking.exchange import Timing
 from firmware_io.clock import Clock
 from firmware_io.driver import Line
 from firmware_io.errors import MeterError, ResponseTimeout, TransportError
-from firmware_io.exchange import Timing
 from firmware_io.modbus.driver import ModbusDriver, ModbusSpec
 from firmware_io.modbus.framing import HOLDING, INPUT, Framing
 from firmware_io.modbus.profile import Profile, Register, WordOrder

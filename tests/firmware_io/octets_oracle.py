@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import struct
 
+from firmware_io.asking.exchange import Verdict
 from firmware_io.dlt645.frame import Frame as Frame645
 from firmware_io.dlt698.frame import Frame as Frame698
-from firmware_io.exchange import Verdict
 from firmware_io.mbus.frame import Frame as MbusFrame
 from firmware_io.modbus.framing import Reply
 

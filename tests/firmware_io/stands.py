@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from firmware_io.asking.exchange import Timing
 from firmware_io.bus import Bus, BusMeter
 from firmware_io.dlt645.driver import Dlt645Driver, Dlt645Spec
 from firmware_io.dlt698.driver import Dlt698Driver, Dlt698Spec
 from firmware_io.driver import Line, MeterDriver
-from firmware_io.exchange import Timing
 from firmware_io.mbus.driver import MbusDriver, MbusSpec
 from firmware_io.mbus.frame import SecondaryAddress
 from firmware_io.modbus.driver import ModbusDriver, ModbusSpec

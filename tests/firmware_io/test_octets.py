@@ -9,10 +9,10 @@ import struct
 import pytest
 
 from firmware_io import _octets
+from firmware_io.asking.exchange import Framer, Verdict
 from firmware_io.dlt645 import frame as dlt645
 from firmware_io.dlt645.registers import ITEMS_1997, ITEMS_2007
 from firmware_io.dlt698 import frame as dlt698
-from firmware_io.exchange import Framer, Verdict
 from firmware_io.mbus import frame as mbus
 from firmware_io.modbus import framing as modbus
 from firmware_io.modbus.profile import KINDS, Register, block_of

@@ -7,9 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from agent.process.clock import SystemClock
+from firmware_io.asking.exchange import Timing
 from firmware_io.driver import Line, Trace
 from firmware_io.errors import MeterError, TransportError
-from firmware_io.exchange import Timing
 from firmware_io.spec import BusSpec
 from firmware_io.transport import open_transport
 

@@ -156,7 +156,6 @@ REGISTER = Table(
     keys=1,
     merge="newest",
     guard="time_s",
-    index=("gateway_key", "meter"),
 )
 ALERT = Table(
     "alert",

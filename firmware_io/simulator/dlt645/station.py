@@ -9,11 +9,11 @@ from __future__ import annotations
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
+from firmware_io.asking.exchange import Framer
 from firmware_io.clock import local_time
 from firmware_io.dlt645 import frame as wire
 from firmware_io.dlt645 import registers as table
 from firmware_io.dlt645.frame import Frame
-from firmware_io.exchange import Framer
 from firmware_io.simulator.line.shared import Modem
 from firmware_io.simulator.line.station import Piece
 from firmware_io.simulator.meter.meter import SimulatedMeter

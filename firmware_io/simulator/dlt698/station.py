@@ -10,13 +10,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 from zoneinfo import ZoneInfo
 
+from firmware_io.asking.exchange import Framer
 from firmware_io.clock import local_time
 from firmware_io.dlt698 import apdu
 from firmware_io.dlt698 import frame as wire
 from firmware_io.dlt698.driver import CLOCK, FROZEN_AT, NUMBER
 from firmware_io.dlt698.frame import Frame
 from firmware_io.dlt698.scan import ADDRESS
-from firmware_io.exchange import Framer
 from firmware_io.simulator.line.shared import Modem
 from firmware_io.simulator.line.station import Piece
 from firmware_io.simulator.meter.meter import SimulatedMeter

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from firmware_io.exchange import Framer
+from firmware_io.asking.exchange import Framer
 from firmware_io.mbus import frame as wire
 from firmware_io.mbus import registers
 from firmware_io.mbus.frame import Frame, SecondaryAddress

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-from firmware_io.exchange import Framer, Verdict
+from firmware_io.asking.exchange import Framer, Verdict
 from firmware_io.modbus import framing as wire
 from firmware_io.modbus.framing import Framing
 from firmware_io.modbus.profile import Profile, Register

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 from agent.cli.main import cli as main
+from agent.cli.meter import scan_others
 from agent.cli.site.online_check import findings
 from agent.process.clock import SystemClock
 from agent.site.edit import text_of
@@ -45,6 +46,12 @@ def building(tmp_path_factory: pytest.TempPathFactory):
     yield site
     process.terminate()
     process.wait(10)
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scan waits for who is not there; a simulated meter answers within milliseconds."""
+    monkeypatch.setattr(scan_others, "ANSWER_S", 0.08)
 
 
 def run(*words: str, code: int = 0) -> str:

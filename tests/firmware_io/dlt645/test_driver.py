@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from firmware_io import obis
+from firmware_io.asking.exchange import Timing
 from firmware_io.dlt645 import frame as wire
 from firmware_io.dlt645.driver import Dlt645Driver, Dlt645Spec
 from firmware_io.dlt645.frame import Frame
 from firmware_io.dlt645.scan import identify_address, search
 from firmware_io.driver import HasClock, Line
 from firmware_io.errors import AccessDenied, MeterError, RemoteProtocolError, ResponseTimeout
-from firmware_io.exchange import Timing
 from firmware_io.reading import Quality, Unit
 from firmware_io.simulator.building.scenario import Fault
 from firmware_io.simulator.dlt645.station import Dlt645Station

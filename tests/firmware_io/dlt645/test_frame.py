@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from firmware_io.asking.exchange import Framer, Verdict
 from firmware_io.dlt645 import frame as wire
 from firmware_io.dlt645 import registers as table
 from firmware_io.dlt645.frame import Frame
-from firmware_io.exchange import Framer, Verdict
 
 # From "DLT645-2007 报文解析", a published course on the protocol: question and answer of a real meter, with meanings.
 PUBLISHED = [

@@ -8,10 +8,10 @@ import time
 import pytest
 
 from firmware_io import obis
+from firmware_io.asking.exchange import Timing
 from firmware_io.dlt645 import frame as wire
 from firmware_io.dlt645.driver import Dlt645Driver, Dlt645Spec
 from firmware_io.driver import Line
-from firmware_io.exchange import Timing
 from firmware_io.simulator.line.bus import LineClock
 from firmware_io.transport import Tcp
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from firmware_io import obis
+from firmware_io.asking.exchange import Framer, Timing
 from firmware_io.dlt698 import apdu
 from firmware_io.dlt698 import frame as wire
 from firmware_io.dlt698.apdu import Denied
@@ -16,7 +17,6 @@ from firmware_io.dlt698.frame import Frame
 from firmware_io.dlt698.scan import search
 from firmware_io.driver import Line
 from firmware_io.errors import AccessDenied, MeterError, RemoteProtocolError, ResponseTimeout
-from firmware_io.exchange import Framer, Timing
 from firmware_io.reading import Quality
 from firmware_io.simulator.building.scenario import Fault
 from firmware_io.simulator.dlt698.station import Dlt698Station

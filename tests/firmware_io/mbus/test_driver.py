@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from firmware_io import obis
+from firmware_io.asking.exchange import Timing
 from firmware_io.driver import Line
 from firmware_io.errors import MeterError, RemoteProtocolError, ResponseTimeout, SecurityError
-from firmware_io.exchange import Timing
 from firmware_io.mbus import registers
 from firmware_io.mbus.driver import MbusDriver, MbusSpec, find_secondary
 from firmware_io.mbus.frame import SecondaryAddress

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from firmware_io import obis
+from firmware_io.asking.exchange import Framer
 from firmware_io.errors import RemoteProtocolError, SecurityError
-from firmware_io.exchange import Framer
 from firmware_io.mbus import frame as wire
 from firmware_io.mbus import records, registers, units
 from firmware_io.mbus.frame import Frame, SecondaryAddress

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from firmware_io import obis
+from firmware_io.asking.exchange import Timing
 from firmware_io.driver import Line
 from firmware_io.errors import MeterError, RemoteProtocolError, ResponseTimeout
-from firmware_io.exchange import Timing
 from firmware_io.modbus import framing as wire
 from firmware_io.modbus.driver import ModbusDriver, ModbusSpec
 from firmware_io.modbus.profile_file import parse, shipped

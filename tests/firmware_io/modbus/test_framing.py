@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from firmware_io.exchange import Framer, Verdict
+from firmware_io.asking.exchange import Framer, Verdict
 from firmware_io.modbus import framing as wire
 from firmware_io.modbus.framing import Read, Reply
 from firmware_io.modbus.profile import QUANTITIES, Register

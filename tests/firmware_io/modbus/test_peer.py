@@ -11,9 +11,9 @@ import time
 import pytest
 
 from firmware_io import obis
+from firmware_io.asking.exchange import Timing
 from firmware_io.driver import Line
 from firmware_io.errors import TransportError
-from firmware_io.exchange import Timing
 from firmware_io.modbus.driver import ModbusDriver, ModbusSpec
 from firmware_io.modbus.framing import Read, crc16
 from firmware_io.modbus.profile_file import shipped

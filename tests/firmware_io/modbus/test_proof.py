@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from firmware_io import obis
+from firmware_io.asking.exchange import Timing
 from firmware_io.driver import Line
 from firmware_io.errors import MeterError
-from firmware_io.exchange import Timing
 from firmware_io.modbus.driver import ModbusDriver, ModbusSpec
 from firmware_io.modbus.profile import Profile, Register
 from firmware_io.modbus.profile_file import shipped

@@ -22,9 +22,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from firmware_io.asking.exchange import Framer
 from firmware_io.dlt645 import frame as dlt645
 from firmware_io.dlt645 import registers as dlt645_registers
-from firmware_io.exchange import Framer
 from firmware_io.mbus import frame as mbus
 from firmware_io.mbus import records
 from firmware_io.modbus import framing as modbus

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from firmware_io.asking.exchange import Timing
 from firmware_io.dlt645.driver import Dlt645Driver, Dlt645Spec
 from firmware_io.dlt698.driver import Dlt698Driver, Dlt698Spec
 from firmware_io.driver import MeterDriver
-from firmware_io.exchange import Timing
 from firmware_io.mbus.driver import MbusDriver, MbusSpec
 from firmware_io.modbus.driver import ModbusDriver, ModbusSpec
 from firmware_io.modbus.profile_file import shipped

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from contextlib import suppress
 
+from firmware_io.asking.exchange import Framer, Timing
 from firmware_io.dlt645 import frame as dlt645
 from firmware_io.dlt645 import registers as dlt645_registers
 from firmware_io.dlt645.driver import Dlt645Driver, Dlt645Spec
@@ -17,7 +18,6 @@ from firmware_io.dlt698 import frame as dlt698
 from firmware_io.dlt698.driver import Dlt698Driver, Dlt698Spec
 from firmware_io.driver import Line
 from firmware_io.errors import MeterError
-from firmware_io.exchange import Framer, Timing
 from firmware_io.mbus import frame as mbus
 from firmware_io.mbus import records, registers
 from firmware_io.mbus.driver import MbusDriver, MbusSpec
