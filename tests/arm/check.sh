@@ -38,7 +38,7 @@ step_replay() {
         "${host[@]}" tests/arm/recorded.py compare "$out/recorded/baseline" "$out/recorded/there"
 }
 step_fuzz() { # the codecs: it is in them that the size of a word shows
-    "${inside[@]}" python -m tests.system.fuzz.fuzz --seconds 86400 --inputs "${FUZZ_INPUTS:-200000}" \
+    "${inside[@]}" python -m tests.system.fuzz.fuzz --seconds "${FUZZ_SECONDS:-86400}" --inputs "${FUZZ_INPUTS:-200000}" \
         --only framer --only values --only apdus --only wrapper --only times
 }
 step_memory() { # pages of a 32-bit guest can be told from qemu's, those of a 64-bit one cannot
