@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help build test lint format demo deb clean soak fuzz proof-kill proof-utility
+.PHONY: help build test lint format demo deb clean soak fuzz twins proof-kill proof-utility
 .PHONY: bench-agent bench-core bench-detection bench-dlms bench-forecast bench-link bench-page bench-protocols bench-train
 .PHONY: bench-utility proof-hostile proof-tidb
 .PHONY: test-arm64 test-armhf
@@ -116,6 +116,9 @@ bench-dlms: build ## Reading meters: wire efficiency, codec beside two other sta
 
 bench-protocols: build ## The other protocols: codecs beside three peers, time of the wire, a dead meter, memory (minutes)
 	$(PY) -m tests.system.bench.bench_protocols
+
+twins: build ## Two meters at one address, poll after poll (POLLS=100000): no value of the other one
+	$(PY) -m tests.system.fuzz.twins --polls $(or $(POLLS),100000)
 
 fuzz: build ## Feed the parsers arbitrary octets (SECONDS=600)
 	$(PY) -m tests.system.fuzz.fuzz --seconds $(or $(SECONDS),600)

@@ -47,12 +47,13 @@ from firmware_io.errors import (
 from firmware_io.pushes import PushSource, TakesPushes
 from firmware_io.reading import MeterEvent, Reading
 from firmware_io.spec import BusSpec
-from firmware_io.standing import SPACING, Standing
+from firmware_io.standing import SLOW_MIN_S, SPACING, Standing
 from firmware_io.transport import Transport
 
 log = logging.getLogger("checkmeter.bus")
 
 MAIN_EVERY = 16
+LOOK_S = 0.1  # between two looks at what has to be held open, or probed, within a cycle
 ALL_SILENT_BUDGET_S = 30.0  # nobody else needs the line then, but the caller wants it back
 REOPEN_MIN_S, REOPEN_MAX_S = 1.0, 60.0
 
@@ -136,13 +137,17 @@ class Bus:
         """Read every meter that is due, the main meter more than once; yields as it goes."""
         yield from self.probe(whole_line=True)
         asked: set[str] = set()
+        looked_s = self._clock.monotonic()
         for meter in self._order():
             # It may have fallen silent in this cycle. A silent main meter is tried once.
             if not meter.silent or (meter.main and meter.id not in asked):
                 asked.add(meter.id)
                 yield self._polled(meter)
-                self.keep_alive()
-                yield from self.probe()
+                now_s = self._clock.monotonic()
+                if now_s - looked_s >= LOOK_S:  # where a poll takes milliseconds, looking at all behind each is dear
+                    looked_s = now_s
+                    self.keep_alive()
+                    yield from self.probe()
 
     def probe(self, *, whole_line: bool = False) -> Iterator[Poll]:
         """What meters have pushed; and silent meters whose time has come, and those that refused us long ago.
@@ -178,8 +183,10 @@ class Bus:
         began_s = self._clock.monotonic()
         readings = self.use(meter, lambda driver, line: driver.poll(line))
         now_s = self._clock.monotonic()
-        costs = [m.standing.cost_s for m in self._meters.values() if m is not state and m.standing.cost_s is not None]
-        state.standing.took(now_s - began_s, costs, now_s)
+        cost_s = now_s - began_s
+        others = self._meters.values() if cost_s > SLOW_MIN_S else ()  # a quick one is never slow, whatever others are
+        costs = [m.standing.cost_s for m in others if m is not state and m.standing.cost_s is not None]
+        state.standing.took(cost_s, costs, now_s)
         return readings
 
     def read_profile(self, meter: str, first_s: float, last_s: float) -> list[Reading]:

@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "status": ("agent.cli.gateway.status:command", "Show what the running agent says of itself"),
     "doctor": ("agent.cli.gateway.doctor:command", "Look at all that a support call asks for, on one page"),
     "watch": ("agent.cli.gateway.watch:command", "Watch the running agent live in a terminal"),
+    "pulse": ("agent.cli.gateway.pulse:command", "Find out which meter a flat hangs on: switch its breaker and see"),
     "forecast": ("agent.cli.gateway.forecast:command", "Show what each zone will draw in the next two days"),
     "install": ("agent.cli.gateway.install:command", "Install the systemd unit and what goes with it on this gateway"),
     "scan": ("agent.cli.meter.scan:command", "Find the meters on a line: speeds, addresses, serial numbers"),

@@ -132,7 +132,7 @@ def build(source: Path, scratch: Path, output: Path) -> Path:
     _settle(tree, epoch)
     output.mkdir(parents=True, exist_ok=True)
     package = output / f"checkmeter_{version}_{architecture}.deb"
-    _run("dpkg-deb", "--root-owner-group", "-Zxz", "--build", tree, package, epoch=epoch)
+    _run("dpkg-deb", "--root-owner-group", "-Zxz", "--threads-max=1", "--build", tree, package, epoch=epoch)
     return package
 
 
@@ -162,10 +162,10 @@ def _wheel(source: Path, scratch: Path, epoch: int) -> Path:
     # A Python of one's own may be linked with a path of its own; Debian's is not, and Debian's will load the kernels.
     linker = str(sysconfig.get_config_var("LDSHARED") or "gcc -shared").split()
     linker = [word for word in linker if not word.startswith(("-L", "-Wl,-rpath"))]
-    flags = "-O2 -g0 -fstack-protector-strong -D_FORTIFY_SOURCE=2 -Wformat -Werror=format-security"
+    flags = "-DNDEBUG -fwrapv -O2 -g0 -fstack-protector-strong -D_FORTIFY_SOURCE=2 -Wformat -Werror=format-security"
     build = {
         "LDSHARED": " ".join([*linker, "-Wl,-z,relro", "-Wl,-z,now"]),
-        "CFLAGS": f"{flags} -ffile-prefix-map={copy}=.",
+        "CFLAGS": f"{flags} -ffile-prefix-map={copy}=. -ffile-prefix-map={sys.base_prefix}=/usr",
     }
     _run(sys.executable, *words, epoch=epoch, **build)
     return wheels

@@ -21,12 +21,14 @@ from agent.downlink.commands import (
     CommandDesk,
     CommandFailed,
     Handler,
+    LiveArguments,
     NoArguments,
     Report,
     SetMode,
 )
 from agent.downlink.examination import Kind
 from agent.downlink.in_force import InForce
+from agent.downlink.live_view import LiveView
 from agent.keys.signing import KeyRing
 from agent.pipeline.inbox import BookRequest
 from agent.site.errors import ConfigError
@@ -35,6 +37,7 @@ from agent.store.store import Store
 from agent.uplink.publisher import Downlink, Publisher
 from agent.wire.events import AlertData, AlertEvent
 from agent.wire.topics import Address
+from agent.wire.values import utc
 from firmware_io.clock import Clock
 
 log = logging.getLogger("checkmeter.backend")
@@ -74,9 +77,11 @@ class Backend:
             "snapshot": self._snapshot,
             "report": self._report,
             "reload": self._reload,
+            "live": self._look,
         }
         book_handlers: dict[str, BookHandler] = {"acknowledge": self._acknowledge, "set-mode": self._set_mode}
         self._desk = CommandDesk(address, self._keys, store, clock.now, handlers, book_handlers, give)
+        self.live = LiveView(zone.id for zone in config.zone)
         self._lock = threading.Lock()
         self._waiting: deque[Downlink] = deque()
         self._restart = False
@@ -145,6 +150,13 @@ class Backend:
             None if until is None else until.timestamp(),
         )
         return {"messages": count}
+
+    def _look(self, arguments: LiveArguments, by: str) -> dict[str, Any]:
+        if arguments.zone not in self.live.zones:
+            raise CommandFailed(f"there is no zone {arguments.zone}; there are {', '.join(self.live.zones)}")
+        until_s = self.live.ask(arguments.zone, self._clock.now(), arguments.for_s, meters=arguments.meters)
+        log.info("live view of zone %s until %s, asked for by %s", arguments.zone, utc(until_s).isoformat(), by)
+        return {"until": utc(until_s).isoformat()}
 
     def _acknowledge(self, arguments: Acknowledge, by: str) -> BookChange:
         time_s = self._clock.now()

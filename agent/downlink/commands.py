@@ -26,6 +26,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from agent.alerts.book import AlertBook
+from agent.downlink.live_view import VIEW_MAX_S
 from agent.keys.signing import KeyRing, Unauthorised
 from agent.pipeline.inbox import BookRequest, Outcome
 from agent.store.commit import Answered, Commit
@@ -83,6 +84,14 @@ class SetMode(Order, frozen=True, kw_only=True):
     until: Time | None = None
 
 
+class LiveArguments(Order, frozen=True, kw_only=True):
+    """`live`: a zone's balance each second for `for_s` seconds (0 ends it); with `meters` each meter's power too."""
+
+    zone: Id
+    for_s: Annotated[float, msgspec.Meta(ge=0, le=VIEW_MAX_S)] = 300.0
+    meters: bool = False
+
+
 ARGUMENTS: Mapping[str, type[Order]] = {
     "ping": NoArguments,
     "snapshot": NoArguments,
@@ -91,6 +100,7 @@ ARGUMENTS: Mapping[str, type[Order]] = {
     "acknowledge": Acknowledge,
     "set-mode": SetMode,
     "reload": NoArguments,
+    "live": LiveArguments,
 }
 
 
@@ -116,8 +126,8 @@ class CommandDesk:
     """Takes what comes on `cmd/req`, and queues an answer on `cmd/res` for each.
 
     Args:
-        handlers: for `snapshot`, `report`, `acknowledge`, `set-mode`, `reload`; one that is missing is refused. `ping`
-            and `resend` are done here.
+        handlers: for `snapshot`, `report`, `acknowledge`, `set-mode`, `reload`, `live`; one that is missing is refused.
+            `ping` and `resend` are done here.
         now: UTC seconds.
         book_handlers: for `acknowledge` and `set-mode`.
         give: hands a request to the thread that owns the alert book; False if it has no room.

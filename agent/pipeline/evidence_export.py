@@ -34,10 +34,10 @@ class EvidenceExport:
         meters = [zone.main, *zone.subs]
         now_s = self._clock.now()
         since_s = max(alert.onset.timestamp() - BEFORE_S, now_s - SPAN_S) if since_s is None else since_s
-        rows = self._store.history(since_s, now_s if until_s is None else until_s, meters)
+        interval_s = self._config.detection.row_s
+        rows = self._store.history(since_s, now_s if until_s is None else until_s, meters, interval_s)
         if len(rows) < 2:
             return 0
-        interval_s = self._config.detection.interval_s
         messages = list(evidence_messages(alert.alert_id, zone.id, interval_s, meters, rows.times_s, rows.wh))
         self._store.commit(Commit(messages), now_s)
         return len(messages)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from agent.alerts.book import AlertBook
 from agent.alerts.condition import Condition
@@ -14,6 +14,8 @@ from agent.wire.events import AlertEvent
 from core.registers.samples import RegisterSample
 from core.signs import MeterSign
 from firmware_io.reading import MeterEvent
+
+NOT_AWAITED = float("-inf")  # instead of a boundary: nothing more is to come
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class Batch:
     signs: Sequence[MeterSign] = ()
     conditions: Sequence[Condition] = ()
     requests: Sequence[BookRequest] = ()
+    awaited: Mapping[str, float] = field(default_factory=dict)  # meter -> boundary whose stored row is still to come
 
 
 @dataclass(frozen=True, slots=True)

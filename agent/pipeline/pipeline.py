@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import msgspec
@@ -22,14 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.forecast.zone_forecasts import ZoneForecasts
-from agent.pipeline.step import Balance, Book, Step
+from agent.pipeline import checkpoint
+from agent.pipeline.fast import SEGMENT_S, FastRows, short_rows_s
+from agent.pipeline.pipeline_zone import PipelineZone
+from agent.pipeline.step import Book, Step
 from agent.site.local_time import offset_s
 from agent.site.tables import Config
 from agent.wire.events import AlertEvent
-from core.arrays import Z95, Floats
-from core.balance import _balance
+from core.arrays import Floats
 from core.balance.rows import ZoneRows
-from core.checkpoint import pack, unpack
 from core.evidence import Evidence
 from core.monitor import zone_tree
 from core.monitor.spec import Settings, ZoneSpec
@@ -41,34 +42,17 @@ from core.scoring.features import FEATURES
 from core.scoring.zone_scores import Scorer
 from core.signs import MeterSign, SignKind
 
-VERSION = 4  # of the checkpoint
+VERSION = 5  # of the checkpoint
 REBUILD_ROWS = 1024  # of the stored history at once: bounds what a start takes in memory
 LIMIT_W = 50_000.0  # no flat draws more; the main meter may draw so much for each
-
-
-@dataclass(slots=True)
-class _Zone:
-    """A monitor and where its meters stand among the columns."""
-
-    monitor: ZoneMonitor
-    columns: NDArray[np.int32]
-    sign: Floats
-
-    def rows(self, aligned: AlignedRows) -> tuple[ZoneRows, NDArray[np.bool_], Floats]:
-        """The zone's rows, which sub-meters were missed, and the share of meters read."""
-        rows, read = ZoneRows.empty(aligned.ends_s, len(self.columns) - 1), np.empty(len(aligned))
-        _balance.residual_rows(
-            aligned.energy_wh, aligned.sd_wh, aligned.lost_wh2, aligned.flags, self.columns, self.sign, rows, read
-        )
-        missed = (aligned.flags[:, self.columns[1:]] & np.uint8(Flag.MISSED)) > 0
-        return rows, missed, read
 
 
 class Pipeline:
     """Aligned registers -> zone monitors -> alert book.
 
-    `meters` fixes the column order of history rows and of `feed_block`. `interval_s` overrides the site file's where
-    recorded rows are coarser. `keep`: replay needs neither history rows nor checkpoints.
+    `meters` fixes the column order of history rows and of `feed_block`. The constructor's `interval_s` overrides the
+    site file's where recorded rows are coarser; the attribute is the length of the rows that are judged and kept.
+    `keep`: replay needs neither history rows nor checkpoints.
     """
 
     meters: tuple[str, ...]
@@ -85,7 +69,8 @@ class Pipeline:
         forecasts: ZoneForecasts | None = None,
     ) -> None:
         self._config, self._book, self._keep, self.forecasts = config, book, keep, forecasts
-        self.interval_s = interval_s or config.detection.interval_s
+        self._asked_s = interval_s or config.detection.interval_s
+        self.interval_s = config.detection.row_of(self._asked_s)
         known = {m.id: m for m in config.meter}
         wanted = dict.fromkeys(m for zone in config.zone for m in (zone.main, *zone.subs))
         self.meters = tuple(wanted)
@@ -100,6 +85,9 @@ class Pipeline:
         self._scorer, self._states = scorer, states
         self._aligner = Aligner(self._specs, self.interval_s)
         self._zones = self._fresh_zones()
+        polls_s = [bus.poll_s for bus in config.bus] if interval_s is None else []
+        short_s = short_rows_s(self._asked_s, self.interval_s, max(polls_s, default=0.0))
+        self._fast = None if short_s is None else FastRows(self._specs, short_s, [len(z.subs) for z in config.zone])
         self._tree = zone_tree.nesting({zone.id: (zone.main, frozenset(zone.subs)) for zone in config.zone})
         self._open: dict[str, float] = {}  # W lost in each zone with a latched loss that was told
         self.counted: dict[str, int] = {flag.name or "": 0 for flag in Flag}
@@ -108,13 +96,13 @@ class Pipeline:
         zones = [{k: v for k, v in msgspec.structs.asdict(z).items() if k != "capacity_w"} for z in config.zone]
         self._site = zlib.crc32(msgspec.json.encode([config.meter, zones, self.interval_s]))
 
-    def _fresh_zones(self) -> list[_Zone]:
+    def _fresh_zones(self) -> list[PipelineZone]:
         """The zones of the site file with monitors that have seen nothing."""
         config = self._config
         known = {m.id: m for m in config.meter}
         place = {m: j for j, m in enumerate(self.meters)}
         return [
-            _Zone(
+            PipelineZone(
                 ZoneMonitor(
                     ZoneSpec(
                         zone.id,
@@ -163,6 +151,8 @@ class Pipeline:
         self._aligner.counters = before.counters
         self._aligner.book_from(before.state["booked_wh"])  # later rows must not count from nothing again
         self._main_read = {}
+        if self._fast is not None:
+            self._fast.reset()
         if self.forecasts is not None:
             self.forecasts = self.forecasts.fresh()
 
@@ -170,19 +160,35 @@ class Pipeline:
 
     def feed(self, samples: Iterable[RegisterSample]) -> None:
         """Take register samples of any meters, in any order; what cannot be true is counted and becomes an event."""
+        samples = list(samples)
         self._aligner.feed(samples)
+        if self._fast is not None:
+            self._fast.feed(samples)
+
+    def awaits(self, rows: Mapping[str, float]) -> None:
+        """Hold boundaries open for stored rows that are still to come: meter -> boundary."""
+        self._aligner.awaits(rows)
 
     def feed_block(self, times_s: Floats, wh: Floats) -> None:
-        """Take whole rows, fast: registers `wh` [T, meters] at rising `times_s` [T]; NaN where not read."""
+        """Take whole rows, fast: registers `wh` [T, meters] at rising `times_s` [T]; NaN where not read.
+
+        Of rows that are closer than those that are judged, those at their ends are taken: registers are cumulative.
+        """
+        if self._fast is not None:
+            self._fast.feed_block(times_s, wh)
+        if self._asked_s < self.interval_s:
+            at_s = np.rint(times_s / self._asked_s) * self._asked_s
+            ends = np.abs(at_s - np.rint(at_s / self.interval_s) * self.interval_s) < 1e-3
+            times_s, wh = times_s[ends], wh[ends]
         self._aligner.feed_block(times_s, wh)
 
-    def offset_wh(self, checkpoint: bytes | None = None) -> Floats:
+    def offset_wh(self, parts: Mapping[str, bytes] | None = None) -> Floats:
         """[meters] Booked energy minus register: now, or in a checkpoint; NaN where that cannot be told."""
         aligner = Aligner(self._specs, self.interval_s)
-        if checkpoint is None:
+        if parts is None:
             return self._aligner.offset_wh
         try:
-            values = self._unpack(checkpoint)
+            values = self._unpack(parts)
             for name in aligner.state:
                 aligner.state[name][:] = values[f"aligner.{name}"]
         except Exception:  # whatever stands in the file, the meters are read
@@ -220,36 +226,74 @@ class Pipeline:
     def step(self, now_s: float) -> Step:
         """Close every boundary that all meters have answered, or whose grace time is over at `now_s`."""
         result = Step.nothing()
+        if self._fast is not None:
+            self._fast.close(now_s)
         while (aligned := self._aligner.close(now_s)) is not None:
-            self._note(aligned)
-            found: list[Evidence] = []
-            for zone in self._zones:
-                rows, missed, read = zone.rows(aligned)
-                if self.forecasts is not None:
-                    self._forecast(self.forecasts, zone, aligned, rows)
-                found += zone.monitor.step(rows, missed, read)
-                if self._keep:
-                    result.balances.extend(self._balances(zone.monitor, rows, read))
-            found.sort(key=lambda evidence: evidence.time_s)
-            found = [e for e in found if zone_tree.smallest(e, self._tree, self._open)]
-            result.evidence.extend(found)
-            if self.forecasts is not None:
-                self._missing(self.forecasts, found)
-            if self._keep:
-                result.history.extend(
-                    HistoryRow(float(t), wh.copy(), sd.copy(), flags.copy())
-                    for t, wh, sd, flags in zip(
-                        aligned.ends_s, aligned.booked_wh, aligned.sd_wh, aligned.flags, strict=True
-                    )
-                )
+            self._judge_all(aligned, result)
+        self._judge_short(math.inf, None, result)
         result.alerts.extend(self._book.apply(result.evidence))
-        if result.history:  # only then is there a checkpoint, which an accepted load must be in
+        if result.history or result.evidence:  # only then is there a checkpoint, which an accepted load must be in
             for loss in self._book.take_accepted():
                 result.alerts.extend(self.accept(loss.zone, loss.sign, loss.episode, loss.reason, now_s))
             return Step(result.alerts, result.evidence, result.balances, result.history, self._checkpoint())
         return result
 
-    def _forecast(self, forecasts: ZoneForecasts, zone: _Zone, aligned: AlignedRows, rows: ZoneRows) -> None:
+    def _judge_all(self, aligned: AlignedRows, result: Step) -> None:
+        """Judge rows, and the short ones among them in their time."""
+        rest: AlignedRows | None = aligned
+        while rest is not None and self._fast is not None:
+            next_s = self._fast.next_s
+            if next_s is None or next_s > rest.ends_s[-1]:
+                break
+            end_s = math.ceil(next_s / SEGMENT_S) * SEGMENT_S
+            rest = self._judge_short(end_s, rest, result)
+            if rest is not None:
+                part, rest = rest.split(end_s)
+                self._judge(part, result)
+        self._judge(rest, result)
+
+    def _judge_short(self, until_s: float, rest: AlignedRows | None, result: Step) -> AlignedRows | None:
+        """Look at the short rows up to `until_s`; a large loss is told behind the rows of `rest` that came before."""
+        if self._fast is None:
+            return rest
+        monitors = [zone.monitor for zone in self._zones]
+        for n, loss in self._fast.look(until_s, monitors, lambda n, part: self._zones[n].short_rows(part)):
+            if rest is not None:
+                part, rest = rest.split(loss.at_s)
+                self._judge(part, result)
+            self._tell(monitors[n].large(loss), result)
+        return rest
+
+    def _judge(self, aligned: AlignedRows | None, result: Step) -> None:
+        """Have the monitors judge rows."""
+        if aligned is None:
+            return
+        self._note(aligned)
+        found: list[Evidence] = []
+        for zone in self._zones:
+            rows, missed, read = zone.rows(aligned)
+            if self.forecasts is not None:
+                self._forecast(self.forecasts, zone, aligned, rows)
+            found += zone.monitor.step(rows, missed, read)
+            if self._keep:
+                result.balances.extend(zone.balances(rows, read, self.interval_s))
+        self._tell(found, result)
+        if self._keep:
+            columns = aligned.ends_s, aligned.booked_wh, aligned.sd_wh, aligned.flags
+            result.history.extend(
+                HistoryRow(float(t), wh.copy(), sd.copy(), flags.copy())
+                for t, wh, sd, flags in zip(*columns, strict=True)
+            )
+
+    def _tell(self, found: list[Evidence], result: Step) -> None:
+        """Keep what the tree of zones does not explain by a smaller one."""
+        found.sort(key=lambda evidence: evidence.time_s)
+        found = [e for e in found if zone_tree.smallest(e, self._tree, self._open)]
+        result.evidence.extend(found)
+        if self.forecasts is not None:
+            self._missing(self.forecasts, found)
+
+    def _forecast(self, forecasts: ZoneForecasts, zone: PipelineZone, aligned: AlignedRows, rows: ZoneRows) -> None:
         """Give a zone's load to its forecaster: only what its main meter was read for at both ends."""
         main, name = zone.columns[0], zone.monitor.zone.id
         read = (aligned.flags[:, main] & np.uint8(Flag.MISSED)) == 0
@@ -277,35 +321,6 @@ class Pipeline:
             if flag & Flag.REPLACED:
                 self.sign(MeterSign(self.meters[j], float(aligned.ends_s[t]), SignKind.METER_REPLACED))
 
-    def _balances(self, monitor: ZoneMonitor, rows: ZoneRows, read: Floats) -> list[Balance]:
-        """The rows' balances; the zone's own uncertainty is that of both boundaries."""
-        count = len(rows)
-        stop = monitor.history.count
-        start = max(monitor.history.first, stop - count)
-        rows, read = rows[count - (stop - start) :], read[count - (stop - start) :]
-        loss = monitor.history.expected(start, stop)
-        edge = rows.boundary_wh2 + rows.gap_wh2
-        before = edge[:1]
-        if start > monitor.history.first:  # a row in which a meter answers again ends what was estimated before it
-            last = monitor.history.rows(start - 1, start)
-            before = last.boundary_wh2 + last.gap_wh2
-        variance = edge + np.concatenate([before, edge[:-1]]) + rows.lost_wh2
-        step_s = self.interval_s
-        return [
-            Balance(
-                monitor.zone.id,
-                float(rows.ends_s[k]) - step_s,
-                float(rows.ends_s[k]),
-                float(rows.main_wh[k]) / 1000,
-                float(rows.main_wh[k] - rows.residual_wh[k]) / 1000,
-                float(loss[k]) / 1000,
-                float(rows.residual_wh[k] - loss[k]) / 1000,
-                Z95 * float(variance[k]) ** 0.5 / 1000,
-                float(read[k]),
-            )
-            for k in range(len(rows))
-        ]
-
     def detectable_w(self) -> dict[str, float]:
         """By zone, the smallest steady loss that would be found within a week, W; without those of a new zone."""
         told = {zone.monitor.zone.id: zone.monitor.detectable_w() for zone in self._zones}
@@ -324,7 +339,7 @@ class Pipeline:
 
     # -- state --------------------------------------------------------------------------------------------------------
 
-    def _checkpoint(self) -> bytes:
+    def _checkpoint(self) -> dict[str, bytes]:
         values: dict[str, Any] = {
             "version": VERSION,
             "site": self._site,
@@ -335,32 +350,32 @@ class Pipeline:
         values |= {f"aligner.{name}": array for name, array in self._aligner.state.items()}
         for n, zone in enumerate(self._zones):
             values |= {f"{n}.{name}": value for name, value in zone.monitor.pack().items()}
-        return pack(values)
+        return checkpoint.split(values)
 
-    def _unpack(self, checkpoint: bytes) -> dict[str, Any]:
-        values = unpack(checkpoint)
+    def _unpack(self, parts: Mapping[str, bytes]) -> dict[str, Any]:
+        values = checkpoint.join(parts)
         if values.get("version") != VERSION or values.get("site") != self._site:
             raise ValueError("the checkpoint belongs to another site file or version")
         return values
 
-    def needed_from_s(self, checkpoint: bytes) -> float:
+    def needed_from_s(self, parts: Mapping[str, bytes]) -> float:
         """The time of the oldest stored row that `restore` needs.
 
         Raises:
             ValueError: as `restore`.
         """
-        values = self._unpack(checkpoint)
+        values = self._unpack(parts)
         rows = max(values[f"{n}.count"] - values[f"{n}.first"] for n in range(len(self._zones)))
         return float(values["next_s"] - (rows + 1.5) * self.interval_s)
 
-    def restore(self, checkpoint: bytes, history: StoredHistory) -> None:
-        """Go on where `checkpoint` was made; `history` are the stored rows up to it (more is ignored).
+    def restore(self, parts: Mapping[str, bytes], history: StoredHistory) -> None:
+        """Go on where the checkpoint of `parts` was made; `history` are the stored rows up to it (more is ignored).
 
         Raises:
             ValueError: the checkpoint belongs to another site file or version; start fresh and say so. Nothing is
                 changed then.
         """
-        values = self._unpack(checkpoint)
+        values = self._unpack(parts)
         fresh, aligner = self._fresh_zones(), Aligner(self._specs, self.interval_s)
         next_s = values["next_s"]
         kept = int(np.searchsorted(history.times_s, next_s - 0.5 * self.interval_s))
@@ -375,7 +390,7 @@ class Pipeline:
         self.counted, self._open = values["counted"], values["open"]
 
     def _past(
-        self, zone: _Zone, aligner: Aligner, history: StoredHistory, kept: int, first: int, count: int
+        self, zone: PipelineZone, aligner: Aligner, history: StoredHistory, kept: int, first: int, count: int
     ) -> tuple[ZoneRows, NDArray[np.bool_], Floats]:
         """Rows `first` .. `count` - 1 of all time of a zone from the first `kept` stored rows, some at a time.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,7 +47,7 @@ class Step:
     evidence: list[Evidence]
     balances: list[Balance]
     history: list[HistoryRow]
-    checkpoint: bytes | None
+    checkpoint: Mapping[str, bytes] | None  # by part, see agent.pipeline.checkpoint
 
     @staticmethod
     def nothing() -> Step:

@@ -21,6 +21,7 @@ from agent.alerts.book import AlertBook
 from agent.alerts.tamper import sign_of, tamper_event
 from agent.forecast.words import conditions, on_wire
 from agent.forecast.zone_forecasts import RECALL_S
+from agent.pipeline import checkpoint
 from agent.pipeline.evidence_export import EvidenceExport
 from agent.pipeline.inbox import Batch, BookRequest, CaughtUp, Outcome
 from agent.pipeline.on_wire import balance_on_wire, log_alert
@@ -111,23 +112,23 @@ class Worker:
         go through the pipeline again.
         """
         meters, history = self._pipeline.meters, None
-        saved, alerts = self._store.checkpoint("pipeline"), self._store.checkpoint("alerts")
+        saved, alerts = self._store.checkpoints(checkpoint.HEAD), self._store.checkpoint("alerts")
         if alerts is not None:
             try:
                 self._book.restore(alerts)
             except Exception as e:  # whatever stands in the file, the meters are read
                 log.warning("open alerts could not be taken over: %s", e)
         refusal = None
-        if saved is not None:
+        if saved:
             try:
-                history = self._store.history(self._pipeline.needed_from_s(saved), float("inf"), meters)
+                history = self._stored_history(self._pipeline.needed_from_s(saved), meters)
                 self._pipeline.restore(saved, history)
             except Exception as e:
                 refusal = e
-        if saved is None or refusal is not None:
+        if not saved or refusal is not None:
             if refusal is not None:
                 log.warning("the detector starts anew from the stored rows: %s", refusal)
-            history = self._replay_stored(self._pipeline.offset_wh(saved or b""))
+            history = self._replay_stored(self._pipeline.offset_wh(saved))
         self.view = View(alerts=self._book.active(self._clock.now()).alerts)
         if history is None or not len(history):
             return None
@@ -142,8 +143,11 @@ class Worker:
         forecasts = self._pipeline.forecasts
         if forecasts is not None and not self._backlog:
             since_s = self._known_s - RECALL_S
-            forecasts.recall(self._store.history(since_s, float("inf"), list(forecasts.mains.values())))
+            forecasts.recall(self._stored_history(since_s, list(forecasts.mains.values())))
             forecasts.issue_now()
+
+    def _stored_history(self, since_s: float, meters: Sequence[str], until_s: float = float("inf")) -> StoredHistory:
+        return self._store.history(since_s, until_s, meters, self._pipeline.interval_s)
 
     def _replay_stored(self, offset_wh: Floats, until_s: float = float("inf")) -> StoredHistory:
         """Have the pipeline go through all stored rows until `until_s` again; what it will see.
@@ -151,7 +155,7 @@ class Worker:
         They are booked energies: `offset_wh` tells what lay between them and the meters' registers, which come next.
         """
         meters, interval_s = self._pipeline.meters, self._pipeline.interval_s
-        history = self._store.history(float("-inf"), until_s, meters)
+        history = self._stored_history(float("-inf"), meters, until_s)
         if len(history):
             first = int(np.searchsorted(history.times_s, float(history.times_s[-1]) - 2 * GAP_S))
             rows = StoredRows(meters, interval_s)
@@ -217,6 +221,7 @@ class Worker:
     def _absorb(self, batch: Batch, taken: _Taken) -> None:
         """Feed one batch: samples and signs to the pipeline; events, conditions and requests to the alert book."""
         self._pipeline.feed(self._dated(batch.samples))
+        self._pipeline.awaits(batch.awaited)
         for sign in batch.signs:
             self._pipeline.sign(sign)
         tampers = [tamper for event in batch.events for tamper in self._tamper(event)]
@@ -370,7 +375,7 @@ class Worker:
         if taken.events or taken.requests or step.checkpoint is not None:
             checkpoints["alerts"] = self._book.state()
         if step.checkpoint is not None:
-            checkpoints["pipeline"] = step.checkpoint
+            checkpoints |= step.checkpoint
         answers = [answer for _, outcome in taken.requests for answer in outcome.answers]
         return Commit(messages, checkpoints, self._pipeline.meters, step.history, answers)
 

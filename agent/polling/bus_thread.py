@@ -13,16 +13,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from itertools import pairwise
 
 from agent import wire
-from agent.pipeline.inbox import Batch, CaughtUp
+from agent.pipeline.inbox import NOT_AWAITED, Batch, CaughtUp
 from agent.pipeline.stored_rows import StoredRows
 from agent.polling.bus_conditions import BusConditions
+from agent.polling.late_rows import ROW_DELAY_S, LateRows
 from agent.polling.meter_watch import MeterWatch
+from agent.polling.rhythm import Rhythm
 from agent.process.heartbeat import Heartbeat
 from agent.process.trusted_clock import TrustedClock
 from agent.site.tables import Bus as BusConfig
+from core.registers.samples import RegisterSample
 from firmware_io.bus import Bus, Poll
 from firmware_io.clock import Clock
 from firmware_io.errors import AccessDenied, MeterError, RegisterUnavailable, TransportError
@@ -34,12 +36,13 @@ log = logging.getLogger("checkmeter.bus")
 DAY_S = 86400.0
 CATCH_UP_S = 60 * DAY_S  # at a first start; meters seldom store more
 CHUNK_S = 2 * DAY_S  # of one profile request: bounds how long the thread gives no sign of life
-USUAL_PERIOD_S = 900.0  # of a load profile whose period is not known yet
-ROW_DELAY_S = 15.0  # a meter's clock may be late by as much
+ROWS_LEAST = 2  # of load profiles read in a cycle that the polls fill: a boundary is not held open for long
+SPARE = 0.9  # of a cycle may be used by polls, rows and event logs together
 CATCH_UP_ROUNDS, ROUND_PAUSE_S = 3, 10.0  # a line that fails while it starts must not cost the history
+EVENTS_CYCLES = 16  # on a line that the polls fill, they are read behind one cycle in so many
 EVENTS_S = 900.0  # each meter's event logs are read this often
-EARLY_S = 1.0
 LOOK_S = 5.0  # between two looks at what must be kept alive, while a cycle is waited for
+GATHER_S = 0.2  # of polls are handed over together
 CARRIED = 1000  # events and conditions kept while the queue is full
 BEAT_S = 120.0
 RESTART_S, RESTART_LIMIT_S = 1.0, 60.0  # before a thread that failed begins again, host seconds; doubled each time
@@ -60,13 +63,15 @@ class BusThread:
     ) -> None:
         self.config = config
         self._interval_s = interval_s
-        self._row_s: dict[str, float] = {}  # the newest stored row of each meter that may have a profile
-        self._period_s: dict[str, float] = {}  # how far apart a meter's stored rows are
+        self._rows = LateRows(interval_s)
+        self._rhythm = Rhythm(config.poll_s)
         self.watches = {watch.config.id: watch for watch in watches}
         self._bus, self._clock, self._inbox = bus, clock, inbox
         self._trusted = trusted  # the same clock, where the meters' clocks may speak for or against it
         self._asked: dict[str, int] = {}  # meter -> how often our time had jumped when its clock was last read
         self._carried: deque[Batch] = deque(maxlen=CARRIED)
+        self._gathered: Batch | None = None  # by one cycle at most
+        self._gathered_s = 0.0
         self._conditions = BusConditions(config, self.watches)
         self._events_since_s: dict[str, float] = {}
         self._events_due_s: dict[str, float] = {}
@@ -76,7 +81,6 @@ class BusThread:
         self.cycles = 0
         self.skipped = 0
         self._port_said = False  # in this round of catching up
-        self.cycle_s: float | None = None
 
     def run(self, stop: threading.Event, known_s: float | None) -> None:
         """Catch up from `known_s` (None: a first start), then poll until `stop`."""
@@ -87,9 +91,8 @@ class BusThread:
                     self.catch_up(stop, known_s)
                     caught_up = True
                 while not stop.is_set():
-                    due_s = self._next_due_s()
                     self.cycle(stop)
-                    self._pause(stop, due_s)
+                    self._pause(stop, self._rhythm.next_s(self._clock.monotonic(), self._clock.now()))
             except Exception:  # a bug, or a meter that finds one: the other meters of the line are read all the same
                 self.failures += 1
                 pause_s = min(RESTART_LIMIT_S, RESTART_S * 2.0 ** min(self.failures - 1, 10))
@@ -119,9 +122,9 @@ class BusThread:
                 break
             self._port_said = False
             left = [meter for meter in left if not self._caught_up(stop, meter, first_s, stored)]
-        for meter, row_s in list(self._row_s.items()):
+        for meter, row_s in list(self._rows.newest_s.items()):
             self._caught_up(stop, meter, row_s + 1.0, stored)
-        self._row_s |= dict.fromkeys(left, first_s)  # whether they have one is seen when they answer
+        self._rows.newest_s |= dict.fromkeys(left, first_s)  # whether they have one is seen when they answer
         self.phase = ""
         self._put(CaughtUp(self.config.id, stored), stop)
 
@@ -155,18 +158,15 @@ class BusThread:
         if stop.is_set():
             return True
         watch = self.watches[meter]
-        self.phase = f"reading what the meters stored: {len(self._row_s)} of {len(self.watches)} done"
+        self.phase = f"reading what the meters stored: {len(self._rows.newest_s)} of {len(self.watches)} done"
         try:
             if watch.serial is None or self._time_has_jumped(meter):
                 self._identify(meter)
             registers = self._stored(stop, watch, first_s)
             stored.add(meter, registers)
-            if not registers and meter not in self._row_s:  # nothing since the first pass is no sign of it
+            if not registers and meter not in self._rows.newest_s:  # nothing since the first pass is no sign of it
                 stored.without.add(meter)
-            self._row_s[meter] = max(registers, default=first_s - 1.0)
-            if len(registers) > 1:
-                times_s = sorted(registers)
-                self._period_s[meter] = min(b - a for a, b in pairwise(times_s))
+            self._rows.stored(meter, registers, first_s)
         except RegisterUnavailable as error:
             log.info("%s; it starts with what it shows now", error)
             stored.without.add(meter)
@@ -196,33 +196,29 @@ class BusThread:
     # -- polling ------------------------------------------------------------------------------------------------------
 
     def cycle(self, stop: threading.Event) -> None:
-        """Poll every meter that is due once, read some event logs, and say what has changed for the worse or better."""
-        self._read_rows(stop)
+        """Poll every meter that is due once, read some rows and event logs, and say what has changed."""
         began_s = self._clock.monotonic()
+        self._rhythm.begins(began_s)
         asked_s = time.perf_counter()
         for poll in self._bus.poll_cycle():
             answered_s = time.perf_counter()
             self._take(poll, answered_s - asked_s)
             self.heartbeat.beat()
             if stop.is_set():
-                return
+                break
             asked_s = time.perf_counter()
-        self._read_events(stop)
+        self._flush()
+        if stop.is_set():
+            return
         self.cycles += 1
-        self.cycle_s = self._clock.monotonic() - began_s
+        self._rhythm.ended(self._clock.monotonic())
+        # What is read beside the polls may take the rest of the cycle; where there is none, two rows a cycle.
+        until_s = began_s + SPARE * self.config.poll_s
+        self._read_rows(stop, until_s)
+        self._read_events(stop, until_s)
         conditions = self._conditions.changed(self._clock.now())
         if conditions:
             self._hand_over(Batch(conditions=conditions))
-
-    def _next_due_s(self) -> float:
-        """When the cycle after the one that begins now is due: at the next multiple of `poll_s` of the day's time.
-
-        So intervals end where meters are read: one that stores no load profile is read just behind the boundary.
-        """
-        poll_s = self.config.poll_s
-        early_s = min(EARLY_S, poll_s / 10)  # a wait may end a little before its time
-        left_s = poll_s - (self._clock.now() + early_s) % poll_s + early_s
-        return self._clock.monotonic() + left_s
 
     def _take(self, poll: Poll, took_s: float) -> None:
         watch = self.watches[poll.meter]
@@ -242,53 +238,55 @@ class BusThread:
                 sign := watch.identified(identity.serial, identity.firmware, self._clock.now())
             ):
                 signs.append(sign)
-            self._hand_over(Batch(samples=samples, signs=signs))
+            awaited = self._rows.awaited(self._clock.now(), lambda meter: self.watches[meter].silent)
+            self._gather(Batch(samples=samples, signs=signs, awaited=awaited))
 
-    def _read_rows(self, stop: threading.Event) -> None:
-        """After a boundary, ask each meter that has a profile for its new row: exact in time, as no poll can be.
+    def _gather(self, batch: Batch) -> None:
+        """Hand over what a poll brought; where one takes milliseconds, some together: the pipeline wakes for each."""
+        now_s = self._clock.monotonic()
+        if self._gathered is None:
+            self._gathered, self._gathered_s = batch, now_s
+        else:
+            before = self._gathered
+            self._gathered = Batch(
+                samples=[*before.samples, *batch.samples],
+                signs=[*before.signs, *batch.signs],
+                awaited={**before.awaited, **batch.awaited},
+            )
+        if now_s - self._gathered_s >= GATHER_S:
+            self._flush()
 
-        Polling waits for it, so that the boundary is not closed by polls on either side of it.
-        """
-        now_s = self._clock.now()
-        boundary_s = now_s // self._interval_s * self._interval_s
-        due = [
-            meter
-            for meter, row_s in self._row_s.items()
-            if row_s < boundary_s and self._has_row(meter, boundary_s) and not self.watches[meter].silent
-        ]
-        if not due or self._clock.wait(stop, boundary_s + ROW_DELAY_S - now_s):
-            return
-        for meter in due:
-            if stop.is_set():
-                return
-            # Boundaries of a gap are judged already: no alert waits for a meter that may never answer again.
-            first_s = max(self._row_s[meter], boundary_s - self._interval_s) + 1.0
-            self._row_s[meter] = boundary_s  # whatever comes of it, this boundary is not asked for again
+    def _flush(self) -> None:
+        """Hand over what quick polls have gathered."""
+        if self._gathered is not None:
+            batch, self._gathered = self._gathered, None
+            self._hand_over(batch)
+
+    def _read_rows(self, stop: threading.Event, until_s: float) -> None:
+        """Ask meters for their rows of the last boundary: `ROWS_LEAST`, and as many as there is time for."""
+        asked = 0
+        while (due := self._rows.due(self._clock.now())) is not None and not stop.is_set():
+            meter, first_s, boundary_s = due
+            samples: Sequence[RegisterSample] = ()
             try:
                 if self._time_has_jumped(meter):
                     self._identify(meter)
                 readings = self._bus.read_profile(meter, first_s, boundary_s + ROW_DELAY_S)
+                identity = self._bus.identity(meter)
+                offset_s = 0.0 if identity is None else identity.clock_offset_s or 0.0
+                samples = self.watches[meter].stored(readings, offset_s)
             except MeterError as error:
                 log.info("load profile: %s", error)
-                continue
-            finally:
-                self.heartbeat.beat()
-            identity = self._bus.identity(meter)
-            offset_s = 0.0 if identity is None else identity.clock_offset_s or 0.0
-            samples = self.watches[meter].stored(readings, offset_s)
-            if samples:
-                self._hand_over(Batch(samples=samples))
+            self.heartbeat.beat()
+            self._hand_over(Batch(samples=samples, awaited={meter: NOT_AWAITED}))
+            asked += 1
+            if asked >= ROWS_LEAST and self._clock.monotonic() >= until_s:
+                return
 
-    def _has_row(self, meter: str, boundary_s: float) -> bool:
-        """Whether a meter can have stored a row at a boundary: its capture period divides it.
-
-        A balance every ten seconds must not wait at each boundary for rows that come every quarter of an hour.
-        """
-        period_s = self._period_s.get(meter, max(self._interval_s, USUAL_PERIOD_S))
-        return boundary_s % period_s < 1.0
-
-    def _read_events(self, stop: threading.Event) -> None:
+    def _read_events(self, stop: threading.Event, until_s: float) -> None:
         """The event logs of those meters whose turn it is: a share of all in each cycle, so that none waits long."""
+        if self._clock.monotonic() >= until_s and self.cycles % EVENTS_CYCLES:
+            return  # the polls take all of the cycle
         now_s = self._clock.now()
         due = [
             meter
@@ -323,6 +321,8 @@ class BusThread:
             for poll in self._bus.probe():
                 self._take(poll, 0.0)
                 self.heartbeat.beat()
+            self._flush()
+            self._read_rows(stop, until_s - (1.0 - SPARE) * self.config.poll_s)
 
     # -- handing over -------------------------------------------------------------------------------------------------
 
@@ -364,8 +364,14 @@ class BusThread:
             cycles=self.cycles,
             skipped=self.skipped,
             errors=errors,
-            cycle_s=None if self.cycle_s is None else round(self.cycle_s, 2),
+            cycle_s=_rounded(self._rhythm.cycle_s),
+            poll_s=self.config.poll_s,
+            kept_s=_rounded(self._rhythm.kept_s),
         )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
 
 
 def _registers(readings: Sequence[Reading], *, exports: bool) -> dict[float, float]:

@@ -16,6 +16,7 @@ from agent.polling.meter_watch import MeterWatch
 from agent.process.heartbeat import Heartbeat
 from agent.process.trusted_clock import TrustedClock
 from agent.site.tables import Config
+from agent.status.live import Trail
 from agent.status.snapshot import MeterView
 from firmware_io.clock import Clock
 from firmware_io.errors import TransportError
@@ -70,7 +71,7 @@ class Collector:
                 [watch for watch in watches.values() if watch.config.bus == bus.id],
                 clock,
                 inbox,
-                config.detection.interval_s,
+                config.detection.row_s,
                 clock if isinstance(clock, TrustedClock) else None,
             )
             for bus in config.bus
@@ -136,11 +137,16 @@ class Collector:
                 last_reading=None if watch.last_reading_s is None else wire.utc(watch.last_reading_s),
                 readings=watch.readings,
                 errors=dict(watch.errors),
+                refresh_s=None if watch.refresh.every_s is None else round(watch.refresh.every_s, 1),
                 latency_ms=None if watch.latency_s is None else round(1000 * watch.latency_s, 1),
             )
             for meter, watch in self._watches.items()
         ]
         return [bus.health() for bus in self._buses], meters
+
+    def trails(self) -> dict[str, Trail]:
+        """The last readings of each meter that was read."""
+        return {meter: watch.trail for meter, watch in self._watches.items() if watch.trail is not None}
 
     def views(self) -> list[MeterView]:
         """The last values of all meters."""

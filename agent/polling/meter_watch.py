@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from agent.alerts.condition import Condition
+from agent.polling.refresh import Refresh
 from agent.site.tables import Meter
+from agent.status.live import TRAIL, Moment, Trail
 from agent.wire import Amount, Register, utc
 from core.registers.samples import RegisterSample
 from core.signs import MeterSign, SignKind
@@ -25,7 +27,15 @@ from firmware_io.errors import (
     SecurityError,
     TransportError,
 )
-from firmware_io.obis import CURRENT, ENERGY_EXPORT, ENERGY_IMPORT, NEUTRAL_CURRENT, POWER_IMPORT, ObisCode
+from firmware_io.obis import (
+    CURRENT,
+    ENERGY_EXPORT,
+    ENERGY_IMPORT,
+    NEUTRAL_CURRENT,
+    POWER_EXPORT,
+    POWER_IMPORT,
+    ObisCode,
+)
 from firmware_io.reading import Quality, Reading, Unit
 
 SIGN_EVERY_S = 3600.0  # a sign that lasts is told once an hour
@@ -72,6 +82,8 @@ class MeterWatch:
     power_w: float = math.nan
     amounts: tuple[Reading, ...] = ()  # what a meter of another medium showed last, what it counts first
     latency_s: float | None = None
+    trail: Trail | None = None
+    refresh: Refresh = field(default_factory=Refresh)
     serial: str | None = None
     firmware: str | None = None
     _signed_s: dict[SignKind, float] = field(default_factory=dict)
@@ -98,6 +110,8 @@ class MeterWatch:
             self.power_w = power.value * self.config.ct_ratio
         samples = self._samples(by_code)
         self._note(samples)
+        samples, polled_s = self.refresh.take(samples), [sample.time_s for sample in samples]
+        self._leave_trail(samples, polled_s, by_code)
         signs = [sign for sign in (self._neutral(by_code, time_s), self._reverse(time_s)) if sign is not None]
         return samples, signs
 
@@ -143,7 +157,7 @@ class MeterWatch:
         """Take its name plate; a sign if it is not the meter that was here before."""
         before, self.serial, self.firmware = self.serial, serial or self.serial, firmware or self.firmware
         if before is not None and serial is not None and serial != before:
-            self._export_start_wh = None
+            self._export_start_wh, self.refresh = None, Refresh()
             return MeterSign(self.config.id, time_s, SignKind.METER_REPLACED)
         return None
 
@@ -182,6 +196,20 @@ class MeterWatch:
             meter=self.config.id,
             detail=f"{gone_wh / 1000:.2f} kWh exported since the agent's start; a swapped terminal, or unread solar",
         )
+
+    def _leave_trail(
+        self, samples: Sequence[RegisterSample], polled_s: Sequence[float], by_code: dict[ObisCode, Reading]
+    ) -> None:
+        """Keep the reading for who looks at the moment: another whole, since others may be looking at the last."""
+        power_w = self.power_w if POWER_IMPORT in by_code else math.nan
+        if self.exports:
+            power_w -= by_code[POWER_EXPORT].value * self.config.ct_ratio if POWER_EXPORT in by_code else math.nan
+        fresh = [Moment(s.time_s, s.import_wh - (s.export_wh if self.exports else 0.0), power_w) for s in samples]
+        if not fresh:  # the register shows an old value, the power is of now
+            fresh = [Moment(time_s, math.nan, power_w) for time_s in polled_s]
+        before = () if self.trail is None else self.trail.moments
+        moments = (*before, *fresh)[-TRAIL:]
+        self.trail = Trail(moments, self.config.resolution_wh * self.config.ct_ratio)
 
     def _note(self, samples: Sequence[RegisterSample]) -> None:
         """Keep the last registers, for those who look and for energy that runs backwards."""

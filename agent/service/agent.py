@@ -29,6 +29,7 @@ from agent.process.heartbeat import Heartbeat
 from agent.process.trusted_clock import TrustedClock
 from agent.site.errors import ConfigError
 from agent.site.tables import Config
+from agent.status.live import live_balance
 from agent.status.snapshot import ProcessUse, Snapshot
 from agent.store.store import Store
 from agent.uplink.publisher import Publisher
@@ -40,6 +41,7 @@ log = logging.getLogger("checkmeter")
 QUEUE_BATCHES = 1000  # bounds memory while the pipeline is held up; a full queue skips polls, and counts them
 LOOK_S = 1.0  # how often the main thread looks at the others, host seconds
 HEALTH_S = 60.0
+LIVE_EXPIRY_S = 5
 REGISTER_S = 900.0
 TEXTFILE_S = 30.0
 STOP_S = 3.5  # for all stages of stopping together; a thread that is late ends with the process
@@ -72,7 +74,7 @@ class Agent:
             self._model = _model(config)
             named = self._model.named
             self._book = AlertBook.from_config(config, named.sha256, named.threshold)
-            forecasts = ZoneForecasts(config, config.detection.interval_s)
+            forecasts = ZoneForecasts(config, config.detection.row_s)
             self._pipeline = Pipeline(
                 config, self._book, self._model.scorer, states=self._model.states, forecasts=forecasts
             )
@@ -227,6 +229,7 @@ class Agent:
         if now_s >= self._health_due_s:
             self._health_due_s = now_s + HEALTH_S
             self._publisher.health(self.health())
+        self._publish_live(self._publisher)
         silent = set(self._collector.silent())
         readable = [m.id for m in self._config.meter if m.id not in silent] if self._collector.ready else []
         return self._backend.tick(self._publisher, readable)
@@ -280,6 +283,16 @@ class Agent:
             if last is None or (register.time - last).total_seconds() >= REGISTER_S:
                 self._publisher.publish_retained(wire.register_suffix(register.meter), register)
                 self._last_registers[register.meter] = register.time
+
+    def _publish_live(self, publisher: Publisher) -> None:
+        now_s = self._clock.now()
+        asked = dict(self._backend.live.asked(now_s))
+        if asked:
+            trails = self._collector.trails()
+            for zone in self._config.zone:
+                if zone.id in asked:
+                    seen = live_balance(zone, trails, now_s, meters=asked[zone.id])
+                    publisher.moment(wire.live_suffix(zone.id), seen, LIVE_EXPIRY_S)
 
     def _state(self, silent: tuple[str, ...]) -> str:
         well = self._collector.ready and not silent and self._clock_doubt is None
@@ -350,14 +363,15 @@ class Agent:
             clock=self._clock_doubt,
             cpu_percent=round(self._use.cpu_percent(), 1),
             memory_mb=round(self._use.memory_mb(), 1),
+            flash_bytes_day=self._use.flash_bytes_day(),
             detectable_w={zone: round(watt, 1) for zone, watt in self._worker.view.detectable_w.items()},
         )
 
     def snapshot(self) -> Snapshot:
         """Everything, for `status` and `watch`."""
-        view = self._worker.view
+        view, trails, now_s = self._worker.view, self._collector.trails(), self._clock.now()
         return Snapshot(
-            now_s=self._clock.now(),
+            now_s=now_s,
             status=self.status(),
             health=self.health(),
             phase=self._collector.phase or "watching",
@@ -367,6 +381,7 @@ class Agent:
             alerts=view.alerts,
             suspicion=view.suspicion,
             forecasts=list(view.forecasts.values()),
+            live=[live_balance(zone, trails, now_s, meters=True) for zone in self._config.zone],
         )
 
 

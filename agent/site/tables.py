@@ -6,9 +6,12 @@ in the file: only paths of them, or names of systemd credentials (`credential:NA
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 import msgspec
+
+DAY_S = 86_400.0
 
 # Upper limits keep infinities and slips of the keyboard out of sums, waits and dates.
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
@@ -280,10 +283,26 @@ class Detection(_Table, frozen=True, kw_only=True):
     """[detection]: what an alarm promises."""
 
     interval_s: Annotated[Seconds, about("The balance is drawn up this often, seconds.")] = 900.0
+    balance_s: Annotated[
+        Seconds, about("Shorter balances are for large losses only; those of this length are judged, kept and sent.")
+    ] = 900.0
     false_alarms_per_year: Annotated[Positive, about("Promised rate of false alarms, per building and year.")] = 0.1
     confidence: Annotated[Probability, about("Below this probability no flat is named.")] = 0.9
     guard_days: Annotated[Days, about("Rows younger than this are not absorbed as normal.")] = 14.0
     model: Annotated[FilePath | None, about("Path of a .tflite; the shipped one by default.")] = None
+
+    @property
+    def row_s(self) -> float:
+        """Length of the rows that are judged, kept and sent, seconds."""
+        return self.row_of(self.interval_s)
+
+    def row_of(self, interval_s: float) -> float:
+        """The same for another interval: its shortest multiple that is not below `balance_s` and divides a day."""
+        if interval_s >= self.balance_s:
+            return interval_s
+        day = round(DAY_S / interval_s)
+        least = math.ceil(self.balance_s / interval_s - 1e-9)
+        return interval_s * next(n for n in range(least, day + 1) if day % n == 0)
 
 
 class Mqtt(_Table, frozen=True, kw_only=True):

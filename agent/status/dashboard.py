@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.status.snapshot import Snapshot
-from agent.status.text import amount, balance_line, forecast_line, span, when
+from agent.status.text import amount, balance_line, cycle, forecast_line, live_line, span, when
 
 STATE_STYLE = {"online": "bold green", "degraded": "bold yellow", "offline": "bold red"}
 SEVERITY_STYLE = {"critical": "bold red", "warning": "yellow", "info": ""}
@@ -23,6 +23,7 @@ def building(snapshot: Snapshot, height: int | None = None) -> RenderableType:
     )
     parts: list[RenderableType] = [head]
     parts += [Text(f"{zone.zone:<14} {balance_line(zone)}") for zone in snapshot.balances]
+    parts += [Text(f"{live.zone:<14} {live_line(live)}") for live in snapshot.live]
     parts += [Text(f"{forecast.zone:<14} {forecast_line(forecast)}") for forecast in snapshot.forecasts]
     for alert in snapshot.alerts:
         who = max(alert.suspects or [], key=lambda s: s.probability, default=None)
@@ -31,9 +32,10 @@ def building(snapshot: Snapshot, height: int | None = None) -> RenderableType:
         words += "" if who is None else f", {who.meter} {100 * who.probability:.0f} %"
         parts.append(Text(words, style=SEVERITY_STYLE[alert.severity]))
     for bus in health.buses:
-        cycle = "" if bus.cycle_s is None else f", cycle {bus.cycle_s:.1f} s"
         style = "" if bus.state == "up" else "bold red"
-        parts.append(Text(f"bus {bus.id}: {bus.state}, {bus.cycles} cycles, {bus.skipped} skipped{cycle}", style=style))
+        parts.append(
+            Text(f"bus {bus.id}: {bus.state}, {bus.cycles} cycles{cycle(bus)}, {bus.skipped} skipped", style=style)
+        )
     rows = None if height is None else max(3, height - len(parts) - 3)
     return Group(*parts, _meters(snapshot, rows))
 

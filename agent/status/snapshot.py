@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 import resource
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from agent import wire
+
+WEAR_STEP_S, WEAR_LEAST_S = 900.0, 600.0  # between two notes of what was written; before it nothing is told
 
 
 class MeterView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -42,6 +45,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     balances: list[wire.Balance] = []
     alerts: list[wire.AlertData] = []
     forecasts: list[wire.Forecast] = []
+    live: list[wire.Live] = []
     suspicion: dict[str, float] = {}  # sub-meter -> theft probability as of the last interval
 
 
@@ -51,6 +55,7 @@ class ProcessUse:
     def __init__(self) -> None:
         self._at_s, self._cpu_s = time.monotonic(), _cpu_s()
         self._page = resource.getpagesize()
+        self._written: deque[tuple[float, int]] = deque(maxlen=round(86_400 / WEAR_STEP_S))
 
     def cpu_percent(self) -> float:
         """Of one core, since the last call."""
@@ -58,6 +63,22 @@ class ProcessUse:
         share = 100 * (cpu_s - self._cpu_s) / max(at_s - self._at_s, 1e-3)
         self._at_s, self._cpu_s = at_s, cpu_s
         return share
+
+    def flash_bytes_day(self) -> int | None:
+        """Octets that were written to a disk, per day, by those of the last day; None at first, or where not counted.
+
+        The kernel counts pages that this process made dirty (proc(5), /proc/pid/io): what SQLite rewrites counts anew.
+        """
+        try:
+            counted = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+            written = int(counted["write_bytes"])
+        except (OSError, KeyError, ValueError):
+            return None
+        now_s = time.monotonic()
+        if not self._written or now_s - self._written[-1][0] >= WEAR_STEP_S:
+            self._written.append((now_s, written))
+        from_s, before = self._written[0]
+        return None if now_s - from_s < WEAR_LEAST_S else round((written - before) * 86_400 / (now_s - from_s))
 
     def memory_mb(self) -> float:
         """Resident set, MB (10^6 octets)."""
@@ -96,10 +117,12 @@ _HELP = {
     "uptime_seconds": "since the agent's start",
     "cpu_ratio": "of one core, over the last minute",
     "resident_memory_bytes": "of the agent",
+    "flash_written_bytes_per_day": "written to flash, by what was written since the start or in the last day",
     "bus_up": "1 if the port is open and something answers",
     "bus_cycles_total": "poll cycles done",
     "bus_skipped_total": "polls skipped because the queue was full",
     "bus_cycle_seconds": "duration of the last cycle",
+    "bus_cycle_kept_seconds": "between the beginnings of the last cycles",
     "bus_errors_total": "errors by kind",
     "meter_last_reading_timestamp_seconds": "UTC of the last reading",
     "meter_readings_total": "readings taken",
@@ -135,6 +158,8 @@ def _samples(snapshot: Snapshot) -> Iterator[_Sample]:
         yield "cpu_ratio", {}, health.cpu_percent / 100
     if health.memory_mb is not None:
         yield "resident_memory_bytes", {}, health.memory_mb * 1e6
+    if health.flash_bytes_day is not None:
+        yield "flash_written_bytes_per_day", {}, health.flash_bytes_day
     for bus in health.buses:
         label = {"bus": bus.id}
         yield "bus_up", label, float(bus.state == "up")
@@ -142,6 +167,8 @@ def _samples(snapshot: Snapshot) -> Iterator[_Sample]:
         yield "bus_skipped_total", label, bus.skipped
         if bus.cycle_s is not None:
             yield "bus_cycle_seconds", label, bus.cycle_s
+        if bus.kept_s is not None:
+            yield "bus_cycle_kept_seconds", label, bus.kept_s
         for kind, count in bus.errors.items():
             yield "bus_errors_total", label | {"kind": kind}, count
     for meter in health.meters:

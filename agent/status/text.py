@@ -8,17 +8,20 @@ from agent import wire
 from agent.status.snapshot import MeterView, Snapshot
 from agent.wire.values import utc
 
+SLOWER = 1.05  # a cycle that comes this much later than it should is said
+
 
 def lines(snapshot: Snapshot) -> list[str]:
     """The snapshot for a person, in a few lines."""
     health, status = snapshot.health, snapshot.status
     use = f"{health.memory_mb or 0:.0f} MB, {health.cpu_percent or 0:.1f} % CPU, up {span(health.uptime_s)}"
+    if health.flash_bytes_day is not None:
+        use += f", writes {health.flash_bytes_day / 1e6:.1f} MB a day"
     shown = [f"{status.state}: {status.reason or snapshot.phase}; {use}; broker {snapshot.broker}"]
-    for bus in health.buses:
-        cycle = "" if bus.cycle_s is None else f", last cycle {bus.cycle_s:.1f} s"
-        shown.append(
-            f"bus {bus.id}: {bus.state}, {bus.cycles} cycles, {bus.skipped} skipped{cycle}{_errors(bus.errors)}"
-        )
+    shown += [
+        f"bus {bus.id}: {bus.state}, {bus.cycles} cycles{cycle(bus)}, {bus.skipped} skipped{_errors(bus.errors)}"
+        for bus in health.buses
+    ]
     if health.queue is not None:
         queue = health.queue
         shown.append(f"outbox: {queue.messages} messages, {queue.bytes} octets, {queue.evicted} evicted")
@@ -44,6 +47,18 @@ def lines(snapshot: Snapshot) -> list[str]:
         age = "never" if meter.time_s is None else f"{span(max(0.0, snapshot.now_s - meter.time_s))} ago"
         shown.append(f"  {meter.id:<20} {amount(meter):>14}  read {age}{errors.get(meter.id, '')}")
     return shown
+
+
+def cycle(bus: wire.BusHealth) -> str:
+    """How long a bus's cycles take, and how often they come where that is not as often as they should."""
+    if bus.cycle_s is None:
+        return ""
+    words = f" of {bus.cycle_s:.1f} s"
+    if bus.poll_s is None or bus.kept_s is None:
+        return words
+    if bus.kept_s > SLOWER * bus.poll_s:
+        return f"{words}, one every {bus.kept_s:.1f} s instead of {bus.poll_s:g} s: the line bears no more"
+    return f"{words}, one every {bus.poll_s:g} s"
 
 
 def amount(meter: MeterView) -> str:
@@ -86,6 +101,20 @@ def balance_line(balance: wire.Balance) -> str:
         f"main {watts(balance.main_kwh)} W = subs {watts(balance.sum_kwh)} W"
         f" + lines {watts(balance.technical_loss_kwh)} W + missing {watts(balance.residual_kwh)} W"
         f" (± {watts(balance.uncertainty_kwh).strip()})"
+    )
+
+
+def live_line(live: wire.Live) -> str:
+    """The balance of the moment."""
+
+    def watts(power_w: float | None) -> str:
+        return "    ?" if power_w is None else f"{power_w:5.0f}"
+
+    how = "by power registers" if live.by == "power" else f"by energy over {live.span_s:.0f} s"
+    around = "" if live.uncertainty_w is None else f" ± {live.uncertainty_w:.0f}"
+    return (
+        f"now  {watts(live.main_w)} W = subs {watts(live.sum_w)} W + {watts(live.difference_w)} W{around}"
+        f"  ({how}, read within {live.skew_s:.1f} s)"
     )
 
 

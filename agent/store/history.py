@@ -22,6 +22,7 @@ from core.registers.booked import StoredHistory
 log = logging.getLogger(__name__)
 
 BUSY_S = 5.0
+ON_GRID_S = 0.5
 NOT_THERE = np.uint8(Flag.MISSED | Flag.NEVER_READ)
 
 
@@ -67,8 +68,12 @@ def _names(column: object) -> list[str]:
         return []
 
 
-def read_history(db: sqlite3.Connection, since_s: float, until_s: float, meters: Sequence[str]) -> StoredHistory:
+def read_history(
+    db: sqlite3.Connection, since_s: float, until_s: float, meters: Sequence[str], every_s: float | None = None
+) -> StoredHistory:
     """The rows of [since_s, until_s], oldest first, in the order of `meters`; a meter not in a row was never read.
+
+    `every_s`: only the rows at its multiples.
 
     Rows go straight into one block each for energies and errors: months of them as objects would be three times that.
     A row that is damaged is left out.
@@ -80,6 +85,8 @@ def read_history(db: sqlite3.Connection, since_s: float, until_s: float, meters:
         "SELECT time_s, meters, wh, sd_wh, flags FROM history WHERE time_s BETWEEN ? AND ? ORDER BY time_s",
         (since_s, until_s),
     ):
+        if every_s is not None and abs(time_s - round(time_s / every_s) * every_s) > ON_GRID_S:
+            continue
         there = columns.get(key)
         sizes = [len(blob) if isinstance(blob, bytes) else -1 for blob in (wh, sd_wh, flags)]
         if there is None or sizes != [8 * len(there), 4 * len(there), len(there)]:

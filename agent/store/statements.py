@@ -38,6 +38,21 @@ def queue_again(db: sqlite3.Connection, m: Message) -> bool:
     )
 
 
+def resend(db: sqlite3.Connection, since_s: float, until_s: float, limit: int) -> int:
+    """Queue the events of [since_s, until_s] again, newest first, at most `limit`; how many were queued."""
+    queued = 0
+    for suffix, body, schema, key, time_s, crc in db.execute(
+        "SELECT suffix, body, schema, key, time_s, crc FROM event WHERE time_s BETWEEN ? AND ?"
+        " ORDER BY time_s DESC LIMIT ?",
+        (since_s, until_s, limit),
+    ).fetchall():
+        if crc is not None and checksum(suffix, schema, key, body) != crc:
+            continue
+        priority = Priority.ALERT if suffix == "event/alert" else Priority.TAMPER
+        queued += queue_again(db, Message(suffix, body, schema, priority, key, time_s))
+    return queued
+
+
 def is_found(db: sqlite3.Connection, m: Message) -> bool:
     """Whether a message that was just queued is found by the index that decides what is sent next."""
     found = db.execute(

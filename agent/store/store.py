@@ -20,13 +20,13 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.store import statements
+from agent.store import checkpoints, statements
+from agent.store.checkpoints import Checkpoints
 from agent.store.commit import Answered, Commit, Counters, Outgoing, no_probe
 from agent.store.database import Database, corrupt, is_corrupt, is_locked
 from agent.store.history import read_history
-from agent.store.messages import Message, Priority
+from agent.store.messages import Priority
 from agent.store.outbox_row import COLUMNS, outgoing
-from agent.store.schema import checksum
 from core.registers.booked import StoredHistory
 
 log = logging.getLogger(__name__)
@@ -65,6 +65,7 @@ class Store:
         self._history_s = history_days * 86400.0
         self._held: dict[int, Outgoing] = {}
         self._held_checkpoints: dict[str, bytes] = {}
+        self._checkpoints = Checkpoints()
         self._held_answers: list[Answered] = []  # bounded by the commands that may come in a day
         self._looked_s = now_s
         self._recount = False  # the file was replaced: what waits is counted again with the next commit
@@ -144,6 +145,7 @@ class Store:
                 self.counters.errors += 1
                 if is_corrupt(error):
                     self._database.replace(str(error), now_s)
+                    self._checkpoints.forget()
                     self._count()
                     continue
                 if is_locked(error):
@@ -170,8 +172,7 @@ class Store:
             for answered in commit.answers:
                 statements.note_answer(db, answered, now_s)
             self._probe("store.inserted")
-            for name, state in commit.checkpoints.items():
-                db.execute("REPLACE INTO checkpoint VALUES (?, ?, ?)", (name, state, checksum(name, state)))
+            sums = self._checkpoints.write(db, commit.checkpoints)
             if commit.history:
                 statements.add_history(db, commit.meters, commit.history, self._history_s)
             messages = self.counters.messages + len(added)
@@ -181,6 +182,7 @@ class Store:
                 messages, size = messages - evicted, size - freed
             self._probe("store.before-commit")
         self._probe("store.after-commit")
+        self._checkpoints.committed(sums)
         self.counters.messages, self.counters.bytes = messages, size
         self.counters.evicted += evicted
 
@@ -319,6 +321,7 @@ class Store:
         log.warning("store %s: %s", self._database.path, error)
         if is_corrupt(error):
             self._database.replace(str(error), self._looked_s)
+            self._checkpoints.forget()
             self._recount = True
 
     # -- the file -----------------------------------------------------------------------------------------------------
@@ -333,6 +336,7 @@ class Store:
             return
         self._looked_s = now_s
         if self._database.look_after_file(now_s):
+            self._checkpoints.forget()
             self._count()
 
     def newest_boundary_s(self) -> float | None:
@@ -347,7 +351,8 @@ class Store:
         with self._lock:
             try:
                 with self._database.transaction(full=True) as db:
-                    db.execute("DELETE FROM checkpoint WHERE name = 'pipeline'")
+                    db.execute("DELETE FROM checkpoint WHERE name = 'pipeline' OR name LIKE 'pipeline.%'")
+                    self._checkpoints.forget()
                     return db.execute("DELETE FROM history WHERE time_s > ?", (time_s,)).rowcount
             except sqlite3.Error as error:
                 self._note(error)
@@ -358,36 +363,32 @@ class Store:
     def checkpoint(self, name: str) -> bytes | None:
         """The last committed state under `name`; None where there is none, or its checksum is wrong."""
         with self._lock:
-            rows = self._read("SELECT state, crc FROM checkpoint WHERE name = ?", (name,))
-        for state, crc in rows:
-            if isinstance(state, bytes) and checksum(name, state) == crc:
-                return state
-        return None
+            return checkpoints.read(self._read, name)
+
+    def checkpoints(self, name: str) -> dict[str, bytes]:
+        """The last committed states under `name` and `name.*`; without those whose checksum is wrong."""
+        with self._lock:
+            return checkpoints.read_parts(self._read, name)
 
     def resend(self, since_s: float, until_s: float, limit: int) -> int:
         """Queue the events of [since_s, until_s] again, newest first, at most `limit`; how many were queued."""
         with self._lock, self._database.transaction(full=True) as db:
-            found = db.execute(
-                "SELECT suffix, body, schema, key, time_s, crc FROM event WHERE time_s BETWEEN ? AND ?"
-                " ORDER BY time_s DESC LIMIT ?",
-                (since_s, until_s, limit),
-            ).fetchall()
-            queued = 0
-            for suffix, body, schema, key, time_s, crc in found:
-                if crc is not None and checksum(suffix, schema, key, body) != crc:
-                    continue
-                priority = Priority.ALERT if suffix == "event/alert" else Priority.TAMPER
-                queued += statements.queue_again(db, Message(suffix, body, schema, priority, key, time_s))
+            queued = statements.resend(db, since_s, until_s, limit)
         self._count()
         if queued and self._on_commit is not None:
             self._on_commit(Priority.ALERT)
         return queued
 
-    def history(self, since_s: float, until_s: float, meters: Sequence[str]) -> StoredHistory:
-        """The rows of [since_s, until_s], oldest first, in the order of `meters`; NaN for a meter not in a row."""
+    def history(
+        self, since_s: float, until_s: float, meters: Sequence[str], every_s: float | None = None
+    ) -> StoredHistory:
+        """The rows of [since_s, until_s], oldest first, in the order of `meters`; NaN for a meter not in a row.
+
+        `every_s`: only those at its multiples; rows of before may have been shorter.
+        """
         with self._lock:
             try:
-                return read_history(self._database.connection, since_s, until_s, meters)
+                return read_history(self._database.connection, since_s, until_s, meters, every_s)
             except sqlite3.Error as error:
                 self._note(error)
                 return StoredHistory.of_nothing(len(meters))

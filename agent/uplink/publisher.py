@@ -99,7 +99,7 @@ class Publisher:
         self._waking = threading.Lock()  # around the pipe's end alone: wake is called under other locks
         self._states: dict[str, tuple[bytes, str]] = {}  # retained: suffix -> body and schema, told on every connect
         self._pending_retained: set[str] = set()
-        self._health: bytes | None = None
+        self._moments: dict[str, tuple[bytes, str, int]] = {}  # said once, the newest of each suffix
         self._done: deque[tuple[int, int]] = deque()  # packet ids of what came down and is done, by connection
         self._stopping = False
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -128,8 +128,12 @@ class Publisher:
 
     def health(self, health: Health) -> None:
         """Say this once, if there is a connection; it is not queued."""
+        self.moment("health", health, HEALTH_EXPIRY_S)
+
+    def moment(self, suffix: str, body: msgspec.Struct, expiry_s: int) -> None:
+        """Say this once, at QoS 0, if there is a connection; the next one of the same suffix takes its place."""
         with self._lock:
-            self._health = encode(health)
+            self._moments[suffix] = encode(body), SCHEMA_OF[type(body)], expiry_s
         self.wake()
 
     def wake(self) -> None:
@@ -290,11 +294,11 @@ class Publisher:
         with self._lock:
             states = [(suffix, *self._states[suffix]) for suffix in sorted(self._pending_retained)]
             self._pending_retained.clear()
-            health, self._health = self._health, None
+            moments, self._moments = self._moments, {}
         for suffix, body, schema in states:
             link.retained_in_flight[link.publish(self._address.topic(suffix), body, schema, retain=True)] = True
-        if health is not None:
-            link.publish(self._address.topic("health"), health, SCHEMA_OF[Health], qos=0, expiry_s=HEALTH_EXPIRY_S)
+        for suffix, (body, schema, lasts_s) in () if link.choked else moments.items():
+            link.publish(self._address.topic(suffix), body, schema, qos=0, expiry_s=lasts_s)
         wall_s = self._now()
         while not link.choked and (out := self._send_window.next(now_s, wall_s)) is not None:
             self._probe("publisher.before-send")

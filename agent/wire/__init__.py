@@ -31,6 +31,7 @@ from agent.wire.events import (
     TamperKind,
 )
 from agent.wire.forecast import Forecast, ForecastExtreme, OverCapacity
+from agent.wire.live import Live
 from agent.wire.state import (
     ActiveSnapshot,
     Amount,
@@ -53,6 +54,7 @@ from agent.wire.topics import (
     balance_suffix,
     evidence_suffix,
     forecast_suffix,
+    live_suffix,
     register_suffix,
     split_topic,
 )
@@ -90,6 +92,7 @@ __all__ = [
     "Health",
     "Id",
     "Info",
+    "Live",
     "MeterHealth",
     "MeterInfo",
     "ModelData",
@@ -119,6 +122,7 @@ __all__ = [
     "encode",
     "evidence_suffix",
     "forecast_suffix",
+    "live_suffix",
     "number",
     "register_suffix",
     "split_topic",

@@ -10,6 +10,7 @@ import msgspec
 from agent.wire.downlink import Ack, Command, CommandResult, DesiredConfig, DesiredModel, Reported, Signed
 from agent.wire.events import AlertEvent, TamperEvent
 from agent.wire.forecast import Forecast
+from agent.wire.live import Live
 from agent.wire.state import ActiveSnapshot, Balance, EvidenceChunk, Health, Info, Register, Status
 from agent.wire.values import WireError
 
@@ -24,6 +25,7 @@ SCHEMAS: dict[str, type[msgspec.Struct]] = {
     "checkmeter.health.v1": Health,
     "checkmeter.evidence.v1": EvidenceChunk,
     "checkmeter.forecast.v1": Forecast,
+    "checkmeter.live.v1": Live,
     "checkmeter.register.v1": Register,
     "checkmeter.ack.v1": Ack,
     "checkmeter.signed.v1": Signed,

@@ -38,6 +38,7 @@ CHANNELS = (
     Channel("active", True, "checkmeter.active.v1", 1, True, None, "The open alerts, as a snapshot."),
     Channel("balance/{zone}", True, "checkmeter.balance.v1", 1, False, 604800, "One interval of one zone."),
     Channel("forecast/{zone}", True, "checkmeter.forecast.v1", 1, True, None, "The next 48 h of one zone; hourly."),
+    Channel("live/{zone}", True, "checkmeter.live.v1", 0, False, 5, "The balance of the moment, if it is asked for."),
     Channel("register/{meter}", True, "checkmeter.register.v1", 1, True, None, "Water, heat, gas: what a meter shows."),
     Channel("evidence/{alert_id}/{n}-{of}", True, "checkmeter.evidence.v1", 1, False, None, "Intervals of a case."),
     Channel("cmd/res", True, "checkmeter.result.v1", 1, False, None, "The answer to a command."),

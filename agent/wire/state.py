@@ -104,7 +104,9 @@ class BusHealth(Body, frozen=True, kw_only=True):
     cycles: Count = 0
     skipped: Count = 0
     errors: dict[str, int] = {}
-    cycle_s: float | None = None
+    cycle_s: float | None = None  # how long the last cycle took
+    poll_s: float | None = None  # how often one is to begin,
+    kept_s: float | None = None  # and how often they really do
 
 
 class MeterHealth(Body, frozen=True, kw_only=True):
@@ -115,6 +117,7 @@ class MeterHealth(Body, frozen=True, kw_only=True):
     readings: Count = 0
     errors: dict[str, int] = {}
     latency_ms: float | None = None
+    refresh_s: float | None = None  # it shows a new value so often only; left out while it shows what flows
 
 
 class QueueHealth(Body, frozen=True, kw_only=True):
@@ -141,6 +144,7 @@ class Health(Body, frozen=True, kw_only=True):
     clock: str | None = None  # what is wrong with the gateway's clock; left out while it is believed
     cpu_percent: float | None = None
     memory_mb: float | None = None
+    flash_bytes_day: Count | None = None  # what the agent writes to flash in a day, by what it wrote since its start
     detectable_w: dict[str, float] = {}  # by zone: the smallest steady loss that would be found within a week
 
 

@@ -41,6 +41,11 @@ def forecast_suffix(zone: str) -> str:
     return f"forecast/{zone}"
 
 
+def live_suffix(zone: str) -> str:
+    """`live/{zone}`."""
+    return f"live/{zone}"
+
+
 def register_suffix(meter: str) -> str:
     """`register/{meter}`."""
     return f"register/{meter}"

@@ -23,6 +23,7 @@ meter error (IEC 62053-21/-22: class 1 is within 1 % at rated conditions).
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 
@@ -97,6 +98,19 @@ class LossModel:
         self.p = np.zeros((size + 1, size + 1))
         self.p[1:, 1:] = np.diag(self.sd**2)
         self.p[1 : HOURS + 1, 1 : HOURS + 1] = UNMETERED_SD_W**2 + UNMETERED_HOUR_SD_W**2 * np.eye(HOURS)
+
+    def of_rows(self, hours: float) -> LossModel:
+        """The same coefficients for rows of another length; for reading only."""
+        other = copy.copy(self)
+        other.hours = hours
+        return other
+
+    @property
+    def gain_sd(self) -> Floats:
+        """Standard deviation of each sub-meter's gain error [N]."""
+        at = np.arange(1 + COMMON, 1 + self.size)
+        sd: Floats = np.sqrt(np.maximum(self.p[at, at], 0.0))
+        return sd
 
     def design(self, rows: ZoneRows) -> Floats:
         """Regressors [T, P] of rows, Wh per unit of coefficient; the delay acts elsewhere and is 0 here."""

@@ -152,6 +152,12 @@ class Learning:
         self.model.absorb(rows, self.history.gap_before(start), told_wh=told_wh)
         self.absorbed = until
 
+    def predictor(self, row_h: float) -> LossModel:
+        """What is expected of the building in rows of another length; for reading only."""
+        model = self.model.of_rows(row_h)
+        model.x = self._coefficients()
+        return model
+
     def _coefficients(self) -> Floats:
         """What is expected of the building: without the weather term, which cannot be predicted."""
         x = self.model.x.copy()

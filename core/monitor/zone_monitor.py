@@ -18,12 +18,14 @@ import numpy as np
 from core.arrays import Bools, Floats
 from core.attribution.attribute import Attribution, attribute
 from core.balance.history import APPEND_MAX, History
+from core.balance.losses import LossModel
 from core.balance.rows import ZoneRows
 from core.evidence import Evidence
+from core.fast.large_loss import LargeLoss, Scene, large_loss_evidence, onset_rows
 from core.monitor.alarm import Alarm
 from core.monitor.alarm_life import AlarmLife
 from core.monitor.learning import START_DAYS, Learning
-from core.monitor.searching import OnsetSearch
+from core.monitor.searching import NewLoss, OnsetSearch
 from core.monitor.spec import Settings, ZoneSpec
 from core.monitor.suspects import SuspectList
 from core.scoring.zone_scores import Scorer
@@ -89,6 +91,40 @@ class ZoneMonitor:
         """Take a told loss (`sign` 1) or surplus (-1) for a normal load of the building; its end as an alarm."""
         loss = self.life.accept(sign, episode, reason)
         return [] if loss is None else [self._evidence(loss, at_s, active=False)]
+
+    def large(self, found: LargeLoss) -> list[Evidence]:
+        """Tell a large loss that short rows show before a row is over; who it is, the next mark tells."""
+        history = self.history
+        if self.life.loss is not None or self.search.too_early:
+            return []
+        last_s = float(history.rows(history.count - 1, history.count).ends_s[0])
+        lo, onset, hi = onset_rows(found, last_s, self.row_h * 3600.0, history.count, history.first)
+        hours = (found.at_s - found.onset_s) / 3600.0
+        loss = self.life.open(NewLoss(1.0, lo, onset, hi, found.power_w, found.power_w, hours))
+        loss.onset_s, loss.lo_s, loss.hi_s = found.onset_s, found.lo_s, found.hi_s
+        return [large_loss_evidence(self.zone.id, loss.episode, found, hours)]
+
+    def scene(self, row_h: float) -> tuple[LossModel, Scene]:
+        """What the test of short rows must know: the loss model for rows of `row_h`, and the noise around it."""
+        history, learning = self.history, self.learning
+        model, noise = learning.predictor(row_h), learning.noise
+        start = max(history.first, history.count - learning.day_rows)
+        booked, _ = history.booked(start, history.count)
+        return model, Scene(
+            load_w=learning.load_w,
+            rough_w2h=noise.rough_w2h,
+            slow_w2=noise.weather_w2 + noise.quarter_w2,
+            level_w2=noise.level_w2,
+            per_own=model.own_sd,
+            per_wh=model.gain_sd,
+            usual_w=float(booked[-1] - booked[0]) / ((history.count - start) * self.row_h),
+            rate=learning.settings.false_alarms_per_year,
+        )
+
+    @property
+    def watches_minutes(self) -> bool:
+        """Whether a large loss would be told now: the zone is known, and none is on."""
+        return self.life.loss is None and not self.search.too_early
 
     def detectable_w(self, days: float = DETECTABLE_DAYS) -> float:
         """The smallest steady loss that would be found within `days` in this house today, W; NaN in the first days."""

@@ -23,7 +23,13 @@ class AlignState:
     memory_rows: float
     meters: int
     def __init__(
-        self, limit_w: Floats, signed_net: np.typing.NDArray[np.uint8], row_h: float, memory_rows: float
+        self,
+        limit_w: Floats,
+        signed_net: np.typing.NDArray[np.uint8],
+        row_h: float,
+        memory_rows: float,
+        white: float = 1.0,
+        lasting: float = 0.8,
     ) -> None: ...
 
 def align_rows(state: AlignState, wh: Floats, read_sd_wh: Floats, utc_hour: Ints32, out: AlignedRows) -> None:

@@ -37,23 +37,26 @@ cdef class AlignState:
         signed_net: [M] uint8, 1 where the register may fall (import minus export).
         row_h: length of a row.
         memory_rows: rows per hour of day that the profile remembers.
+        white, lasting: how a gap's variance grows, in units of the spread: `white` with its length in hours, `lasting`
+            with the square of it. Within a row of minutes a load does not change: nothing of it is white.
     """
 
     cdef readonly dict arrays  # name -> NumPy array, for a checkpoint; the views below look at the same memory
-    cdef readonly double row_h, memory_rows
+    cdef readonly double row_h, memory_rows, white, lasting
     cdef readonly Py_ssize_t meters
     cdef double[::1] last_wh, offset_wh, booked_wh, gap_wh2, gap_h, spread_w2
     cdef double[:, ::1] profile_w, profile_rows
     cdef double[::1] limit_w
     cdef uint8_t[::1] signed_net
 
-    def __init__(self, limit_w, signed_net, double row_h, double memory_rows):
+    def __init__(self, limit_w, signed_net, double row_h, double memory_rows, double white=1.0, double lasting=0.8):
         meters = len(limit_w)
         if len(signed_net) != meters:
             raise ValueError("AlignState: limits and signs do not agree")
         self.limit_w = np.array(limit_w, np.float64)
         self.signed_net = np.array(signed_net, np.uint8)
         self.row_h, self.memory_rows, self.meters = row_h, memory_rows, meters
+        self.white, self.lasting = white, lasting
         self.arrays = {
             "last_wh": np.full(meters, np.nan),
             "offset_wh": np.zeros(meters),
@@ -119,7 +122,7 @@ cdef void _align_row(
                 scatter = s.spread_w2[j]
                 if scatter <= 0.0:
                     scatter = (FRESH_SHARE * s.limit_w[j]) * (FRESH_SHARE * s.limit_w[j])
-                s.gap_wh2[j] += scatter * hours * (1.0 + 0.8 * (2.0 * s.gap_h[j] + hours))
+                s.gap_wh2[j] += scatter * hours * (s.white + s.lasting * (2.0 * s.gap_h[j] + hours))
                 s.gap_h[j] += hours
                 if s.gap_h[j] > LONG_GAP_ROWS * hours:
                     flags[j] |= LONG_GAP

@@ -15,7 +15,7 @@ from __future__ import annotations
 import bisect
 import enum
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +26,7 @@ from core.registers.samples import RegisterSample, RegisterSpec
 
 PROFILE_DAYS = 20.0  # what a meter's daily profile remembers
 SAMPLES_MAX = 4096  # per meter: bounds what a clock far ahead of ours can make us keep
+SAMPLES_A_ROW = 64  # closer samples are kept beside boundaries only: bounds what a poll a second makes us keep
 READ_JITTER_S = 2.0  # a sample's time is known no better, whatever the bus says
 REPLAY_JITTER_S = 4.0  # the same where no read times are given
 ROUGHNESS = 0.6  # relative scatter of power within an interval (measured on household loads)
@@ -64,6 +65,23 @@ class AlignedRows:
     def __len__(self) -> int:
         return len(self.ends_s)
 
+    def split(self, at_s: float) -> tuple[AlignedRows | None, AlignedRows | None]:
+        """The rows that end by `at_s`, and those behind them; None for none."""
+        at = int(np.searchsorted(self.ends_s, at_s, side="right"))
+        return self._part(slice(0, at)), self._part(slice(at, len(self)))
+
+    def _part(self, rows: slice) -> AlignedRows | None:
+        part = AlignedRows(
+            self.ends_s[rows],
+            self.hours,
+            self.booked_wh[rows],
+            self.energy_wh[rows],
+            self.sd_wh[rows],
+            self.lost_wh2[rows],
+            self.flags[rows],
+        )
+        return part if len(part) else None
+
 
 @dataclass(slots=True)
 class Counters:
@@ -83,11 +101,23 @@ class _Samples:
     error_s: list[float] = field(default_factory=list)
     wh: list[float] = field(default_factory=list)
 
+    def drop_last(self) -> None:
+        """Forget the newest sample."""
+        del self.time_s[-1], self.error_s[-1], self.wh[-1]
+
+    def exact(self, end_s: float) -> bool:
+        """Whether a sample at that very instant is there, as meters store them."""
+        at = bisect.bisect_left(self.time_s, end_s)
+        return at < len(self.time_s) and self.time_s[at] == end_s and self.error_s[at] == 0.0
+
 
 class Aligner:
-    """Samples in, rows out. Feed in any order; `close` gives the rows that are complete or out of patience."""
+    """Samples in, rows out. Feed in any order; `close` gives the rows that are complete or out of patience.
 
-    def __init__(self, meters: Sequence[RegisterSpec], interval_s: float) -> None:
+    `short`: rows of minutes or less.
+    """
+
+    def __init__(self, meters: Sequence[RegisterSpec], interval_s: float, *, short: bool = False) -> None:
         if DAY_S % interval_s:
             raise ValueError(f"the interval must divide the day, got {interval_s} s")
         self.meters = tuple(meters)
@@ -96,12 +126,17 @@ class Aligner:
         self.counters = Counters()
         self._place = {meter.id: j for j, meter in enumerate(meters)}
         self._samples = [_Samples() for _ in meters]
+        self._awaited: dict[int, float] = {}  # meter -> boundary whose stored row is to come
         self._blocks: list[tuple[Floats, Floats]] = []
         self._resolution_sd = np.array([m.resolution_wh for m in meters]) / math.sqrt(12.0)
         self._signed = np.array([m.exports for m in meters], np.uint8)
         self._limit_w = np.array([m.limit_w for m in meters], np.float64)
         row_h = self.interval_s / HOUR_S
-        self._state = _align.AlignState(self._limit_w, self._signed, row_h, PROFILE_DAYS * HOUR_S / self.interval_s)
+        # Rows of a minute are recorded only where the instants are known, and a load lasts longer than such a row.
+        self._jitter_s = READ_JITTER_S if short else REPLAY_JITTER_S
+        white, lasting = (0.0, 1.8) if short else (1.0, 0.8)
+        memory_rows = PROFILE_DAYS * HOUR_S / self.interval_s
+        self._state = _align.AlignState(self._limit_w, self._signed, row_h, memory_rows, white, lasting)
         self._row_wh = np.full(len(meters), np.nan)  # the last whole row, as it was fed
 
     @property
@@ -128,6 +163,9 @@ class Aligner:
             if at < len(kept.time_s) and kept.time_s[at] == sample.time_s:
                 continue  # the same instant again: the first stands
             error_s = 0.0 if sample.from_profile else math.hypot(sample.uncertainty_s, READ_JITTER_S)
+            if at == len(kept.time_s) > 1 and self._between(kept.time_s[-2], sample.time_s):
+                kept.drop_last()
+                at -= 1
             kept.time_s.insert(at, sample.time_s)
             kept.error_s.insert(at, error_s)
             kept.wh.insert(at, wh)
@@ -138,6 +176,17 @@ class Aligner:
     def feed_block(self, times_s: Floats, wh: Floats) -> None:
         """Take whole rows at rising times: [T] and [T, meters], NaN where not read. Not to be mixed with `feed`."""
         self._blocks.append((np.asarray(times_s, np.float64), np.ascontiguousarray(wh, np.float64)))
+
+    def _between(self, before_s: float, after_s: float) -> bool:
+        """Whether what lies between two samples is of no use: they are close, and no boundary is between them."""
+        close = after_s - before_s < self.interval_s / SAMPLES_A_ROW
+        return close and before_s // self.interval_s == after_s // self.interval_s and before_s % self.interval_s > 0.0
+
+    def awaits(self, rows: Mapping[str, float]) -> None:
+        """Wait for an exact sample of each of these meters at that boundary, though it was read behind it."""
+        for meter, end_s in rows.items():
+            if meter in self._place:
+                self._awaited[self._place[meter]] = end_s
 
     @property
     def offset_wh(self) -> Floats:
@@ -208,7 +257,9 @@ class Aligner:
             return False
         if now_s >= end_s + min(GRACE_S, self.interval_s):
             return True
-        return all(s.time_s and s.time_s[-1] >= end_s for s in self._samples)
+        return all(s.time_s and s.time_s[-1] >= end_s for s in self._samples) and not any(
+            awaited_s == end_s and not self._samples[j].exact(end_s) for j, awaited_s in self._awaited.items()
+        )
 
     def _boundary(self, j: int, end_s: float) -> tuple[float, float]:
         """Register of meter j at the boundary and its standard error; NaN where the samples do not tell it."""
@@ -270,7 +321,7 @@ class Aligner:
         power = np.abs(np.diff(wh, axis=0, prepend=self._row_wh[None, :])) / self.interval_s
         self._row_wh[:] = wh[-1]
         sd = np.sqrt(
-            self._resolution_sd**2 + (REPLAY_JITTER_S * np.nan_to_num(np.minimum(power, self._limit_w / HOUR_S))) ** 2
+            self._resolution_sd**2 + (self._jitter_s * np.nan_to_num(np.minimum(power, self._limit_w / HOUR_S))) ** 2
         )
         return self._align(ends, wh, sd)
 

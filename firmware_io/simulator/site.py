@@ -197,6 +197,7 @@ class SimulatedSite:
             _point(spec.agreement_key),
             spec.client,
             spec.naming,
+            spec.gbt_window,
         )
         faults = Faults(simulation.fault, spec.id, self.start_s, simulation.seed)
         opened = [

@@ -63,11 +63,11 @@ class Rig:
         (bus,) = config.bus
         (line,) = open_buses(config, clock, self._plug).values()
         self.thread = BusThread(
-            bus, line, [MeterWatch(m) for m in config.meter], clock, self.inbox, config.detection.interval_s
+            bus, line, [MeterWatch(m) for m in config.meter], clock, self.inbox, config.detection.row_s
         )
         self.store = Store(config.store.path, clock.now())
         self.book = AlertBook.from_config(config)
-        forecasts = ZoneForecasts(config, config.detection.interval_s)
+        forecasts = ZoneForecasts(config, config.detection.row_s)
         self.pipeline = Pipeline(config, self.book, forecasts=forecasts)
         self.worker = Worker(config, clock, self.pipeline, self.book, self.store, self.inbox, [bus.id])
         self.known_s = self.worker.restore()

@@ -29,7 +29,7 @@ def command(site_file: Path, zone: str | None, as_json: bool, plot: Path | None)
     Reads the store beside a running agent and changes nothing.
     """
     config = load(site_file)
-    forecasts = ZoneForecasts(config, config.detection.interval_s)
+    forecasts = ZoneForecasts(config, config.detection.row_s)
     if zone is not None and zone not in forecasts.mains:
         raise click.ClickException(f"there is no zone {zone!r}; the site file has {', '.join(forecasts.mains)}")
     if not forecasts.zones:

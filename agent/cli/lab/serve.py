@@ -126,13 +126,15 @@ def command(
     if promised_false_alarms is not None:
         settings = settings.promising(promised_false_alarms)
     config = uvicorn.Config(
-        application(settings), host=listen, port=port, proxy_headers=False, server_header=False, date_header=True,
-        log_level="warning", limit_concurrency=200, timeout_keep_alive=15, h11_max_incomplete_event_size=16 * 1024,
+        application(settings, warm=True), host=listen, port=port, proxy_headers=False, server_header=False,
+        date_header=True, log_level="warning", limit_concurrency=200, timeout_keep_alive=15,
+        h11_max_incomplete_event_size=16 * 1024,
         ws="none", lifespan="off", http="h11",
     )  # fmt: skip
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)  # the server raises it once more when it has ended in order
     server = uvicorn.Server(config)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Until the server listens to signals itself, and once more when it has ended in order and raises its own again.
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     with config.bind_socket() as bound:
         bound.listen(config.backlog)  # whoever reads the address may connect at once
         click.echo(f"http://{'[' + listen + ']' if ':' in listen else listen}:{bound.getsockname()[1]}/")
@@ -149,13 +151,17 @@ def _oidc(**values: Any) -> Any:
     if key and len(key) < 32:
         raise click.ClickException("CHECKMETER_CSRF_KEY seals the sessions: give it 32 characters of chance at least")
     try:
-        from agent.utility.web.signin.oidc import Oidc
+        from agent.utility.web.signin.oidc import Oidc, Provider, ProviderAway
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{error.name} is missing: pip install 'checkmeter[web]'") from None
     try:
-        return Oidc(**values)
+        oidc = Oidc(**values)
+        Provider(oidc, b"").about()
     except ValueError as error:
         raise click.ClickException(str(error)) from None
+    except ProviderAway as error:  # it may come later than we do
+        click.echo(f"careful, nobody can sign in now: {error}", err=True)
+    return oidc
 
 
 def evidence(store: Store, gateway: str, alert_id: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from agent.keys.credentials import read_key
 from agent.polling.buses import bus_spec, meter_spec
 from agent.process.clock import ScaledClock, SharedClock
 from agent.process.exit_codes import UNAVAILABLE
@@ -44,6 +45,7 @@ KEY = "simulation"
 @click.option("--origin", type=float, help="The host's UTC at which simulated time began, to go on after a restart.")
 @click.option("--port-link", type=click.Path(path_type=Path), help="Link pseudo-terminals in DIR, named by bus.")
 @click.option("--clock-file", type=click.Path(path_type=Path), hidden=True, help="Time is another process's clock.")
+@click.option("--write-keys", is_flag=True, help="Write the public keys of meters that sign, and end.")
 @click.option("--json", "as_json", is_flag=True, help="Say that it is ready, where and under which clock, as JSON.")
 def command(
     site_file: Path | None,
@@ -56,6 +58,7 @@ def command(
     origin: float | None,
     port_link: Path | None,
     clock_file: Path | None,
+    write_keys: bool,
     as_json: bool,
 ) -> None:
     """Simulate a building whose meters can be polled, until SIGTERM or Ctrl-C; or a fleet's MQTT side.
@@ -72,6 +75,9 @@ def command(
     if site_file is None:
         raise click.UsageError("which building? Give a SITE.toml, or --fleet N")
     config = load(site_file, online=True)
+    if write_keys:
+        _write_keys(config)
+        return
     simulation = read_simulation(config, read_site(site_file), site_file, start, speed)
     start_s = time.time() if simulation.start is None else moment_s(simulation.start, time.time())
     clock = ScaledClock(start_s, simulation.speed, origin) if clock_file is None else SharedClock(clock_file)
@@ -95,6 +101,21 @@ def command(
                 raise SystemExit(UNAVAILABLE)
     finally:
         site.stop()
+
+
+def _write_keys(config: Config) -> None:
+    """The public keys that simulated meters sign and agree with, into files that are not there yet."""
+    from firmware_io.simulator.meter.keys import private_key
+
+    for number, meter in enumerate(config.meter, 1):
+        suite = meter.suite or (2 if meter.encryption_key and len(read_key(meter.encryption_key)) == 32 else 1)
+        for path in {meter.meter_signing_key, meter.meter_agreement_key} - {None}:
+            try:
+                with open(str(path), "x", encoding="ascii") as file:
+                    file.write(private_key(number, suite).public.point.hex() + "\n")
+                click.echo(f"{meter.id}  {path}")
+            except OSError as error:
+                raise ConfigError([f"{path}: the key of {meter.id} cannot be written: {error.strerror}"]) from error
 
 
 def _ready(ports: dict[str, str], clock: ScaledClock | SharedClock, as_json: bool) -> str:

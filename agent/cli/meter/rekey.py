@@ -51,12 +51,11 @@ def command(
     with meter_of(site_file, meter, trace=trace) as bus:
         spec = bus.use(meter, _spec)
         key = None if agreed else _new_key(file, spec, generate=generate)
+        _confirm(meter, name, yes=yes)
         if agreed:
             _write(file, b"")
-        _confirm(meter, name, yes=yes)
         if key is None:
-            key = over_session(bus, meter, lambda session: agree(session, spec, [name])[name])
-            file.write_text(key.hex() + "\n", "ascii")
+            key = _agreed(bus, meter, spec, name, file)
         else:
             sent = key
             over_session(bus, meter, lambda session: transfer(session, spec, {name: sent}))
@@ -68,6 +67,20 @@ def _spec(driver: MeterDriver, line: Line) -> DlmsSpec:
     if not isinstance(driver, DlmsDriver):
         raise RegisterUnavailable("only a DLMS meter has such keys")
     return driver.spec
+
+
+def _agreed(bus: Bus, meter: str, spec: DlmsSpec, name: KeyName, file: Path) -> bytes:
+    """Agree on a key and put it into the file, which is there and empty. Raises: MeterError."""
+    try:
+        key = over_session(bus, meter, lambda session: agree(session, spec, [name])[name])
+    except MeterError:
+        file.unlink()
+        raise
+    with file.open("wb") as stream:
+        stream.write(key.hex().encode() + b"\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    return key
 
 
 def _new_key(file: Path, spec: DlmsSpec, *, generate: bool) -> bytes:

@@ -28,7 +28,9 @@ def command(site_file: Path, online: bool) -> None:
         from agent.polling.buses import check_profiles
 
         check_profiles(config, read_site(site_file))
-    for doubt in (*doubts, *loosely_kept(config)):
+    from agent.polling.rates import rate_doubts  # the protocols are worth importing only for a file that is right
+
+    for doubt in (*doubts, *rate_doubts(config), *loosely_kept(config)):
         click.echo(f"warning: {doubt}", err=True)
     read = f"{len(config.bus)} bus(es)" if config.bus else "no bus: for replay only"
     click.echo(f"{site_file}: ok: {len(config.meter)} meters, {len(config.zone)} zone(s), {read}")

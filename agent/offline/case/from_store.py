@@ -40,11 +40,11 @@ def from_store(site: Path, alert_id: str) -> Case:
             raise CaseError(f"alert {alert_id} is of no zone of this site file: it has no balance to show")
         since_s = last.data.onset.timestamp() - DAYS_BEFORE * DAY_S
         meters = [zone.main, *zone.subs]
-        rows = read_history(db, since_s, np.inf, meters)
+        rows = read_history(db, since_s, np.inf, meters, config.detection.row_s)
         tampers = [decode(TamperEvent, body) for body in read_events(db, "event/tamper", since_s, np.inf)]
     if len(rows) < 2:
         raise CaseError("the store has no interval history around this alert")
-    energies = _energies(rows.times_s, rows.wh, config.detection.interval_s, zone.main, tuple(zone.subs))
+    energies = _energies(rows.times_s, rows.wh, config.detection.row_s, zone.main, tuple(zone.subs))
     energies.subs_kwh[:, [name in zone.minus for name in zone.subs]] *= -1.0
     info = _info(config, last.time)
     check_complete(energies, info, zone.id)

@@ -42,10 +42,10 @@ class Governor:
     def __init__(self, clock: ClockFile, config: Config, speed: float) -> None:
         self._clock, self._speed = clock, speed
         self._exchange_s = self._cycle_s = 0.0  # of the host
-        self._cycle_limit_s = max(CYCLE * config.detection.interval_s, min(bus.poll_s for bus in config.bus))
+        self._cycle_limit_s = max(CYCLE * config.detection.row_s, min(bus.poll_s for bus in config.bus))
         self._bus_of = {meter.id: meter.bus for meter in config.meter}
-        self._lead_s = max(LEAD * config.detection.interval_s, 2.0 * max(bus.poll_s for bus in config.bus))
-        self._behind_s = BEHIND * config.detection.interval_s
+        self._lead_s = max(LEAD * config.detection.row_s, 2.0 * max(bus.poll_s for bus in config.bus))
+        self._behind_s = BEHIND * config.detection.row_s
         self._exchange_limit_s = max(EXCHANGE_S, EXCHANGE_SHARE * max(bus.poll_s for bus in config.bus))
         self._poll_s = {bus.id: bus.poll_s for bus in config.bus}
         self._stepping = without_past(config)

@@ -81,14 +81,15 @@ def replay(
     """
     interval_s = interval_of(readings.times_s, config.detection.interval_s)
     about = (None, None) if model is None else (model.named.sha256, model.named.threshold)
+    row_s = config.detection.row_of(interval_s)
     book = AlertBook.from_config(config, *about)
     wanted = forecast or any(zone.capacity_w is not None for zone in config.zone)
-    backtest = Backtest(interval_s)
-    forecasts = ZoneForecasts(config, interval_s, backtest.record if forecast else None) if wanted else None
+    backtest = Backtest(row_s)
+    forecasts = ZoneForecasts(config, row_s, backtest.record if forecast else None) if wanted else None
     scorer, states = (None, None) if model is None else (model.scorer, model.states)
     pipeline = Pipeline(config, book, scorer, states=states, interval_s=interval_s, keep=balances, forecasts=forecasts)
     waiting = list(signs or [])
-    outcome = Outcome(interval_s=interval_s, rows=len(readings.times_s))
+    outcome = Outcome(interval_s=row_s, rows=len(readings.times_s))
     for start, stop, feed in blocks(readings, interval_s, pipeline):
         until_s = float(readings.times_s[stop - 1])
         while waiting and waiting[0].time_s <= until_s:

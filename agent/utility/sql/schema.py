@@ -1,9 +1,8 @@
 """The tables and views: one description, from which the DDL and the upserts of every server are made.
 
-Kept inside what SQLite, MySQL-compatible servers and TiDB all take (agent.utility.sql.tidb holds the list of what TiDB
-refuses). On a server of the MySQL family no key or index begins with time: on a distributed store
-that is one hot region. Zones, gateways
-and alerts go by a 64-bit hash of their names, events by their random 16 octets.
+Kept inside what SQLite, MySQL-compatible servers and TiDB all take (agent.utility.sql.tidb lists what TiDB refuses). On
+a server of the MySQL family no key or index begins with time: on a distributed store that is one hot region. Zones,
+gateways and alerts go by a 64-bit hash of their names, events by their random 16 octets.
 
 Energies are whole joules (1 kWh = 3,600,000 J): sums of integers are exact in any order, so that a day's rollup
 equals the sum of its intervals to the last digit, whoever adds them up and however often they are sent.

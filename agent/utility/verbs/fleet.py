@@ -37,7 +37,10 @@ def cases(dsn: str, top: int, form: Form) -> None:
     """Open cases with their age and confidence, those that lose most first."""
     with open_store(dsn) as store:
         store.check_version()
-        _print(queries.cases(store, SystemClock().now(), top), form, "no open case")
+        answer = queries.cases(store, SystemClock().now(), top)
+    if form is Form.TABLE:
+        answer = _with_doubts(answer)
+    show(answer.columns, answer.rows, form, "no open case", least=("unexplained_probability", "tenant", "severity"))
 
 
 @click.command()
@@ -80,6 +83,16 @@ def trend(dsn: str, days: int, form: Form) -> None:
     with open_store(dsn) as store:
         store.check_version()
         _print(queries.trend(store, SystemClock().now(), days), form, NO_DAYS)
+
+
+def _with_doubts(answer: Answer) -> Answer:
+    """For people: one column tells what was found, with a question mark until somebody else has confirmed it."""
+    found, waiting = answer.columns.index("outcome"), answer.columns.index("unconfirmed")
+    rows = [
+        (*row[:found], row[found] or (f"{row[waiting]}?" if row[waiting] else None), *row[waiting + 1 :])
+        for row in answer.rows
+    ]
+    return Answer((*answer.columns[:waiting], *answer.columns[waiting + 1 :]), rows)
 
 
 def _print(answer: Answer, form: Form, empty: str) -> None:

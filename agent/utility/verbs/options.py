@@ -34,7 +34,7 @@ WIDTH, NARROWEST = 100, 6  # columns of a table, and of a text that is cut
 # What a text keeps at least where it says who or why.
 FLOORS = {"site": 16, "zone": 12, "suspect": 16, "meter": 16, "gateway": 12, "kind": 12, "reason": 20, "obstacle": 30}
 LEAST = (  # the first to go without room
-    "unexplained_probability", "tenant", "gateway", "trough_about", "trough_kw", "severity", "unconfirmed", "outcome",
+    "unexplained_probability", "tenant", "gateway", "trough_about", "trough_kw", "severity", "outcome",
 )  # fmt: skip
 HEADS = {"age_days": "age", "over_probability": "over", "peak_probability": "peak", "unread_meters": "unread",
          "unexplained_probability": "none of these"}  # fmt: skip

@@ -106,9 +106,11 @@ def precision(dsn: str, form: Form) -> None:
     with open_store(dsn) as store:
         store.check_version()
         answer = queries.precision(store)
-    show(
-        answer.columns, answer.rows, form, "no outcome yet: checkmeter utility outcome records what an inspection found"
-    )
+        waiting = store.rows("SELECT COUNT(*) FROM outcome WHERE confirmed_by IS NULL")[0][0]
+    none = "no outcome yet: checkmeter utility outcome records what an inspection found"
+    if waiting:  # else they would have counted
+        none = f"no outcome that counts: {waiting} to be confirmed by another person (checkmeter utility confirm)"
+    show(answer.columns, answer.rows, form, none)
 
 
 @click.command("export-features")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from textwrap import shorten
 
 import click
 
@@ -152,7 +153,7 @@ def _checked(path: Path) -> bytes:
     try:
         load(model, FEATURES)
     except ModelRefused as error:
-        raise click.ClickException(f"{path}: {error}") from None
+        raise click.ClickException(f"{path}: {shorten(str(error), 300)}") from None
     if len(model) > wire.MAX_MODEL_BYTES // 2:  # it travels in base64, inside a signed text
         raise click.ClickException(f"{path}: {len(model)} octets; gateways take {wire.MAX_MODEL_BYTES // 2} at most")
     return model

@@ -15,7 +15,7 @@ from agent.utility.fleet.outcomes import Found
 from agent.utility.sql.statements import Row
 from agent.utility.sql.table import Table
 from agent.utility.web.app import Asked, Handler, Refused
-from agent.utility.web.pages import place_of
+from agent.utility.web.pages import OF_OUTCOMES, place_of
 from agent.utility.web.signin.people import Role
 
 _METER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -43,7 +43,7 @@ def record(asked: Asked) -> Response:
     found = Found(outcome, meter or None, inspected_s, note or None, asked.person.name)
     entry = _entry(asked, "outcome", f"{place.path}/{alert_id}", f"{outcome} {meter}".strip())
     outcomes.record(asked.site.stores.here(), alert_id, place.path, found, now_s, [entry])
-    asked.site.kept.forget()
+    asked.site.kept.forget(*OF_OUTCOMES)
     return _back(asked, "recorded")
 
 
@@ -56,7 +56,7 @@ def confirm(asked: Asked) -> Response:
     if not seen.isdecimal() or len(seen) > 15:
         raise Refused(400, asked.words.say("This form is too old, or is not ours: load the page again."))
     outcomes.confirm(store, alert_id, place.path, asked.person.name, now_s, [entry], seen_ms=int(seen))
-    asked.site.kept.forget()
+    asked.site.kept.forget(*OF_OUTCOMES)
     return _back(asked, "confirmed")
 
 

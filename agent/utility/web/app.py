@@ -158,8 +158,8 @@ def problem(asked: Asked, status: int, reason: str) -> Response:
     return asked.page("problem.html", status, title=HTTPStatus(status).phrase, reason=reason)
 
 
-def application(settings: Settings) -> Guard:
-    """The whole thing, as an ASGI application."""
+def application(settings: Settings, *, warm: bool = False) -> Guard:
+    """The whole thing, as an ASGI application; with `warm`, what reads the whole fleet is asked for beforehand."""
     from agent.utility.web import actions, pages
 
     environment = Environment(
@@ -171,7 +171,10 @@ def application(settings: Settings) -> Guard:
     )
     key = os.environ.get("CHECKMETER_CSRF_KEY", "").encode() or secrets.token_bytes(32)
     entrance = Entrance(settings.proxy, settings.oidc, key, 3600 * settings.session_hours)
-    site = Site(settings, Stores(settings.dsn), Kept(), Csrf(key), environment, entrance)
+    stores = Stores(settings.dsn)
+    site = Site(settings, stores, Kept(stores), Csrf(key), environment, entrance)
+    if warm:
+        pages.warm(site)
     routes: list[Route | Mount] = []
     if entrance.provider is not None:
         from agent.utility.web.login import ENTRANCES

@@ -45,9 +45,9 @@ def records(store: Store, query: str, *values: object) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in store.rows(query, values)]
 
 
-def losses(store: Store, now_s: float, days: int) -> list[dict[str, Any]]:
-    """Every zone's loss over whole days, the largest first."""
-    answer = queries.losses(store, now_s, days, EVERYTHING)
+def losses(store: Store, now_s: float, days: int, top: int) -> list[dict[str, Any]]:
+    """The zones that lose most over whole days, the largest first."""
+    answer = queries.losses(store, now_s, days, top)
     return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
 
 

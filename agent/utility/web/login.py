@@ -36,7 +36,8 @@ def back(asked: Asked) -> Response:
         person, then = provider.finish(asked.query, asked.cookies.get(entrance.login_cookie, ""))
     except SignInRefused as error:
         log.warning("sign-in refused: %s", error)
-        raise Refused(403, f"{asked.words.say('Signing in did not succeed. Begin again.')} ({error})") from error
+        what = asked.words.say("Signing in did not succeed. Begin again.")
+        raise Refused(403, f"{what} ({error})") from error
     except ProviderAway as error:
         raise _away(asked, error) from error
     log.info("%s has signed in as %s", person.name, person.role.name.lower())

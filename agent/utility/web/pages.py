@@ -10,12 +10,13 @@ from starlette.responses import HTMLResponse, Response
 from agent.utility.fleet import four_eyes, promise, queries
 from agent.utility.sql.schema import DAY_S
 from agent.utility.web import asks, exports, pictures
-from agent.utility.web.app import Asked, Handler, Refused
+from agent.utility.web.app import Asked, Handler, Refused, Site
 from agent.utility.web.asks import Place
 from agent.utility.web.guard import evidence_policy
 from agent.utility.web.signin.people import Role
 
 ROWS = 50  # of a page
+TOP_LOSSES = 20
 SORTS = {"loss": "loss_kwh", "power": "loss_w", "confidence": "confidence", "age": "onset_s", "site": "site"}
 # What a kind of alert means, in the words of the evidence page; a translator finds them here.
 KINDS = {
@@ -56,20 +57,43 @@ def place_of(asked: Asked) -> Place:
     return Place(*names)
 
 
+# The kept answers that an outcome changes.
+OF_OUTCOMES = ("cases", "all cases", "found", "alarms")
+
+
+def _losses(site: Site) -> list[dict[str, Any]]:
+    return site.kept.get("losses", lambda store: asks.losses(store, site.clock.now(), site.settings.days, TOP_LOSSES))
+
+
+def _trend(site: Site) -> list[dict[str, Any]]:
+    return site.kept.get("trend", lambda store: asks.trend(store, site.clock.now(), 90))
+
+
+def _silent(site: Site) -> list[dict[str, Any]]:
+    return site.kept.get("gateways", lambda store: asks.gateways(store, site.clock.now()))
+
+
+def _cases(site: Site, *, everything: bool = False) -> list[dict[str, Any]]:
+    name = "all cases" if everything else "cases"
+    return site.kept.get(name, lambda store: asks.cases(store, everything=everything))
+
+
+def warm(site: Site) -> None:
+    """Ask what the first visitors would wait for."""
+    _losses(site), _trend(site), _silent(site), _cases(site)
+
+
 def fleet(asked: Asked) -> Response:
     """The fleet today: loss, money, who is silent, what is open."""
-    site, now_s = asked.site, asked.site.clock.now()
-    store, days = site.stores.here(), site.settings.days
-    losses = site.kept.get(("losses", days), lambda: asks.losses(store, now_s, days))
-    trend = site.kept.get(("trend", 90), lambda: asks.trend(store, now_s, 90))
-    silent = site.kept.get("gateways", lambda: asks.gateways(store, now_s))
-    cases = site.kept.get("cases", lambda: asks.cases(store))
+    site, days = asked.site, asked.site.settings.days
+    now_s = site.clock.now()
+    losses, trend, silent, cases = _losses(site), _trend(site), _silent(site), _cases(site)
     today = int(now_s // DAY_S)
     lately = [day for day in trend if today - days <= day["day"] < today]
     return asked.page(
         "fleet.html",
-        losses=losses[:20],
-        zones=len(losses),
+        losses=losses,
+        zones=max((day["zones"] for day in lately), default=0),
         today=next((day for day in trend if day["day"] == today), None),
         sums={name: sum(day[name] for day in lately) for name in ("main_kwh", "technical_kwh", "unexplained_kwh")},
         days=len(lately),
@@ -83,8 +107,7 @@ def fleet(asked: Asked) -> Response:
 def cases(asked: Asked) -> Response:
     """Cases, sorted and filtered."""
     everything = asked.query.get("state") == "all"
-    store = asked.site.stores.here()
-    found = asked.site.kept.get(("cases", everything), lambda: asks.cases(store, everything=everything))
+    found = _cases(asked.site, everything=everything)
     if kind := asked.query.get("kind", ""):
         found = [case for case in found if case["kind"] == kind]
     if site := asked.query.get("site", ""):
@@ -98,7 +121,7 @@ def cases(asked: Asked) -> Response:
     known = [case for case in found if case[column] is not None]
     known.sort(key=lambda case: (case[column], case["alert_id"]), reverse=not ascending)
     rows, page, pages = paged(asked, [*known, *(case for case in found if case[column] is None)])
-    recovered = asked.site.kept.get("found", lambda: asks.found_kwh(store))
+    recovered = asked.site.kept.get("found", asks.found_kwh)
     return asked.page(
         "cases.html", rows=rows, page=page, pages=pages, count=len(found), sort=sort, sorts=SORTS, kinds=KINDS,
         states=STATES, recovered=recovered, four_eyes=_four_eyes(asked),
@@ -141,7 +164,7 @@ def building(asked: Asked) -> Response:
     found = asks.building(store, place, now_s, 90)
     if found is None:
         raise Refused(404, asked.words.say("There is no such building."))
-    everything = asked.site.kept.get("cases", lambda: asks.cases(store))
+    everything = _cases(asked.site)
     zones = [
         {
             **zone,
@@ -174,15 +197,14 @@ def building(asked: Asked) -> Response:
 
 def _four_eyes(asked: Asked) -> bool:
     """Whether outcomes wait for a second pair of eyes."""
-    return asked.site.kept.get("four-eyes", lambda: four_eyes.needed(asked.site.stores.here()))
+    return asked.site.kept.get("four-eyes", four_eyes.needed)
 
 
 def gateways(asked: Asked) -> Response:
     """Gateways that need somebody, and the rollout of the model."""
-    store, now_s = asked.site.stores.here(), asked.site.clock.now()
-    found = asked.site.kept.get("gateways", lambda: asks.gateways(store, now_s))
+    found = _silent(asked.site)
     rows, page, pages = paged(asked, found)
-    rollout = asked.site.kept.get("rollout", lambda: asks.rollout(store))
+    rollout = asked.site.kept.get("rollout", asks.rollout)
     return asked.page(
         "gateways.html", rows=rows, page=page, pages=pages, count=len(found), rollout=rollout, states=STATES
     )
@@ -202,7 +224,7 @@ def precision(asked: Asked) -> Response:
     store = asked.site.stores.here()
     models = queries.precision(store)
     stated = promise.stated(store)
-    alarms = asked.site.kept.get("alarms", lambda: promise.false_alarms(store))
+    alarms = asked.site.kept.get("alarms", promise.false_alarms)
     return asked.page(
         "precision.html",
         models=[dict(zip(models.columns, row, strict=True)) for row in models.rows],

@@ -114,7 +114,8 @@ class DlmsDriver:
 
     def take_push(self, pushed: Pushed) -> list[Reading] | None:
         """See `TakesPushes`."""
-        if not self.spec.push:
+        # Several meters may share a key: whose a ciphered push is says the title of the meter that associated.
+        if not self.spec.push or (self.spec.ciphers and self._title is None):
             return None
         if self._opener is None:
             self._opener = PushOpener(self.spec)
@@ -123,7 +124,7 @@ class DlmsDriver:
         except (SecurityError, RemoteProtocolError):
             return None
         if self._reader is None or self._reader.identity is None:
-            return [] if authentic else None
+            return None
         return self._reader.pushed(push, pushed.received_s, authentic=authentic)
 
     def pushed_meanwhile(self) -> list[Reading]:

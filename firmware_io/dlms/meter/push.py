@@ -42,8 +42,13 @@ def layout(objects: Data) -> tuple[Attribute, ...]:
     """The attributes that a push holds, in order, by the push setup. Raises: RemoteProtocolError."""
     if objects.tag != Tag.ARRAY:
         raise RemoteProtocolError(f"push object list: expected an array, got {objects}")
-    # From version 1 on each entry has more fields behind the first four.
-    return tuple(profile.Column.decode(item._replace(value=item.value[:4])).attribute for item in objects.value)
+    attributes = []
+    for item in objects.value:
+        if item.tag != Tag.STRUCTURE:
+            raise RemoteProtocolError(f"push object list: expected structures, got {item}")
+        # From version 1 on each entry has more fields behind the first four.
+        attributes.append(profile.Column.decode(item._replace(value=item.value[:4])).attribute)
+    return tuple(attributes)
 
 
 class PushOpener:

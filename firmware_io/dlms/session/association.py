@@ -94,6 +94,7 @@ _CONTEXTS = {  # short names, ciphered
     (True, False): Context.SN,
     (True, True): Context.SN_CIPHERED,
 }
+_GENERAL = (b"\xdb", b"\xdd", b"\xdf")  # in which pushes come ciphered or signed
 _PUSHES = (b"\x0f", b"\xc2")  # DataNotification, EventNotification
 
 Push: TypeAlias = Callable[[decode.DataNotification | decode.EventNotification], None]
@@ -306,7 +307,7 @@ class Association:
         """Check the AARE, and take over what it grants."""
         for _ in range(MAX_UNASKED):
             late = not self._channel.in_order and octets[:1] not in (b"\x61", b"\xd8", b"\x0e")
-            if octets[:1] not in (*_PUSHES, b"\xdb") and not late:
+            if octets[:1] not in (*_PUSHES, *_GENERAL) and not late:
                 break
             octets = self._channel.receive()  # a push while we associate says nothing that we could check yet
         if octets[:1] == b"\xd8":

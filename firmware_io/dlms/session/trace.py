@@ -10,8 +10,12 @@ import re
 from collections.abc import Callable, Iterable
 
 from firmware_io.dlms.apdu import acse, decode
+from firmware_io.dlms.apdu.blocks import TAG as BLOCK
+from firmware_io.dlms.apdu.blocks import Block
+from firmware_io.dlms.apdu.short_names import READ_REQUEST, READ_RESPONSE, ReadRequest, ReadResponse
 from firmware_io.dlms.hdlc.framer import Address, Frame, Framer
 from firmware_io.dlms.hdlc.link import SNRM, UA, UI, Parameters, control_name, is_information
+from firmware_io.dlms.protection.general import GENERAL_CIPHERING, GENERAL_SIGNING
 from firmware_io.dlms.protection.security import CIPHERED_TAGS, Sealed
 from firmware_io.dlms.session.wrapper import Unit, Unwrapper
 from firmware_io.errors import RemoteProtocolError, SecurityError
@@ -22,6 +26,10 @@ _LLC_OCTETS = 3
 _MAX_HELD = 4096  # octets without a frame in them: bounds what noise can make us keep
 _MAX_UNIT = 1 << 16
 _CIPHERED = [bytes((tag,)) for tag in CIPHERED_TAGS]  # what is in them is no secret on the line
+_SHORT: dict[int, Callable[[bytes], object]] = {
+    READ_REQUEST: ReadRequest.decode,
+    READ_RESPONSE: ReadResponse.decode,
+}
 _CODE = re.compile(r"ObisCode\(a=(\d+), b=(\d+), c=(\d+), d=(\d+), e=(\d+), f=(\d+)\)")
 _ACSE: dict[int, Callable[[bytes], object]] = {
     0x60: acse.AssociationRequest.decode,
@@ -114,6 +122,13 @@ class Tracer:
             if tag in CIPHERED_TAGS:
                 sealed = Sealed.parse(pdu)
                 return f"ciphered {tag:#04x}, counter {sealed.counter}, {len(sealed.body)} octets"
+            if tag in (GENERAL_CIPHERING, GENERAL_SIGNING):
+                return f"{'ciphered' if tag == GENERAL_CIPHERING else 'signed'} {tag:#04x}, {len(pdu)} octets"
+            if tag == BLOCK:
+                block = Block.decode(pdu)
+                return f"general block {block.number}, {len(block.payload)} octets{', the last' * block.last}"
+            if tag in _SHORT:
+                return self._without_secrets(_SHORT[tag](pdu))
             if tag in _ACSE:
                 return self._without_secrets(_ACSE[tag](pdu))
             return self._without_secrets(decode.decode(pdu))
@@ -123,6 +138,10 @@ class Tracer:
     def _without_secrets(self, unit: object) -> str:
         if isinstance(unit, acse.AssociationRequest) and unit.mechanism is acse.Mechanism.LLS:
             unit = unit._replace(authentication=MASK.encode())
+        if isinstance(unit, decode.SetListRequest) and any(
+            attribute.class_id in _ASSOCIATION_SECRETS for attribute, _ in unit.items
+        ):
+            return f"SetListRequest with an association's: {MASK}"
         if isinstance(unit, decode.SetRequest) and unit.attribute.class_id in _ASSOCIATION_SECRETS:
             return f"SetRequest of {unit.attribute}: {MASK}"
         text = _CODE.sub(lambda code: ".".join(code.groups()), str(unit))

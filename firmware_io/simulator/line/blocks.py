@@ -6,8 +6,6 @@ from firmware_io.dlms.apdu.blocks import TAG, Block, BlockTransfer
 from firmware_io.errors import RemoteProtocolError
 from firmware_io.simulator.line.server import Server
 
-WINDOW = 4  # blocks that the meter takes at once
-
 
 class Blocks:
     """One association's blocks; a unit that is whole begins a new exchange."""
@@ -26,7 +24,7 @@ class Blocks:
             block = Block.decode(unit)
             self._window = block.window
             if self._transfer is None or (block.payload and block.number == 1):
-                self._transfer = BlockTransfer(WINDOW)
+                self._transfer = BlockTransfer(self.server.meter.identity.gbt_window)
             request = self._transfer.take(block)
             if request is not None:
                 return self._out(self.server.handle(request), blocked=True)
@@ -40,7 +38,7 @@ class Blocks:
         if not size or (len(reply) <= size and not blocked):
             return [reply]
         if self._transfer is None:
-            self._transfer = BlockTransfer(WINDOW)
+            self._transfer = BlockTransfer(self.server.meter.identity.gbt_window)
             self._transfer.take(Block(False, False, self._window, 1, 0, b""))
         return self._lost(self._transfer.load(reply, size))
 

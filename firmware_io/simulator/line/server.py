@@ -284,7 +284,8 @@ class Server:
     def _offered(self) -> Conformance:
         blocks = Conformance.GENERAL_BLOCK_TRANSFER
         all_of_them = SHORT_CONFORMANCE | blocks if self._short else CONFORMANCE
-        return all_of_them & ~blocks if self.meter.faults.at("no_blocks", self.meter.now()) else all_of_them
+        without = not self.meter.identity.gbt_window or self.meter.faults.at("no_blocks", self.meter.now())
+        return all_of_them & ~blocks if without else all_of_them
 
     def _max_pdu(self) -> int:
         small = self.meter.faults.at("small_pdu", self.meter.now())

@@ -63,6 +63,7 @@ class Identity:
     client_agreement_key: bytes | None = None
     client: int = 16
     naming: Literal["ln", "sn"] = "ln"
+    gbt_window: int = 0  # general blocks that it takes at once; 0: it has no such transfer
 
     @property
     def signing_suite(self) -> int:

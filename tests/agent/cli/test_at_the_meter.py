@@ -13,7 +13,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from agent.cli.main import cli
-from firmware_io.simulator.meter.keys import private_key
 
 SITE = """
 [site]
@@ -73,7 +72,7 @@ subs = ["flat-1", "flat-2", "flat-3", "nobody"]
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("lab")
     secrets = {"password": "open sesame", "ak": "D0D1D2D3D4D5D6D7D8D9DADBDCDDDEDF", "ek": "00" * 16, "ek3": "33" * 16}
-    secrets |= {"mk": "44" * 16, "sk": "11" * 32, "meter.pub": private_key(4, 1).public.point.hex()}
+    secrets |= {"mk": "44" * 16, "sk": "11" * 32}
     for name, text in secrets.items():
         (folder / name).write_text(text)
         (folder / name).chmod(0o600)
@@ -82,6 +81,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     simulated = folder / "simulated.toml"
     without = SITE.replace('[[meter]]\nid = "nobody"\nbus = "line"\naddress = 99\n', "").replace(', "nobody"', "")
     simulated.write_text(without.format(folder=folder) + "[simulation]\nseed = 3\nhistory_days = 3\npace = false\n")
+    written = run("simulate", simulated, "--write-keys")
+    assert (written.exit_code, written.stdout) == (0, f"flat-3  {folder}/meter.pub\n"), written.output
     simulator = subprocess.Popen(
         [sys.executable, "-m", "agent.cli.main", "simulate", str(simulated), "--json"],
         stdout=subprocess.PIPE,

@@ -320,8 +320,12 @@ def test_a_checkpoint_of_another_site_or_a_torn_one_is_refused():
     other = Pipeline(config([Zone(id="building", main=MAIN, subs=list(SUBS[:-1]))]), Ledger())
     with pytest.raises(ValueError, match="another site"):
         other.restore(step.checkpoint, stored(step.history))
+    head = step.checkpoint["pipeline"]
     with pytest.raises(ValueError, match="torn"):
-        Pipeline(config(), Ledger()).restore(step.checkpoint[:-9], stored(step.history))
+        Pipeline(config(), Ledger()).restore({**step.checkpoint, "pipeline": head[:-9]}, stored(step.history))
+    for name in sorted(set(step.checkpoint) - {"pipeline"}):
+        with pytest.raises(ValueError, match=f"part {name} is missing, or of another moment"):
+            Pipeline(config(), Ledger()).restore({**step.checkpoint, name: head}, stored(step.history))
     with pytest.raises(ValueError, match="hole"):
         Pipeline(config(), Ledger()).restore(step.checkpoint, stored(step.history[:40] + step.history[41:]))
 

@@ -93,24 +93,48 @@ def test_a_meter_that_comes_late_is_read_exactly_and_only_what_can_still_be_judg
     rig = make_rig(FAULT.format(kind="silence", meter="flat-2", more='until = "+3h"'))
     rig.catch_up()
     rig.cycles(170)
-    exact = rows_read(rig, 45)
+    exact = rows_read(rig, 60)
     assert len(exact["flat-2"]) >= 2
     assert min(exact["flat-2"]) > rig.clock.now() - 3 * 3600
     assert rig.pipeline.unusable["too late"] == 0
 
 
-def test_short_intervals_do_not_wait_for_rows_that_a_quarter_hour_profile_cannot_have(make_rig) -> None:
-    rig = make_rig("[detection]\ninterval_s = 10\n", poll_s=5)
+def test_polling_goes_on_while_rows_are_awaited_and_the_boundary_is_held_open_for_them(make_rig) -> None:
+    rig = make_rig(poll_s=5)
     rig.thread.catch_up(rig.stop, None)
-    rig.taken()
-    waited = 0
+    rig.work()
+    longest_s, polled_before_row, seen = 0.0, 0, set()
     for _ in range(250):  # a little over a quarter of an hour, so one boundary has a row
         began_s = rig.clock.monotonic()
+        closed_s = rig.pipeline.next_s
         rig.thread.cycle(rig.stop)
-        waited += rig.clock.monotonic() - began_s > 5.0
-        rig.taken()
+        longest_s = max(longest_s, rig.clock.monotonic() - began_s)
+        for item in rig.taken():
+            rig.worker.take([item])
+            exact = {s.meter for s in item.samples if s.from_profile}
+            polled_before_row += bool(item.samples) and not exact and rig.clock.now() % 900 < 60
+            if exact:
+                assert rig.pipeline.next_s == closed_s or seen | exact == set(rig.thread.watches)
+                seen |= exact
         rig.clock.move(max(0.0, began_s + 5.0 - rig.clock.monotonic()))
-    assert waited in (1, 2)
+    assert seen == {"main", "flat-1", "flat-2", "flat-3"}
+    assert polled_before_row > 4
+    assert longest_s < 5.0  # no cycle waited fifteen seconds, and rows took only what the polls left
+    (row,) = rig.store.history(rig.clock.now() - 1000, rig.clock.now(), rig.pipeline.meters).sd_wh[-1:]
+    assert row.max() == pytest.approx(10 / 12**0.5)  # exact in time: only the register's step is left
+
+
+def test_where_the_polls_fill_the_cycle_rows_are_read_all_the_same_two_a_cycle(make_rig) -> None:
+    rig = make_rig(poll_s=0.001)
+    rig.thread.catch_up(rig.stop, None)
+    rig.work()
+    exact: dict[str, int] = {}
+    while len(exact) < 4:
+        rig.thread.cycle(rig.stop)
+        rows = [s.meter for item in rig.taken() for s in item.samples if s.from_profile]
+        assert len(rows) <= 2
+        exact |= dict.fromkeys(rows, 1)
+    assert rig.clock.now() % 900 < 300  # while the boundary can still be closed with them
 
 
 def test_a_silent_meter_is_told_after_a_while_and_when_it_is_back(make_rig) -> None:
@@ -217,13 +241,3 @@ def test_a_bus_thread_that_fails_begins_again_and_is_counted(make_rig, caplog, m
     assert caplog.text.count("begins again in") == 2
     caught_up = [item for item in rig.taken() if hasattr(item, "stored")]
     assert len(caught_up) == 1, "what the meters stored is asked for once"
-
-
-@pytest.mark.parametrize("early_s", [0.0, 0.4])
-def test_polls_are_due_at_multiples_of_their_time(make_rig, early_s: float) -> None:
-    """So that a meter without a load profile is read where intervals end; a wait that ends early polls nobody twice."""
-    rig = make_rig(poll_s=60)
-    rig.clock.move(60.0 - rig.clock.now() % 60.0 + 17.0)
-    assert rig.thread._next_due_s() - rig.clock.monotonic() == pytest.approx(43.0)
-    rig.clock.move(43.0 - early_s)
-    assert rig.thread._next_due_s() - rig.clock.monotonic() == pytest.approx(60.0 + early_s)

@@ -38,6 +38,7 @@ main = "main"
 subs = ["flat-1", "flat-2"]
 [detection]
 interval_s = {step_s}
+balance_s = {step_s}
 [store]
 path = "{folder}/store.sqlite"
 [service]

@@ -10,11 +10,11 @@ import threading
 import numpy as np
 import pytest
 
+from agent.pipeline import checkpoint
 from agent.pipeline.pipeline import Pipeline
 from agent.pipeline.step import Step
 from agent.pipeline.worker import Worker
 from agent.store.store import Store
-from core import checkpoint
 from core.registers.align import Flag
 
 PORTION = 192  # rows of two days
@@ -150,15 +150,15 @@ def test_a_checkpoint_that_turns_out_unusable_halfway_changes_nothing(make_rig) 
     rig = make_rig(history_days=10)
     rig.catch_up()
     history = rig.store.history(-math.inf, math.inf, rig.pipeline.meters)
-    values = checkpoint.unpack(rig.store.checkpoint("pipeline"))
+    values = checkpoint.join(rig.store.checkpoints("pipeline"))
     fresh = Pipeline(rig.config, rig.book)
     before = fresh._checkpoint()
     for name in ("0.x", "aligner.spread_w2"):
         with pytest.raises(ValueError, match="broadcast"):
-            fresh.restore(checkpoint.pack({**values, name: np.zeros(3)}), history)
+            fresh.restore(checkpoint.split({**values, name: np.zeros(3)}), history)
     assert fresh._checkpoint() == before
-    fresh.restore(checkpoint.pack(values), history)
-    assert fresh._checkpoint() == rig.store.checkpoint("pipeline")
+    fresh.restore(checkpoint.split(values), history)
+    assert fresh._checkpoint() == rig.store.checkpoints("pipeline")
 
 
 def _registers_wh(rig, time_s: float) -> np.ndarray:

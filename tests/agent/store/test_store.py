@@ -66,6 +66,53 @@ class Killed(BaseException):
     """Stands for the end of the process at a probe."""
 
 
+def test_a_state_that_has_not_changed_is_not_written_again_and_one_that_the_file_has_lost_is(path: Path) -> None:
+    large = bytes(range(256)) * 1000
+
+    def log_octets(store: Store, n: int, state: bytes) -> int:
+        wal = path.with_name(path.name + "-wal")
+        before = wal.stat().st_size
+        store._database.connection.execute("PRAGMA wal_autocheckpoint=0")
+        assert store.commit(Commit([], {"pipeline": b"head %d" % n, "pipeline.model-0": state}), T0)
+        return wal.stat().st_size - before
+
+    with opened(path) as store:
+        assert log_octets(store, 1, large) > len(large)
+        assert log_octets(store, 2, large) < 20_000
+        assert log_octets(store, 3, large[::-1]) > len(large)
+        assert store.checkpoints("pipeline") == {"pipeline": b"head 3", "pipeline.model-0": large[::-1]}
+        assert store.drop_history_after(T0) == 0  # a wrong clock: the checkpoint is given up
+        assert store.checkpoints("pipeline") == {}
+        assert log_octets(store, 4, large[::-1]) > len(large)
+    with opened(path) as store:
+        path.unlink()
+        store.tick(T0 + 60.0)  # written again from memory
+        assert store.commit(Commit([], {"pipeline": b"head 5", "pipeline.model-0": large[::-1]}), T0 + 60.0)
+    with opened(path) as store:
+        assert store.checkpoints("pipeline") == {"pipeline": b"head 5", "pipeline.model-0": large[::-1]}
+        store.commit(Commit([], {"pipelines": b"of another name", "pipeline.x": b"y"}), T0)
+        assert set(store.checkpoints("pipeline")) == {"pipeline", "pipeline.model-0", "pipeline.x"}
+
+
+@pytest.mark.parametrize("step", ["store.begin", "store.inserted", "store.before-commit"])
+def test_a_state_of_a_commit_that_failed_is_written_by_the_next(path: Path, step: str) -> None:
+    def probe(here: str) -> None:
+        if here == step and armed:
+            armed.clear()
+            raise sqlite3.OperationalError("the disk hiccups") if here != "store.begin" else KeyboardInterrupt
+
+    armed: list[int] = []
+    store = Store(path, T0, probe=probe)
+    store.commit(Commit([], {"pipeline": b"one"}), T0)
+    armed.append(1)
+    with contextlib.suppress(KeyboardInterrupt):
+        store.commit(Commit([], {"pipeline": b"two"}), T0)
+    store.commit(Commit([], {"pipeline": b"two"}), T0)
+    store.close()
+    with opened(path) as store:
+        assert store.checkpoint("pipeline") == b"two"
+
+
 @pytest.mark.parametrize("step", ["store.begin", "store.inserted", "store.before-commit"])
 def test_an_end_before_the_commit_leaves_neither_alert_nor_checkpoint(path: Path, step: str) -> None:
     def probe(name: str) -> None:

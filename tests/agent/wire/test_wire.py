@@ -42,7 +42,7 @@ def test_the_asyncapi_document_names_every_topic_once_and_every_reference_leads_
     document = contract.asyncapi()
     assert document["asyncapi"] == "3.0.0"
     suffixes = {c["address"].split("{gateway}/")[1] for c in document["channels"].values()}
-    assert len(suffixes) == len(contract.CHANNELS) == 17
+    assert len(suffixes) == len(contract.CHANNELS) == 18
 
     def references(node: object) -> list[str]:
         if isinstance(node, dict):

@@ -133,8 +133,45 @@ def test_absent_rows_of_a_block_are_rows_in_which_nobody_answered():
 
 def test_a_clock_far_ahead_keeps_no_more_than_the_bound():
     box = aligner(1)
-    box.feed(sample(0, 1e6 + t, float(t)) for t in range(5000))
+    box.feed(sample(0, 1e6 + 15.0 * t, float(t)) for t in range(5000))
     assert box.counters.overflow == 5000 - 4096
+
+
+@pytest.mark.parametrize("phase_s", [0.0, 0.4])
+def test_a_poll_a_second_gives_the_same_registers_as_are_read_beside_the_boundaries_and_keeps_few(phase_s):
+    flow = np.cumsum(np.random.default_rng(3).gamma(0.5, 1.0, 4000))
+    every = [sample(0, t + phase_s, float(wh)) for t, wh in enumerate(flow)]
+    beside = [s for s in every if min((s.time_s - START_S) % 900, -(s.time_s - START_S) % 900) <= 2]
+    dense, sparse = aligner(1), aligner(1)
+    kept = 0
+    for one in every:
+        dense.feed([one])
+        kept = max(kept, len(dense._samples[0].time_s))
+    sparse.feed(beside)
+    rows, others = dense.close(START_S + 4000), sparse.close(START_S + 4000)
+    np.testing.assert_allclose(rows.booked_wh, others.booked_wh)
+    assert len(rows) == 5 - (phase_s > 0)
+    assert kept < 400
+    assert dense.counters.overflow == 0
+
+
+def test_a_boundary_is_held_open_for_a_stored_row_that_is_to_come_but_not_for_ever():
+    box = aligner(2)
+    box.feed([sample(0, -5, 0.0), sample(1, -5, 0.0), sample(0, 5, 10.0), sample(1, 5, 10.0)])
+    box.awaits({"m0": START_S, "unknown": START_S})
+    assert box.close(START_S + 20) is None
+    box.feed([sample(0, 0, 4.0, from_profile=True)])
+    rows = box.close(START_S + 20)
+    assert rows.booked_wh[0].tolist() == [0.0, 0.0]  # both counts begin here
+    box.feed([sample(0, 905, 20.0), sample(1, 905, 20.0)])
+    box.awaits({"m0": START_S + 900})
+    assert box.close(START_S + 910) is None
+    box.awaits({"m0": float("-inf")})
+    assert len(box.close(START_S + 910)) == 1
+    box.feed([sample(0, 1805, 20.0), sample(1, 1805, 20.0)])
+    box.awaits({"m0": START_S + 1800})
+    assert box.close(START_S + 2090) is None
+    assert len(box.close(START_S + 2101)) == 1  # its grace time is over
 
 
 def test_an_interval_that_does_not_divide_the_day_is_refused():

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from firmware_io import obis
+from firmware_io.dlms.sources import Sources
 from firmware_io.errors import AccessDenied, IdentityMismatch, RemoteProtocolError, ResponseTimeout, SecurityError
 from firmware_io.identity import EXCHANGE_ANSWERS
+from firmware_io.obis import ObisCode
 from firmware_io.reading import Quality, Reading
 from firmware_io.simulator.building.scenario import FAULTS, Fault, Simulation
 from firmware_io.simulator.meter.events import LOG_ENTRIES, Code
@@ -78,6 +80,11 @@ CASES = [
     Case("endless_blocks", (RemoteProtocolError,)),
     Case("one_frame"),
     Case("one_frame", security="hls-gmac", client={"max_frame": 128}),
+    Case("no_access", meter={"access": True}),
+    Case("no_blocks", meter={"gbt_window": 3, "max_pdu": 64}),
+    Case("lost_block", meter={"gbt_window": 3, "max_pdu": 64}, framing="wrapper", probability=0.1),
+    Case("compact_template", meter={"sources": Sources(compact=ObisCode(0, 0, 66, 0, 1))}),
+    Case("push", meter={"push": True}),
     Case("no_range"),
     Case("no_selection"),
     Case("lifo"),

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
 from firmware_io import obis
 from firmware_io.bus import Bus, BusMeter
-from firmware_io.dlms.meter.push import FrameCutter, UnitCutter
+from firmware_io.dlms.apdu import axdr
+from firmware_io.dlms.meter.driver import DlmsDriver
+from firmware_io.dlms.meter.push import FrameCutter, UnitCutter, layout
+from firmware_io.dlms.session.counters import MemoryCounters
 from firmware_io.dlms.session.wrapper import Unit
-from firmware_io.errors import TransportError
+from firmware_io.errors import RemoteProtocolError, TransportError
 from firmware_io.pushes import IdleLine, Pushed, PushListener
 from firmware_io.simulator.building.scenario import Fault, Simulation
 from firmware_io.simulator.line.pushing import plain_push, push_of, send_to
@@ -76,6 +80,16 @@ def test_a_plain_push_is_believed_only_of_a_plain_meter_and_by_its_serial_number
     assert taken(plain, plain_push(meter, "event")) is None  # which does not say who it is
     assert taken(ciphered, plain_push(ciphered.site.meters[FLAT], "plain")) is None
     assert taken(plain, plain_push(meter, "plain"), "flat-2") is None  # which is not configured to push
+
+
+def test_meters_with_the_same_keys_are_told_apart_by_their_titles(make_bench, secured):
+    bench = make_bench(meter=secured("hls-gmac") | PUSH)
+    other = replace(bench.meters[1], id="flat-2", address=18)  # the same keys, and it has never associated
+    driver = DlmsDriver(other, bench.spec, bench.clock, MemoryCounters())
+    list(bench.bus.poll_cycle())
+    octets = push_of(bench.site.meters[FLAT], counter(), "general")
+    assert driver.take_push(Pushed(octets, bench.clock.now())) is None
+    assert energy_of(taken(bench, octets)) == shown(bench)
 
 
 def test_an_old_push_and_an_odd_value_are_no_readings(make_bench):
@@ -176,3 +190,9 @@ def test_a_port_that_is_taken_is_said(make_bench):
     with pytest.raises(TransportError, match="cannot listen"):
         second.take(None)
     first.close()
+
+
+@pytest.mark.parametrize("octets", ["0600000001", "0101ff", "0102020212000801", "010100"])
+def test_a_push_setup_that_is_none_is_an_error(octets):
+    with pytest.raises(RemoteProtocolError):
+        layout(axdr.decode(bytes.fromhex(octets)))

@@ -290,7 +290,7 @@ def test_our_driver_reads_their_compact_data():
 def test_their_client_uses_access_and_general_blocks_with_our_meter(kind, make_bench, secured):
     plan = secured(kind)
     small = Simulation(seed=5, history_days=8, installed="-60d", fault=[Fault(kind="small_pdu", amount=160)])
-    bench = make_bench(small, framing="wrapper", flats=1, meter=plan)
+    bench = make_bench(small, framing="wrapper", flats=1, meter=plan | {"gbt_window": 4})
     items = [[1, "0.0.96.1.0.255", 2], [3, "1.0.1.8.0.255", 2], [3, "1.0.9.9.9.255", 2]]
     options = {"propose_access": True, "propose_gbt": True, "gbt_window": 3}
     with on_tcp(bench) as port:

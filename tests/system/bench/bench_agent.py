@@ -5,6 +5,7 @@ subscriber, and the agent as a gateway runs it. Bytes written are measured over 
 quarters of an hour.
 
     bench_agent.py [--meters 100] [--buses 1] [--poll-s 10] [--interval-s 30] [--history-days 2] [--measure-s 120]
+                   [--tcp] [--pace --baud 9600]
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -39,16 +41,23 @@ def site_text(folder: Path, broker: str, arguments: argparse.Namespace) -> str:
         "[simulation]",
         f"history_days = {arguments.history_days}",
     ]
-    lines += ["pace = false", "turnaround_s = 0.0"]
+    lines += [f"pace = {str(arguments.pace).lower()}", "turnaround_s = 0.0"]
     per_bus = arguments.meters // arguments.buses
     for bus in range(arguments.buses):
-        lines += ["[[bus]]", f'id = "bus-{bus}"', f'port = "{folder}/bus-{bus}"', f"poll_s = {arguments.poll_s}"]
+        port = f"tcp://127.0.0.1:{free_port()}" if arguments.tcp else f"{folder}/bus-{bus}"
+        lines += ["[[bus]]", f'id = "bus-{bus}"', f'port = "{port}"', f"poll_s = {arguments.poll_s}"]
+        lines += [f"baud = {arguments.baud}"]
         names = [f"m{bus}-{n}" for n in range(per_bus)]
         for n, name in enumerate(names):
             lines += ["[[meter]]", f'id = "{name}"', f'bus = "bus-{bus}"', f"address = {16 + n}"]
         subs = ", ".join(f'"{name}"' for name in names[1:])
         lines += ["[[zone]]", f'id = "zone-{bus}"', f'main = "{names[0]}"', f"subs = [{subs}]"]
     return "\n".join(lines) + "\n"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 class Usage:
@@ -83,6 +92,9 @@ def main() -> int:
     parser.add_argument("--buses", type=int, default=1)
     parser.add_argument("--poll-s", type=float, default=10)
     parser.add_argument("--interval-s", type=float, default=30)
+    parser.add_argument("--tcp", action="store_true", help="meters behind TCP instead of pseudo-terminals")
+    parser.add_argument("--pace", action="store_true", help="octets take the time that they take at --baud")
+    parser.add_argument("--baud", type=int, default=9600)
     parser.add_argument("--history-days", type=int, default=2, help="what a first start reads of each meter")
     parser.add_argument("--measure-s", type=float, default=120)
     arguments = parser.parse_args()
@@ -162,10 +174,9 @@ def settle(pid: int) -> None:
 
 def report(pid: int, control: str, arguments: argparse.Namespace) -> None:
     time.sleep(min(arguments.interval_s, 60) + 20)  # past the first boundary where boundaries are short
-    before = Usage(pid)
+    first, before = ask(control), Usage(pid)
     time.sleep(arguments.measure_s)
-    after = Usage(pid)
-    seen = ask(control)
+    after, seen = Usage(pid), ask(control)
     span_s = after.at_s - before.at_s
     boundaries = span_s / arguments.interval_s
     bus = seen.health.buses[0]
@@ -182,6 +193,11 @@ def report(pid: int, control: str, arguments: argparse.Namespace) -> None:
             f"  written           {a_day / 1e6:7.1f} MB a day ({(after.written - before.written) / 1e3:.0f} kB over "
             f"{boundaries:.1f} boundaries)"
         )
+    cycles = bus.cycles - first.health.buses[0].cycles
+    kept = cycles * arguments.poll_s / span_s
+    print(
+        f"  cycles            {cycles} in {span_s:.0f} s, one every {span_s / max(cycles, 1):.2f} s: {kept:.3f} of them"
+    )
     print(f"  bus 0             {bus.cycles} cycles of {bus.cycle_s} s, {bus.skipped} skipped, errors {bus.errors}")
 
 

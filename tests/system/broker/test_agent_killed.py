@@ -34,7 +34,8 @@ def site(folder: Path, port: int, poll_s: float = 2.0) -> str:
     return (
         f'[site]\ntenant = "acme"\nsite = "riverside-12"\ngateway = "gw-0012"\n'
         f'[[bus]]\nid = "line"\nport = "{folder}/line"\nbaud = 115200\npoll_s = {poll_s}\n{meters}\n'
-        f'[[zone]]\nid = "building"\nmain = "main"\nsubs = ["flat-1", "flat-2"]\n[detection]\ninterval_s = 60\n'
+        f'[[zone]]\nid = "building"\nmain = "main"\nsubs = ["flat-1", "flat-2"]\n'
+        f"[detection]\ninterval_s = 60\nbalance_s = 60\n"
         f'[mqtt]\nurl = "mqtt://127.0.0.1:{port}"\ncommand_keys = ["{folder}/ops.pub"]\n'
         f'[store]\npath = "{folder}/store.sqlite"\n[service]\nsocket = "{folder}/control.sock"\n'
         f"[simulation]\nhistory_days = 1\npace = false\nturnaround_s = 0.0\n"
@@ -75,7 +76,7 @@ class Scene:
         assert self.building.stdout is not None
         self.building.stdout.close()
 
-    def command(self, name: str, command_id: str) -> None:
+    def command(self, name: str, command_id: str, **args: Any) -> None:
         now = datetime.now(UTC)
         wish = Command(
             id=command_id,
@@ -84,6 +85,7 @@ class Scene:
             issued=now,
             expires=now + timedelta(hours=1),
             by="ops",  # type: ignore[arg-type]
+            args=args,
         )
         self.listener.publish("cmd/req", encode(sign(self.key, "command", encode(wish))))
 
@@ -123,6 +125,18 @@ def test_killed_commanded_and_reconfigured_it_goes_on_reading(scene: Scene, wait
     wait(lambda: json.loads(statuses[-1])["state"] == "online", 60.0, "online again")
     assert all(answer["status"] in ("done", "failed") for n in range(KILLS) for answer in scene.answers(f"ping-{n}"))
     assert scene.answers(f"ping-{KILLS - 1}")[-1]["status"] == "done"
+
+    scene.command("live", "live-1", zone="building", for_s=4.0, meters=True)
+    scene.command("live", "live-2", zone="shed")
+    views = listener.topics["live/building"]
+    wait(lambda: len(views) >= 3, 30.0, "a live view")
+    wait(lambda: scene.answers("live-2"), 30.0, "an answer about the shed")
+    assert scene.answers("live-2")[-1]["status"] == "failed"
+    assert "there is no zone shed; there are building" in scene.answers("live-2")[-1]["reason"]
+    view = json.loads(views[-1])
+    assert set(view["meters"]) == {"main", "flat-1", "flat-2"}
+    assert view["difference_w"] == pytest.approx(view["main_w"] - view["sum_w"], abs=0.2)
+    wait(lambda: len(set(views)) == len(views) <= 6, 5.0, "each once, and none when its time is over")
 
     wish = DesiredConfig(
         target=ADDRESS.target, version=1, issued=datetime.now(UTC), toml=site(scene.folder, scene.broker.port, 3.0)

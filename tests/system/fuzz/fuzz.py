@@ -9,19 +9,26 @@ suite by Hypothesis. What has been tried is written down in `README.md` beside t
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from firmware_io import obis
 from firmware_io.dlms.apdu import acse, axdr, decode
+from firmware_io.dlms.apdu.access import AccessItem, AccessKind
+from firmware_io.dlms.apdu.blocks import Block, BlockTransfer
+from firmware_io.dlms.apdu.short_names import NextBlock, ReadRequest, ReadResponse, ValueBlock, Variable
 from firmware_io.dlms.cosem import profile
 from firmware_io.dlms.cosem.meter_time import Convention, MeterTime
 from firmware_io.dlms.cosem.registers import Scale
 from firmware_io.dlms.hdlc.framer import Address, Frame, Framer, encode_frame
 from firmware_io.dlms.hdlc.link import ClientLink, Parameters, ServerLink
+from firmware_io.dlms.meter.push import FrameCutter, PushOpener, UnitCutter, layout, values_of
+from firmware_io.dlms.protection.elliptic import PrivateKey
+from firmware_io.dlms.protection.general import KeyForm, Keyring, open_signed, sign
 from firmware_io.dlms.protection.security import Ciphering
 from firmware_io.dlms.session.channel import HdlcChannel
 from firmware_io.dlms.session.counters import MemoryCounters
+from firmware_io.dlms.session.opening import ModeE
 from firmware_io.dlms.session.session import Session
 from firmware_io.dlms.session.timing import Timing
 from firmware_io.dlms.session.trace import Tracer
@@ -175,6 +182,11 @@ class _Script:
         self.traffic = Traffic()
         self._left = octets
 
+    def all(self) -> Iterator[bytes]:
+        """Every unit."""
+        while self._left:
+            yield self.receive()
+
     def open(self) -> None: ...
     def send(self, pdu: bytes) -> None: ...
     def poll(self) -> None: ...
@@ -228,6 +240,71 @@ def channels(octets: bytes) -> None:
     tracer(False, octets)
 
 
+def blocks(octets: bytes) -> None:
+    """Blocks in any order and number: one unit, or a declared error, and no more kept than is allowed."""
+    transfer = BlockTransfer(3, begun=bool(octets[:1] and octets[0] & 1))
+    if octets[:1] and octets[0] & 2:
+        transfer = BlockTransfer(3)
+        transfer.load(octets * 3, 16)
+    for unit in _Script(octets[1:]).all():
+        block = Block.decode(unit)
+        assert Block.decode(block.encode()) == block
+        whole = transfer.take(block)
+        assert whole is None or len(whole) <= len(octets)
+        if whole is None and not block.streaming:
+            assert transfer.answer()
+
+
+def short_names(octets: bytes) -> None:
+    """READ in both directions."""
+    for kind in (ReadRequest, ReadResponse):
+        try:
+            unit: Any = kind.decode(octets)
+        except RemoteProtocolError:
+            continue
+        again = unit.encode()
+        assert kind.decode(again).encode() == again
+
+
+def general(octets: bytes) -> None:
+    """general-ciphering and general-signing: nobody without the keys makes a unit that is taken."""
+    counter = iter(range(1, 9))
+    ours = Ciphering(KEY, KEY, TITLE, lambda: next(counter), METER_TITLE, suite=1, keys=RING)
+    with contextlib.suppress(SecurityError):
+        assert ours.open(octets) == UNIT, f"a forged unit was taken: {octets.hex()}"
+    try:
+        header, content = open_signed(RING, octets)
+    except SecurityError:
+        return
+    # A signature is not unique: what it is over must be what was signed.
+    assert (header.originator, content) == (METER_TITLE, UNIT), f"a forged signature was taken: {octets.hex()}"
+
+
+def pushes(octets: bytes) -> None:
+    """Pushes of any kind, at any door; the layout of one, and the buffer of compact data."""
+    for cutter in (UnitCutter(), FrameCutter()):
+        with contextlib.suppress(RemoteProtocolError):
+            cutter.receive(octets)
+    for spec in (SPECS[0], SPECS[3]):
+        try:
+            push, authentic = PushOpener(spec).open(octets, None)
+        except RemoteProtocolError:
+            continue
+        assert not authentic, f"a forged push was taken: {octets.hex()}"
+        with contextlib.suppress(RemoteProtocolError):
+            values_of(push, [column.attribute for column in COLUMNS], authentic=False)
+    with contextlib.suppress(RemoteProtocolError):
+        layout(axdr.decode(octets))
+
+
+def openings(octets: bytes) -> None:
+    """An optical head that says anything."""
+    line = _Line(octets)
+    with contextlib.suppress(RemoteProtocolError):
+        ModeE(9600).sign_on(line)
+    assert line.time_s < 20
+
+
 class _Line:
     """A transport on which the input trickles in, and then nothing."""
 
@@ -259,6 +336,8 @@ SPECS = (
     DlmsSpec("lls", 17, security="lls", password=b"secret"),
     DlmsSpec("sha256", 17, security="hls-sha256", password=b"secret", system_title=TITLE),
     DlmsSpec("gmac", 17, security="hls-gmac", authentication_key=KEY, encryption_key=KEY, system_title=TITLE),
+    DlmsSpec("short", 17, security="lls", password=b"secret", naming="sn"),
+    DlmsSpec("blocks", 17, security="lls", password=b"secret", access=True, gbt_window=3),
 )
 TARGETS: dict[str, Target] = {
     "framer": framer,
@@ -272,6 +351,11 @@ TARGETS: dict[str, Target] = {
     "times": times,
     "sessions": sessions,
     "channels": channels,
+    "blocks": blocks,
+    "short_names": short_names,
+    "general": general,
+    "pushes": pushes,
+    "openings": openings,
 }
 
 
@@ -306,6 +390,14 @@ def _seeds() -> dict[str, list[bytes]]:
         decode.EventNotification(b"", attribute, plain[0]),
         decode.ExceptionResponse(1, 6, 77),
         decode.ServiceError(1, 0, 1),
+        decode.SetListRequest(0xC1, ((attribute, plain[0]), (attribute, plain[6]))),
+        decode.SetListResponse(0xC1, (decode.DataAccessResult.SUCCESS, decode.DataAccessResult.TYPE_UNMATCHED)),
+        decode.ActionListRequest(0xC1, ((attribute, plain[0]), (attribute, None))),
+        decode.ActionListResponse(0xC1, ((decode.ActionResult.SUCCESS, plain[0]), (decode.ActionResult(3), None))),
+        decode.ActionNext(0xC1, 1),
+        decode.ActionBlock(0xC1, False, 1, b"12345"),
+        decode.AccessRequest(0xC0000001, (AccessItem(AccessKind.GET, attribute), *SELECTED)),
+        decode.AccessResponse(0xC0000001, ((AccessKind.GET, decode.DataAccessResult.SUCCESS, plain[0]),)),
     ]
     pdus = [unit.encode() for unit in units]
     initiate = acse.InitiateRequest(acse.Conformance(0x5A9F), 1024, KEY).encode()
@@ -337,6 +429,22 @@ def _seeds() -> dict[str, list[bytes]]:
     )
     orders = b"\x93\x17" + Parameters().encode() + b"\x10\x09\xe6\xe6\x00" + pdus[0][:6] + b"\x31\x00\x51\x00\x53\x00"
     said = [opening[4], opening[5], pdus[3], pdus[8], decode.GetListResponse(0xC1, (plain[0], clock)).encode()]
+    objects = axdr.array(
+        [axdr.structure(axdr.int16(256), axdr.uint16(3), axdr.uint8(0), axdr.octet_string(bytes(NAME)))]
+    )
+    short = [
+        ReadRequest((Variable(0xFA08), Variable(264, profile.by_entry(1, 10)), NextBlock(3))),
+        ReadResponse((objects, plain[0], decode.DataAccessResult.OBJECT_UNDEFINED)),
+        ReadResponse((ValueBlock(False, 1, b"12345"),)),
+    ]
+    said += [
+        acse.AssociationResponse(
+            0, 0, acse.InitiateResponse(acse.Conformance(0x100A20), 512, short=True).encode(), acse.Context.SN
+        ).encode(),
+        short[1].encode(),
+        decode.AccessResponse(0xC0000002, ((AccessKind.GET, decode.DataAccessResult.SUCCESS, plain[0]),) * 2).encode(),
+    ]
+    cut = BlockTransfer(3).load(b"an APDU in general blocks, of some length" * 2, 12)
     script = [bytes((len(one),)) + one for one in said if len(one) < 256]
     return {
         "framer": [*frames, b"".join(frames[:6]), b"\x7e".join(frames[2:5])],
@@ -350,6 +458,18 @@ def _seeds() -> dict[str, list[bytes]]:
         "times": [MeterTime(1_700_000_000.0, -60, 0).encode() + value for value in encoded],
         "sessions": [script[-1] + script[2], *(script[0] + script[-1] + s for s in script), b"".join(script)],
         "channels": [b"".join(frames[:4]), *frames],
+        "blocks": [b"\0" + b"".join(bytes((len(block),)) + block for block in cut), b"\3\x0a\xe0\xc3\0\1\0\1\3abc"],
+        "short_names": [unit.encode() for unit in short],
+        "general": list(GENERAL),
+        "pushes": [
+            pdus[PUSHED],
+            Unit(1, 16, pdus[PUSHED]).encode(),
+            *GENERAL,
+            *GENUINE,
+            encoded[3],
+            frames[PUSHED + 1],
+        ],
+        "openings": [b"/CHM5\\2CHECKMETER-SIM\r\n\x06252\r\n", b"/ISk5\\2MT382-1000\r\n", b"/?!\r\n"],
     }
 
 
@@ -359,7 +479,23 @@ def _genuine() -> frozenset[bytes]:
     return frozenset(meter.protect(UNIT, form) for form in ("global", "dedicated", "general"))
 
 
+def _general() -> frozenset[bytes]:
+    """What the meter sends in the general forms."""
+    sender = PrivateKey.load(b"22" * 32)
+    ring = Keyring(1, METER_TITLE, KEY, KEY, KEY, KEY, sender, sender, PEER.public, PEER.public)
+    meter = Ciphering(KEY, KEY, METER_TITLE, iter(range(1, 99)).__next__, TITLE, suite=1, keys=ring)
+    forms: tuple[KeyForm, ...] = ("unicast", "broadcast", "wrapped", "agreed", "static")
+    return frozenset((*(meter.protect_general(UNIT, form, b"\1") for form in forms), sign(ring, UNIT, TITLE)))
+
+
 UNIT = decode.GetResponse(0xC1, axdr.uint32(1234567)).encode()
+NAME = obis.ENERGY_IMPORT
+SELECTED = (AccessItem(AccessKind.GET_SELECTED, decode.Attribute(7, NAME, 2), axdr.NULL, profile.by_entry(1, 10)),)
+PUSHED = 17  # of the units: the first push
+PEER = PrivateKey.load(b"11" * 32)
+_METER = PrivateKey.load(b"22" * 32).public
+RING = Keyring(1, TITLE, KEY, KEY, KEY, KEY, PEER, PEER, _METER, _METER)
+GENERAL = _general()
 GENUINE = _genuine()
 SEEDS = _seeds()
 FUZZER = Fuzzer(

@@ -171,7 +171,7 @@ class Provider:
 
     def _more(self, session: OAuth2Session, claims: dict[str, Any]) -> dict[str, Any]:
         """What the ID token leaves out, some providers say at their user-info endpoint (Core section 5.3)."""
-        if not (url := self._about_provider().get("userinfo_endpoint")):
+        if not (url := self.about().get("userinfo_endpoint")):
             return claims
         try:
             said = session.get(_safe("userinfo_endpoint", url), timeout=TIMEOUT_S, allow_redirects=False)
@@ -209,7 +209,12 @@ class Provider:
             raise ProviderAway(f"{url}: that is no JSON object")
         return value
 
-    def _about_provider(self) -> dict[str, Any]:
+    def about(self) -> dict[str, Any]:
+        """Its configuration (Discovery 1.0, section 4).
+
+        Raises:
+            ProviderAway: it does not answer, or goes by another name than we call it.
+        """
         with self._lock:
             if self._about is None or self._now() - self._about[0] > KEEP_S:
                 about = self._get(self._oidc.issuer.rstrip("/") + "/.well-known/openid-configuration")
@@ -219,7 +224,7 @@ class Provider:
             return self._about[1]
 
     def _endpoint(self, name: str) -> str:
-        url = self._about_provider().get(name)
+        url = self.about().get(name)
         if not isinstance(url, str):
             raise ProviderAway(f"{self._oidc.issuer}: it names no {name}")
         try:

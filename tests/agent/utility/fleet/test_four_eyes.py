@@ -36,6 +36,8 @@ def test_what_nobody_else_has_confirmed_counts_nowhere(store: Store, ask: Any, t
     assert "counts when another" in ask("outcome", alert_id, "theft", "--meter", "flat-1", "--by", "ana")
     (case,) = map(json.loads, ask("cases", "--json").splitlines())
     assert (case["outcome"], case["unconfirmed"]) == (None, "theft")
+    assert " theft?" in ask("cases")
+    assert "1 to be confirmed" in ask("precision")
     assert ask("precision", "--json") == ""
     assert promise.stated(store) == []
     assert asks.found_kwh(store) == 0.0

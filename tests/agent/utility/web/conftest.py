@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,6 +64,20 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
     fleet = fill(f"sqlite:///{tmp_path_factory.mktemp('web') / 'fleet.sqlite'}", 60, 4, now_s)
     report(fleet.dsn, fleet.cases[0], now_s)
     return fleet
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
+    """Thirty buildings over three days, to be copied by whoever writes."""
+    return fill(f"sqlite:///{tmp_path_factory.mktemp('web') / 'small.sqlite'}", 30, 3, time.time())
+
+
+@pytest.fixture
+def fleet(small: Fleet, tmp_path: Path) -> Fleet:
+    """A copy of `small` to write to."""
+    copy = tmp_path / "fleet.sqlite"
+    shutil.copy(small.dsn.removeprefix("sqlite:///"), copy)
+    return small._replace(dsn=f"sqlite:///{copy}")
 
 
 def report(dsn: str, case: str, now_s: float) -> None:

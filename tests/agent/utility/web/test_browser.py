@@ -83,6 +83,7 @@ def test_every_page(full: Any, serve: Any, browser: Any, axe: str, scheme: str, 
 
 
 def test_signing_in_with_a_provider_and_out_again(full: Any, serve: Any, browser: Any, tmp_path: Path) -> None:
+    pytest.importorskip("authlib", reason="the extra `web` is not installed whole")
     port = free_port()
     here = f"http://127.0.0.1:{port}"
     command = [sys.executable, str(Path(__file__).parent / "provider.py"), "fleet", "secret", f"{here}/login/back"]

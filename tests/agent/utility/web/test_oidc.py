@@ -22,7 +22,6 @@ from agent.utility.web.settings import Settings
 from agent.utility.web.signin.entrance import SESSION_COOKIE
 from agent.utility.web.signin.people import Person, Role
 from agent.utility.web.signin.sessions import Sealer, Sessions
-from tests.agent.utility.web.conftest import fill
 
 oidc = pytest.importorskip("agent.utility.web.signin.oidc", reason="authlib is not installed")
 httpx = pytest.importorskip("httpx")
@@ -56,11 +55,6 @@ def provider() -> Iterator[Running]:
     process.kill()
     process.wait(10)
     process.stdout.close()
-
-
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return fill(f"sqlite:///{tmp_path_factory.mktemp('oidc') / 'fleet.sqlite'}", 30, 3, time.time())
 
 
 def app(fleet: Any, provider: Running, **more: Any) -> Any:
@@ -233,7 +227,6 @@ def test_a_page_that_loads_itself_again_stays_where_it_is(fleet: Any, provider: 
 
 def test_two_pairs_of_eyes_by_two_sign_ins(fleet: Any, provider: Running, ask: Any) -> None:
     with open_store(fleet.dsn) as store:
-        store.rows("DELETE FROM outcome")
         four_eyes.decide(store, True, "chief", "shell", time.time())
     case, page = f"/case/{fleet.cases[0]}", app(fleet, provider)
     people = []
@@ -276,6 +269,16 @@ class TestSessions:
         (cookie,) = ask(page, "GET", "/login").headers.get_list("set-cookie")
         assert cookie.startswith("__Host-checkmeter-login=")
         assert "Secure" in cookie
+
+
+def test_the_verb_says_at_once_that_the_provider_is_called_otherwise(
+    fleet: Any, provider: Running, serve: Any, tmp_path: Path
+) -> None:
+    options = ["--oidc-issuer", provider.issuer + "/", "--oidc-client", "fleet", "--public-url", "http://localhost"]
+    serve(fleet.dsn, *options)
+    log = (tmp_path / "serve.log").read_text()
+    assert f"it calls itself {provider.issuer}" in log
+    assert "nobody can sign in now" in log
 
 
 @pytest.mark.parametrize(

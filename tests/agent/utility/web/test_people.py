@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,6 @@ from agent.utility.web.app import application
 from agent.utility.web.guard import CSRF_LIFETIME_S, MAX_CLIENTS, Csrf, Rate
 from agent.utility.web.settings import Settings
 from agent.utility.web.signin.people import NotSignedIn, Proxy, Role, who
-from tests.agent.utility.web.conftest import fill
 
 PROXY = Proxy(addresses=("127.0.0.1",), roles={"inspectors": Role.INSPECTOR, "ops": Role.OPERATOR})
 
@@ -30,11 +28,6 @@ ANA, BEN, OPS, EVE = (
     signed("olga", "ops"),
     signed("eve", "x"),
 )
-
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Any:
-    return fill(f"sqlite:///{tmp_path / 'fleet.sqlite'}", 30, 3, time.time())
 
 
 @pytest.fixture

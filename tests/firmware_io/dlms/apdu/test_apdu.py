@@ -97,9 +97,9 @@ class TestAssociation:
         assert (request.mechanism, request.authentication) == (acse.Mechanism.LLS, b"12345678")
         assert request.encode().hex() == self.LLS_AARQ
 
-    def test_short_names_are_refused(self) -> None:
-        with pytest.raises(RemoteProtocolError, match="expected logical names"):
-            acse.AssociationRequest.decode(bytes.fromhex(self.PLAIN_AARQ.replace("05080101", "05080102")))
+    def test_names_that_are_neither_logical_nor_short_are_refused(self) -> None:
+        with pytest.raises(RemoteProtocolError, match="expected logical or short names"):
+            acse.AssociationRequest.decode(bytes.fromhex(self.PLAIN_AARQ.replace("05080101", "05080105")))
 
     def test_a_field_twice_is_refused(self) -> None:
         doubled = bytes.fromhex("6206800100800100")

@@ -62,7 +62,7 @@ class House:
             f'[site]\ntenant = "acme"\nsite = "riverside-12"\ngateway = "gw-0012"\n'
             f'[[bus]]\nid = "line"\nport = "{self.folder}/line"\nbaud = 115200\npoll_s = 2.0\n{meters}\n'
             f'[[zone]]\nid = "building"\nmain = "main"\nsubs = ["flat-1", "flat-2"]\n'
-            f"[detection]\ninterval_s = {interval_s}\n{mqtt}"
+            f"[detection]\ninterval_s = {interval_s}\nbalance_s = {interval_s}\n{mqtt}"
             f'[store]\npath = "{self.store}"\n[service]\nsocket = "{self.folder}/control.sock"\n'
             f"[simulation]\nhistory_days = {history_days}\npace = false\nturnaround_s = 0.0\n{more}"
         )
