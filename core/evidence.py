@@ -69,3 +69,4 @@ class Evidence:
     features: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     model_score: float | None = None
     unexplained_probability: float = 0.0
+    merged_into: int | None = None  # it ends because it is one with the loss of this episode, which goes on

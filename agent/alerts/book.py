@@ -306,6 +306,8 @@ class AlertBook:
         if not active:
             if life is not None and life.quiet_s is None:
                 life.quiet_s = time_s
+                if said.detail is not None:  # why it ends
+                    life.data = msgspec.structs.replace(life.data, detail=said.detail)
             return []
         if life is None:
             recent = self._recent(family, time_s)

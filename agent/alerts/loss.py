@@ -12,6 +12,9 @@ from agent.wire.values import number, utc
 from core.evidence import Evidence, LossKind
 
 QUESTION = "a load that has no meter: stairs, lift, pumps? Set [[zone]] unmetered_w, or acknowledge with a reason"
+MERGED = (
+    "one with the loss that was told before in this zone (number {} there), which goes on: the same flat is behind both"
+)
 
 
 def loss_data(item: Evidence, confidence: float, critical_percent: float, model: ModelData | None) -> AlertData:
@@ -62,7 +65,7 @@ def loss_data(item: Evidence, confidence: float, critical_percent: float, model:
         features={m: {k: number(v, 4) for k, v in f.items()} for m, f in item.features.items()} or None,
         model=model,
         quality=QualityData(coverage=_share(item.coverage)),
-        detail=QUESTION if item.question else None,
+        detail=QUESTION if item.question else None if item.merged_into is None else MERGED.format(item.merged_into),
     )
 
 

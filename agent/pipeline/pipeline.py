@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.alerts.condition import clock_faults
 from agent.forecast.zone_forecasts import ZoneForecasts
 from agent.pipeline import checkpoint
 from agent.pipeline.fast import SEGMENT_S, FastRows, short_rows_s
@@ -90,6 +91,7 @@ class Pipeline:
         self._fast = None if short_s is None else FastRows(self._specs, short_s, [len(z.subs) for z in config.zone])
         self._tree = zone_tree.nesting({zone.id: (zone.main, frozenset(zone.subs)) for zone in config.zone})
         self._open: dict[str, float] = {}  # W lost in each zone with a latched loss that was told
+        self._clocks: dict[str, float] = {}  # meters whose clock is off, and since when that is known
         self.counted: dict[str, int] = {flag.name or "": 0 for flag in Flag}
         self._main_read: dict[str, bool] = {}  # whether a zone's main meter was read at the last boundary
         # A capacity bears on no balance: changing it must not cost the detector its state.
@@ -150,7 +152,7 @@ class Pipeline:
         self._zones, self._aligner, self._open = self._fresh_zones(), Aligner(self._specs, self.interval_s), {}
         self._aligner.counters = before.counters
         self._aligner.book_from(before.state["booked_wh"])  # later rows must not count from nothing again
-        self._main_read = {}
+        self._main_read, self._clocks = {}, {}
         if self._fast is not None:
             self._fast.reset()
         if self.forecasts is not None:
@@ -232,6 +234,7 @@ class Pipeline:
             self._judge_all(aligned, result)
         self._judge_short(math.inf, None, result)
         result.alerts.extend(self._book.apply(result.evidence))
+        result.alerts.extend(self._clock_faults())
         if result.history or result.evidence:  # only then is there a checkpoint, which an accepted load must be in
             for loss in self._book.take_accepted():
                 result.alerts.extend(self.accept(loss.zone, loss.sign, loss.episode, loss.reason, now_s))
@@ -293,6 +296,14 @@ class Pipeline:
         if self.forecasts is not None:
             self._missing(self.forecasts, found)
 
+    def _clock_faults(self) -> list[AlertEvent]:
+        """A meter whose clock is found to be off, or to be right again, is a fault of the meter and nobody's theft."""
+        if self.next_s is None:
+            return []
+        found = {m: off_s for zone in self._zones for m, off_s in zone.monitor.clocks().items()}
+        self._clocks, changed = clock_faults(self._clocks, found, self.next_s - self.interval_s)
+        return self._book.observe(changed)
+
     def _forecast(self, forecasts: ZoneForecasts, zone: PipelineZone, aligned: AlignedRows, rows: ZoneRows) -> None:
         """Give a zone's load to its forecaster: only what its main meter was read for at both ends."""
         main, name = zone.columns[0], zone.monitor.zone.id
@@ -300,7 +311,7 @@ class Pipeline:
         before = np.concatenate([[self._main_read.get(name, False)], read[:-1]])
         self._main_read[name] = bool(read[-1])
         measured = read & before & (aligned.flags[:, main] == 0)
-        bridged = (aligned.flags[:, main] & ~np.uint8(Flag.MISSED | Flag.LONG_GAP)) == 0
+        bridged = (aligned.flags[:, main] & ~np.uint8(Flag.MISSED | Flag.LONG_GAP | Flag.STANDS)) == 0
         energy_wh, booked_wh = (np.where(known, rows.main_wh, np.nan) for known in (measured, bridged))
         forecasts.take(name, rows.ends_s, energy_wh, booked_wh)
 
@@ -346,6 +357,7 @@ class Pipeline:
             "next_s": self._aligner.next_s,
             "counted": self.counted,
             "open": self._open,
+            "clocks": self._clocks,
         }
         values |= {f"aligner.{name}": array for name, array in self._aligner.state.items()}
         for n, zone in enumerate(self._zones):
@@ -387,7 +399,7 @@ class Pipeline:
         for name in aligner.state:
             aligner.state[name][:] = values[f"aligner.{name}"]
         self._zones, self._aligner = fresh, aligner
-        self.counted, self._open = values["counted"], values["open"]
+        self.counted, self._open, self._clocks = values["counted"], values["open"], values["clocks"]
 
     def _past(
         self, zone: PipelineZone, aligner: Aligner, history: StoredHistory, kept: int, first: int, count: int

@@ -32,7 +32,10 @@ class PipelineZone:
         _balance.residual_rows(
             aligned.energy_wh, aligned.sd_wh, aligned.lost_wh2, aligned.flags, self.columns, self.sign, rows, read
         )
-        missed = (aligned.flags[:, self.columns[1:]] & np.uint8(Flag.MISSED)) > 0
+        flags = aligned.flags[:, self.columns[1:]]
+        # A coarse register that stands is booked by estimate until a whole step is: from then on nothing flows.
+        guessed = ((flags & np.uint8(Flag.STANDS)) > 0) & (rows.subs_wh != 0)
+        missed = guessed | ((flags & np.uint8(Flag.MISSED)) > 0)
         return rows, missed, read
 
     def short_rows(self, aligned: AlignedRows) -> tuple[ZoneRows, NDArray[np.bool_]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from agent.alerts.condition import Condition
 from agent.alerts.state import Accepted
 from agent.wire.events import AlertEvent
 from core.evidence import Evidence
@@ -19,6 +20,9 @@ class Book(Protocol):
 
     def apply(self, evidence: Sequence[Evidence]) -> list[AlertEvent]:
         """Alert events to send, oldest first; may be empty."""
+
+    def observe(self, conditions: Iterable[Condition]) -> list[AlertEvent]:
+        """Alert events of what is not a balance, oldest first; may be empty."""
 
     def take_accepted(self) -> Sequence[Accepted]:
         """The losses that are to be normal loads from now on, each once."""

@@ -4,7 +4,7 @@
 Bounds checks are off here: the wrapper checks every shape, and `make bench-core` shows the loop is all that counts.
 """
 
-from libc.math cimport lgamma, log
+from libc.math cimport erfc, fmax, lgamma, log, sqrt
 
 cdef double LOG_PI = 1.1447298858494002
 
@@ -91,6 +91,71 @@ cdef double one(const double[::1] y, const double[::1] v, const double[::1] slow
     theta_out[0] = z2
     var_out[0] = p22
     return ll
+
+
+cdef double quiet(const double[::1] y, const double[::1] v, const double[::1] slow, double factor, double slow_var,
+                  double phi, double nu, double log_norm) noexcept nogil:
+    """`one` where nothing is missing: of the states only the boundary's error and the slow one are left."""
+    cdef Py_ssize_t t, rows = y.shape[0], used = 0
+    cdef double z0 = 0.0, z3 = 0.0, p00 = factor * v[0], p03 = 0.0, p33 = slow_var
+    cdef double h3, c0, c3, f, r, u, g, ve, ll = 0.0, widths = 1.0, tails = 1.0
+    for t in range(rows):
+        if t > 0:
+            z3 *= phi
+            p03 *= phi
+            p33 = phi * phi * p33 + (1.0 - phi * phi) * slow_var
+        ve = factor * v[t + 1]
+        if y[t] != y[t]:
+            z0 = 0.0
+            p00 = ve
+            p03 = 0.0
+            continue
+        h3 = slow[t]
+        c0 = -p00 + h3 * p03
+        c3 = -p03 + h3 * p33
+        f = -c0 + h3 * c3 + ve
+        r = y[t] - (-z0 + h3 * z3)
+        u = r * r / f
+        widths *= f
+        tails *= 1.0 + u / nu
+        used += 1
+        if used % 8 == 0:
+            ll -= 0.5 * log(widths) + 0.5 * (nu + 1.0) * log(tails)
+            widths = tails = 1.0
+        f *= (nu + u) / (nu + 1.0) if u > 1.0 else 1.0
+        g = r / f
+        z0 = ve * g
+        z3 += c3 * g
+        p00 = ve - ve * ve / f
+        p03 = -ve * c3 / f
+        p33 -= c3 * c3 / f
+    return ll + used * log_norm - 0.5 * log(widths) - 0.5 * (nu + 1.0) * log(tails)
+
+
+def log_quiet(const double[::1] residual, const double[::1] variance, const double[::1] slow,
+              const double[::1] factors, const double[::1] shares, double slow_phi, double nu,
+              double[:, ::1] evidence):
+    """Fill evidence [F, S] of nothing missing, for each factor on the variance and each slow share; see the .pyi."""
+    cdef Py_ssize_t i, j, rows = residual.shape[0]
+    cdef double log_norm = lgamma(0.5 * (nu + 1)) - lgamma(0.5 * nu) - 0.5 * (log(nu) + LOG_PI)
+    if (variance.shape[0] != rows + 1 or slow.shape[0] != rows or evidence.shape[0] != factors.shape[0]
+            or evidence.shape[1] != shares.shape[0]):
+        raise ValueError(f"residual has {rows} rows: one variance more, slow and the table must agree")
+    with nogil:
+        for i in range(factors.shape[0]):
+            for j in range(shares.shape[0]):
+                evidence[i, j] = quiet(residual, variance, slow, factors[i], shares[j] * shares[j], slow_phi, nu,
+                                       log_norm)
+
+
+def log_positive(const double[::1] mean, const double[::1] sd, double[::1] out):
+    """Fill out [H] with the log probability that a Gaussian is positive, held above that of 1e-6."""
+    cdef Py_ssize_t h, count = mean.shape[0]
+    if sd.shape[0] != count or out.shape[0] != count:
+        raise ValueError(f"{count} means: as many standard deviations and places are needed")
+    with nogil:
+        for h in range(count):
+            out[h] = log(fmax(0.5 * erfc(-mean[h] / (fmax(sd[h], 1e-12) * sqrt(2.0))), 1e-6))
 
 
 def log_evidence(const double[::1] residual, const double[::1] variance, const double[::1] slow,

@@ -168,7 +168,7 @@ class _Gatherer:
             weight = _same_hours(scene.slot[rows], past_slot, scene.slots)
             before = weighted_quantiles(QUANTILES, logs, weight[order])
             after = np.quantile(np.log(with_y[rows] + LEAST_W), QUANTILES, axis=0)
-            plain = np.quantile(np.log(self.s[rows] + LEAST_W), QUANTILES, axis=0)
+            plain = np.quantile(np.log(np.maximum(self.s[rows], 0.0) + LEAST_W), QUANTILES, axis=0)
             far, was = np.abs(after - before).mean(0) + 0.08, np.abs(plain - before).mean(0) + 0.08
             out[name] = np.log(far / was)
             out.setdefault("distance_restored", np.log(far))
@@ -388,7 +388,7 @@ def _log_ratio(above: Floats, below: Floats, floor: float) -> Floats:
 
 
 def _log(power_w: Floats) -> Floats:
-    return np.asarray(np.log(power_w + LEAST_W))
+    return np.asarray(np.log(np.maximum(power_w, 0.0) + LEAST_W))
 
 
 def _lag_one(values: Floats) -> float:

@@ -7,11 +7,12 @@ of a hidden household load and theta the one positive unknown that the rows sett
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from math import erfc, log, sqrt
+from math import log
 
 import numpy as np
 
 from core.arrays import Floats
+from core.attribution._attribution import log_positive
 from core.attribution.residual_noise import BalanceNoise, evidence
 
 NOBODY = -1
@@ -35,6 +36,10 @@ class Explanations:
     theta: list[float] = field(default_factory=list)
     theta_sd: list[float] = field(default_factory=list)
     design_variance: list[float] = field(default_factory=list)
+    zero: Floats = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.zero = np.zeros(self.rows)
 
     def add(
         self,
@@ -50,7 +55,7 @@ class Explanations:
         design_variance: float = 0.0,
     ) -> None:
         """One more; what is left out is zero. `design_variance`: of the design's cumulative energy at a boundary."""
-        zero = np.zeros(self.rows)
+        zero = self.zero
         self.flat.append(flat)
         self.name.append(name)
         self.log_prior.append(log_prior)
@@ -121,16 +126,12 @@ def weigh(
         what.design_variance,
     )
     # The filter lets theta be negative, nature does not: its positive share, after over before.
-    before = np.array([log_positive(m, s) for m, s in zip(what.theta, what.theta_sd, strict=True)])
-    after = np.array([log_positive(m, s) for m, s in zip(mean, sd, strict=True)])
+    before, after = np.empty(len(mean)), np.empty(len(mean))
+    log_positive(np.array(what.theta, dtype=float), np.array(what.theta_sd, dtype=float), before)
+    log_positive(mean, sd, after)
     return temper(days) * fit + np.array(what.log_prior) + after - before, mean
 
 
 def temper(days: float) -> float:
     """What the rows' evidence counts after so many days."""
     return TEMPER + (TEMPER_AT_ONCE - TEMPER) / (1 + days / TEMPER_DAYS)
-
-
-def log_positive(mean: float, sd: float) -> float:
-    """Log probability that a Gaussian is positive, held above -14."""
-    return log(max(0.5 * erfc(-mean / (max(sd, 1e-12) * sqrt(2))), 1e-6))

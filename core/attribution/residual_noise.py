@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.arrays import Floats
-from core.attribution._attribution import log_evidence
+from core.attribution._attribution import log_evidence, log_quiet
 from core.attribution.rows import SLOTS_MAX, Rows
 
 NOISE_DAYS = 28  # how far back the noise of the balance is measured
@@ -62,14 +62,11 @@ def measure(rows: Rows, lo: int, variance: Floats, total_wh: Floats) -> BalanceN
     residual = np.ascontiguousarray(rows.residual_wh[lo - count : lo])
     before = spoilt(residual, rows.boundary_variance_wh2[lo - count : lo + 1])
     load = np.nan_to_num(rows.sub_wh[lo - count : lo]).sum(1)
-    nothing = [np.zeros(count)]
-    best = (-np.inf, 1.0, SLOW_DEFAULT)
-    for factor in NOISE_FACTORS:
-        for share in SLOW_SHARES:
-            noise = BalanceNoise(factor * before, load, share, SLOW_DAYS)
-            fit, _, _ = evidence(residual, noise, rows.slots_per_day, nothing, nothing, nothing, [0.0], [1e-6], [0.0])
-            best = max(best, (float(fit[0]), factor, share))
-    return BalanceNoise(best[1] * variance, total_wh, best[2], SLOW_DAYS)
+    table = np.empty((len(NOISE_FACTORS), len(SLOW_SHARES)))
+    phi = float(np.exp(-1 / (SLOW_DAYS * rows.slots_per_day)))
+    log_quiet(residual, before, load, np.array(NOISE_FACTORS), np.array(SLOW_SHARES), phi, ROBUSTNESS, table)
+    i, j = np.unravel_index(int(np.argmax(table)), table.shape)
+    return BalanceNoise(NOISE_FACTORS[i] * variance, total_wh, SLOW_SHARES[j], SLOW_DAYS)
 
 
 def evidence(

@@ -1,4 +1,4 @@
-from core.arrays import Bytes, Floats, Ints32
+from core.arrays import Bytes, Floats, Ints, Ints32
 from core.balance.rows import ZoneRows
 
 def residual_rows(
@@ -27,8 +27,84 @@ def residual_rows(
         ValueError: shapes do not agree, or a column is out of range.
     """
 
-def predict_rows(phi: Floats, coefficients: Floats, out: Floats) -> None:
-    """phi [T, P] @ coefficients [P] into out [T]; each row summed in the same order however many rows there are."""
+def explain_rows(
+    subs: Floats,
+    main: Floats,
+    hour: Ints32,
+    warm: Floats,
+    cool: Floats,
+    x: Floats,
+    per_hour: float,
+    per_main2: float,
+    per_own2: float,
+    limit: float,
+    expected: Floats,
+    own2: Floats,
+) -> None:
+    """Technical loss of rows; each summed in the same order however many rows there are.
+
+    Args:
+        subs: [T, N], Wh.
+        main: [T], Wh.
+        hour: [T] int32; UTC hour of each row's middle.
+        warm, cool: [T]; cosine and sine of that time of day.
+        x: [31 + N]; coefficients in the order of core.balance.losses, that of the delay is not used.
+        per_hour: sub-meter-hours of a row, the regressor of the unmetered load.
+        per_main2: 1 / Wh; regressor of the copper per square of the main meter's energy.
+        per_own2: 1 / Wh; the same of a flat's own copper.
+        limit: Wh; more than this of a flat in a row is the end of a gap.
+        expected: [T], Wh, filled in place.
+        own2: [T], Wh^2, filled in place; squares of the flats' own copper, summed, per unit of its coefficient.
+
+    Raises:
+        ValueError: shapes do not agree, or an hour is none.
+    """
+
+def own_windows(
+    subs: Floats, start: Ints, stop: Ints, per_own2: float, limit: float, work: Floats, own: Floats, square: Floats
+) -> None:
+    """What each flat's own power loses in stretches of rows, per unit of its coefficient.
+
+    Args:
+        subs: [T, N], Wh.
+        start, stop: [W]; first row of each window, and the row behind its last.
+        per_own2, limit: as for `explain_rows`.
+        work: [N], scratch.
+        own: [W, N], Wh, filled in place.
+        square: [W], Wh^2, filled in place; squares of the same by row, summed over rows and flats.
+
+    Raises:
+        ValueError: shapes do not agree, or a window is out of range.
+    """
+
+def told_windows(
+    rows: Ints,
+    until: int,
+    slot: Ints32,
+    row_h: float,
+    drift: float,
+    swing: Floats,
+    start: Ints,
+    stop: Ints,
+    out: Floats,
+    variance: Floats,
+) -> None:
+    """What a told loss of unit level may add to stretches of rows.
+
+    Args:
+        rows: [5], of all time; the first row here, the earliest, likeliest and latest onset, the end's first doubt.
+        until: first row of all time that surely lies behind the end.
+        slot: [T] int32; slot of the day, 0 .. S - 1.
+        row_h: h.
+        drift: in units of the level, of a day after the onset; it grows with the root of time.
+        swing: [S], Wh^2; variance of a row's energy in each slot.
+        start, stop: [W]; first row of each window, and the row behind its last.
+        out: [W, S + 3], filled in place; rows on by slot, growth, rows of the onset's doubt, of the end's doubt.
+        variance: [W], Wh^2, filled in place.
+
+    Raises:
+        ValueError: shapes do not agree, a slot is none, or a window is out of range.
+    """
 
 def absorb_rows(
     x: Floats,

@@ -5,13 +5,16 @@ Every `def` validates shapes, then runs one `nogil` block over caller-owned arra
 told in `core.balance.rows`, `core.balance.losses` and `core.balance.tracker`; this file only knows how.
 """
 
-from libc.math cimport fabs, fmax
+from libc.math cimport fabs, fmax, sqrt
 from libc.stdint cimport int32_t, uint8_t
 
 cdef enum:  # of the flags of one register at one boundary, core.registers.align.Flag
     MISSED = 1
     LONG_GAP = 32
     NEVER_READ = 64
+    STANDS = 128
+
+cdef double BOUNDED = 1.0 / 9.0  # a register that stands errs by a step at most: it lacks the heavy tail of a gap
 
 cdef double UNKNOWN_WH2 = 1e12  # variance of what was never read: the balance starts again behind it
 
@@ -54,7 +57,7 @@ def residual_rows(
                 if flags[t, column] & NEVER_READ:
                     variance += UNKNOWN_WH2
                 elif flags[t, column] & LONG_GAP:
-                    gap += error * error
+                    gap += error * error * (BOUNDED if flags[t, column] & STANDS else 1.0)
                 else:
                     variance += error * error
                 lost_here += lost[t, column]
@@ -68,18 +71,133 @@ def residual_rows(
             read[t] = answered / count
 
 
-def predict_rows(const double[:, ::1] phi, const double[::1] coefficients, double[::1] out):
-    """phi @ coefficients, each row summed in the same order however many rows there are."""
-    cdef Py_ssize_t rows = phi.shape[0], count = phi.shape[1], t, j
-    cdef double total
-    if coefficients.shape[0] != count or out.shape[0] != rows:
-        raise ValueError("predict_rows: shapes do not agree")
+def explain_rows(
+    const double[:, ::1] subs,       # IN [T, N] Wh
+    const double[::1] main,          # IN [T] Wh
+    const int32_t[::1] hour,         # IN [T] hour of the day of each row's middle
+    const double[::1] warm,          # IN [T] cosine and
+    const double[::1] cool,          # IN [T] sine of that time of day
+    const double[::1] x,             # IN [24 + 7 + N] coefficients, in the order of core.balance.losses
+    double per_hour,                 # regressor of the unmetered load
+    double per_main2,                # of the copper, per Wh^2 of the main meter
+    double per_own2,                 # of a flat's own copper, per Wh^2
+    double limit,                    # Wh of a flat beyond which it is the end of a gap
+    double[::1] expected,            # OUT [T] Wh, but for the read delay
+    double[::1] own2,                # OUT [T] sum over the flats of the square of their own copper's regressor, Wh^2
+):
+    """phi @ x without making phi, each row summed in the same order however many rows there are."""
+    cdef Py_ssize_t rows = subs.shape[0], count = subs.shape[1], t, j
+    cdef double total, own, used, square
+    if (main.shape[0] != rows or hour.shape[0] != rows or warm.shape[0] != rows or cool.shape[0] != rows
+            or x.shape[0] != 31 + count or expected.shape[0] != rows or own2.shape[0] != rows):
+        raise ValueError("explain_rows: shapes do not agree")
+    for t in range(rows):
+        if not 0 <= hour[t] < 24:
+            raise ValueError("explain_rows: an hour is out of range")
     with nogil:
         for t in range(rows):
-            total = 0.0
+            own = square = total = 0.0
             for j in range(count):
-                total += phi[t, j] * coefficients[j]
-            out[t] = total
+                used = subs[t, j]
+                total += used * x[31 + j]
+                used = used if used < limit else limit
+                used = used if used > -limit else -limit
+                used = used * used * per_own2
+                own += used
+                square += used * used
+            own2[t] = square
+            expected[t] = (total + per_hour * x[hour[t]] + main[t] * main[t] * per_main2 * x[24] + own * x[25]
+                           + main[t] * (x[26] + warm[t] * x[27] + cool[t] * x[28] + x[29]))
+
+
+def own_windows(
+    const double[:, ::1] subs,       # IN [T, N] Wh
+    const Py_ssize_t[::1] start,        # IN [W] first row and
+    const Py_ssize_t[::1] stop,         # IN [W] the row behind the last of each window
+    double per_own2,                 # own copper's regressor per Wh^2
+    double limit,                    # Wh of a flat beyond which it is the end of a gap
+    double[::1] work,                # SCRATCH [N]
+    double[:, ::1] own,              # OUT [W, N] sum of the regressor over each window
+    double[::1] square,              # OUT [W] sum over window and flats of its square
+):
+    """What each flat's own power loses in some stretches of rows, per unit of its coefficient."""
+    cdef Py_ssize_t rows = subs.shape[0], count = subs.shape[1], windows = start.shape[0], w, j
+    if (stop.shape[0] != windows or own.shape[0] != windows or own.shape[1] != count or square.shape[0] != windows
+            or work.shape[0] != count):
+        raise ValueError("own_windows: shapes do not agree")
+    for w in range(windows):
+        if not 0 <= start[w] <= stop[w] <= rows:
+            raise ValueError("own_windows: a window is out of range")
+    if not count:
+        return
+    with nogil:
+        for w in range(windows):
+            square[w] = 0.0
+            for j in range(count):
+                own[w, j] = work[j] = 0.0
+            if start[w] < stop[w]:
+                _own_window(&subs[start[w], 0], stop[w] - start[w], count, per_own2, limit, &work[0], &own[w, 0])
+            for j in range(count):
+                square[w] += work[j]
+
+
+cdef void _own_window(
+    const double* subs, Py_ssize_t rows, Py_ssize_t count, double per_own2, double limit, double* work, double* own
+) noexcept nogil:
+    cdef Py_ssize_t t, j
+    cdef double used
+    for t in range(rows):
+        for j in range(count):  # no sum runs along it, so that the compiler may take several flats at a time
+            used = subs[t * count + j]
+            used = used if used < limit else limit
+            used = used if used > -limit else -limit
+            used = used * used * per_own2
+            own[j] += used
+            work[j] += used * used
+
+
+def told_windows(
+    const Py_ssize_t[::1] rows,      # IN [5] of all time: of the first row here; earliest, likeliest and latest onset;
+                                     # first of the end's doubt
+    Py_ssize_t until,                # first row that surely lies behind the end
+    const int32_t[::1] slot,         # IN [T] slot of the day
+    double row_h,
+    double drift,                    # what a level gains in a day, in units of itself, one standard deviation
+    const double[::1] swing,         # IN [S] variance of a row's energy in each slot
+    const Py_ssize_t[::1] start,     # IN [W]
+    const Py_ssize_t[::1] stop,      # IN [W]
+    double[:, ::1] out,              # OUT [W, S + 3] levels by slot, growth, doubt of the onset, doubt of the end
+    double[::1] variance,            # OUT [W] of the swing
+):
+    """What a told loss of unit level may add to stretches of rows."""
+    cdef Py_ssize_t count = slot.shape[0], windows = start.shape[0], slots = swing.shape[0], w, t, at
+    cdef Py_ssize_t first, lo, onset, hi, faded
+    if (rows.shape[0] != 5 or stop.shape[0] != windows or out.shape[0] != windows or out.shape[1] != slots + 3
+            or variance.shape[0] != windows):
+        raise ValueError("told_windows: shapes do not agree")
+    for t in range(count):
+        if not 0 <= slot[t] < slots:
+            raise ValueError("told_windows: a slot is out of range")
+    for w in range(windows):
+        if not 0 <= start[w] <= stop[w] <= count:
+            raise ValueError("told_windows: a window is out of range")
+    first, lo, onset, hi, faded = rows[0], rows[1], rows[2], rows[3], rows[4]
+    with nogil:
+        for w in range(windows):
+            variance[w] = 0.0
+            for t in range(slots + 3):
+                out[w, t] = 0.0
+            for t in range(start[w], stop[w]):
+                at = first + t
+                if onset <= at < faded:
+                    out[w, slot[t]] += 1.0
+                    out[w, slots] += drift * sqrt((at - onset) * row_h / 24.0)
+                if lo <= at < until:
+                    variance[w] += swing[slot[t]]
+                    if at < hi and hi > lo + 1:
+                        out[w, slots + 1] += 1.0
+                    if at >= faded:
+                        out[w, slots + 2] += 1.0
 
 
 def absorb_rows(
@@ -120,20 +238,21 @@ cdef void _absorb_row(
     cdef double total, offset, gain, f, innovation, scatter
     cdef double* row
     # Predict: offset += phi . coefficients - y; its covariance follows.
+    # The covariance is symmetric: its rows are added up instead of its columns, most regressors of an hour being zero.
     offset = x[0] - y
+    for j in range(n):
+        work[j] = 0.0
+    for i in range(1, n):
+        f = phi[i - 1]
+        if f != 0.0:
+            row = p + i * n
+            for j in range(n):
+                work[j] += row[j] * f
+            offset += f * x[i]
     total = 0.0
     for i in range(1, n):
-        row = p + i * n
-        gain = 0.0
-        for j in range(1, n):
-            gain += row[j] * phi[j - 1]
-        work[i] = gain
-        total += gain * phi[i - 1]
-        offset += phi[i - 1] * x[i]
-    gain = 0.0
-    for j in range(1, n):
-        gain += p[j] * phi[j - 1]
-    p[0] += 2.0 * gain + total + drift
+        total += work[i] * phi[i - 1]
+    p[0] += 2.0 * work[0] + total + drift
     x[0] = offset
     for i in range(1, n):
         p[i] += work[i]

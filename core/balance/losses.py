@@ -29,9 +29,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from core.arrays import UNKNOWN_WH2, Floats
+from core.arrays import UNKNOWN_WH2, Floats, Ints
 from core.balance import _balance
-from core.balance.rows import ZoneRows, jumps_wh2
+from core.balance.rows import ZoneRows, jumps_wh2, window_sums
 
 HOURS = 24
 COPPER, OWN, MAIN, WARM, COOL, WEATHER, DELAY = range(HOURS, HOURS + 7)
@@ -53,6 +53,8 @@ SEASON_H = 90 * 24.0  # over a season ...
 MAIN_WALK, COPPER_WALK, GAIN_WALK, HOUR_WALK_W = 4e-4, 5e-4, 3e-4, 0.1  # ... coefficients walk so far
 MISFIT = 5e-4  # energy per row that no regressor explains, as a share of the load
 OUTLIER = 4.0  # standard deviations
+GAP_TAIL = 3.0  # what a flat used while it was not heard of is heavy-tailed: an oven is a rare, large miss
+GAP_ROWS = 8.0  # rows for which a meter that is silent, or stands still, errs alike: they tell no more than one
 TOLD_WALK = 0.01**2 / 24.0  # variance that a told loss's level gains in an hour, in units of its prior's
 
 
@@ -115,8 +117,8 @@ class LossModel:
     def design(self, rows: ZoneRows) -> Floats:
         """Regressors [T, P] of rows, Wh per unit of coefficient; the delay acts elsewhere and is 0 here."""
         phi = np.zeros((len(rows), COMMON + self.count))
-        day_s = (rows.ends_s - 1800.0 * self.hours) % 86_400.0
-        phi[np.arange(len(rows)), (day_s // 3600).astype(np.intp)] = self.count * self.hours
+        day_s, hour = self._time_of_day(rows)
+        phi[np.arange(len(rows)), hour] = self.count * self.hours
         main = rows.main_wh
         phi[:, COPPER] = main * main / (self.load_w * self.hours)
         phi[:, OWN] = self.own_wh(rows).sum(axis=1)
@@ -137,7 +139,7 @@ class LossModel:
         """
         limit = OWN_LIMIT_W * self.hours
         used = np.clip(rows.subs_wh, -limit, limit)
-        own: Floats = used * used * (OWN_FACTOR / (self.load_w * self.hours))
+        own: Floats = used * used * self._per_own2
         return own
 
     @property
@@ -158,8 +160,7 @@ class LossModel:
 
     def scatter_wh2(self, rows: ZoneRows) -> Floats:
         """Variance of each row's energy because flats lie differently far along the riser [T]."""
-        scatter: Floats = self.own_sd**2 * np.square(self.own_wh(rows)).sum(axis=1)
-        return scatter
+        return self.explained(rows, 0.0)[1]
 
     def late(self, rows: ZoneRows) -> Floats:
         """What a second of read delay leaves out at each row's end, Wh."""
@@ -206,7 +207,7 @@ class LossModel:
             self.p,
             np.ascontiguousarray(design),
             np.ascontiguousarray(rows.residual_wh),
-            np.ascontiguousarray(rows.boundary_wh2),
+            rows.boundary_wh2 + GAP_ROWS * GAP_TAIL**2 * rows.gap_wh2,
             (MISFIT * rows.main_wh) ** 2 + self.scatter_wh2(rows) + jumps_wh2(rows, gap_before_wh2),
             hours,
             np.append(self._walk, np.full(extra, TOLD_WALK)),
@@ -251,13 +252,50 @@ class LossModel:
 
     def expected(self, rows: ZoneRows, before_wh: float, x: Floats | None = None) -> Floats:
         """Technical loss and meter errors of rows, Wh; `before_wh`: main energy of the row before the first."""
+        return self.explained(rows, before_wh, x)[0]
+
+    def explained(self, rows: ZoneRows, before_wh: float, x: Floats | None = None) -> tuple[Floats, Floats]:
+        """`expected` and `scatter_wh2` of rows, without making a design."""
         x = self.x if x is None else x
-        out = np.empty(len(rows))
-        _balance.predict_rows(self.design(rows), np.ascontiguousarray(x[1 : 1 + self.size]), out)
-        late = self.late(rows)
-        before = before_wh / (3600.0 * self.hours)
-        out -= x[1 + DELAY] * np.diff(late, prepend=before)
-        return out
+        out, own2 = np.empty(len(rows)), np.empty(len(rows))
+        day_s, hour = self._time_of_day(rows)
+        angle = 2 * np.pi * day_s / 86_400.0
+        _balance.explain_rows(
+            np.ascontiguousarray(rows.subs_wh),
+            rows.main_wh,
+            hour.astype(np.int32),
+            np.cos(angle),
+            np.sin(angle),
+            np.ascontiguousarray(x[1 : 1 + self.size]),
+            self.count * self.hours,
+            1.0 / (self.load_w * self.hours),
+            self._per_own2,
+            OWN_LIMIT_W * self.hours,
+            out,
+            own2,
+        )
+        late = rows.main_wh / (3600.0 * self.hours)
+        out[1:] -= x[1 + DELAY] * (late[1:] - late[:-1])
+        if len(out):
+            out[0] -= x[1 + DELAY] * (late[0] - before_wh / (3600.0 * self.hours))
+        own2 *= self.own_sd**2
+        return out, own2
+
+    def own_in(self, rows: ZoneRows, start: Ints, stop: Ints) -> tuple[Floats, Floats]:
+        """Sum of `own_wh` over windows of rows start .. stop - 1 [W, N], and of its squares over rows and flats [W]."""
+        own, square = np.empty((len(start), self.count)), np.empty(len(start))
+        subs, limit = np.ascontiguousarray(rows.subs_wh), OWN_LIMIT_W * self.hours
+        _balance.own_windows(subs, start, stop, self._per_own2, limit, np.empty(self.count), own, square)
+        return own, square
+
+    @property
+    def _per_own2(self) -> float:
+        return OWN_FACTOR / (self.load_w * self.hours)
+
+    def _time_of_day(self, rows: ZoneRows) -> tuple[Floats, Ints]:
+        """Seconds of the UTC day at the middle of each row, and its hour."""
+        day_s = (rows.ends_s - 1800.0 * self.hours) % 86_400.0
+        return day_s, (day_s // 3600).astype(np.intp)
 
     def level_sd_w(self, rows: ZoneRows) -> float:
         """Standard deviation of the expected mean power over rows, from the coefficients alone (without weather)."""
@@ -265,9 +303,9 @@ class LossModel:
         mean[WEATHER] = 0.0
         return math.sqrt(max(0.0, float(mean @ self.cov @ mean)))
 
-    def errors_wh(self, rows: ZoneRows) -> Floats:
-        """What each of P independent errors of the coefficients, one standard deviation, adds to rows [T, P], Wh."""
-        phi = self.design(rows)
+    def errors_in(self, rows: ZoneRows, start: Ints, stop: Ints) -> Floats:
+        """What each of P independent errors of the coefficients, one standard deviation, adds to windows [W, P], Wh."""
+        phi = window_sums(self.design(rows), start, stop)
         phi[:, WEATHER] = 0.0
         values, vectors = np.linalg.eigh(self.cov)
         errors: Floats = phi @ (vectors * np.sqrt(np.maximum(values, 0.0)))

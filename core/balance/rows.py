@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.arrays import Bools, Floats
+from core.arrays import Bools, Floats, Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +73,10 @@ def jumps_wh2(rows: ZoneRows, gap_before_wh2: float) -> Floats:
     """
     steps: Floats = rows.lost_wh2 + np.abs(np.diff(rows.gap_wh2, prepend=gap_before_wh2))
     return steps
+
+
+def window_sums(values: Floats, start: Ints, stop: Ints) -> Floats:
+    """Sums [W, K] of `values` [T, K] over windows of rows start .. stop - 1."""
+    total = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
+    sums: Floats = total[stop] - total[start]
+    return sums

@@ -28,8 +28,9 @@ from functools import cache
 
 import numpy as np
 
-from core.arrays import Floats
+from core.arrays import Floats, Ints
 from core.detection.bins import AGES_H, BLOCK_DAYS, BLOCK_H, BLOCKS, WEATHER_H
+from core.detection.errors import Errors, sums
 from core.detection.noise import PRIOR_DAYS, Noise
 from core.detection.threshold import _thresholds, tail
 
@@ -61,12 +62,17 @@ class Finding:
     @property
     def floor_share(self) -> float:
         """Share of the load below which this finding is not told."""
-        return FLOOR_QUARTER_SHARE if self.share < 1 else FLOOR_SHARE
+        return floor_share(self.share)
 
     @property
     def excess(self) -> float:
         """How far beyond its threshold, as a ratio; an alarm from 1 on."""
         return self.z / self.threshold
+
+
+def floor_share(share: float) -> float:
+    """Share of the load below which nothing is told that covers `share` of the day."""
+    return FLOOR_QUARTER_SHARE if share < 1 else FLOOR_SHARE
 
 
 @cache
@@ -88,11 +94,19 @@ def _weather(ages_h: tuple[float, ...], width_h: float) -> tuple[Floats, Floats]
     return corr, np.minimum(since[:, None], since[None, :])
 
 
+@cache
+def _grid(row_h: float, rows: int) -> tuple[tuple[float, ...], Ints, Floats]:
+    """Edges of the bins that `rows` rows can fill, from now on: hours before now, rows before now; the bins' hours."""
+    ages_h = (0.0, *(float(a) for a in AGES_H if a % row_h == 0 and a / row_h <= rows))
+    return ages_h, np.rint(np.asarray(ages_h) / row_h).astype(np.intp), np.diff(ages_h)
+
+
 @dataclass(frozen=True, slots=True)
 class OnsetScores:
     """Onsets at the far end of bins 0..k, k = 0..n-1, weighed under one covariance; `finding` asks for a sign.
 
-    top, bottom [n]: f' C^-1 d and f' C^-1 f of each; ages_h [n + 1]: edges of the bins; share: of the day they cover.
+    top, bottom [n]: f' C^-1 d and f' C^-1 f of each, z [n] their significance; ages_h [n + 1]: edges of the bins;
+    share: of the day they cover.
     """
 
     top: Floats
@@ -100,6 +114,7 @@ class OnsetScores:
     ages_h: tuple[float, ...]
     share: float
     limit: Floats
+    z: Floats
 
     def detectable_w(self, within_h: float, least_h: float, excess: float) -> float:
         """The smallest steady loss that an onset at most `within_h` ago would show beyond `excess` times its threshold.
@@ -112,14 +127,25 @@ class OnsetScores:
             return math.inf
         return float(((excess * self.limit + DETECTED_Z) / np.sqrt(self.bottom))[there].min())
 
-    def finding(self, sign: float = 1.0, least_h: float = 0.0) -> Finding | None:
-        """The best onset at least `least_h` ago; None if there is none."""
+    def reached(self, floor_w: float) -> float:
+        """How far the best onset of either sign comes towards its threshold, of those that would be told."""
+        over = np.abs(self.z) / self.limit
+        return float(over[np.abs(self.top / self.bottom) * self.share >= floor_w].max(initial=0.0))
+
+    def finding(self, sign: float = 1.0, least_h: float = 0.0, least_excess: float = -math.inf) -> Finding | None:
+        """The best onset at least `least_h` ago; None if there is none, or none beyond so much of its threshold."""
+        z = self.z if sign > 0 else -self.z
         ages = np.asarray(self.ages_h)
         allowed = ages[1:] >= least_h
-        if not allowed.any():
+        if least_h > ages[1]:
+            if not allowed.any():
+                return None
+            z = np.where(allowed, z, -np.inf)
+        over = z / self.limit
+        best = int(over.argmax())
+        if over[best] < least_excess:
             return None
-        z = np.where(allowed, sign * self.top / np.sqrt(self.bottom), -np.inf)
-        best, mode = int(np.argmax(z / self.limit)), int(np.argmax(z / tail(ages[1:], self.share)))
+        mode = int(np.argmax(z / tail(ages[1:], self.share)))
         # Onsets weigh exp(z^2 / 2), each by the hours its bin stands for.
         log_weight = np.where(allowed, 0.5 * np.maximum(z, 0) ** 2 + np.log(np.diff(ages)), -np.inf)
         mass = np.cumsum(np.exp(log_weight - log_weight.max()))
@@ -146,14 +172,15 @@ def _weigh(
     weight = np.linalg.inv(cov)
     bottom = np.cumsum(np.cumsum(weight, axis=0), axis=1).diagonal()
     limit = _thresholds(ages_h[1:], share, rate, min(days, 60))
-    return OnsetScores(np.cumsum(weight @ power_w), np.maximum(bottom, 1e-300), ages_h, share, limit)
+    top, bottom = np.cumsum(weight @ power_w), np.maximum(bottom, 1e-300)
+    return OnsetScores(top, bottom, ages_h, share, limit, top / np.sqrt(bottom))
 
 
 def weigh_all_day(
     booked_wh: Floats,
     boundary_wh2: Floats,
     lost_wh2: Floats,
-    errors_wh: Floats,
+    errors: tuple[Errors, ...],
     row_h: float,
     noise: Noise,
     rate: float,
@@ -161,24 +188,24 @@ def weigh_all_day(
     """Weigh onsets in the last 56 days of all-day power; None where there are too few rows.
 
     booked_wh [T + 1]: cumulative unexplained energy at boundaries, boundary_wh2 [T + 1] its variance; lost_wh2 [T + 1]:
-    cumulative variance of energy that was lost for good; errors_wh [T, K]: what each of K errors, one standard
-    deviation, adds to every row: the copper that is a flat's own, the coefficients of the loss model.
+    cumulative variance of energy that was lost for good; errors: the copper that is a flat's own, told losses, the
+    coefficients of the loss model.
     """
     last = len(booked_wh) - 1
-    ages = [a for a in AGES_H if a % row_h == 0 and a / row_h <= last]
-    if len(ages) < 4:
+    ages_h, back, length = _grid(row_h, min(last, round(AGES_H[-1] / row_h)))
+    if len(length) < 4:
         return None
-    ages_h = (0.0, *map(float, ages))
-    at = last - np.rint(np.asarray(ages_h) / row_h).astype(np.intp)
-    length = np.diff(ages_h)
-    power = -np.diff(booked_wh[at]) / length
+    at = last - back
+    there = booked_wh[at]
+    power = (there[:-1] - there[1:]) / length
     corr, since = _weather(ages_h, 0.0)
     cov = noise.weather_w2 * corr + noise.walk_w2_h * since + noise.level_w2
-    own = np.add.reduceat(errors_wh, at[:0:-1])[::-1] / length[:, None]
+    own, rest = sums(errors, at[1:], at[:-1])
+    own /= length[:, None]
     cov += own @ own.T
-    v = boundary_wh2[at]
+    v, lost = boundary_wh2[at], lost_wh2[at]
     n = np.arange(len(power))
-    cov[n, n] += (v[:-1] + v[1:] - np.diff(lost_wh2[at])) / length**2 + noise.rough_w2h / length
+    cov[n, n] += (v[:-1] + v[1:] + lost[:-1] - lost[1:] + rest) / length**2 + noise.rough_w2h / length
     cov[n, n] += np.where(length < 24, noise.quarter_w2, 0.0)
     shared = v[1:-1] / (length[:-1] * length[1:])
     cov[n[:-1], n[1:]] -= shared
@@ -190,7 +217,7 @@ def weigh_block(
     booked_wh: Floats,
     boundary_wh2: Floats,
     lost_wh2: Floats,
-    errors_wh: Floats,
+    errors: tuple[Errors, ...],
     row_h: float,
     noise: Noise,
     rate: float,
@@ -205,7 +232,8 @@ def weigh_block(
     ages_h = tuple(24.0 * k for k in range(days + 1))
     corr, since = _weather(ages_h, float(BLOCK_H))
     cov = noise.weather_w2 * corr + noise.walk_w2_h * since + noise.level_w2 + noise.quarter_w2
-    own = errors_wh[ends[:, None] - 1 - np.arange(rows)].mean(axis=1) / row_h
+    own, rest = sums(errors, ends - rows, ends)
+    own /= BLOCK_H
     cov += own @ own.T
     # A block wanders against the day: what its own past shows, with the day's variance as prior.
     steps = np.diff(power[min(14, days // 2) :]) ** 2
@@ -213,6 +241,6 @@ def weigh_block(
         steps = np.minimum(steps, 9 * np.median(steps))
     rough = (PRIOR_DAYS * noise.rough_w2h / BLOCK_H + float(steps.sum()) / 2) / (PRIOR_DAYS + len(steps))
     n = np.arange(days)
-    lost = lost_wh2[ends] - lost_wh2[ends - rows]
+    lost = lost_wh2[ends] - lost_wh2[ends - rows] + rest
     cov[n, n] += (boundary_wh2[ends] + boundary_wh2[ends - rows] + lost) / BLOCK_H**2 + rough
     return _weigh(power, cov, ages_h, 1 / BLOCKS, rate, noise.days)

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import combinations
 
 import numpy as np
 
-from core.arrays import Z95, Floats
+from core.arrays import Z95, Floats, Ints
 from core.balance.history import History
 from core.balance.losses import LossModel
 from core.balance.tracker import Follower
 from core.detection.bins import AGES_H, BLOCK_H
-from core.detection.glr import Finding, OnsetScores, weigh_all_day, weigh_block
+from core.detection.errors import Coefficients, Errors, OwnCopper, sums
+from core.detection.glr import Finding, OnsetScores, floor_share, weigh_all_day, weigh_block
 from core.detection.noise import Noise
 
 SESSION_H = 3.0  # a car, an oven or a boiler runs so long
@@ -36,19 +38,28 @@ class SearchWindow:
     booked_wh: Floats
     variance_wh2: Floats
     lost_wh2: Floats
-    errors_wh: Floats
+    errors: tuple[Errors, ...]
     row_h: float
     noise: Noise
     rate: float
     block: bool
     weighed: tuple[OnsetScores, ...] | None = None  # once they are asked for: both signs need the same
 
-    def search(self, sign: float, least_h: float = 0.0) -> Finding | None:
-        """The most significant onset at least `least_h` ago: all day, or in the quarter of the day that ends now."""
+    def search(self, sign: float, least_h: float = 0.0, least_excess: float = -math.inf) -> Finding | None:
+        """The most significant onset at least `least_h` ago: all day, or in the quarter of the day that ends now.
+
+        None where none is beyond `least_excess` of its threshold.
+        """
         if self.weighed is None:
             self.weighed = self._weigh()
-        found = [finding for part in self.weighed if (finding := part.finding(sign, least_h)) is not None]
+        found = [x for part in self.weighed if (x := part.finding(sign, least_h, least_excess)) is not None]
         return max(found, key=lambda finding: finding.excess, default=None)
+
+    def reached(self, load_w: float) -> float:
+        """How far the best onset of either sign comes towards its threshold, of those that would be told."""
+        if self.weighed is None:
+            self.weighed = self._weigh()
+        return max((part.reached(floor_share(part.share) * load_w) for part in self.weighed), default=0.0)
 
     def detectable_w(self, within_h: float, least_h: float = 0.0, excess: float = 1.0) -> float:
         """The smallest steady loss of the last `within_h` hours that a search would find now; NaN before the first."""
@@ -57,26 +68,26 @@ class SearchWindow:
         return self.weighed[0].detectable_w(within_h, least_h, excess) if self.weighed else math.nan
 
     def _weigh(self) -> tuple[OnsetScores, ...]:
-        if len(self.errors_wh) * self.row_h < LEAST_H:
+        if (len(self.booked_wh) - 1) * self.row_h < LEAST_H:
             return ()
-        given = self.booked_wh, self.variance_wh2, self.lost_wh2, self.errors_wh, self.row_h, self.noise, self.rate
+        given = self.booked_wh, self.variance_wh2, self.lost_wh2, self.errors, self.row_h, self.noise, self.rate
         parts = weigh_all_day(*given), weigh_block(*given) if self.block else None
         return tuple(part for part in parts if part is not None)
 
     def exactly(self, history: History, model: LossModel) -> SearchWindow:
         """The same with the errors of the loss model row by row instead of the level's and the quarter's scatter."""
-        errors = model.errors_wh(history.rows(self.first, history.count))
+        errors = Coefficients(model, history.rows(self.first, history.count))
         noise = replace(self.noise, level_w2=0.0, quarter_w2=0.0)
-        return replace(self, errors_wh=np.hstack([self.errors_wh, errors]), noise=noise, weighed=None)
+        return replace(self, errors=(*self.errors, errors), noise=noise, weighed=None)
 
     def power_w(self, start: int, stop: int) -> tuple[float, float]:
         """Mean unexplained power of rows start .. stop - 1 of all time, and its standard deviation."""
         a, b = start - self.first, stop - self.first
         hours = (b - a) * self.row_h
-        own = self.errors_wh[a:b].sum(axis=0) / hours
+        own, rest = (part[0] for part in sums(self.errors, np.array([a]), np.array([b])))
         around = self.noise.power_sd_w(hours, float(self.variance_wh2[a] + self.variance_wh2[b]))
-        lost = float(self.lost_wh2[b] - self.lost_wh2[a]) / hours**2
-        return float(self.booked_wh[b] - self.booked_wh[a]) / hours, math.sqrt(around**2 + float(own @ own) + lost)
+        lost = float(self.lost_wh2[b] - self.lost_wh2[a] + rest + own @ own) / hours**2
+        return float(self.booked_wh[b] - self.booked_wh[a]) / hours, math.sqrt(around**2 + lost)
 
 
 def search_window(
@@ -86,17 +97,21 @@ def search_window(
     stop = history.count
     booked, variance = history.booked(first, stop)
     rows = history.rows(first, stop)
-    copper = model.own_sd * model.own_wh(rows)
-    # Who else is on the phase at the time is another error of that size, anew each time a large load runs.
-    session = max(1.0, SESSION_H / model.hours) * np.square(copper).sum(axis=1)
-    lost = np.concatenate([[0.0], np.cumsum(rows.lost_wh2 + session)])
+    lost = np.concatenate([[0.0], np.cumsum(rows.lost_wh2)])
     block = mark and float(rows.ends_s[-1]) % (BLOCK_H * 3600) == 0
-    return SearchWindow(first, booked, variance, lost, copper, model.hours, noise, rate, block)
+    copper = OwnCopper(model, rows, SESSION_H)
+    return SearchWindow(first, booked, variance, lost, (copper,), model.hours, noise, rate, block)
+
+
+@cache
+def _recent_rows(row_h: float) -> Ints:
+    """The onset ages within a day, in rows."""
+    return np.array([round(age / row_h) for age in AGES_H if age <= CONFIRM_H and age % row_h == 0], np.intp)
 
 
 def search_is_due(history: History, noise: Noise, row_h: float, first: int) -> bool:
     """Whether the last hours look so unlike the days before that a search between two marks is worth its cost."""
-    rows = np.array([round(age / row_h) for age in AGES_H if age <= CONFIRM_H and age % row_h == 0], np.intp)
+    rows = _recent_rows(row_h)
     rows = rows[rows <= history.count - first]
     if not len(rows):
         return False
@@ -107,16 +122,20 @@ def search_is_due(history: History, noise: Noise, row_h: float, first: int) -> b
     return bool((power**2 > STIR_Z**2 * (around + (variance[-1] + variance[-1 - rows]) / hours**2)).any())
 
 
-def confirmed(sign: float, now: SearchWindow, history: History, model: LossModel, by: Follower) -> bool:
+def confirmed(
+    sign: float, now: SearchWindow, history: History, model: LossModel, by: Follower, reach: float = 1.0
+) -> bool:
     """Whether a finding stands under the exact errors of the loss model, and half of it without any two readings.
+
+    `reach`: the share of the threshold from which a finding is one.
 
     Coefficients that are little known err by what the flats just do: when one moves out, the balance steps. And a late
     read of the main meter, or a flat's oven while it did not answer, looks like a loss of hours; each is one reading
     that is wrong.
     """
     now = now.exactly(history, model)
-    again = now.search(sign)
-    if again is None or again.excess < 1.0:
+    again = now.search(sign, least_excess=reach)
+    if again is None:
         return False
     if again.age_h > CONFIRM_H:
         return True
@@ -127,8 +146,8 @@ def confirmed(sign: float, now: SearchWindow, history: History, model: LossModel
         booked, variance = now.booked_wh.copy(), now.variance_wh2.copy()
         behind = slice(pair[0] - now.first + 1, None)
         booked[behind], variance[behind] = by.without(history, model, *pair)
-        left = replace(now, booked_wh=booked, variance_wh2=variance, weighed=None).search(sign)
-        if left is None or left.excess < LEFT_OVER:
+        left = replace(now, booked_wh=booked, variance_wh2=variance, weighed=None)
+        if left.search(sign, least_excess=LEFT_OVER * reach) is None:
             return False
     return True
 

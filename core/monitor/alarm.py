@@ -5,12 +5,14 @@ It owns these values and where the loss runs; how one comes and goes is alarm_li
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from core.arrays import DAY_S, HOUR_S, Floats, Ints
+from core.arrays import DAY_S, HOUR_S, Floats, Ints, Ints32
+from core.balance import _balance
 from core.balance.rows import ZoneRows
 from core.evidence import Suspect
 
@@ -90,29 +92,47 @@ class Alarm:
         A level for each slot of the (UTC) day while it is on, one that grows with time, and one each for the rows
         in which it may have begun or ended.
         """
-        at = first + np.arange(len(rows))
-        until = np.inf if self.ended is None else float(self.ended)
-        faded = until if self.fading is None else float(self.fading)
-        on = (at >= self.onset) & (at < faded)
-        out = np.zeros((len(at), SLOTS + 3))
-        out[np.arange(len(at)), slot_of(rows.ends_s, row_h)] = on
-        days = (at - self.onset) * row_h / 24.0
-        out[:, SLOTS] = np.where(on, DRIFT_PER_DAY * np.sqrt(np.maximum(days, 0.0) * 30.0), 0.0) / WIDE
-        out[:, SLOTS + 1] = (at >= self.lo) & (at < self.hi) & (self.hi > self.lo + 1)
-        out[:, SLOTS + 2] = (at >= faded) & (at < until)
-        return np.asarray(out * (self.scale_w * row_h))
+        at = np.arange(len(rows))
+        return self.errors(slot_of(rows.ends_s, row_h), first, row_h).over(at, at + 1)[0]
 
     def swing_wh2(self, rows: ZoneRows, first: int, row_h: float) -> Floats:
         """Variance of each row's energy because it is not the same every day [T]."""
-        at = first + np.arange(len(rows))
-        until = np.inf if self.ended is None else float(self.ended)
-        swing = np.array(self.swing_w2)[slot_of(rows.ends_s, row_h)]
-        return np.where((at >= self.lo) & (at < until), swing * SLOT_H * row_h, 0.0)
+        at = np.arange(len(rows))
+        return self.errors(slot_of(rows.ends_s, row_h), first, row_h).over(at, at + 1)[1]
+
+    def errors(self, slot: Ints32, first: int, row_h: float, free: bool = True) -> ToldErrors:
+        """The same by stretches of rows from row `first` on, whose `slot` [T] is known; its levels only if `free`."""
+        return ToldErrors(self, slot, first, row_h, free)
 
 
-def slot_of(ends_s: Floats, row_h: float) -> Ints:
+@dataclass(frozen=True, slots=True)
+class ToldErrors:
+    """A told loss as errors of a search."""
+
+    loss: Alarm
+    slot: Ints32
+    first: int
+    row_h: float
+    free: bool = True
+
+    def over(self, start: Ints, stop: Ints) -> tuple[Floats, Floats]:
+        """Columns [W, SLOTS + 3] of each stretch of rows, and the variance of the swing [W]."""
+        loss, row_h = self.loss, self.row_h
+        never = self.first + len(self.slot)
+        until = never if loss.ended is None else loss.ended
+        faded = until if loss.fading is None else loss.fading
+        out, variance = np.empty((len(start), SLOTS + 3)), np.empty(len(start))
+        drift = DRIFT_PER_DAY * math.sqrt(30.0) / WIDE
+        swing = np.array(loss.swing_w2) * (SLOT_H * row_h)
+        rows = np.array([self.first, loss.lo, loss.onset, loss.hi, faded], np.intp)
+        _balance.told_windows(rows, until, self.slot, row_h, drift, swing, start, stop, out, variance)
+        out *= loss.scale_w * row_h
+        return (out if self.free else out[:, :0]), variance
+
+
+def slot_of(ends_s: Floats, row_h: float) -> Ints32:
     """The slot of the UTC day in which the middle of each row lies [T]."""
-    return np.asarray((ends_s - 1800.0 * row_h) % DAY_S // (SLOT_H * HOUR_S), np.intp)
+    return np.asarray((ends_s - 1800.0 * row_h) % DAY_S // (SLOT_H * HOUR_S), np.int32)
 
 
 @dataclass(slots=True)

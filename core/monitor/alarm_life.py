@@ -23,7 +23,7 @@ CLEAR_H = 168.0  # a loss has to be gone for this long
 CLEAR_SHARE = 0.2  # gone means: less than this share of what it was
 RESTLESS_Z = 2.0  # and then its days scatter no more than this, in standard deviations
 RETURN_DAYS = 90  # a loss of the same size within this time after one has ended is the same loss again
-RETURN_RATIO, RETURN_RATIO_HOURS = 2.5, 8.0  # over days, and over some hours of an evening
+RETURN_RATIO, RETURN_RATIO_HOURS = 4.0, 8.0  # over days, and over some hours of an evening
 SWING_PRIOR_DAYS = 0.5  # days of its own that what is taken for a loss's swing is worth
 WANDER_DAYS = 3  # its mean over so many days wanders from one such time to the next
 REST_DAYS = 7  # for so long after a lively time of a flat nothing more is told beside it
@@ -78,6 +78,18 @@ class AlarmLife:
         for other in others:
             if other.sign == loss.sign:
                 other.rest_until = self._learning.history.count + REST_DAYS * self._learning.day_rows
+
+    def rejoin(self, loss: Alarm, before: Alarm) -> None:
+        """Take a loss that was just told for one that has ended, begun again: it keeps that one's episode."""
+        count = self._learning.history.count
+        self.episodes[loss.sign] -= 1
+        before.resumed, loss.episode = True, before.episode
+        loss.returned = [*before.returned, (before.lo, before.ended or count)]
+
+    def merge(self, younger: Alarm, elder: Alarm) -> None:
+        """Take two losses that are on for one: the elder's, which swings further than was known."""
+        self.told.remove(younger)
+        elder.rest_until = self._learning.history.count + REST_DAYS * self._learning.day_rows
 
     def open_from_start(self, power_w: float, question: bool, common: float) -> Alarm:
         """Tell a loss that was there before the first row."""
@@ -177,7 +189,7 @@ class AlarmLife:
 
     def _is_back(self, loss: Alarm, found: NewLoss) -> bool:
         """Whether a finding is a loss that has ended, begun again."""
-        if loss.sign != found.sign or loss.ended is None or loss.resumed or found.onset < loss.ended:
+        if loss.sign != found.sign or loss.ended is None or loss.resumed or found.onset < (loss.fading or loss.ended):
             return False
         most = RETURN_RATIO if found.age_h >= 24.0 else RETURN_RATIO_HOURS
         return loss.level_w / RETURN_RATIO <= found.mean_w <= most * max(loss.level_w, loss.scale_w / WIDE)

@@ -18,7 +18,7 @@ from core.arrays import Bools, Floats
 from core.balance.history import History
 from core.balance.losses import HOURS, WEATHER, LossModel
 from core.balance.rows import ZoneRows
-from core.balance.tracker import CUSUM, Follower
+from core.balance.tracker import CUSUM, Explained, Follower
 from core.detection.bins import BLOCKS
 from core.detection.initial_loss import InitialLoss, initial_loss
 from core.detection.noise import Noise, learn_noise
@@ -50,14 +50,16 @@ class Learning:
         """Nominal load of the zone, W."""
         return self.model.load_w
 
-    def take(self, rows: ZoneRows, missed: Bools, read: Floats, until_large: bool) -> tuple[int, bool]:
-        """Append and explain rows that follow the last ones: how many were taken, and whether a large loss shows.
+    def ready(self, rows: ZoneRows) -> Explained:
+        """Rows that follow the last ones, explained under the model of now, which must not change till they are in."""
+        return self.follower.ready(self.history, self.model, self._coefficients(), rows)
+
+    def take(self, said: Explained, part: slice, missed: Bools, read: Floats, until_large: bool) -> tuple[int, bool]:
+        """Append the rows `part` of those explained: how many were taken, and whether a large loss shows.
 
         With `until_large` the rows behind the one at which a large loss shows are left.
         """
-        count, large = self.follower.append(
-            self.history, self.model, self._coefficients(), rows, missed, read, until_large
-        )
+        count, large = self.follower.append(self.history, self.model, said, part, missed, read, until_large)
         if large:
             self.follower.state[CUSUM] = 0.0
         return count, large

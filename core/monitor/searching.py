@@ -8,14 +8,18 @@ know how a loss is told and who is suspected.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from core.arrays import Floats
 from core.detection.bins import AGES_H, BLOCKS
+from core.detection.clocks import OFFSET_MOST_H, clock_offsets
+from core.detection.errors import Errors, RowErrors, sums
 from core.detection.glr import FLOOR_SHARE, Finding
+from core.detection.own_tail import OwnTail
 from core.detection.search import (
     SearchWindow,
     confirmed,
@@ -24,7 +28,8 @@ from core.detection.search import (
     search_is_due,
     search_window,
 )
-from core.monitor.alarm import SLOTS, Alarm
+from core.detection.threshold import REFERENCE_RATE, students_quantile, threshold
+from core.monitor.alarm import LEAST_W, SLOTS, Alarm, slot_of
 from core.monitor.learning import START_DAYS, Learning
 
 LEVEL_BEFORE_DAYS = 7  # rows before a told loss from which its level is estimated
@@ -34,6 +39,14 @@ SWING_SHARE = 1.3  # of a told loss: it may go away whole, and its size is not e
 BESIDE_EXCESS, BESIDE_Z = 1.5, 3.0
 BESIDE_H = 48.0  # while one is on, a loss must have lasted this long: one lively evening of a thief is none
 SETTLE_DAYS = 5  # for so long after a loss was told nothing of its size is another one
+DAYS_BEFORE, DAYS_LEAST = 21, 3  # of a told loss by which its own swing from day to day is known, at most and at least
+LEAST_SHARE = 0.1  # of a told loss's mean: a day with less counts for so much
+ONSETS_A_WEEK = 3  # independent ones that are tried
+DAYS_ALIKE = 7  # a household's weeks are alike: so many days after an onset say no more than themselves
+CLOCK_DAYS, CLOCK_LEAST_H = 7, 12.0  # in which a wrong clock shows, at most and at least
+SETTLE_CLOCK_H = 72.0  # so long what clocks explain best is left to them
+SURPLUS_H = 49.0  # a surplus is told no sooner than on its third day: a change of time begins with one
+CLEARED = 0.8  # of the threshold: what clocks leave of a finding must be below
 BACK_BELOW, BACK_WITHIN, BACK_DAYS = 0.5, 1.5, 3  # a return: little was lost in the days before, no more than it was
 
 
@@ -73,10 +86,17 @@ class Levels:
 
 
 class OnsetSearch:
-    """One zone's search; it keeps no state of its own."""
+    """One zone's search; all it remembers is how far honest weeks came towards the threshold."""
 
     def __init__(self, learning: Learning) -> None:
         self._learning = learning
+        self.tail = OwnTail()
+        self.clocks: dict[int, tuple[float, int]] = {}  # by flat: hours by which it is read too late, since which row
+
+    @property
+    def reach(self) -> float:
+        """Share of the theory's threshold from which a finding is an alarm in this house."""
+        return self.tail.reach(self._learning.settings.false_alarms_per_year)
 
     @property
     def too_early(self) -> bool:
@@ -96,33 +116,37 @@ class OnsetSearch:
         learning, history = self._learning, self._learning.history
         if first is None:
             first = max(history.first, history.count - round(AGES_H[-1] / learning.row_h))
-        rate = learning.settings.false_alarms_per_year
-        now = search_window(history, learning.model, learning.noise, rate, first, mark)
-        told = (*free, *(() if known is None else known.others))
-        for loss in told:
-            swing = loss.swing_wh2(history.rows(first, history.count), first, learning.row_h)
-            now = replace(now, lost_wh2=now.lost_wh2 + np.concatenate([[0.0], np.cumsum(swing)]))
+        now = search_window(history, learning.model, learning.noise, REFERENCE_RATE, first, mark)
+        others = () if known is None else known.others
+        if not free and not others:
+            return now
+        slot = slot_of(history.rows(first, history.count).ends_s, learning.row_h)
+        errors: list[Errors] = [*now.errors]
+        errors += [loss.errors(slot, first, learning.row_h) for loss in free]
+        errors += [loss.errors(slot, first, learning.row_h, free=False) for loss in others]
         if free:
             wander_w2 = sum(loss.wander_w2 for loss in free)
-            noise = replace(learning.noise, weather_w2=learning.noise.weather_w2 + wander_w2)
-            now = replace(now, noise=noise)
-            now = replace(now, errors_wh=np.hstack([now.errors_wh, self._columns(free, first, history.count)]))
-        if known is not None and known.others:
-            levels, columns = self._others(known), self._columns(known.others, first, history.count)
+            now = replace(now, noise=replace(learning.noise, weather_w2=learning.noise.weather_w2 + wander_w2))
+        if known is not None and others:
+            levels, columns = self._others(known), self._columns(others, first, history.count)
             values, vectors = np.linalg.eigh(levels.cov)
-            errors = columns @ (vectors * np.sqrt(np.maximum(values, 0.0)))
+            errors.append(RowErrors(columns @ (vectors * np.sqrt(np.maximum(values, 0.0)))))
             added = np.concatenate([[0.0], np.cumsum(columns @ levels.theta)])
-            now = replace(now, booked_wh=now.booked_wh - added, errors_wh=np.hstack([now.errors_wh, errors]))
-        return now
+            now = replace(now, booked_wh=now.booked_wh - added)
+        return replace(now, errors=tuple(errors))
 
     def look(self, told: Sequence[Alarm], mark: bool) -> NewLoss | None:
         """Search both signs; None where nothing is found that is a loss (or surplus) of its own."""
         learning = self._learning
         history, load_w = learning.history, learning.load_w
-        now = self.window(told, mark=mark)
+        now = self._on_time(self.window(told, mark=mark))
+        reach = 1.0 if told else self.reach
+        if mark and not told:
+            self.tail.note(history.count // (7 * learning.day_rows), now.reached(load_w))
         for sign in (1.0, -1.0):
-            found = now.search(sign, BESIDE_H if any(loss.ended is None for loss in told) else 0.0)
-            if found is None or found.excess < 1.0 or found.power_w * found.share < found.floor_share * load_w:
+            least_h = BESIDE_H if any(loss.ended is None for loss in told) else SURPLUS_H if sign < 0 else 0.0
+            found = now.search(sign, least_h, reach)
+            if found is None or found.power_w * found.share < found.floor_share * load_w:
                 continue
             lo, onset, hi = rows_of(found, sign, self._before(now, told, found), history.count)
             if told:
@@ -133,9 +157,63 @@ class OnsetSearch:
                     continue
             elif not exceeds_uncertainty(onset, sign, now, history.count):
                 continue
-            if confirmed(sign, now, history, learning.model, learning.follower):
+            if confirmed(sign, now, history, learning.model, learning.follower, reach):
+                if self._clocks_explain(now, sign, onset, reach):
+                    return None
+                self.tail.drop()
                 return NewLoss(sign, lo, onset, hi, found.power_w, found.power_w * found.share, found.age_h)
         return None
+
+    def _clocks_explain(self, now: SearchWindow, sign: float, onset: int, reach: float) -> bool:
+        """Whether wrong clocks make what looks like a loss (or surplus); whose they are is kept in `clocks`."""
+        learning, history = self._learning, self._learning.history
+        margin = max(1, round(OFFSET_MOST_H / learning.row_h))
+        # Some days of it, and not its first hours alone: a clock errs on every day.
+        first = min(onset - margin, history.count - round(CLOCK_LEAST_H / learning.row_h))
+        first = max(history.first + margin, first, history.count - CLOCK_DAYS * learning.day_rows)
+        stop = history.count - margin
+        if stop <= first:
+            return False
+        rows = history.rows(first, stop)
+        unexplained = rows.residual_wh - history.expected(first, stop)  # as it was read: the follower smooths it
+        noise_wh2 = 2.0 * float(np.median(rows.boundary_wh2)) + learning.noise.rough_w2h * learning.row_h
+        subs_wh = history.rows(first - margin, stop + margin).subs_wh
+        found = clock_offsets(subs_wh, unexplained, noise_wh2, learning.row_h, margin)
+        known, self.clocks = self.clocks, {}
+        if not found.offset_h:
+            return bool(known)  # they were set right: what was taken off for them is the finding
+        self.clocks = {flat: (hours, max(onset, first)) for flat, hours in found.offset_h.items()}
+        for flat, (_, row) in known.items():
+            if flat in self.clocks:
+                self.clocks[flat] = self.clocks[flat][0], row
+        if history.count - onset <= SETTLE_CLOCK_H / learning.row_h:
+            return True
+        return self._on_time(replace(now, booked_wh=self._as_read(now))).search(sign, 0.0, CLEARED * reach) is None
+
+    def _as_read(self, now: SearchWindow) -> Floats:
+        history = self._learning.history
+        return history.booked(now.first, history.count)[0]
+
+    def _on_time(self, now: SearchWindow) -> SearchWindow:
+        """`now` with what wrong clocks add taken off."""
+        if not self.clocks:
+            return now
+        learning, history = self._learning, self._learning.history
+        booked, variance = np.array(now.booked_wh), np.array(now.variance_wh2)
+        for flat, (hours, row) in self.clocks.items():
+            shift = math.copysign(math.ceil(abs(hours) / learning.row_h), hours)
+            k, share = int(shift), hours / (shift * learning.row_h)
+            start = max(row, now.first + abs(k))
+            shown = history.rows(now.first, history.count).subs_wh[:, flat]
+            at = np.arange(start - now.first, len(shown))
+            if not len(at):
+                continue
+            other = shown[np.clip(at - k, 0, len(shown) - 1)]
+            added = share * np.cumsum(other - shown[at])
+            booked[at + 1] -= added
+            if k < 0:  # of the last rows nobody knows yet what they show too early
+                variance[k:] += (share * shown[k:].sum()) ** 2 + 1.0
+        return replace(now, booked_wh=booked, variance_wh2=variance, weighed=None)
 
     def detectable_w(self, told: Sequence[Alarm], days: float) -> float:
         """The smallest steady loss that would be found within `days` in this house today; NaN in its first days."""
@@ -144,22 +222,31 @@ class OnsetSearch:
             return math.nan
         now = self.window(told).exactly(learning.history, learning.model)
         beside = any(loss.ended is None for loss in told)
-        found_w = now.detectable_w(days * 24.0, *((BESIDE_H, BESIDE_EXCESS) if beside else (0.0, 1.0)))
+        beyond = (BESIDE_H, BESIDE_EXCESS) if beside else (0.0, 1.0 if told else self.reach)
+        found_w = now.detectable_w(days * 24.0, *beyond)
         return max(found_w, FLOOR_SHARE * learning.load_w)
 
     def refine(self, loss: Alarm, others: Sequence[Alarm], since_h: float) -> tuple[int, int, int] | None:
         """The onset of a told loss again, at least `since_h` ago: first credible, likeliest, last credible row."""
         now = self.window(others)
-        found = now.search(loss.sign, since_h)
-        if found is None or found.excess < 1.0:
+        found = now.search(loss.sign, since_h, 1.0 if others else self.reach)
+        if found is None:
             return None
         return rows_of(found, loss.sign, self._before(now, others, found), self._learning.history.count)
 
-    def added_wh(self, known: Beside, start: int, stop: int) -> Floats:
-        """What the others add to rows start .. stop - 1, as far as is known [T]."""
+    def added_wh(self, known: Beside, start: int, stop: int, alike: bool = False) -> Floats:
+        """What the others add to rows start .. stop - 1, as far as is known [T].
+
+        `alike`: only those of the same sign, and normal loads. A meter that shows a recording or one value loses today
+        and gives back tomorrow: whose it is shows in both.
+        """
         if not known.others:
             return np.zeros(stop - start)
-        return np.asarray(self._columns(known.others, start, stop) @ self._others(known).theta)
+        levels, added = self._others(known), np.zeros(stop - start)
+        for loss in known.others:
+            if not alike or loss.sign == known.loss.sign or loss.accepted:
+                added += self._columns((loss,), start, stop) @ levels.of(known.others, loss)
+        return added
 
     def levels(self, told: Sequence[Alarm], until: int | None = None) -> Levels:
         """Least squares over slots of days up to row `until`, each loss's levels with their own wide prior."""
@@ -174,11 +261,11 @@ class OnsetSearch:
             width = self._columns(told, history.count, history.count).shape[1]
             return Levels(np.zeros(width), np.eye(width))
         booked, variance = history.booked(start, stop)
-        rows = history.rows(start, stop)
-        columns = self._columns(told, start, stop).reshape(size, block, -1).sum(axis=1)
-        swing = np.asarray(sum(loss.swing_wh2(rows, start, learning.row_h) for loss in told)).reshape(size, block)
+        slot = slot_of(history.rows(start, stop).ends_s, learning.row_h)
+        at = block * np.arange(size)
+        columns, swing = sums(tuple(loss.errors(slot, start, learning.row_h) for loss in told), at, at + block)
         noise = learning.noise
-        scatter = noise.rough_w2h * hours + noise.weather_w2 * hours**2 + swing.sum(axis=1)
+        scatter = noise.rough_w2h * hours + noise.weather_w2 * hours**2 + swing
         weight = 1.0 / (scatter + variance[:-1:block] + variance[block::block])
         energy = np.diff(booked[::block])
         cov = np.linalg.inv((columns * weight[:, None]).T @ columns + np.eye(columns.shape[1]))
@@ -200,8 +287,9 @@ class OnsetSearch:
         return Levels(together.theta[:size], together.cov[:size, :size])
 
     def _columns(self, told: Sequence[Alarm], start: int, stop: int) -> Floats:
-        rows = self._learning.history.rows(start, stop)
-        return np.hstack([loss.columns(rows, start, self._learning.row_h) for loss in told])
+        row_h = self._learning.row_h
+        slot, at = slot_of(self._learning.history.rows(start, stop).ends_s, row_h), np.arange(stop - start)
+        return np.hstack([loss.errors(slot, start, row_h).over(at, at + 1)[0] for loss in told])
 
     def _before(self, now: SearchWindow, told: Sequence[Alarm], found: Finding) -> SearchWindow:
         """`now` without what told losses added as they were before the onset that was found."""
@@ -217,9 +305,52 @@ class OnsetSearch:
         """Whether what was lost since `onset` is beyond doubt when the told losses are estimated with it."""
         count = self._learning.history.count
         start = max(onset, self._learning.history.first + 1)
+        if not all(self._beats_change(loss, sign, onset) for loss in told if loss.ended is None):
+            return False
         new = Alarm(0, sign, onset, onset, onset, count, loss_w=found.power_w)
         power_w, sd_w = self.window((), known=Beside(new, told), first=start).power_w(start, count)
         return found.excess > BESIDE_EXCESS and sign * power_w > BESIDE_Z * sd_w
+
+    def _beats_change(self, loss: Alarm, sign: float, onset: int) -> bool:
+        """Whether the days since `onset` are what a told loss that only swings from day to day is not.
+
+        Welch's t of the days since against the days before it on which the told loss was on, at Student's quantile of
+        the promised rate with no more degrees of freedom than there were days before: whose days are few, or scatter,
+        may have changed itself. A loss beside a surplus may show in one quarter of the day, as a theft does at night
+        beside a roof.
+        """
+        learning, history = self._learning, self._learning.history
+        day = learning.day_rows
+        after = (history.count - onset) // day
+        until = history.count - -(-(history.count - onset) // day) * day  # at the same time of day as now
+        before = min(DAYS_BEFORE, (until - max(loss.hi, history.first + 1)) // day)
+        if after < 2 or before < DAYS_LEAST:
+            return False
+        quarter = day // BLOCKS
+
+        def days_w(start: int, days: int) -> Floats:
+            booked, _ = history.booked(start, start + days * day)
+            by_quarter = np.diff(booked[::quarter]).reshape(days, BLOCKS) / (quarter * learning.row_h)
+            whole = by_quarter.mean(axis=1, keepdims=True)
+            return np.hstack([whole, by_quarter]) if sign > 0 > loss.sign else whole
+
+        was, now = days_w(until - before * day, before), days_w(history.count - after * day, after)
+        rate = learning.settings.false_alarms_per_year
+
+        def beats(was: Floats, now: Floats, limit: float, spread: float, level_var: float) -> bool:
+            gained = sign * (now.mean(axis=0) - was.mean(axis=0))
+            return bool((gained > limit * np.sqrt(was.var(axis=0, ddof=1) * spread + level_var)).any())
+
+        limit, level_var = threshold(24.0 * after, 1.0, rate, before), learning.noise.level_w2
+        if not beats(was, now, limit, 1 / before + 1 / min(after, DAYS_ALIKE), level_var):
+            return False
+        if loss.sign != sign:
+            return True
+        # A household swings by factors, and its weeks swing as its days do: a week is one look, two days are one.
+        least_w = max(LEAST_W, LEAST_SHARE * abs(float(was.mean())))
+        was, now = (sign * np.log(np.maximum(sign * part, least_w)) for part in (was, now))
+        spread = 1 / before + 1 / max(1.0, after / 7)
+        return beats(was, now, students_quantile(rate * 7 / 365.25 / ONSETS_A_WEEK, before / 2), spread, 0.0)
 
     def _is_swing(self, told: Sequence[Alarm], found: Finding, sign: float, onset: int) -> bool:
         """Whether a told loss that goes, shrinks or comes back would look like this finding."""
@@ -254,3 +385,18 @@ class OnsetSearch:
             if sign * before_w < BACK_BELOW * level_w and sign * after_w <= BACK_WITHIN * level_w:
                 return True
         return False
+
+    # -- state --------------------------------------------------------------------------------------------------------
+
+    def pack(self) -> dict[str, Any]:
+        """All that must survive a restart."""
+        return {
+            "honest_weeks": [self.tail.weeks, self.tail.open_week, self.tail.largest],
+            "clocks": [[flat, hours, row] for flat, (hours, row) in self.clocks.items()],
+        }
+
+    def restore(self, values: Mapping[str, Any]) -> None:
+        """Go on where `values` were packed."""
+        weeks, open_week, largest = values["honest_weeks"]
+        self.tail = OwnTail(list(weeks), open_week, largest)
+        self.clocks = {flat: (hours, row) for flat, hours, row in values["clocks"]}

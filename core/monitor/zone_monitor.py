@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from core.arrays import Bools, Floats
 from core.attribution.attribute import Attribution, attribute
@@ -65,10 +64,14 @@ class ZoneMonitor:
     def step(self, rows: ZoneRows, missed: Bools, read: Floats) -> list[Evidence]:
         """Judge rows that follow the last ones; evidence in order of time."""
         evidence: list[Evidence] = []
-        start = 0
+        start = until = 0
         while start < len(rows):
-            part = slice(start, self._mark(rows.ends_s, start))
-            taken, large = self.learning.take(rows[part], missed[part], read[part], self.life.loss is None)
+            if start >= until:  # the model is another one tomorrow
+                first, until = start, self._after(rows.ends_s, start, 24, len(rows))
+                said = self.learning.ready(rows[first:until])
+            stop = self._after(rows.ends_s, start, MARK_H, until)
+            part = slice(start - first, stop - first)
+            taken, large = self.learning.take(said, part, missed[start:stop], read[start:stop], self.life.loss is None)
             start += taken
             at_s = float(rows.ends_s[start - 1])
             mark = at_s % (SEARCH_H * 3600) == 0 or self.row_h > SEARCH_H
@@ -130,14 +133,22 @@ class ZoneMonitor:
         """The smallest steady loss that would be found within `days` in this house today, W; NaN in the first days."""
         return self.search.detectable_w(self.life.seen, days)
 
+    def clocks(self) -> dict[str, float]:
+        """By sub-meter whose clock is off: by how many seconds its registers are taken too late (-: too early)."""
+        return {self.zone.subs[flat]: 3600.0 * hours for flat, (hours, _) in self.search.clocks.items()}
+
     def standing(self) -> tuple[Floats, Floats]:
         """Features of all sub-meters [N, len(FEATURES)], and how likely each steals [N]."""
         return self.suspects.standing(self.life.loss)
 
-    def _mark(self, ends_s: Floats, start: int) -> int:
-        """The row after the next mark."""
-        next_s = math.floor(ends_s[start] / (MARK_H * 3600) - 1e-9) * (MARK_H * 3600) + MARK_H * 3600
-        return min(len(ends_s), start + APPEND_MAX, max(start + 1, int(np.searchsorted(ends_s, next_s, side="right"))))
+    @staticmethod
+    def _after(ends_s: Floats, start: int, hours: int, most: int) -> int:
+        """The row behind the next of the day's marks that are `hours` apart, from row `start` on; at most `most`."""
+        span_s = hours * 3600.0
+        next_s = math.floor(ends_s[start] / span_s - 1e-9) * span_s + span_s
+        most = min(most, start + APPEND_MAX)
+        behind = start + int(ends_s[start:most].searchsorted(next_s, side="right"))
+        return min(most, max(start + 1, behind))
 
     def _look(self, at_s: float, mark: bool) -> list[Evidence]:
         others = self.life.active
@@ -151,6 +162,12 @@ class ZoneMonitor:
                 self.suspects.forget(loss)
             self.life.withdraw(loss, others)  # the flat that is told already takes more than it did
             return []
+        ended = [told for told in self.life.told if told.ended is not None and told.sign == loss.sign]
+        before = next((told for told in ended if not told.resumed and self.suspects.same_flat(told, loss)), None)
+        if before is not None and not loss.returned:
+            self.suspects.forget(loss)
+            self.life.rejoin(loss, before)
+            evidence = self._evidence(loss, at_s)
         return [evidence]
 
     def _revise(self, at_s: float) -> list[Evidence]:
@@ -162,7 +179,18 @@ class ZoneMonitor:
             elif self.life.due(loss):
                 self.life.refine(loss)
                 evidence.append(self._evidence(loss, at_s))
+                elder = self._elder(loss)
+                if elder is not None:  # one flat behind both: it is one loss that has changed
+                    evidence[-1] = self._evidence(loss, at_s, active=False, merged_into=elder.episode)
+                    self.suspects.forget(loss)
+                    self.life.merge(loss, elder)
+                    evidence.append(self._evidence(elder, at_s))
         return evidence
+
+    def _elder(self, loss: Alarm) -> Alarm | None:
+        """The loss that was told before `loss`, is on, and has the same flat behind it."""
+        elders = [told for told in self.life.active if told.sign == loss.sign and told.serial < loss.serial]
+        return next((told for told in elders if self.suspects.same_flat(told, loss)), None)
 
     def _daily(self, at_s: float) -> list[Evidence]:
         self.life.daily()
@@ -184,21 +212,22 @@ class ZoneMonitor:
         self.learning.refresh(self.life.seen)
         return [self._evidence(loss, at_s)]
 
-    def _evidence(self, loss: Alarm, at_s: float, active: bool = True) -> Evidence:
+    def _evidence(self, loss: Alarm, at_s: float, active: bool = True, merged_into: int | None = None) -> Evidence:
         """A revision of the alarm, as it is told."""
         history = self.history
         start = min(history.count - 1, max(loss.onset, history.first + START_ROWS))
         beside = self.life.beside(loss)
         since = self.search.window((), known=beside, first=start)
-        return self.suspects.evidence(
-            loss, at_s, history, since, active, lambda a, b: self.search.added_wh(beside, a, b)
+        evidence = self.suspects.evidence(
+            loss, at_s, history, since, active, lambda a, b: self.search.added_wh(beside, a, b, alike=True)
         )
+        return evidence if merged_into is None else replace(evidence, merged_into=merged_into)
 
     # -- state --------------------------------------------------------------------------------------------------------
 
     def pack(self) -> dict[str, Any]:
         """All that is not in the rows from `first` on, which `restore` must be given again."""
-        return {**self.learning.pack(), **self.life.pack(), **self.suspects.pack()}
+        return {**self.learning.pack(), **self.search.pack(), **self.life.pack(), **self.suspects.pack()}
 
     def restore(self, values: Mapping[str, Any], rows: ZoneRows, missed: Bools, read: Floats) -> None:
         """Go on where `values` were packed; `rows` are those from `first` to `count`, their losses apart.
@@ -207,5 +236,6 @@ class ZoneMonitor:
             ValueError: rows are missing.
         """
         self.learning.restore(values, rows, missed, read)
+        self.search.restore(values)
         self.life.restore(values)
         self.suspects.restore(values, self.history, self.life.loss)

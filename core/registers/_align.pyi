@@ -16,6 +16,7 @@ class AlignState:
         signed_net: [M] uint8, 1 where the register may fall (import minus export).
         row_h: length of a row, h.
         memory_rows: rows per hour of day that the profile remembers.
+        step_wh: [M], Wh; step of a register so coarse that it stands still for rows, 0 where it is not. None: of none.
     """
 
     arrays: dict[str, Floats]
@@ -30,6 +31,7 @@ class AlignState:
         memory_rows: float,
         white: float = 1.0,
         lasting: float = 0.8,
+        step_wh: Floats | None = None,
     ) -> None: ...
 
 def align_rows(state: AlignState, wh: Floats, read_sd_wh: Floats, utc_hour: Ints32, out: AlignedRows) -> None:

@@ -18,6 +18,7 @@ cdef enum:  # flags of one register at one boundary, as in core.registers.align.
     FIRST = 16
     LONG_GAP = 32
     NEVER_READ = 64
+    STANDS = 128
 
 cdef double LONG_GAP_ROWS = 2.5  # a gap of more rows than this is long: its error lasts from row to row
 cdef double FRESH_SHARE = 0.1  # of the limit: what a meter may use, one standard deviation, before any row is known
@@ -39,6 +40,7 @@ cdef class AlignState:
         memory_rows: rows per hour of day that the profile remembers.
         white, lasting: how a gap's variance grows, in units of the spread: `white` with its length in hours, `lasting`
             with the square of it. Within a row of minutes a load does not change: nothing of it is white.
+        step_wh: [M] step of a register so coarse that it stands still for rows; 0 where it is not. None: of none.
     """
 
     cdef readonly dict arrays  # name -> NumPy array, for a checkpoint; the views below look at the same memory
@@ -46,13 +48,16 @@ cdef class AlignState:
     cdef readonly Py_ssize_t meters
     cdef double[::1] last_wh, offset_wh, booked_wh, gap_wh2, gap_h, spread_w2
     cdef double[:, ::1] profile_w, profile_rows
-    cdef double[::1] limit_w
+    cdef double[::1] limit_w, step_wh
     cdef uint8_t[::1] signed_net
 
-    def __init__(self, limit_w, signed_net, double row_h, double memory_rows, double white=1.0, double lasting=0.8):
+    def __init__(
+        self, limit_w, signed_net, double row_h, double memory_rows, double white=1.0, double lasting=0.8, step_wh=None
+    ):
         meters = len(limit_w)
-        if len(signed_net) != meters:
-            raise ValueError("AlignState: limits and signs do not agree")
+        if len(signed_net) != meters or (step_wh is not None and len(step_wh) != meters):
+            raise ValueError("AlignState: limits, signs and steps do not agree")
+        self.step_wh = np.zeros(meters) if step_wh is None else np.array(step_wh, np.float64)
         self.limit_w = np.array(limit_w, np.float64)
         self.signed_net = np.array(signed_net, np.uint8)
         self.row_h, self.memory_rows, self.meters = row_h, memory_rows, meters
@@ -108,7 +113,7 @@ cdef void _align_row(
     double* lost, uint8_t* flags,
 ) noexcept nogil:
     cdef Py_ssize_t j
-    cdef double hours = s.row_h, expected, gained, before, power, deviation, limit, wrap, ahead, scatter
+    cdef double hours = s.row_h, expected, gained, before, power, deviation, limit, wrap, ahead, scatter, step
     for j in range(s.meters):
         expected = s.profile_w[j, hour] * hours
         before = s.booked_wh[j]
@@ -132,10 +137,19 @@ cdef void _align_row(
                 sd[j] = NAN
         elif isnan(s.last_wh[j]):  # the first reading starts the count
             flags[j] = FIRST
-            s.offset_wh[j] = before - wh[j]
+            s.offset_wh[j] = before - wh[j] - 0.5 * s.step_wh[j]
             s.last_wh[j] = wh[j]
             sd[j] = <double> <float> read_sd_wh[j]
             lost[j] = UNKNOWN_WH2
+        elif s.step_wh[j] > 0.0 and wh[j] == s.last_wh[j]:
+            # It has gone on, but by less than a step: as the profile has it, and never beyond.
+            flags[j] = STANDS | LONG_GAP
+            step = s.step_wh[j]
+            s.booked_wh[j] = fmax(before, fmin(before + expected, wh[j] + s.offset_wh[j] + step))
+            s.gap_h[j] += hours
+            # Large loads come in lumps of about a step: nothing is sure but that it is within.
+            s.gap_wh2[j] = step * step / 12.0 * fmin(1.0, fabs(s.booked_wh[j] - s.offset_wh[j] - wh[j]) / step)
+            sd[j] = <double> <float> sqrt(s.gap_wh2[j])
         else:
             gained = wh[j] - s.last_wh[j]
             ahead = before - (s.last_wh[j] + s.offset_wh[j])  # booked by estimate, beyond the last reading
@@ -152,9 +166,16 @@ cdef void _align_row(
                 flags[j] = JUMP
             if flags[j] & (REPLACED | JUMP):
                 s.booked_wh[j] = before + expected
-                s.offset_wh[j] = s.booked_wh[j] - wh[j]
+                s.offset_wh[j] = s.booked_wh[j] - wh[j] - 0.5 * s.step_wh[j]
                 # What flowed before the new meter was read may have been a shower: three times the usual scatter.
                 lost[j] = s.gap_wh2[j] + 9.0 * s.spread_w2[j] * hours * hours + read_sd_wh[j] * read_sd_wh[j]
+            elif s.step_wh[j] > 0.0:
+                _move(s, j, wh[j], gained, hour, read_sd_wh[j], &sd[j], &lost[j])
+                s.last_wh[j] = wh[j]
+                s.gap_wh2[j] = s.gap_h[j] = 0.0
+                booked[j] = s.booked_wh[j]
+                energy[j] = s.booked_wh[j] - before
+                continue
             else:
                 s.booked_wh[j] = wh[j] + s.offset_wh[j]
                 if s.gap_wh2[j] == 0.0:  # no gap: the profile learns from whole rows only
@@ -172,6 +193,33 @@ cdef void _align_row(
             s.gap_wh2[j] = s.gap_h[j] = 0.0
         booked[j] = s.booked_wh[j]
         energy[j] = s.booked_wh[j] - before
+
+
+cdef void _move(
+    AlignState s, Py_ssize_t j, double wh, double gained, int hour, double read_sd_wh, double* sd, double* lost
+) noexcept nogil:
+    """A coarse register has moved: within the row, its energy was a whole number of steps. Its profile learns."""
+    cdef double step = s.step_wh[j], power = gained / (s.gap_h[j] + s.row_h), was = 0.0, known = 0.0, deviation
+    # Half of what it may have gone on since: a row in which it moves has twice the energy of others.
+    cdef double beyond = 0.5 * fmin(step, 2.0 * fabs(power) * s.row_h)
+    cdef Py_ssize_t k, h, rows = <Py_ssize_t> (s.gap_h[j] / s.row_h + 1.5)
+    s.booked_wh[j] = wh + s.offset_wh[j] + beyond
+    sd[0] = <double> <float> sqrt(beyond * beyond / 3.0 + fmax(0.0, read_sd_wh * read_sd_wh - step * step / 12.0))
+    for h in range(24):
+        known += s.profile_rows[j, h]
+    if known == 0.0:
+        lost[0] = step * step / 12.0  # how far it had gone within its first step nobody knew
+    rows = rows if rows * s.row_h < 24.0 else <Py_ssize_t> (24.0 / s.row_h)
+    for k in range(rows):
+        h = (hour + 24 - <Py_ssize_t> (k * s.row_h)) % 24
+        was += s.profile_w[j, h] / rows
+        s.profile_rows[j, h] = fmin(s.memory_rows, s.profile_rows[j, h] + 1.0)
+        s.profile_w[j, h] += (power - s.profile_w[j, h]) / s.profile_rows[j, h]
+    deviation = power - was
+    if known == 0.0:
+        s.spread_w2[j] = power * power
+    else:
+        s.spread_w2[j] += (deviation * deviation - s.spread_w2[j]) / fmin(24.0 * s.memory_rows, 1.0 + known / rows)
 
 
 cdef double _wrap(double wh) noexcept nogil:

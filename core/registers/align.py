@@ -7,7 +7,9 @@ Registers are exact, their timing is not. So the error sits at the *boundary* (r
 power, a missed poll bridged by the meter's own daily profile) and an interval's error is the difference of two: it
 telescopes, and energy is conserved whatever is missing. What a gap was estimated to hold is set right by the row in
 which the meter answers again. Only a replaced meter, or one that jumps, loses energy for good; its variance is told
-apart. Booked energy is a register that never breaks: it goes on where the new meter starts.
+apart. A register of 1 kWh stands still for hours: what has gone on since is booked by the profile, at most a step, and
+only where it moves is it known, to less than the row's energy. Booked energy is a register that never breaks: it goes
+on where the new meter starts.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ SAMPLES_A_ROW = 64  # closer samples are kept beside boundaries only: bounds wha
 READ_JITTER_S = 2.0  # a sample's time is known no better, whatever the bus says
 REPLAY_JITTER_S = 4.0  # the same where no read times are given
 ROUGHNESS = 0.6  # relative scatter of power within an interval (measured on household loads)
+COARSE_WH = 200.0  # registers of larger steps stand still for rows, and their error with them
 NEAR = 0.1  # of an interval: a sample so close to a boundary tells its register
 GRACE_S = 300.0  # how long a boundary waits for the last meter
 
@@ -44,6 +47,7 @@ class Flag(enum.IntFlag):
     FIRST = 16
     LONG_GAP = 32  # not read for three rows or more: the error lasts from row to row
     NEVER_READ = 64
+    STANDS = 128  # read, and a coarse register has not moved: booked by its profile, within the step
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +140,8 @@ class Aligner:
         self._jitter_s = READ_JITTER_S if short else REPLAY_JITTER_S
         white, lasting = (0.0, 1.8) if short else (1.0, 0.8)
         memory_rows = PROFILE_DAYS * HOUR_S / self.interval_s
-        self._state = _align.AlignState(self._limit_w, self._signed, row_h, memory_rows, white, lasting)
+        coarse = np.array([m.resolution_wh if m.resolution_wh > COARSE_WH else 0.0 for m in meters])
+        self._state = _align.AlignState(self._limit_w, self._signed, row_h, memory_rows, white, lasting, coarse)
         self._row_wh = np.full(len(meters), np.nan)  # the last whole row, as it was fed
 
     @property

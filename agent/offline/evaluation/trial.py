@@ -6,7 +6,7 @@ own, so what is measured here is what a gateway does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,9 @@ class _Keep:
     """A book that writes nothing: evidence is read from the step itself."""
 
     def apply(self, evidence: Sequence[Evidence]) -> list[Any]:
+        return []
+
+    def observe(self, conditions: Iterable[Any]) -> list[Any]:
         return []
 
     def take_accepted(self) -> list[Any]:

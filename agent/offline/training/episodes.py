@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +69,9 @@ class _Keep:
     """A book that writes nothing: evidence is read from the step itself."""
 
     def apply(self, evidence: Sequence[Evidence]) -> list[Any]:
+        return []
+
+    def observe(self, conditions: Iterable[Any]) -> list[Any]:
         return []
 
     def take_accepted(self) -> list[Any]:

@@ -7,11 +7,12 @@ them on that day, so a model sees in training what it will see in service.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from agent.alerts.condition import Condition
 from agent.alerts.state import Accepted
 from agent.offline.replay.readings import Readings, ReadingsError, separator, time_of
 from agent.offline.replay.replay import blocks, interval_of
@@ -42,6 +43,9 @@ class _NoBook:
     """Alerts are of no use here."""
 
     def apply(self, evidence: Sequence[Evidence]) -> list[AlertEvent]:
+        return []
+
+    def observe(self, conditions: Iterable[Condition]) -> list[AlertEvent]:
         return []
 
     def take_accepted(self) -> list[Accepted]:

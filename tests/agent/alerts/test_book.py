@@ -295,3 +295,11 @@ def test_event_types_come_from_the_configuration() -> None:
     book = AlertBook(ADDRESS, cim=CimCodes({"non_technical_loss": "5.21.1.2"}), policy=AlertPolicy())
     (event,) = book.apply([evidence()])
     assert event.data.cim == "5.21.1.2"
+
+
+def test_a_loss_that_is_one_with_an_older_one_says_so_when_it_ends(book: AlertBook) -> None:
+    book.apply([evidence(episode=2)])
+    book.apply([evidence(T0 + 2 * HOUR, episode=2, active=False, merged_into=1)])
+    ended = book.advance(T0 + 72 * HOUR)[-1]
+    assert ended.data.state == "cleared"
+    assert "one with the loss that was told before" in (ended.data.detail or "")

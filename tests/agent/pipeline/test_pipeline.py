@@ -34,6 +34,10 @@ class Ledger:
         self.evidence += evidence
         return []
 
+    def observe(self, conditions):
+        self.observed = [*getattr(self, "observed", []), *conditions]
+        return []
+
     def take_accepted(self):
         return []
 
@@ -427,3 +431,14 @@ def test_a_heavy_load_far_up_the_riser_is_no_theft():
     assert 0.027 * 4.5 * 7000.0**2 / power.sum(axis=1).mean() > 500.0
     assert run(registers(power, copper_w))[0] == []
     assert run(registers(power, copper_w + after(34, 150.0, len(power))))[0]
+
+
+def test_meters_an_hour_off_are_a_fault_of_the_meters_that_is_told_once():
+    wh, hour = registers(loads(38)), 3600 // STEP_S
+    for column in (2, 5, 8):
+        wh[30 * DAY :, column] = wh[30 * DAY - hour : -hour, column]
+    _, pipeline = run(wh)
+    told = [c for c in pipeline._book.observed if c.active]
+    assert {c.kind for c in told} == {"meter_fault"}
+    assert {SUBS[1], SUBS[4], SUBS[7]} <= {c.meter for c in told}
+    assert all("minutes too early" in c.detail for c in told if c.meter in (SUBS[1], SUBS[4], SUBS[7]))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
-from core.attribution._attribution import log_evidence
+from core.attribution._attribution import log_evidence, log_positive, log_quiet
 
 RHO, SLOW_VAR, PHI, GAUSSIAN = 0.6, 3.0, 0.98, 1e9
 
@@ -100,3 +102,29 @@ def test_shapes_must_agree(problem) -> None:
     problem["v"] = problem["v"][:-1]
     with pytest.raises(ValueError, match="40 rows"):
         run(**problem)
+
+
+def test_nothing_missing_weighs_the_same_in_the_small_filter_as_in_the_large_one():
+    rng = np.random.default_rng(12)
+    rows = 60
+    residual, variance, slow = rng.normal(0, 30, rows), rng.uniform(50, 400, rows + 1), rng.uniform(4e3, 9e3, rows)
+    residual[[7, 8]] = np.nan
+    factors, shares, table = np.array([0.5, 2.0]), np.array([0.0006, 0.004]), np.empty((2, 2))
+    log_quiet(residual, variance, slow, factors, shares, 0.98, 6.0, table)
+    nothing, one, zero = np.zeros((1, rows)), np.full(1, 1e-12), np.zeros(1)
+    for i, factor in enumerate(factors):
+        for j, share in enumerate(shares):
+            out = [np.empty(1) for _ in range(3)]
+            log_evidence(
+                residual, factor * variance, slow, nothing, nothing, nothing, zero, one, zero, 0.6, share**2, 0.98,
+                6.0, 0.0, *out,
+            )  # fmt: skip
+            assert table[i, j] == pytest.approx(out[0][0], rel=1e-9)
+
+
+def test_a_positive_share_is_the_gaussian_s_and_never_nothing():
+    mean, sd, out = np.array([0.0, 3.0, -2.0, -50.0]), np.array([1.0, 2.0, 1.0, 1.0]), np.empty(4)
+    log_positive(mean, sd, out)
+    assert out == pytest.approx([math.log(0.5), math.log(0.9331928), math.log(0.0227501), math.log(1e-6)], rel=1e-5)
+    with pytest.raises(ValueError, match="as many"):
+        log_positive(mean, sd[:2], out)

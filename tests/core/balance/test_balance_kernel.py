@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from core.balance import _balance
+from core.balance.losses import DELAY
 from core.balance.rows import ZoneRows
 from core.registers import _align
 from core.registers.align import AlignedRows, Flag
@@ -249,20 +250,40 @@ def test_cusum_sums_what_exceeds_the_allowed():
     np.testing.assert_allclose(out[-1, 2], np.maximum(0, np.diff(out[:, 0], prepend=0) - 50).sum())
 
 
-def test_predictions_do_not_depend_on_the_block():
-    rng = np.random.default_rng(9)
-    phi, x = rng.normal(size=(33, 101)), rng.normal(size=101)
-    whole, single = np.empty(33), np.empty(33)
-    _balance.predict_rows(phi, x, whole)
-    for k in range(33):
-        _balance.predict_rows(phi[k : k + 1], x, single[k : k + 1])
-    assert np.array_equal(whole, single)
-    np.testing.assert_allclose(whole, phi @ x, rtol=1e-10, atol=1e-12)
+def test_explained_rows_are_the_design_times_the_coefficients_whatever_the_block(house):
+    rows, model = house(2).rows(), house(2).model()
+    model.absorb(rows)
+    expected, scatter = model.explained(rows, 0.0)
+    late = np.diff(model.late(rows), prepend=0.0)
+    np.testing.assert_allclose(expected, model.design(rows) @ model.x[1:] - model.x[1 + DELAY] * late, rtol=1e-9)
+    np.testing.assert_allclose(scatter, model.own_sd**2 * np.square(model.own_wh(rows)).sum(axis=1), rtol=1e-9)
+    before = 0.0
+    for k in range(len(rows)):
+        single = model.explained(rows[k : k + 1], before)
+        assert (single[0][0], single[1][0]) == (expected[k], scatter[k])
+        before = rows.main_wh[k]
+
+
+def test_own_copper_by_windows_is_the_sum_over_their_rows(house):
+    rows, model = house(2).rows(), house(2).model()
+    rows.subs_wh[5, 3] = 1e6  # the end of a gap counts as much as a flat can draw
+    start, stop = np.array([0, 7, 90, 4], np.intp), np.array([96, 7, 96, 6], np.intp)
+    own, square = model.own_in(rows, start, stop)
+    whole = model.own_wh(rows)
+    for w in range(len(start)):
+        part = whole[start[w] : stop[w]]
+        np.testing.assert_allclose(own[w], part.sum(axis=0), rtol=1e-9)
+        np.testing.assert_allclose(square[w], np.square(part).sum(), rtol=1e-9)
+    with pytest.raises(ValueError, match="window"):
+        model.own_in(rows, np.array([0], np.intp), np.array([97], np.intp))
 
 
 def test_wrong_shapes_are_refused():
-    with pytest.raises(ValueError, match="predict_rows"):
-        _balance.predict_rows(np.zeros((2, 3)), np.zeros(4), np.zeros(2))
+    with pytest.raises(ValueError, match="own_windows"):
+        _balance.own_windows(
+            np.zeros((2, 3)), np.zeros(1, np.intp), np.ones(2, np.intp), 1.0, 1.0, np.zeros(3), np.zeros((1, 3)),
+            np.zeros(1),
+        )  # fmt: skip
     with pytest.raises(ValueError, match="out of range"):
         _balance.residual_rows(
             *(np.zeros((1, 2)) for _ in range(3)), np.zeros((1, 2), np.uint8), np.array([0, 5], np.int32), np.ones(2),

@@ -35,5 +35,6 @@ def test_errors_of_the_coefficients_are_their_covariance_in_rows(house):
     model.absorb(rows[: 4 * 48])
     phi = model.design(rows)
     phi[:, WEATHER] = 0.0
-    errors = model.errors_wh(rows)
+    at = np.arange(len(rows))
+    errors = model.errors_in(rows, at, at + 1)
     np.testing.assert_allclose(errors @ errors.T, phi @ model.p[1:, 1:] @ phi.T, rtol=1e-6, atol=1e-6)

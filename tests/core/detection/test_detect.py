@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from core.detection.bins import BLOCKS
+from core.detection.errors import RowErrors
 from core.detection.glr import weigh_all_day, weigh_block
 from core.detection.noise import Noise, learn_noise
 from core.detection.threshold import threshold
@@ -32,8 +33,8 @@ def unexplained(rng, days, weather_w=8.0, boundary_wh=30.0):
 
 
 def none(booked):
-    """No flat's own copper."""
-    return np.zeros((len(booked) - 1, 0))
+    """No errors but the boundaries'."""
+    return ()
 
 
 def steal(booked, from_row, power_w):
@@ -98,8 +99,8 @@ def test_a_car_that_is_charged_from_now_on_is_no_theft_but_the_same_energy_witho
     more = booked + np.concatenate([[0.0], np.cumsum(lost_wh)])
     zero = np.zeros_like(booked)
     assert weigh_all_day(more, variance, zero, none(booked), ROW_H, NOISE, 0.1).finding().excess > 1
-    assert weigh_all_day(more, variance, zero, lost_wh[:, None], ROW_H, NOISE, 0.1).finding().excess < 1
-    elsewhere = np.roll(lost_wh, -20 * DAY)[:, None]
+    assert weigh_all_day(more, variance, zero, (RowErrors(lost_wh[:, None]),), ROW_H, NOISE, 0.1).finding().excess < 1
+    elsewhere = (RowErrors(np.roll(lost_wh, -20 * DAY)[:, None]),)
     assert weigh_all_day(more, variance, zero, elsewhere, ROW_H, NOISE, 0.1).finding().excess > 1
 
 

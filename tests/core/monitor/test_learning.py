@@ -22,7 +22,7 @@ def learning(building, told=(), **zone):
     rows = building.rows()
     for start in range(0, len(rows), DAY):
         part = rows[start : start + DAY]
-        one.take(part, np.zeros((DAY, FLATS), np.bool_), np.ones(DAY), until_large=False)
+        one.take(one.ready(part), slice(0, DAY), np.zeros((DAY, FLATS), np.bool_), np.ones(DAY), until_large=False)
         one.daily([loss for loss in told if loss.raised <= start])
     return one
 
@@ -74,7 +74,7 @@ def test_a_large_loss_is_seen_at_its_row_and_the_rows_behind_it_are_left(house, 
     one = learning(house(11))
     rows = building.rows()[11 * DAY :]
     none = np.zeros((DAY, FLATS), np.bool_)
-    taken, large = one.take(rows, none, np.ones(DAY), until_large=True)
+    taken, large = one.take(one.ready(rows), slice(0, DAY), none, np.ones(DAY), until_large=True)
     assert large
     assert 24 < taken < 30
     assert one.history.count == 11 * DAY + taken

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from core.attribution.attribute import STATISTICS, Attribution
 from core.evidence import LossKind
+from core.monitor.spec import Settings, ZoneSpec
 from core.monitor.zone_monitor import ZoneMonitor
 
 DAY, FLATS = 48, 12
@@ -48,7 +50,7 @@ def test_a_theft_after_a_surplus_is_told(house, watched, since):
     assert told(evidence, 1, sign=-1)[0].time_s < 29 * DAY_S
     loss = told(evidence, 1)
     assert 50 < day_of(loss[0].time_s) < 70
-    assert loss[-1].loss_w == pytest.approx(200, rel=0.4)
+    assert loss[-1].loss_w == pytest.approx(200, rel=0.45)  # a part of it is taken for less sun
 
 
 def test_a_loss_that_pauses_or_shrinks_is_neither_a_surplus_nor_a_second_one(house, watched, since):
@@ -59,6 +61,53 @@ def test_a_loss_that_pauses_or_shrinks_is_neither_a_surplus_nor_a_second_one(hou
         _, evidence = watched(house(70).tapped(power))
         assert evidence
         assert {(e.kind is LossKind.BALANCE_SURPLUS, e.episode) for e in evidence} == {(False, 1)}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_household_on_a_bypass_is_one_loss_in_its_livelier_days_too(house, watched, seed):
+    """Its days scatter by a factor of 1.6, and on four of them there are guests."""
+    rows = 64 * DAY
+    day = np.arange(rows) // DAY
+    lively = np.exp(np.random.default_rng(seed).normal(-0.1, 0.45, 64))[day]
+    power = 150.0 * lively * (day >= 26) * np.where((day >= 50) & (day < 54), 2.8, 1.0)
+    _, evidence = watched(house(64).tapped(power))
+    assert {(e.kind is LossKind.BALANCE_SURPLUS, e.episode) for e in evidence} == {(False, 1)}
+
+
+def test_two_losses_of_one_flat_are_merged_under_the_elder_s_number_and_that_is_said(house, since, watched):
+    """Only the third revision of the second loss shows whose it is."""
+    asked = []
+
+    def judge(rows, onset, **_):
+        asked.append(onset.best)
+        second = onset.best > 35 * DAY
+        late = sum(best > 35 * DAY for best in asked) > 2
+        probability = np.full(FLATS, 0.01)
+        probability[5 if second and not late else 3] = 0.85
+        return Attribution(probability, 1 - probability.sum(), ("",) * FLATS, np.zeros((FLATS, len(STATISTICS))))
+
+    building = house(60).tapped(since(60 * DAY, 26, 200.0) + since(60 * DAY, 42, 250.0))
+    spec = ZoneSpec("building", tuple(f"flat-{k}" for k in range(FLATS)), (1.0,) * FLATS)
+    monitor, evidence = watched(building, monitor=ZoneMonitor(spec, 0.5, Settings(), judge=judge))
+    second = told(evidence, 2)
+    assert [e.active for e in second] == [True, True, False]
+    assert second[-1].merged_into == 1
+    assert [loss.episode for loss in monitor.life.told] == [1]
+    after = [e for e in told(evidence, 1) if e.time_s >= second[-1].time_s]
+    assert after[0].time_s == second[-1].time_s
+    assert all(e.active and e.suspects[0].meter == "flat-3" for e in after)
+
+
+def test_meters_an_hour_off_after_a_change_of_time_are_no_loss_and_are_known(house, watched):
+    honest = house(45, seed=2)
+    shown = honest.subs_wh.copy()
+    for flat in (1, 4, 7):
+        shown[30 * DAY :, flat] = honest.subs_wh[30 * DAY - 2 : -2, flat]
+    monitor, evidence = watched(honest.stolen(shown))
+    assert evidence == []
+    off_s = monitor.clocks()
+    assert set(off_s) == {"flat-1", "flat-4", "flat-7"}
+    assert all(off == pytest.approx(-3600, abs=600) for off in off_s.values())
 
 
 def test_a_return_is_the_same_loss_with_a_new_onset(house, watched, since):

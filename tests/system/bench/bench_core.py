@@ -199,6 +199,9 @@ class _Nobody:
     def apply(self, evidence: object) -> list[object]:
         return []
 
+    def observe(self, conditions: object) -> list[object]:
+        return []
+
     def take_accepted(self) -> list[object]:
         return []
 
