@@ -67,11 +67,11 @@ bench-agent: build ## What the agent costs: memory, CPU, wake-ups, bytes written
 soak: build ## A simulated year of one bus in accelerated time: nothing may grow
 	CHECKMETER_SOAK_DAYS=365 $(PY) -m pytest -q -s -p no:xdist tests/agent/service/test_soak.py
 
-test-arm64: ## Build and test in a Debian root of arm64, emulated; replay and alerts compared with this machine's (hours)
-	@tests/arm/check.sh arm64
+test-arm64: ## Build and test in a Debian root of arm64, emulated; replay and alerts compared with this machine's (hours; STEPS="kernels replay")
+	@tests/arm/check.sh arm64 $(STEPS)
 
 test-armhf: ## The same for armhf, 32 bits
-	@tests/arm/check.sh armhf
+	@tests/arm/check.sh armhf $(STEPS)
 
 deb: build ## Build the Debian package of this machine's architecture into dist/
 	$(PY) -m agent.deploy.deb dist

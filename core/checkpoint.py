@@ -52,7 +52,8 @@ def unpack(state: bytes) -> dict[str, Any]:
         if kind is None:
             values[name] = value
             continue
-        array: NDArray[Any] = np.frombuffer(rest, np.dtype(kind), int(np.prod(value, dtype=np.int64)), at)
+        size = int(np.prod(value, dtype=np.int64))  # noqa: TID251  no index: as wide as the text may say
+        array: NDArray[Any] = np.frombuffer(rest, np.dtype(kind), size, at)
         at += array.nbytes
         values[name] = array.reshape(value).copy()
     return values

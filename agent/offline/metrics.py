@@ -116,7 +116,7 @@ class Calibration:
 
     predicted: F64
     observed: F64
-    count: NDArray[np.int64]
+    count: NDArray[np.intp]
     ece: float
 
 
@@ -129,7 +129,7 @@ def calibration(truth: ArrayLike, probability: ArrayLike, bins: int = 10) -> Cal
     predicted = np.bincount(place, probability, bins)[filled] / count[filled]
     observed = np.bincount(place, truth, bins)[filled] / count[filled]
     ece = float(np.sum(count[filled] * np.abs(predicted - observed)) / len(truth))
-    return Calibration(predicted, observed, count[filled].astype(np.int64), ece)
+    return Calibration(predicted, observed, count[filled].astype(np.intp), ece)
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,7 @@ class _Gatherer:
         self.block_day = self.day[: self.blocks * width : width]
         self.block_hour = (
             scene.slot[: self.blocks * width : width] * hours / (BLOCK_H if rows >= 2 * slots else 1.0)
-        ).astype(np.int64)
+        ).astype(np.intp)
         self.by = self._blocks(self.y)
         self.bs, self.bd, self.be = self._blocks(self.s), self._blocks(self.d), self._blocks(self.e)
         self.noise_w = self._noise()
@@ -187,7 +187,7 @@ class _Gatherer:
         return {name: np.clip(values, -4, 4) for name, values in out.items()}
 
     def _ratio_by_hour(self, with_y: Floats) -> Floats:
-        part = (self.scene.slot * 12 // self.scene.slots).astype(np.int64)
+        part = (self.scene.slot * 12 // self.scene.slots).astype(np.intp)
         s, both, e = (_group_mean(rows, part, 12, self.row_on) for rows in (self.s, with_y, self.e))
         return _log_ratio(((both - e) ** 2).sum(0), ((s - e) ** 2).sum(0), 12 * 100.0)
 
@@ -291,7 +291,7 @@ class _Gatherer:
         y, s, d, e = self.by[on][:, None], self.bs[on], self.bd[on], self.be[on]
         hour = self.block_hour[on]
         within = [_less_mean(rows, hour) for rows in (y, s, d)]
-        part = (self.scene.slot * 12 // self.scene.slots).astype(np.int64)
+        part = (self.scene.slot * 12 // self.scene.slots).astype(np.intp)
         py, ps, pe = (_group_mean(rows, part, 12, self.row_on) for rows in (self.y[:, None], self.s, self.e))
         slope = np.diff(self.s, axis=0, prepend=self.s[:1])
         return {

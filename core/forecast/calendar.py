@@ -15,7 +15,7 @@ DAY_S = 86_400
 WORKING, SATURDAY, SUNDAY = 0, 1, 2
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+Ints = NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class Calendar:
         On the day when clocks go forward an hour of steps does not occur, when they go back an hour of them does twice.
         """
         local = self.local_s(times_s)
-        day = np.floor(local / DAY_S).astype(np.int64)
-        return day, ((local - day * DAY_S) // step_s).astype(np.int64)
+        day = np.floor(local / DAY_S)
+        return day.astype(np.intp), ((local - day * DAY_S) // step_s).astype(np.intp)
 
     def kind(self, day: int) -> int:
         """0 for a working day, 1 for a Saturday, 2 for a Sunday or holiday."""

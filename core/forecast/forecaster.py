@@ -224,14 +224,14 @@ class Forecaster:
         told[:] = np.where(ahead < len(correlation), correlation[np.minimum(ahead, len(correlation) - 1)], 0.0)
         return float(np.clip(error, -4, 4)), told
 
-    def _paths(self, steps: NDArray[np.int64], told: Floats, mean: Floats, spread: Floats) -> Floats:
+    def _paths(self, steps: NDArray[np.intp], told: Floats, mean: Floats, spread: Floats) -> Floats:
         """Possible courses of the next 24 h, [n, steps]: the curve with the errors of each day that is kept."""
         errors = self._model.paths[:, steps]
         begun = errors[:, :1] if told.any() else 0.0
         return np.asarray(mean + spread * (errors - told * begun))
 
     def _extreme(
-        self, which: int, issued_s: float, steps: NDArray[np.int64], paths: Floats, day: int
+        self, which: int, issued_s: float, steps: NDArray[np.intp], paths: Floats, day: int
     ) -> tuple[Extreme, float]:
         """Peak (0) or trough (1), and its height as a number."""
         assert self._scale is not None

@@ -16,7 +16,7 @@ from core.forecast.conformal import Tracker, weighted_quantiles
 from core.forecast.load import WHOLE
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+Ints = NDArray[np.intp]
 
 BAND = np.array([0.05, 0.95])
 RAW_BAND = np.array([0.034, 0.966])  # of the errors that are kept: they count as about 58, and (1 + 1/58) 95 % of 58
@@ -71,7 +71,7 @@ class ExtremeHead:
 
     def where(self, numbers: Floats) -> Ints:
         """Their steps."""
-        return np.asarray(numbers.argmax(axis=-1) if self.sign > 0 else numbers.argmin(axis=-1), np.int64)
+        return np.asarray(numbers.argmax(axis=-1) if self.sign > 0 else numbers.argmin(axis=-1), np.intp)
 
     def _of_curve(self, mean: Floats) -> float:
         """The curve's extreme as the mean of its sixth that is nearest to it: steadier than one step."""

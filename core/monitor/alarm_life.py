@@ -214,13 +214,13 @@ class AlarmLife:
             return
         booked, variance = history.booked(start, stop)
         begins_s = history.rows(start, stop).ends_s - learning.row_h * 3600.0
-        group = np.rint(begins_s - begins_s[0] % (3600.0 * SLOT_H)).astype(np.int64) // (3600 * SLOT_H)
+        group = (np.rint(begins_s - begins_s[0] % (3600.0 * SLOT_H)) // (3600 * SLOT_H)).astype(np.intp)
         edges = np.flatnonzero(np.diff(group, prepend=group[0] - 1, append=group[-1] + 1))
         full = np.diff(edges) == whole
         hours = whole * learning.row_h
         power_w = (np.diff(booked[edges]) / hours)[full]
         known_w2 = ((variance[edges[:-1]] + variance[edges[1:]]) / hours**2)[full]
-        slot = (begins_s[edges[:-1]] % 86_400.0 // (3600 * SLOT_H)).astype(np.int64)[full]
+        slot = (begins_s[edges[:-1]] % 86_400.0 // (3600 * SLOT_H)).astype(np.intp)[full]
         prior = (SWING_SHARE * loss.level_w) ** 2
         for k in range(SLOTS):
             here = slot == k

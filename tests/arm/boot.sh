@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs the package of an architecture in a gateway's root and boots it: `boot.sh ARCHITECTURE`.
 #
-# The root is ARCH-gateway of root.sh under an overlay: systemd, python3 and a broker, no compiler, no pip. Inside, the
+# The root is ARCH-gateway of root.sh under an overlay: systemd, python3 and a broker, no compiler, no pip (BOOT_OVER
+# names another, such as ARCH, where numpy is installed and compiled already). Inside, the
 # service reads a simulated building, a cover is opened, and a subscriber at the broker has to receive the alert.
 # Then reload, stop, upgrade and purge. Each step writes NAME=VALUE; the last lines here judge them.
 #
@@ -20,7 +21,7 @@ layer="$(mktemp -d)"
 trap 'umount "$layer/root" 2>/dev/null || true; umount "$layer" 2>/dev/null || true; rmdir "$layer"' EXIT
 mount -t tmpfs tmpfs "$layer"
 mkdir "$layer/up" "$layer/work" "$layer/root"
-mount -t overlay overlay -o "lowerdir=$built-gateway,upperdir=$layer/up,workdir=$layer/work" "$layer/root"
+mount -t overlay overlay -o "lowerdir=${BOOT_OVER:-$built-gateway},upperdir=$layer/up,workdir=$layer/work" "$layer/root"
 root="$layer/root"
 
 inside() {

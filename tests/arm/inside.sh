@@ -88,7 +88,7 @@ fi
 
 if [ ! -d "$kernels" ]; then
     # shellcheck disable=SC2016
-    enter sh -c 'cd /srv/checkmeter && python setup.py -q build_ext --inplace --force'
+    enter sh -c 'cd /srv/checkmeter && python setup.py -q build_ext --inplace'
     mkdir -p "$kernels.part"
     (cd "$copy" && find agent core firmware_io -name '*.so' | rsync -a --files-from=- ./ "$kernels.part/")
     mv -T "$kernels.part" "$kernels"

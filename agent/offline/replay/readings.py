@@ -61,7 +61,7 @@ class Readings:
 
     times_s: Floats
     wh: Floats
-    lines: NDArray[np.int64]
+    lines: NDArray[np.intp]
     notes: Notes
 
 
@@ -137,7 +137,7 @@ def _read(file: TextIO, meters: Sequence[str], exports: Collection[str], notes: 
     silent = [meter for j, meter in enumerate(meters) if np.isnan(wh[:, j]).all()]
     if silent:
         raise ReadingsError(f"{notes.path}: no reading at all in column {', '.join(silent)}; mend the export")
-    return Readings(np.array(times), wh, np.array(lines, np.int64), notes)
+    return Readings(np.array(times), wh, np.array(lines, np.intp), notes)
 
 
 def _open(file: TextIO, notes: Notes, what: str) -> CsvLines:

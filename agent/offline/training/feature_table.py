@@ -16,7 +16,6 @@ from agent.alerts.condition import Condition
 from agent.alerts.state import Accepted
 from agent.offline.replay.readings import Readings, ReadingsError, separator, time_of
 from agent.offline.replay.replay import blocks, interval_of
-from agent.offline.training.table import TARGET
 from agent.pipeline.pipeline import Pipeline
 from agent.site.local_time import offset_s
 from agent.site.tables import Config
@@ -28,6 +27,7 @@ from core.signs import MeterSign
 
 DAY_S = 86_400.0
 WARM_UP_DAYS = 14  # before that nothing has a past
+TARGET = "is_theft"
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,9 +132,7 @@ def _fit_one(cases: Sequence[Case], recipe: Recipe, seed: tuple[int, int], mean:
     return Net(mean, scale, layers)
 
 
-def _gradient(
-    params: Sequence[F32], x: F32, right: NDArray[np.bool_], zone: NDArray[np.int64], zones: int
-) -> list[F32]:
+def _gradient(params: Sequence[F32], x: F32, right: NDArray[np.bool_], zone: NDArray[np.intp], zones: int) -> list[F32]:
     w1, b1, w2, b2, w3, b3 = params
     h1 = np.maximum(x @ w1.T + b1, 0)
     h2 = np.maximum(h1 @ w2.T + b2, 0)
@@ -147,7 +145,7 @@ def _gradient(
     return [g1.T @ x, g1.sum(0), g2.T @ h1, g2.sum(0), g3.T @ h2, g3.sum(0)]
 
 
-def softmax(logit: F64 | F32, zone: NDArray[np.int64], zones: int) -> F64:
+def softmax(logit: F64 | F32, zone: NDArray[np.intp], zones: int) -> F64:
     """Probabilities [n] that sum to 1 within each zone."""
     most = np.full(zones, -np.inf)
     np.maximum.at(most, zone, logit)

@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from agent.offline.training.feature_table import TARGET
+
 F64 = NDArray[np.float64]
 
-TARGET = "is_theft"
 IDENTIFIERS = frozenset({"site", "building", "zone", "meter", "customer", "id", "day", "date", "time"})
 MIN_OF_EACH_CLASS = 5  # fewer cannot be split into a training and a held part, and cross-validated
 SHOWN = 5  # so many faults of a kind are listed
@@ -38,7 +39,7 @@ class FeatureTable:
 
     names: tuple[str, ...]
     features: F64
-    target: NDArray[np.int64]
+    target: NDArray[np.intp]
     group: NDArray[np.str_] | None
     group_name: str | None
     identifiers: tuple[str, ...]
@@ -80,7 +81,7 @@ def read_table(path: Path, group: str | None = None) -> FeatureTable:
     return FeatureTable(
         names,
         numbers[:, :-1],
-        target.astype(np.int64),
+        target.astype(np.intp),
         cells[group_name].to_numpy(dtype=str) if group_name else None,
         group_name,
         identifiers,

@@ -66,7 +66,7 @@ def _plain(name: str) -> str:
     return name.replace("$", r"\$")
 
 
-def distributions(names: tuple[str, ...], features: F64, target: NDArray[np.int64]) -> str:
+def distributions(names: tuple[str, ...], features: F64, target: NDArray[np.intp]) -> str:
     """A histogram of every feature, of the rows of theft and of the others."""
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
@@ -83,7 +83,7 @@ def distributions(names: tuple[str, ...], features: F64, target: NDArray[np.int6
     return _svg(draw, 3.6 * columns, 2.3 * rows + 0.4, "Distribution of every feature")
 
 
-def _histogram(axes: Axes, name: str, values: F64, target: NDArray[np.int64]) -> None:
+def _histogram(axes: Axes, name: str, values: F64, target: NDArray[np.intp]) -> None:
     levels = np.unique(values)
     if len(levels) <= 15 and np.array_equal(levels, np.round(levels)) and levels[-1] - levels[0] <= 30:
         edges = np.arange(levels[0] - 0.5, levels[-1] + 1)

@@ -231,7 +231,7 @@ class _Maker:
                 return shown, tap, behind
         raise ValueError(f"no {plan.kind!r} of {plan.least_share:.1%} of the load in this building")
 
-    def _steal(self, shown: F64) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    def _steal(self, shown: F64) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
         """Put a theft into `shown`; who steals."""
         rng, plan, kind = self.rng, self.plan, self.kind
         count = {"two": 2, "three": 3, "turns": int(rng.integers(2, 4))}.get(kind, 1)

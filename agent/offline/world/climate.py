@@ -25,7 +25,7 @@ class Climate:
     temperature_c: F64
     sun: F64
     dark: F64
-    day: NDArray[np.int64]  # days since the first, local
+    day: NDArray[np.intp]  # days since the first, local
     hour: F64  # of the local day, at the row's middle
     weekend: NDArray[np.bool_]
 

@@ -21,8 +21,8 @@ THIRD_HARMONIC = (0.02, 0.25)  # of the phase current; adds up in the neutral (E
 class Riser:
     """Phase of each flat [flat] (-1: three-phase), its floor's order [flat], and the resistances in relative units."""
 
-    phase: np.ndarray[tuple[int], np.dtype[np.int64]]
-    order: np.ndarray[tuple[int], np.dtype[np.int64]]
+    phase: np.ndarray[tuple[int], np.dtype[np.intp]]
+    order: np.ndarray[tuple[int], np.dtype[np.intp]]
     riser_share: float
     drop_share: F64  # by flat
     triplen: float
@@ -50,7 +50,7 @@ def copper_wh(riser: Riser, flow_wh: F64, tap_wh: F64, temperature_c: F64) -> F6
     drops = 1.5 * (flow_wh**2 @ riser.drop_share) / (mean / flats) / (1.0 if riser.three_phase else 0.5) / 2
     ordered = np.empty_like(flow_wh)
     ordered[:, riser.order] = flow_wh
-    phase = np.empty(flats, np.int64)
+    phase = np.empty(flats, np.intp)
     phase[riser.order] = riser.phase
     squares = np.zeros(rows)
     beyond = []

@@ -23,7 +23,7 @@ class Home:
     parts: dict[str, F64]
     past: F64
     hour: F64
-    day: np.ndarray[tuple[int], np.dtype[np.int64]]  # since the onset
+    day: np.ndarray[tuple[int], np.dtype[np.intp]]  # since the onset
     weekend: np.ndarray[tuple[int], np.dtype[np.bool_]]
     temperature_c: F64
     row_h: float
