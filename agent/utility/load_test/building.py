@@ -52,6 +52,7 @@ class Building:
         self._revision = 0
         self._open: wire.AlertData | None = None
         self._tampered: wire.AlertData | None = None
+        self._water_m3 = 1200.0
         self._stolen_kwh = 0.0
 
     # -- retained state --------------------------------------------------------------------------------------------
@@ -118,17 +119,32 @@ class Building:
             time=wire.utc(now_s),
             uptime_s=round(uptime_s, 1),
             buses=[
-                wire.BusHealth(id="rs485-1", state="up", cycles=cycles, skipped=1, errors={"timeout": 2}, cycle_s=4.1)
+                wire.BusHealth(
+                    id="rs485-1",
+                    state="up",
+                    cycles=cycles,
+                    skipped=1,
+                    errors={"timeout": 2},
+                    cycle_s=4.1,
+                    poll_s=60.0,
+                    kept_s=60.0,
+                )
             ],
             meters=[
                 wire.MeterHealth(
-                    id=name, last_reading=wire.utc(now_s), readings=cycles, errors={"timeout": 2}, latency_ms=41.0
+                    id=name,
+                    last_reading=wire.utc(now_s),
+                    readings=cycles,
+                    errors={"timeout": 2},
+                    latency_ms=41.0,
+                    refresh_s=15.0,
                 )
                 for name in ("main", *self.flats)
             ],
             queue=wire.QueueHealth(messages=1, bytes=400, oldest=wire.utc(now_s), evicted=1, refused=1, store_errors=1),
             cpu_percent=round(2.0 + self._rng.random(), 1),
             memory_mb=61.4,
+            flash_bytes_day=4_400_000,
             detectable_w={"building": 85.0},
         )
 
@@ -145,13 +161,22 @@ class Building:
         for event in alerts:
             if event.data.loss_w is not None and event.data.state == "raised":
                 out += self._evidence(event)
-            if event.data.revision == 2:  # somebody at the utility has asked for the case once more
-                out.append(("cmd/res", self._answer(start_s)))
+            if event.data.revision == 2:  # somebody has asked for the case once more, and looked at the house live
+                out.append(("cmd/res", self._answer(start_s, "report", {"messages": 2})))
+                until = wire.utc(start_s + 300).isoformat()
+                out.append(("cmd/res", self._answer(start_s, "live", {"until": until})))
         if start_s % HEALTH_EVERY_S == 0:
             out.append(("health", self.health(start_s)))
         if start_s % FORECAST_EVERY_S == 0:
             out.append((wire.forecast_suffix("building"), self.forecast(start_s)))
+            out.append((wire.register_suffix("water"), self.water(start_s)))
         return out
+
+    def water(self, start_s: int) -> wire.Register:
+        """`register/water`: what the house's water meter shows."""
+        self._water_m3 += 0.01 * len(self.flats) * _shape(start_s)
+        counted = wire.Amount(obis="8-0:1.0.0", value=round(self._water_m3, 3), unit="m³")
+        return wire.Register(meter="water", medium="cold-water", time=wire.utc(start_s), amounts=[counted])
 
     def balance(self, start_s: int) -> wire.Balance:
         """One interval: a day's shape with two peaks, losses by physics, a little noise, and what is stolen."""
@@ -283,13 +308,9 @@ class Building:
             chunks.append((wire.evidence_suffix(chunk.alert_id, n, 2), chunk))
         return chunks
 
-    def _answer(self, start_s: int) -> wire.CommandResult:
+    def _answer(self, start_s: int, name: str, result: dict[str, int | str]) -> wire.CommandResult:
         return wire.CommandResult(
-            id=wire.derived_uuid(*self.address, "report"),
-            name="report",
-            status="done",
-            time=wire.utc(start_s),
-            result={"messages": 2},
+            id=wire.derived_uuid(*self.address, name), name=name, status="done", time=wire.utc(start_s), result=result
         )
 
     def _features(self, flat: str) -> dict[str, float | None]:
