@@ -276,14 +276,14 @@ class World:
     def turn(self) -> None:
         """One poll of the bus, one turn of every other thread."""
         self.turns += 1
-        began_s = self.clock.elapsed_s
         gateway = self.gateway
         gateway.bus.cycle(gateway.stop)
         gateway.work()
         for _ in range(4):
             self.network.turn(self.clock.elapsed_s, self.trusted.now(), lambda: None)
             self.clock.move(2.0)
-        self.clock.move(max(0.0, POLL_S - (self.clock.elapsed_s - began_s)))
+        due_s = gateway.bus._rhythm.next_s(self.clock.elapsed_s, self.trusted.now())
+        self.clock.move(max(0.0, due_s - self.clock.elapsed_s))
         gateway.work()  # the threads look at the clock every half second, also while no poll comes
 
     def act(self) -> None:
