@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("wheel")  # built once
-
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("agent", "core", "firmware_io", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 
