@@ -244,4 +244,4 @@ def test_write_and_call_ask_first_and_say_how_each_ended(site: Path) -> None:
     assert run("write", site, "flat-1", period, "--yes").exit_code == 0
     assert run("call", site, "flat-1", "8:0-0:1.0.0#6=int16:0", "--yes").stdout == "8:0-0:1.0.0#6=int16:0  done\n"
     assert "expected CLASS:OBIS#NUMBER" in run("write", site, "flat-1", "1.8.0", "--yes").output
-    assert "cannot be encoded" in run("write", site, "flat-1", "7:1-0:99.1.0#4=uint8:900", "--yes").output
+    assert "0 to 255" in run("write", site, "flat-1", "7:1-0:99.1.0#4=uint8:900", "--yes").output
