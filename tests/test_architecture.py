@@ -73,6 +73,7 @@ ARROWS: dict[str, set[str]] = {
         "firmware_io",
     },
     "agent.cli.gateway": {
+        "agent.downlink",
         "agent.cli",
         "agent.charts",
         "agent.cli.site",

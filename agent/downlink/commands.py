@@ -33,7 +33,7 @@ from agent.store.commit import Answered, Commit
 from agent.store.messages import result_message
 from agent.store.store import Store
 from agent.wire.codec import decode, encode
-from agent.wire.downlink import MAX_COMMAND_BYTES, Command, CommandResult
+from agent.wire.downlink import MAX_COMMAND_BYTES, Command, CommandResult, Signed
 from agent.wire.events import AlertEvent
 from agent.wire.topics import Address
 from agent.wire.values import Id, Order, Time, WireError, utc
@@ -182,6 +182,8 @@ class CommandDesk:
         try:
             text = self._keys.open(payload, "command", MAX_COMMAND_BYTES)
             command = decode(Command, text)
+            if not command.by:
+                command = msgspec.structs.replace(command, by=f"key {decode(Signed, payload, MAX_COMMAND_BYTES).key}")
         except (WireError, Unauthorised) as error:
             return refused(None, str(error))
         now = utc(now_s)
@@ -201,6 +203,8 @@ class CommandDesk:
             arguments = msgspec.convert(command.args, ARGUMENTS[command.name])
         except msgspec.ValidationError as error:
             return refused(command, f"arguments of {command.name}: {error}")
+        if isinstance(arguments, Resend | Report) and _backwards(arguments):
+            return refused(command, f"arguments of {command.name}: since is after until; give the earlier time first")
         try:
             if command.name in self._book_handlers:
                 return self._hand_over(command, arguments, now_s, done)
@@ -222,7 +226,7 @@ class CommandDesk:
             return before
         expires_s = command.expires.timestamp()
         self._store.note_command(command.id, expires_s, _BEGUN, now_s)
-        log.info("command %s %s by %s", command.name, command.id, command.by or "nobody named")
+        log.info("command %s %s by %s", command.name, command.id, command.by)
         try:
             result = _answer(command, "done", now_s, None, handler(arguments, command.by))
         except CommandFailed as error:
@@ -271,7 +275,7 @@ class CommandDesk:
                 result = _answer(command, "failed", self._now(), f"{type(error).__name__}: {error}")
             return Outcome(events, [result_message(result)], [Answered(command.id, expires_s, encode(result))])
 
-        log.info("command %s %s by %s", command.name, command.id, command.by or "nobody named")
+        log.info("command %s %s by %s", command.name, command.id, command.by)
         if not self._give(BookRequest(act, done)):
             return _answer(command, "failed", now_s, "the gateway is busy; send a new command later")
         return None
@@ -283,6 +287,11 @@ class CommandDesk:
     def _resend(self, arguments: Resend, _by: str) -> dict[str, Any]:
         queued = self._store.resend(arguments.since.timestamp(), arguments.until.timestamp(), RESEND_MAX)
         return {"queued": queued, "limit": RESEND_MAX}
+
+
+def _backwards(arguments: Resend | Report) -> bool:
+    """Whether a span of time ends before it begins."""
+    return arguments.since is not None and arguments.until is not None and arguments.since > arguments.until
 
 
 def _refusal(now_s: float) -> Callable[[Command | None, str], CommandResult]:

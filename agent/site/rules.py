@@ -16,7 +16,7 @@ from agent.site.parse import nearest
 from agent.site.source import Key, Source
 
 if TYPE_CHECKING:
-    from agent.site.tables import Bus, Config, Meter, Mqtt, Zone
+    from agent.site.tables import Bus, Config, Detection, Meter, Mqtt, Zone
 
 
 def check(config: Config, source: Source, *, online: bool) -> None:
@@ -43,7 +43,7 @@ def check(config: Config, source: Source, *, online: bool) -> None:
         source.error((), "no zone: add a [[zone]] table that names the main meter and its subs")
     _buses(config.bus, source)
     _meters(config, source, online=online or bool(config.bus))
-    _interval(config.detection.interval_s, source)
+    _interval(config.detection, source)
     _zones(config, source)
     if config.mqtt is not None:
         _broker(config.mqtt, source)
@@ -185,12 +185,19 @@ HDLC_CLIENTS = 16_383  # two octets of seven bits
 CLASSES = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0)  # IEC 62053-21/-22/-24, EN 50470-3
 
 
-def _interval(interval_s: float, source: Source) -> None:
+def _interval(detection: Detection, source: Source) -> None:
     """Boundaries stand at whole multiples since midnight, so that days and load profiles meet them."""
+    interval_s = detection.interval_s
     if 86_400 % interval_s:
         source.error(
             ("detection", "interval_s"),
             f"interval_s = {interval_s:g} does not divide a day: take 10, 30, 60, 300, 900 or 1800",
+        )
+    elif source.given(("detection", "balance_s")) and detection.row_s != detection.balance_s:
+        source.error(
+            ("detection", "balance_s"),
+            f"balance_s = {detection.balance_s:g} is no multiple of interval_s = {interval_s:g} that divides a day: "
+            f"write balance_s = {detection.row_s:g}",
         )
 
 

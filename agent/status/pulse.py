@@ -81,6 +81,11 @@ class Verdict:
         return f"{fell}, and {self.meter} by {seen_w:.0f} W: the breaker hangs on {self.meter}"
 
 
+def seen_enough(rhythm: Rhythm, trace: Sequence[tuple[float, float]]) -> bool:
+    """Whether each step of the rhythm has a power that counts; without, there is no fall to tell."""
+    return not math.isnan(_fall(rhythm, trace).power_w)
+
+
 def judge(rhythm: Rhythm, main: Sequence[tuple[float, float]], subs: Mapping[str, Sequence[tuple[float, float]]]) -> (
     Verdict
 ):  # fmt: skip

@@ -9,6 +9,7 @@ from agent.status.snapshot import MeterView, Snapshot
 from agent.wire.values import utc
 
 SLOWER = 1.05  # a cycle that comes this much later than it should is said
+FULL = 0.8  # of the time between cycles: the line itself is what takes it
 
 
 def lines(snapshot: Snapshot) -> list[str]:
@@ -57,7 +58,8 @@ def cycle(bus: wire.BusHealth) -> str:
     if bus.poll_s is None or bus.kept_s is None:
         return words
     if bus.kept_s > SLOWER * bus.poll_s:
-        return f"{words}, one every {bus.kept_s:.1f} s instead of {bus.poll_s:g} s: the line bears no more"
+        full = ": the line bears no more" if bus.cycle_s > FULL * bus.kept_s else ""
+        return f"{words}, one every {bus.kept_s:.1f} s instead of {bus.poll_s:g} s{full}"
     return f"{words}, one every {bus.poll_s:g} s"
 
 

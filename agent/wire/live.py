@@ -13,7 +13,8 @@ class Live(Body, frozen=True, kw_only=True):
     Powers in W, `null` where a meter was not read. `by` says what they are made of: the meters' own power registers
     ("power"), or how far the energy registers moved in the last `span_s` seconds ("energy"). `difference_w` is main
     minus sum, technical loss included; it is known to `uncertainty_w` (standard): registers have steps, and are read
-    one after the other, `skew_s` apart at most. `meters` is filled only where the command asked for it.
+    one after the other, `skew_s` apart at most. It is `null` by "power": how far a load moves within `skew_s`, nobody
+    knows. `meters` is filled only where the command asked for it.
     """
 
     zone: str

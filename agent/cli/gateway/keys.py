@@ -6,7 +6,7 @@ import os
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import click
 import msgspec
@@ -52,7 +52,7 @@ def show(files: tuple[Path, ...]) -> None:
 @click.option("--key", "key_file", required=True, type=_PEM, help="Private key, PEM.")
 @click.option("--target", required=True, metavar="TENANT/SITE/GATEWAY")
 @click.option("--id", "command_id", help="By default, from the time: the same id is carried out once.")
-@click.option("--arg", "args", multiple=True, metavar="NAME=VALUE")
+@click.option("--arg", "args", multiple=True, metavar="NAME=VALUE", help="An argument of the command.")
 @click.option("--minutes", default=60.0, show_default=True, help="How long it is good for.")
 @click.option("--by", default="", help="Who commands, for the log.")
 @click.argument("name", type=click.Choice(get_args(msgspec.structs.fields(Command)[2].type)))
@@ -74,13 +74,26 @@ def sign(
         issued=now,
         expires=now + timedelta(minutes=minutes),
         by=by,
-        args=dict(arg.partition("=")[::2] for arg in args),
+        args=_typed(name, args),
     )
     try:
         key = signing.read_private(key_file)
     except ValueError as error:
         raise click.ClickException(f"{key_file}: {error}") from None
     click.echo(encode(signing.sign(key, "command", encode(wish))))
+
+
+def _typed(name: str, args: tuple[str, ...]) -> dict[str, Any]:
+    """Arguments as the command's own types have them, checked as the gateway will. Raises: BadParameter."""
+    from agent.downlink.commands import ARGUMENTS
+
+    given = dict(arg.partition("=")[::2] for arg in args)
+    try:
+        order = msgspec.convert(given, ARGUMENTS[name], strict=False)
+    except msgspec.ValidationError as error:
+        known = ", ".join(ARGUMENTS[name].__struct_fields__) or "none"
+        raise click.BadParameter(f"{name} takes {known}: {error}", param_hint="--arg") from None
+    return {key: value for key, value in msgspec.to_builtins(order).items() if key in given}
 
 
 @command.command("sign-file")

@@ -10,7 +10,7 @@ import click
 from agent.cli.gateway.status import DEFAULT_SOCKET, socket_of
 from agent.process.exit_codes import UNAVAILABLE
 from agent.status.local_socket import ask
-from agent.status.pulse import Rhythm, judge
+from agent.status.pulse import Rhythm, judge, seen_enough
 from agent.status.snapshot import Snapshot
 
 
@@ -42,14 +42,16 @@ def command(site_file: Path | None, socket: str | None, zone: str | None, step: 
         main = _take(seen, zone, ahead_s, traces)
         time.sleep(min(step / 8, 0.5))
     found = [list(traces[name].items()) for name in traces]
-    if main not in traces or max(len(trace) for trace in found) < 2 * (2 * rounds + 1):
+    often = found and max(len(trace) for trace in found) >= 2 * (2 * rounds + 1)
+    if main not in traces or not often or not seen_enough(rhythm, list(traces[main].items())):
         click.echo("the powers came too seldom: set poll_s to a second or two, or take a longer --step", err=True)
         raise SystemExit(UNAVAILABLE)
     subs = {name: list(trace.items()) for name, trace in traces.items() if name != main}
     verdict = judge(rhythm, list(traces[main].items()), subs)
     moved = sorted(verdict.subs.items(), key=lambda item: -item[1].power_w if item[1].power_w == item[1].power_w else 0)
     for name, fall in [(main, verdict.main), *moved[:3]]:
-        click.echo(f"  {name:<20} {fall.power_w:8.0f} ± {fall.sd_w:.0f} W")
+        told = f"{fall.power_w:8.0f} ± {fall.sd_w:.0f} W" if fall.power_w == fall.power_w else "read too seldom to tell"
+        click.echo(f"  {name:<20} {told}")
     click.echo(verdict.words)
 
 

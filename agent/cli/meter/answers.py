@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from agent.cli.meter import scan_others
@@ -39,12 +39,14 @@ def find_others(
     parity: str | None,
     limits: tuple[int | None, int | None],
     trace: Trace | None = None,
+    *,
+    tell: Callable[[FoundMeter], None] = lambda meter: None,
 ) -> list[FoundMeter]:
-    """Meters that do not speak DLMS, at the first speed at which somebody answers."""
+    """Meters that do not speak DLMS, at the first speed at which somebody answers; each is told as it is found."""
     first, last = 1 if limits[0] is None else limits[0], scan_others.LAST_UNIT if limits[1] is None else limits[1]
     for baud in (9600,) if port.startswith("tcp://") else bauds or scan_others.BAUDS[protocol]:
         note(f"{port} at {baud} Bd")
-        found = scan_others.find(protocol, port, baud, parity or scan_others.PARITY[protocol], first, last, trace)
+        found = scan_others.find(protocol, port, baud, parity or scan_others.PARITY[protocol], first, last, trace, tell)
         if found:
             return found
     return []

@@ -66,6 +66,8 @@ def command(
     """Ask one meter of a site file: registers with unit and the meter's own time."""
     if profile + events + objects > 1:
         raise click.UsageError("--profile, --events and --objects are three questions: ask one at a time")
+    if first_s is not None and last_s is not None and first_s > last_s:
+        raise click.UsageError("--from is after --to: give the earlier time first")
     with meter_of(site_file, meter, trace=trace) as bus:
         now_s = datetime.now(UTC).timestamp()
         nothing = "nothing"

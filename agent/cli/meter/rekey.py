@@ -50,6 +50,7 @@ def command(
         raise click.UsageError("--generate makes a key here, --agree with the meter: take one of the two")
     with meter_of(site_file, meter, trace=trace) as bus:
         spec = bus.use(meter, _spec)
+        _possible(spec, name, agreed=agreed)
         key = None if agreed else _new_key(file, spec, generate=generate)
         _confirm(meter, name, yes=yes)
         if agreed:
@@ -67,6 +68,18 @@ def _spec(driver: MeterDriver, line: Line) -> DlmsSpec:
     if not isinstance(driver, DlmsDriver):
         raise RegisterUnavailable("only a DLMS meter has such keys")
     return driver.spec
+
+
+def _possible(spec: DlmsSpec, name: KeyName, *, agreed: bool) -> None:
+    """What the site file must have for it, before a file is made. Raises: ConfigError."""
+    if not agreed and spec.master_key is None:
+        raise ConfigError([f"meter {spec.id}: key transfer needs its master_key in the site file"])
+    if agreed and name == "master":
+        raise click.UsageError("the master key is transferred, not agreed: leave out --agree")
+    if agreed and (spec.signing_key is None or spec.meter_signing_key is None):
+        raise ConfigError(
+            [f"meter {spec.id}: key agreement needs suite 1 or 2, signing_key and meter_signing_key in the site file"]
+        )
 
 
 def _agreed(bus: Bus, meter: str, spec: DlmsSpec, name: KeyName, file: Path) -> bytes:

@@ -11,7 +11,7 @@ from typing import cast
 import click
 
 from agent.cli.meter.answers import find_others, of_dlms, of_other, parities_of
-from agent.cli.meter.scan_others import PARITY, FoundMeter
+from agent.cli.meter.scan_others import LAST_POSSIBLE_UNIT, LAST_UNIT, PARITY, FoundMeter
 from agent.cli.notes import note, quiet
 from agent.polling.hex_trace import HexTrace
 from agent.process.exit_codes import NEGATIVE
@@ -68,9 +68,14 @@ def command(
     """
     if output is not None and output.exists():
         raise click.UsageError(f"{output} exists; give another name with --output, or move it away")
+    lowest, highest = (FIRST_ADDRESS, LAST_ADDRESS) if protocol == "dlms" else (1, LAST_UNIT)
+    first, last = lowest if first is None else first, highest if last is None else last
+    if first > last and protocol in ("dlms", "modbus") and not all_addresses:
+        raise click.UsageError(f"--first is above --last ({first}, {last}): no address is left to ask")
+    if protocol == "modbus" and (first > LAST_POSSIBLE_UNIT or last < 1):
+        raise click.UsageError(f"a Modbus address is 1 to {LAST_POSSIBLE_UNIT}")
     answers: list[Answer]
     if protocol == "dlms":
-        first, last = FIRST_ADDRESS if first is None else first, LAST_ADDRESS if last is None else last
         tried = attempts(
             port,
             framings=("hdlc", "wrapper") if framing is None else (cast(Framing, framing),),
@@ -86,9 +91,11 @@ def command(
         answers = [of_dlms(meter) for meter in found]
     else:
         tracer = HexTrace(lambda text: click.echo(text, err=True)) if trace else None
-        others = find_others(port, protocol, bauds, parity, (first, last), tracer)
-        for other in others:
+
+        def tell(other: FoundMeter) -> None:
             click.echo(json.dumps(asdict(other) | {"keys": dict(other.keys)}) if as_json else _other_line(other))
+
+        others = find_others(port, protocol, bauds, parity, (first, last), tracer, tell=tell)
         answers = [of_other(other, port, protocol, parity) for other in others]
     if not answers:
         click.echo(_nobody(port, protocol), err=True)

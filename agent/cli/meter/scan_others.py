@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from agent.cli.notes import note
 from agent.process.clock import SystemClock
 from firmware_io.asking.exchange import Timing
 from firmware_io.driver import Line, Trace
@@ -22,6 +23,8 @@ BAUDS = {
 PARITY = {"dlt645": "E", "dlt698": "E", "modbus": "N", "mbus": "E"}
 ANSWER_S = 0.5  # the slowest of these protocols answers within half a second (DL/T 645-2007 clause 5.4)
 LAST_UNIT, LAST_PRIMARY = 32, 250
+LAST_POSSIBLE_UNIT = 247  # Modbus over serial line 1.02, clause 2.2
+PROGRESS_UNITS = 8  # addresses behind each line of progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +40,16 @@ class FoundMeter:
 
 
 def find(
-    protocol: str, port: str, baud: int, parity: str, first: int, last: int, trace: Trace | None = None
+    protocol: str,
+    port: str,
+    baud: int,
+    parity: str,
+    first: int,
+    last: int,
+    trace: Trace | None = None,
+    tell: Callable[[FoundMeter], None] = lambda meter: None,
 ) -> list[FoundMeter]:
-    """All meters of one protocol that answer on a port at one speed.
+    """All meters of one protocol that answer on a port at one speed; `tell` is given each as it is found.
 
     Raises:
         TransportError: the port cannot be opened, or fails.
@@ -53,7 +63,11 @@ def find(
             "modbus": _modbus,
             "mbus": _mbus,
         }
-        return list(search[protocol](line, bus, first, last))
+        found = []
+        for meter in search[protocol](line, bus, first, last):
+            tell(meter)
+            found.append(meter)
+        return found
     finally:
         line.close(orderly=True)
 
@@ -99,7 +113,10 @@ def _modbus(line: Line, bus: BusSpec, first: int, last: int) -> Iterator[FoundMe
 
     timing, clock = Timing.of(bus), SystemClock()
     framing = "tcp" if bus.port.startswith("tcp://") else "rtu"
-    for unit in range(max(first, 1), min(last, 247) + 1):
+    lowest, highest = max(first, 1), min(last, LAST_POSSIBLE_UNIT)
+    for unit in range(lowest, highest + 1):
+        if (unit - lowest) % PROGRESS_UNITS == 0:
+            note(f"{bus.port}: asking addresses {unit} to {min(unit + PROGRESS_UNITS - 1, highest)} of {highest}")
         if not answers(line, unit, timing, clock, framing=framing):  # type: ignore[arg-type]  # one of the two
             continue
         found = fits(line, unit, shipped().values(), timing, clock, framing=framing)  # type: ignore[arg-type]

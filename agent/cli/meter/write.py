@@ -26,6 +26,7 @@ from firmware_io.obis import ObisCode
 _ITEM = re.compile(r"(\d+):([^#=]+)#(\d+)(?:=([a-z0-9-]+)(?::(.*))?)?", re.DOTALL)
 _TYPES = {tag.name.lower().replace("_", "-"): tag for tag in Tag}
 NUMBERS = (Tag.INT8, Tag.INT16, Tag.INT32, Tag.INT64, Tag.UINT8, Tag.UINT16, Tag.UINT32, Tag.UINT64, Tag.ENUM)
+MOST_CLASS, MOST_NUMBER = 0xFFFF, 0xFF
 OCTETS = (Tag.OCTET_STRING, Tag.DATE_TIME, Tag.DATE, Tag.TIME)
 
 
@@ -42,6 +43,10 @@ def parse(text: str) -> Item:
     if not match:
         raise click.UsageError(f'"{text}": expected CLASS:OBIS#NUMBER=TYPE:VALUE, 7:1-0:99.1.0#4=uint32:900 for one')
     class_id, name, number, kind, value = match.groups()
+    if len(class_id) > 5 or int(class_id) > MOST_CLASS:
+        raise click.UsageError(f'"{text}": class {class_id}: a class is 0 to {MOST_CLASS}')
+    if len(number) > 3 or not 1 <= int(number) <= MOST_NUMBER:
+        raise click.UsageError(f'"{text}": #{number}: an attribute or method is 1 to {MOST_NUMBER}')
     try:
         attribute = Attribute(int(class_id), ObisCode.parse(name), int(number))
         return Item(attribute, None if kind is None else _value(kind, value or ""))
@@ -52,9 +57,9 @@ def parse(text: str) -> Item:
 def _value(kind: str, text: str) -> Data:
     tag = _TYPES.get(kind)
     if tag in NUMBERS:
-        value = Data(tag, int(text))
+        value = Data(tag, _whole(kind, text))
     elif tag in OCTETS:
-        value = Data(tag, bytes.fromhex(text))
+        value = Data(tag, _hex(kind, text))
     elif tag in (Tag.VISIBLE_STRING, Tag.UTF8_STRING, Tag.BIT_STRING):
         value = Data(tag, text)
     elif tag is Tag.BOOLEAN and text in ("true", "false"):
@@ -62,11 +67,50 @@ def _value(kind: str, text: str) -> Data:
     elif tag is Tag.NULL:
         value = axdr.NULL
     elif tag in (Tag.FLOAT32, Tag.FLOAT64):
-        value = Data(tag, float(text))
+        value = Data(tag, _float(kind, text))
     else:
         raise ValueError(f"{kind}: expected int8 to uint64, enum, octet-string (hex), visible-string, boolean and such")
-    axdr.encode(value)  # whether it fits is said before anything is sent
+    try:
+        axdr.encode(value)  # whether it fits is said before anything is sent
+    except (ValueError, OverflowError, LocalProtocolError) as error:
+        raise ValueError(f"{kind}: {text} does not fit; {_range(kind)}") from error
     return value
+
+
+def _range(kind: str) -> str:
+    """What may be typed for a type."""
+    bits = int(kind.lstrip("uint") or 8) if kind.startswith(("int", "uint")) else 8
+    if kind == "enum" or kind.startswith("uint"):
+        return f"type a whole number, 0 to {(1 << bits) - 1}"
+    if kind.startswith("int"):
+        return f"type a whole number, {-(1 << bits - 1)} to {(1 << bits - 1) - 1}"
+    return {
+        "bit-string": "type zeros and ones, 0110 for one",
+        "visible-string": "type Latin characters, or take utf8-string",
+        "date-time": "type its 12 octets, 24 hex digits",
+        "date": "type its 5 octets, 10 hex digits",
+        "time": "type its 4 octets, 8 hex digits",
+    }.get(kind, "type another value")
+
+
+def _whole(kind: str, text: str) -> int:
+    if not re.fullmatch(r"[+-]?\d{1,20}", text, re.ASCII):
+        raise ValueError(f'{kind}: "{text}" is no whole number; {_range(kind)}')
+    return int(text)
+
+
+def _hex(kind: str, text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise ValueError(f'{kind}: "{text}" is not hex; type two of 0-9 and a-f an octet, 07e80301 for one') from None
+
+
+def _float(kind: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f'{kind}: "{text}" is no number; type 12.5 for one') from None
 
 
 @click.command("write")

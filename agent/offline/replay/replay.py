@@ -90,6 +90,8 @@ def replay(
     pipeline = Pipeline(config, book, scorer, states=states, interval_s=interval_s, keep=balances, forecasts=forecasts)
     waiting = list(signs or [])
     outcome = Outcome(interval_s=row_s, rows=len(readings.times_s))
+    begins = {begin for begin, _ in _without_holes(readings.times_s)}
+    began_s = ended_s = -np.inf
     for start, stop, feed in blocks(readings, interval_s, pipeline):
         until_s = float(readings.times_s[stop - 1])
         while waiting and waiting[0].time_s <= until_s:
@@ -103,7 +105,11 @@ def replay(
             outcome.alerts += book.observe(conditions(issued))
             if forecast:
                 backtest.take(issued.forecasts, (forecasts.at_midnight(f) for f in issued.forecasts))
-        outcome.balances += step.balances
+        if start in begins:
+            began_s, ended_s = float(readings.times_s[start]), float(readings.times_s[start - 1]) if start else -np.inf
+        outcome.balances += [
+            b for b in step.balances if b.end_s > began_s + EXACT_S or b.start_s < ended_s - EXACT_S
+        ]  # the row that ends where a recording begins holds nothing
         progress(stop - start)
     outcome.alerts += book.advance(float(readings.times_s[-1]))
     outcome.scores = pipeline.scores()

@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeAlias
 from firmware_io.dlms import _codec
 from firmware_io.dlms.apdu import axdr
 from firmware_io.dlms.apdu.axdr import Data, encode_length
+from firmware_io.errors import LocalProtocolError
 from firmware_io.obis import ObisCode
 
 
@@ -91,7 +92,13 @@ class Attribute(NamedTuple):
     number: int
 
     def encode(self) -> bytes:
-        """Nine octets: class, logical name, number."""
+        """Nine octets: class, logical name, number (Integer8; what is above 127 is written as the octet it is).
+
+        Raises:
+            LocalProtocolError: class or number does not fit.
+        """
+        if not (0 <= self.class_id <= 0xFFFF and -0x80 <= self.number <= 0xFF):
+            raise LocalProtocolError(f"{self}: out of range, so it would be another one")
         return self.class_id.to_bytes(2, "big") + bytes(self.name) + bytes((self.number & 0xFF,))
 
     def __str__(self) -> str:

@@ -198,6 +198,7 @@ def test_scan_stops_at_the_first_speed_that_answers_and_writes_a_site_file(site:
         (["flat-1", "7.7"], 2, "is not an OBIS code"),
         (["flat-1", "--profile", "--events"], 2, "ask one at a time"),
         (["flat-1", "--profile", "--from", "soon"], 2, "is not a time"),
+        (["flat-1", "--profile", "--from", "2030-01-01", "--to", "2020-01-01"], 2, "--from is after --to"),
     ],
 )
 def test_what_cannot_be_done_is_said_with_the_right_code(
@@ -210,6 +211,11 @@ def test_what_cannot_be_done_is_said_with_the_right_code(
 def test_a_port_that_is_not_there(tmp_path: Path) -> None:
     result = run("scan", tmp_path / "tty")
     assert (result.exit_code, "cannot open serial port" in result.output) == (69, True)
+    for protocol in ("dlms", "modbus"):
+        result = run("scan", tmp_path / "tty", "--protocol", protocol, "--first", "99", "--last", "8")
+        assert (result.exit_code, "--first is above --last" in result.output) == (2, True), result.output
+    result = run("scan", tmp_path / "tty", "--first", "200")  # above the last that is usual
+    assert (result.exit_code, "--first is above --last" in result.output) == (2, True), result.output
 
 
 def test_rekey_asks_first_and_leaves_a_meter_that_answers_under_the_new_key(site: Path) -> None:
@@ -232,6 +238,12 @@ def test_rekey_asks_first_and_leaves_a_meter_that_answers_under_the_new_key(site
     assert run("read", site, "flat-3", "1-0:1.8.0").exit_code == 0
 
 
+def test_rekey_makes_no_file_where_the_site_file_lacks_a_key(site: Path) -> None:
+    new = site.parent / "none.new"
+    done = run("rekey", site, "flat-1", "--new", new, "--generate", "--yes")
+    assert (done.exit_code, "needs its master_key" in done.output, new.exists()) == (78, True, False), done.output
+
+
 def test_write_and_call_ask_first_and_say_how_each_ended(site: Path) -> None:
     asked = CliRunner().invoke(cli, ["write", str(site), "flat-1", "7:1-0:99.1.0#4=uint32:1800"], input="no\n")
     assert (asked.exit_code, "nothing was changed" in asked.output) == (1, True), asked.output
@@ -244,4 +256,4 @@ def test_write_and_call_ask_first_and_say_how_each_ended(site: Path) -> None:
     assert run("write", site, "flat-1", period, "--yes").exit_code == 0
     assert run("call", site, "flat-1", "8:0-0:1.0.0#6=int16:0", "--yes").stdout == "8:0-0:1.0.0#6=int16:0  done\n"
     assert "expected CLASS:OBIS#NUMBER" in run("write", site, "flat-1", "1.8.0", "--yes").output
-    assert "cannot be encoded" in run("write", site, "flat-1", "7:1-0:99.1.0#4=uint8:900", "--yes").output
+    assert "0 to 255" in run("write", site, "flat-1", "7:1-0:99.1.0#4=uint8:900", "--yes").output

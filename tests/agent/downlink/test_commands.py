@@ -6,14 +6,14 @@ import json
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
 from click.testing import CliRunner
 
 from agent.cli.gateway.keys import command as keys_verb
-from agent.downlink.commands import ANSWERS, CommandDesk, CommandFailed
+from agent.downlink.commands import ANSWERS, ARGUMENTS, CommandDesk, CommandFailed
 from agent.keys.signing import KeyRing, read_public, sign
 from agent.store.messages import Priority
 from agent.store.store import Store
@@ -219,3 +219,56 @@ def test_a_file_that_is_no_key_is_told(tmp_path: Path) -> None:
     shown = CliRunner().invoke(keys_verb, ["show", str(tmp_path / "x.pub")])
     assert shown.exit_code == 1
     assert "no public key in PEM" in shown.output
+
+
+TYPED: dict[str, dict[str, str]] = {
+    "ping": {},
+    "snapshot": {},
+    "report": {"alert_id": "7", "since": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z"},
+    "resend": {"since": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z"},
+    "acknowledge": {"alert_id": "a-1", "reason": "true"},
+    "set-mode": {"mode": "maintenance", "until": "2026-01-02T00:00:00Z"},
+    "reload": {},
+    "live": {"zone": "12", "for_s": "300", "meters": "true"},
+}
+
+
+@pytest.mark.parametrize("name", get_args(msgspec.structs.fields(Command)[2].type))
+def test_each_command_is_signed_with_arguments_as_the_gateway_takes_them(name: str, tmp_path: Path) -> None:
+    CliRunner().invoke(keys_verb, ["make", str(tmp_path / "ops")])
+    key = ["sign", "--key", str(tmp_path / "ops.key"), "--target", "acme/house/gw"]
+    signed = CliRunner().invoke(keys_verb, [*key, *(f"--arg={k}={v}" for k, v in TYPED[name].items()), name])
+    assert signed.exit_code == 0, signed.output
+    command = decode(Command, json.loads(signed.output)["payload"].encode())
+    order = msgspec.convert(command.args, ARGUMENTS[name])
+    assert set(command.args) == set(TYPED[name])
+    if name == "live":
+        assert (order.zone, order.for_s, order.meters) == ("12", 300.0, True)  # type: ignore[attr-defined]
+    if name == "acknowledge":
+        assert order.reason == "true"  # type: ignore[attr-defined]
+    wrong = CliRunner().invoke(keys_verb, [*key, "--arg", "colour=red", name])
+    assert (wrong.exit_code, f"{name} takes" in wrong.output) == (2, True), wrong.output
+
+
+def test_the_documented_live_command_can_be_signed(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "docs/seconds.md").read_text(encoding="utf-8")
+    line = next(line for line in text.splitlines() if "keys sign" in line)
+    CliRunner().invoke(keys_verb, ["make", str(tmp_path / "ops")])
+    words = line.replace("\\", "").replace("ops.key", str(tmp_path / "ops.key")).split()[2:]
+    signed = CliRunner().invoke(keys_verb, words)
+    assert signed.exit_code == 0, signed.output
+
+
+@pytest.mark.parametrize("name", ["resend", "report"])
+def test_a_span_that_ends_before_it_begins_is_refused(bench: Bench, name: str) -> None:
+    args = {"since": "2026-01-02T00:00:00Z", "until": "2026-01-01T00:00:00Z"}
+    given = bench.give(bench.wish(name, args=args | ({"alert_id": "a-1"} if name == "report" else {})))
+    assert (given.status, "since is after until" in (given.reason or "")) == ("refused", True)
+
+
+def test_who_is_not_named_is_known_by_the_key(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        bench.give(bench.wish(by=""))
+    key = json.loads(bench.backend.signed("command", bench.wish()))["key"]
+    assert bench.told[-1][2] == f"key {key}"
+    assert f"by key {key}" in caplog.text

@@ -13,13 +13,15 @@ import pytest
 from click.testing import CliRunner
 
 from agent import wire
+from agent.cli.gateway import pulse
 from agent.cli.main import cli
 from agent.downlink.live_view import VIEW_MAX_S, LiveView
 from agent.site.tables import Zone
 from agent.status.live import Moment, Trail, live_balance
 from agent.status.local_socket import LocalEndpoints
-from agent.status.pulse import Rhythm, judge
+from agent.status.pulse import Rhythm, judge, seen_enough
 from agent.status.snapshot import MeterView, Snapshot
+from agent.status.text import cycle
 
 ZONE = Zone(id="house", main="main", subs=["a", "b", "solar"], minus=["solar"])
 
@@ -180,3 +182,40 @@ def test_the_verb_says_when_to_switch_and_who_moved(tmp_path: Path) -> None:
 def test_the_wire_form_is_json_that_decodes_to_itself() -> None:
     seen = live_balance(ZONE, {"main": trail(1000)}, 63.5, meters=True)
     assert msgspec.json.decode(wire.encode(seen), type=wire.Live) == seen
+
+
+def test_powers_that_came_too_seldom_for_a_step_are_no_measure() -> None:
+    rhythm = Rhythm(2.0, 2)
+    often = [(t * 0.1, 1000.0) for t in range(100)]
+    assert seen_enough(rhythm, often)
+    assert not seen_enough(rhythm, [(at, w) for at, w in often if not 4 <= at < 6])  # one step without any
+    assert not seen_enough(rhythm, [])
+
+
+def test_the_verb_blames_no_load_where_powers_came_too_seldom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zone = Zone(id="house", main="main", subs=["a"])
+    snapshot = Snapshot(
+        now_s=1e9,
+        status=wire.Status(state="online", versions={}),
+        health=wire.Health(time=wire.utc(1e9), uptime_s=1.0),
+        meters=[],
+        live=[live_balance(zone, {}, 1e9, meters=True)],
+    )
+
+    def take(seen: Snapshot, zone: str, ahead_s: float, traces: dict[str, dict[float, float]]) -> str:
+        for name in ("main", "a"):  # many readings, all of the first step
+            traces.setdefault(name, {}).update({0.3 + k / 1000: 500.0 for k in range(20)})
+        return "main"
+
+    monkeypatch.setattr(pulse, "ask", lambda path: snapshot)
+    monkeypatch.setattr(pulse, "_take", take)
+    shown = CliRunner().invoke(cli, ["pulse", "--socket", "x", "--step", "0.2", "--rounds", "1"])
+    assert (shown.exit_code, "take a longer --step" in shown.output) == (69, True), shown.output
+    assert "nan" not in shown.output
+
+
+@pytest.mark.parametrize(("cycle_s", "kept_s", "full"), [(0.1, 1.1, False), (9.8, 9.9, True)])
+def test_the_line_is_blamed_only_where_its_cycles_fill_the_time(cycle_s: float, kept_s: float, full: bool) -> None:
+    told = cycle(wire.BusHealth(id="line", state="up", cycle_s=cycle_s, poll_s=1.0, kept_s=kept_s))
+    assert f"one every {kept_s:.1f} s instead of 1 s" in told
+    assert ("bears no more" in told) is full
