@@ -73,6 +73,13 @@ def peak_memory_mb() -> float:
 MEMORY_MB = 300.0  # of this whole process: the agent's rooms, and the world's own books
 
 
+def _told(body: bytes) -> str:
+    """An event without the time at which it was read: an event log that is read again is read later."""
+    event = json.loads(body)
+    event["data"].pop("received", None)
+    return json.dumps(event)
+
+
 class Violation(AssertionError):
     """An invariant does not hold."""
 
@@ -227,7 +234,9 @@ class World:
         for key, bodies in self.backend.events.items():
             if not bodies <= self.made.get(key, set()):
                 raise Violation(f"the backend has an event that nobody made: {key}")
-            if len(bodies) > 1 and not self.forgotten:  # else derived anew: the first stands
+            if (
+                len(bodies) > 1 and len({_told(body) for body in bodies}) > 1 and not self.forgotten
+            ):  # else derived anew: the first stands
                 raise Violation(f"event {key} came with {len(bodies)} contents")
         newest_s = gateway.pipeline.next_s
         if newest_s is None:
