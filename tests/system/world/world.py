@@ -234,9 +234,7 @@ class World:
         for key, bodies in self.backend.events.items():
             if not bodies <= self.made.get(key, set()):
                 raise Violation(f"the backend has an event that nobody made: {key}")
-            if (
-                len(bodies) > 1 and len({_told(body) for body in bodies}) > 1 and not self.forgotten
-            ):  # else derived anew: the first stands
+            if len(bodies) > 1 and len({_told(body) for body in bodies}) > 1 and not self.forgotten:
                 raise Violation(f"event {key} came with {len(bodies)} contents")
         newest_s = gateway.pipeline.next_s
         if newest_s is None:
