@@ -44,9 +44,14 @@ def losses(store: Store, now_s: float, days: int, top: int, price: float | None 
 
 
 def cases(store: Store, now_s: float, top: int) -> Answer:
-    """Open cases, those that lose most first; confidence is the probability of the first suspect, or of "none"."""
+    """Open cases, those that lose most first.
+
+    Confidence is the probability of the suspect; where a load ahead of the meters is likelier, it is that one's, and
+    no suspect stands beside it.
+    """
     found = store.rows(
-        "SELECT alert_id, tenant, site, zone, kind, severity, (? - onset_s) / 86400.0, loss_w, loss_kwh, suspect, "
+        "SELECT alert_id, tenant, site, zone, kind, severity, (? - onset_s) / 86400.0, loss_w, loss_kwh, "
+        "CASE WHEN upstream_probability > COALESCE(probability, 0) THEN NULL ELSE suspect END, "
         "CASE WHEN upstream_probability > COALESCE(probability, 0) THEN upstream_probability ELSE probability END, "
         "outcome, unconfirmed, unexplained_probability FROM open_case "
         "ORDER BY COALESCE(loss_kwh, 0) DESC, onset_s, alert_id LIMIT ?",

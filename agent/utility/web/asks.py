@@ -91,7 +91,9 @@ def cases(store: Store, *, everything: bool = False) -> list[dict[str, Any]]:
         case["confidence"] = max(upstream, named) or None
         other = case["unexplained_probability"] or 0.0
         case["none_of_these"] = other if other > max(upstream, named) else None
-        case["where"] = (case["suspect"] if named >= upstream else None) or case["meter"]
+        if upstream > named:
+            case["suspect"] = None  # whom the figure beside it is not about
+        case["where"] = case["suspect"] or case["meter"]
     return found
 
 
