@@ -34,4 +34,5 @@ def same_person(one: str | None, other: str | None) -> bool:
 
 
 def _plain(name: str) -> str:
-    return "".join(unicodedata.normalize("NFKC", name).casefold().split())
+    seen = (c for c in unicodedata.normalize("NFKC", name).casefold() if unicodedata.category(c)[0] not in "CZ")
+    return "".join(seen)  # what nobody sees (control, format, space) makes no other person

@@ -44,8 +44,12 @@ def outcome(
         raise click.UsageError("--meter names the thief's meter: it goes with theft only")
     if note is not None and len(note) > 255:
         raise click.UsageError(f"a note has at most 255 characters, this one {len(note)}")
+    if not inspector.strip():
+        raise click.UsageError("--by is empty: say who inspected")
     now_s = SystemClock().now()
     inspected_s = int(now_s if day is None else day.replace(tzinfo=UTC).timestamp())
+    if inspected_s > now_s:
+        raise click.UsageError(f"--on {day:%Y-%m-%d} is still to come: an outcome is what was found")
     with open_store(dsn) as store:
         store.check_version()
         about = outcomes.Found(found, meter, inspected_s, note, inspector[:64])

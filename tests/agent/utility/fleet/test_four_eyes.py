@@ -93,4 +93,5 @@ def test_it_may_be_turned_on_and_off_within_a_moment(store: Store) -> None:
 def test_an_outcome_of_which_nobody_is_named_may_be_confirmed_by_anybody() -> None:
     assert not four_eyes.same_person(None, "ana")
     assert four_eyes.same_person("Straße", "STRASSE")
+    assert four_eyes.same_person("ana", "ana\u200b")  # which looks the same
     assert not four_eyes.same_person("ana", "anna")
