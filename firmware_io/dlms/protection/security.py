@@ -248,6 +248,8 @@ class Ciphering:
             raise SecurityError(f"system title {sealed.system_title.hex()}: expected {(self.peer_title or b'').hex()}")
         if self.peer_title is None:
             raise SecurityError("a ciphered APDU before its sender's system title is known")
+        if len(self.peer_title) != TITLE_OCTETS:
+            raise SecurityError(f"system title {self.peer_title.hex()}: {len(self.peer_title)} octets instead of 8")
         key = self._dedicated if sealed.dedicated else self._global
         if key is None:
             raise SecurityError("a reply under a dedicated key that was never agreed")
