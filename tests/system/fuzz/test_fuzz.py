@@ -45,6 +45,4 @@ def test_a_target_that_breaks_is_seen(fuzzer: Fuzzer, monkeypatch: pytest.Monkey
 
 def test_a_push_whose_sender_s_title_is_too_short_is_refused() -> None:
     """Found by the long form: one octet of title left the cipher without its nonce."""
-    from tests.system.fuzz import fuzz
-
     fuzz.FUZZER.tried("pushes", bytes.fromhex("db01d41a30000000017998c7eb2e4f2e6288eca5b928e41da730a1db579d"))
