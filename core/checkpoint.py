@@ -6,6 +6,7 @@ It knows nothing of what the values mean. Floats keep every bit, NaN included; a
 from __future__ import annotations
 
 import json
+import math
 import struct
 import zlib
 from collections.abc import Mapping
@@ -52,7 +53,7 @@ def unpack(state: bytes) -> dict[str, Any]:
         if kind is None:
             values[name] = value
             continue
-        size = int(np.prod(value, dtype=np.int64))  # noqa: TID251  no index: as wide as the text may say
+        size = math.prod(value)
         array: NDArray[Any] = np.frombuffer(rest, np.dtype(kind), size, at)
         at += array.nbytes
         values[name] = array.reshape(value).copy()

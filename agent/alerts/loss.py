@@ -11,7 +11,6 @@ from agent.wire.events import AlertData, ModelData, QualityData, ResidualData, S
 from agent.wire.values import number, utc
 from core.evidence import Evidence, LossKind
 
-DOUBTED = 0.49  # of each probability where the loss's own interval includes zero
 QUESTION = "a load that has no meter: stairs, lift, pumps? Set [[zone]] unmetered_w, or acknowledge with a reason"
 MERGED = (
     "one with the loss that was told before in this zone (number {} there), which goes on: the same flat is behind both"
@@ -25,13 +24,11 @@ def loss_data(item: Evidence, confidence: float, critical_percent: float, model:
     state are the book's to set.
     """
     low, high = (number(w, 1) for w in item.loss_w_interval)
-    # Where it is open whether anything is missing at all, nobody is accused of it: more than half is "none of these".
-    share = DOUBTED if low is not None and high is not None and low <= 0.0 <= high else 1.0
-    first = share * item.suspects[0].probability if item.suspects else 0.0
+    first = item.suspects[0].probability if item.suspects else 0.0
     named = {
         LossKind.UNDER_REGISTRATION: first >= confidence,
         LossKind.BYPASS: first >= confidence,
-        LossKind.UPSTREAM_TAP: share * item.upstream_probability >= confidence,
+        LossKind.UPSTREAM_TAP: item.upstream_probability >= confidence,
     }
     kind: LossKind = item.kind if named.get(item.kind, True) else LossKind.NON_TECHNICAL_LOSS
     severity: Severity = (
@@ -54,11 +51,11 @@ def loss_data(item: Evidence, confidence: float, critical_percent: float, model:
         loss_w_interval=None if low is None or high is None else (low, high),
         loss_kwh=number(item.loss_kwh),
         suspects=[
-            SuspectData(meter=s.meter, probability=_share(share * s.probability), mechanism=s.mechanism or None)
+            SuspectData(meter=s.meter, probability=_share(s.probability), mechanism=s.mechanism or None)
             for s in item.suspects
         ],
-        upstream_probability=_share(share * item.upstream_probability),
-        unexplained_probability=_share(1.0 - share + share * item.unexplained_probability),
+        upstream_probability=_share(item.upstream_probability),
+        unexplained_probability=_share(item.unexplained_probability),
         residual=ResidualData(
             kwh=number(item.residual.energy_kwh),
             percent=number(item.residual.percent),

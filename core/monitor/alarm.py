@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from core.balance.rows import ZoneRows
 from core.evidence import Suspect
 
 SUSPECT_MIN = 0.005  # probability below which a sub-meter is not listed
+DOUBTED = 0.49  # of each probability, where the interval of the loss includes zero
 WIDE = 3.0  # prior standard deviation of a told loss's level, in units of what was told: the rows decide
 DRIFT_PER_DAY = 0.02  # of the level: how fast a told loss may grow or fade, one standard deviation
 SLOTS, SLOT_H = 8, 3  # of the UTC day: a told loss has a level and a swing of its own in each
@@ -153,3 +154,8 @@ class Posterior:
             for j in order
             if self.probability[j] >= SUSPECT_MIN
         )
+
+    def doubted(self) -> Posterior:
+        """The same where it is open whether anything is missing at all: more than half is none of these."""
+        doubt = 1.0 - DOUBTED * (1.0 - self.none)
+        return replace(self, probability=DOUBTED * self.probability, nobody=DOUBTED * self.nobody, none=doubt)

@@ -122,6 +122,8 @@ class SuspectList:
                     del self.held[next(iter(self.held))]
         rows = history.rows(start, stop)
         main = float(rows.main_wh.sum())
+        if stated is not None and abs(w) <= Z95 * sd:
+            stated = stated.doubted()
         suspects = () if stated is None else stated.suspects(self.zone.subs)
         upstream, unexplained = (0.0, 0.0) if stated is None else (stated.nobody, stated.none)
         return Evidence(

@@ -10,7 +10,6 @@ import pytest
 from agent.alerts.book import AlertBook, AlertPolicy
 from agent.alerts.cim import CimCodes
 from agent.alerts.condition import Condition
-from agent.alerts.loss import first_suspect, loss_data
 from agent.wire.codec import decode, encode
 from agent.wire.events import AlertEvent, TamperData, TamperEvent
 from agent.wire.topics import Address
@@ -304,16 +303,3 @@ def test_a_loss_that_is_one_with_an_older_one_says_so_when_it_ends(book: AlertBo
     ended = book.advance(T0 + 72 * HOUR)[-1]
     assert ended.data.state == "cleared"
     assert "one with the loss that was told before" in (ended.data.detail or "")
-
-
-def test_nobody_is_accused_where_it_is_open_whether_anything_is_missing() -> None:
-    said = named(T0, 0.98, upstream_probability=0.02, loss_w=0.0, loss_w_interval=(-3.6, 3.6), loss_kwh=0.0)
-    data = loss_data(said, 0.6, 10.0, None)
-    assert data.kind == "non_technical_loss"
-    assert data.severity == "warning"
-    assert first_suspect(data)[0] == "?"
-    assert data.unexplained_probability > 0.5
-    total = sum(s.probability for s in data.suspects) + data.upstream_probability + data.unexplained_probability
-    assert total == pytest.approx(1.0, abs=1e-3)
-    sure = loss_data(named(T0, 0.98), 0.6, 10.0, None)
-    assert (sure.kind, sure.suspects[0].probability) == ("bypass", 0.98)
