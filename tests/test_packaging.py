@@ -44,6 +44,13 @@ def modules_of_the_tree() -> set[str]:
     return {str(f.relative_to(ROOT)) for f in files}
 
 
+def test_a_run_by_groups_sees_the_groups(request: pytest.FixtureRequest) -> None:
+    """Else every worker builds what one should build for all; pytest-xdist writes the group behind the test's name."""
+    if not request.config.getoption("loadgroup", default=False):
+        pytest.skip("this run does not go by groups")
+    assert request.node.nodeid.endswith("@packaging")
+
+
 def test_wheel_has_our_three_rooms_and_nothing_else_at_its_top(built: tuple[Path, Path]) -> None:
     tops = {name.split("/")[0] for name in names_in(built[1])}
     dist_info = {top for top in tops if top.startswith("checkmeter-") and top.endswith(".dist-info")}
