@@ -45,6 +45,7 @@ class Kind:
     gap_octets: float = 0.0  # of silence that the protocol wants ahead of a question
     rest_s: float = 0.0  # between two cycles, where a late reply has to be waited for
     lossless: bool = False  # TCP loses and changes no octets
+    slack: float = 0.0  # of a value: what its coding rounds away
 
 
 def _digits(n: int) -> str:
@@ -62,6 +63,7 @@ def _modbus(framing: str) -> dict[str, Any]:
         "parity": False,
         "baud": 9600,
         "rest_s": 5.0,
+        "slack": 1e-7,  # the profile's registers are float32
     }
 
 

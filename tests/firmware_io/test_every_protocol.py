@@ -24,7 +24,7 @@ DIRTY = [
 def test_no_value_is_wrong_on_a_dirty_line(kind: str, dirt: str) -> None:
     """Three meters of different power on one line; each value is of its meter and its time, or there is none."""
     stand = Stand(kind)
-    line = stand.dirty(dirt)
+    line, slack = stand.dirty(dirt), stand.kind.slack
     answered = asked = 0
     for cycle in range(CYCLES):
         for n, driver in enumerate(stand.drivers):
@@ -40,17 +40,17 @@ def test_no_value_is_wrong_on_a_dirty_line(kind: str, dirt: str) -> None:
                 if r.obis == obis.ENERGY_IMPORT:
                     low = stand.meters[n].energy_wh(r.sampled_s - r.uncertainty_s)[0]
                     high = stand.meters[n].energy_wh(r.sampled_s + r.uncertainty_s)[0]
-                    assert low - 1 <= r.value <= high + 1, where
+                    assert low * (1 - slack) <= r.value <= high * (1 + slack), where
                 elif r.obis == obis.POWER_IMPORT:
-                    assert r.value == pytest.approx(stand.power_w(n)), where
+                    assert r.value == pytest.approx(stand.power_w(n), rel=slack, abs=0), where
                 elif r.obis in obis.VOLTAGE:
                     volts = (230.1, 229.3, 231.7)[obis.VOLTAGE.index(r.obis)]
-                    assert r.value == pytest.approx(volts), where
+                    assert r.value == pytest.approx(volts, rel=slack, abs=0), where
         stand.rest(line)
     if dirt in ("clean", "one octet", "doubled", "echo"):
         assert answered == asked
     if dirt == "rubbish":
-        assert answered >= 0.8 * asked  # rubbish that looks like a frame's head hides a question from the meter
+        assert answered >= 0.9 * asked  # rubbish that looks like a frame's head hides a question from the meter
     assert answered >= asked / 5
 
 
@@ -63,10 +63,9 @@ def test_a_cycle_takes_the_wires_time_and_no_more(kind: str, baud: int) -> None:
 
 
 def test_what_a_cycle_takes_is_really_measured() -> None:
-    """A meter that is asked twice for everything is seen as such."""
+    """A meter that takes ten seconds over nothing is seen as such."""
     stand = Stand("dlt645")
     stand.cycle()
-    stand.timing = stand.timing._replace(inter_octet_s=0.5)
     stand.drivers[0].poll = lambda line: stand.clock.move(10.0)
     assert stand.cycle() > 1.05
 
