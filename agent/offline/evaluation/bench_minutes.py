@@ -11,9 +11,7 @@ buildings tell the false alarms. `--seed` draws all of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import click
 import numpy as np
@@ -22,8 +20,8 @@ from numpy.typing import NDArray
 from agent.offline.evaluation import virtual_buildings
 from agent.offline.evaluation.trial import site
 from agent.offline.evaluation.virtual_buildings import Building, Plan, Pool, household_pool
+from agent.offline.replay.no_book import NoBook
 from agent.pipeline.pipeline import Pipeline
-from core.evidence import Evidence
 
 F64 = NDArray[np.float64]
 ROW_S, LONG_S, DAY_S = 60, 900, 86_400
@@ -49,19 +47,6 @@ class _Maker(virtual_buildings._Maker):
         return np.where(late, np.nan, read)
 
 
-class _Keep:
-    """A book that writes nothing."""
-
-    def apply(self, evidence: Sequence[Evidence]) -> list[Any]:
-        return []
-
-    def observe(self, conditions: Iterable[Any]) -> list[Any]:
-        return []
-
-    def take_accepted(self) -> list[Any]:
-        return []
-
-
 @dataclass(frozen=True, slots=True)
 class Found:
     """When a loss that began at `onset_s` was told, minutes later, by rows of a minute and of 15; inf: not at all."""
@@ -80,12 +65,10 @@ def tapped(building: Building, share: float, onset_s: float) -> Building:
 
 def told(building: Building, interval_s: float) -> list[float]:
     """When losses were told first, UTC seconds."""
-    config = site(building)
-    config_s = replace_interval(config, interval_s)
-    pipeline = Pipeline(config_s, _Keep(), interval_s=interval_s, keep=False)
     every = round(interval_s / ROW_S)
     wh = np.column_stack([building.main_wh, building.subs_wh])[::every]
     times_s = building.times_s[::every]
+    pipeline = Pipeline(site(replace(building, times_s=times_s)), NoBook(), keep=False)
     at, seen = [], set()
     rows = round(DAY_S / interval_s)
     for start in range(0, len(times_s), rows):
@@ -97,12 +80,6 @@ def told(building: Building, interval_s: float) -> list[float]:
                 seen.add(key)
                 at.append(evidence.time_s)
     return at
-
-
-def replace_interval(config: Any, interval_s: float) -> Any:
-    import msgspec
-
-    return msgspec.structs.replace(config, detection=msgspec.structs.replace(config.detection, interval_s=interval_s))
 
 
 def trial(seed: tuple[int, ...], pool: Pool, plan: Plan, share: float, *, long: bool = True) -> Found:

@@ -6,14 +6,14 @@ own, so what is measured here is what a gateway does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from agent.offline.evaluation.virtual_buildings import DAY_S, Building
 from agent.offline.metrics import F64
+from agent.offline.replay.no_book import NoBook
 from agent.pipeline.pipeline import Pipeline
 from agent.site.tables import Config, Detection, Meter, Site, Zone
 from core.evidence import Evidence
@@ -42,19 +42,6 @@ class Trial:
     suspicion: F64
 
 
-class _Keep:
-    """A book that writes nothing: evidence is read from the step itself."""
-
-    def apply(self, evidence: Sequence[Evidence]) -> list[Any]:
-        return []
-
-    def observe(self, conditions: Iterable[Any]) -> list[Any]:
-        return []
-
-    def take_accepted(self) -> list[Any]:
-        return []
-
-
 def meters(building: Building) -> tuple[str, ...]:
     """Names of the sub-meters in their order."""
     return tuple(f"flat-{number + 1:03d}" for number in range(building.plan.flats))
@@ -76,7 +63,7 @@ def site(building: Building) -> Config:
 
 def run(building: Building, scorer: Scorer | None, days: Sequence[int] = (), states: Scorer | None = None) -> Trial:
     """Run the pipeline over the whole building; take a snapshot at the end of each of `days`."""
-    pipeline = Pipeline(site(building), _Keep(), scorer, states=states, keep=False)
+    pipeline = Pipeline(site(building), NoBook(), scorer, states=states, keep=False)
     wh = np.column_stack([building.main_wh, building.subs_wh])
     last = (len(building.times_s) - 1) * round(building.times_s[1] - building.times_s[0]) // DAY_S
     evidence: list[Evidence] = []

@@ -263,13 +263,6 @@ def time_of(text: str) -> float | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-def separator(file: TextIO) -> str:
-    """What separates the cells of an open CSV file by its header: a comma, or a European semicolon."""
-    header = file.readline()
-    file.seek(0)
-    return ";" if ";" in header and "," not in header else ","
-
-
 def read_events(path: Path, meters: Sequence[str]) -> tuple[list[MeterSign], Notes]:
     """Read EVENTS.csv: `time,meter,kind,value`; kinds as in core.signs, value empty where the kind has none.
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import concurrent.futures
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.offline.replay.no_book import NoBook
 from agent.offline.training.set_net import Case
 from agent.offline.world.buildings import HONEST, KINDS, START_S, Building, draw_plan, family_of, make
 from agent.pipeline.pipeline import Pipeline
@@ -65,19 +65,6 @@ class _Asked:
         return np.full(len(rows), 0.5, np.float32)
 
 
-class _Keep:
-    """A book that writes nothing: evidence is read from the step itself."""
-
-    def apply(self, evidence: Sequence[Evidence]) -> list[Any]:
-        return []
-
-    def observe(self, conditions: Iterable[Any]) -> list[Any]:
-        return []
-
-    def take_accepted(self) -> list[Any]:
-        return []
-
-
 def meters(building: Building) -> tuple[str, ...]:
     """Names of the sub-meters in their order."""
     return tuple(f"flat-{number + 1:03d}" for number in range(building.plan.flats))
@@ -111,7 +98,7 @@ def draw(seed: int, number: int, kind: str | None = None, loads_wh: F64 | None =
 def watch(building: Building, number: int) -> Episode:
     """Run the pipeline over a building, and say what is right of every revision."""
     asked, names = _Asked(), meters(building)
-    pipeline = Pipeline(site(building), _Keep(), states=asked, keep=False)
+    pipeline = Pipeline(site(building), NoBook(), states=asked, keep=False)
     wh = np.column_stack([building.main_wh, building.subs_wh])
     signs = [MeterSign(names[flat], time_s, kind) for flat, time_s, kind in building.signs]
     revisions: list[Revision] = []

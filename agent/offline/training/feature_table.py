@@ -7,21 +7,19 @@ them on that day, so a model sees in training what it will see in service.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from agent.alerts.condition import Condition
-from agent.alerts.state import Accepted
-from agent.offline.replay.readings import Readings, ReadingsError, separator, time_of
+from agent.offline.replay.lines import CsvLines
+from agent.offline.replay.no_book import NoBook
+from agent.offline.replay.readings import Readings, ReadingsError, time_of
 from agent.offline.replay.replay import blocks, interval_of
 from agent.pipeline.pipeline import Pipeline
 from agent.site.local_time import offset_s
 from agent.site.tables import Config
-from agent.wire.events import AlertEvent
 from agent.wire.values import utc
-from core.evidence import Evidence
 from core.scoring.features import FEATURES
 from core.signs import MeterSign
 
@@ -39,34 +37,26 @@ class Theft:
     end_s: float
 
 
-class _NoBook:
-    """Alerts are of no use here."""
-
-    def apply(self, evidence: Sequence[Evidence]) -> list[AlertEvent]:
-        return []
-
-    def observe(self, conditions: Iterable[Condition]) -> list[AlertEvent]:
-        return []
-
-    def take_accepted(self) -> list[Accepted]:
-        return []
-
-
 def read_labels(path: Path, meters: set[str]) -> list[Theft]:
     """Read LABELS.csv: `meter,from,to`, times as in readings, `to` empty where the theft still goes on.
 
     Raises:
         ReadingsError: with line, column and what to do; a label that is guessed would spoil the training.
     """
+
+    def refuse(line: int, why: str) -> None:
+        raise ReadingsError(f"{path}: line {line}: {why}")
+
     with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file, delimiter=separator(file))
-        if not {"meter", "from", "to"} <= set(rows.fieldnames or ()):
-            raise ReadingsError(f"{path}: line 1: expected the columns meter,from,to, got {rows.fieldnames}")
-        return [_theft(path, rows.line_num, row, meters) for row in rows]
+        rows = CsvLines(file, refuse)
+        header = rows.header or []
+        if not {"meter", "from", "to"} <= set(header):
+            raise ReadingsError(f"{path}: line 1: expected the columns meter,from,to, got {','.join(header)!r}")
+        return [_theft(path, line, dict(zip(header, cells, strict=False)), meters) for line, _, cells in rows]
 
 
-def _theft(path: Path, line: int, row: dict[str, str | None], meters: set[str]) -> Theft:
-    meter, start, end = ((row[name] or "").strip() for name in ("meter", "from", "to"))
+def _theft(path: Path, line: int, row: dict[str, str], meters: set[str]) -> Theft:
+    meter, start, end = (row.get(name, "").strip() for name in ("meter", "from", "to"))
     if meter not in meters:
         raise ReadingsError(f"{path}: line {line}, column meter: {meter!r} is no sub-meter of the site file")
     start_s, end_s = time_of(start), time_of(end) if end else float("inf")
@@ -89,7 +79,7 @@ def write_table(
 ) -> int:
     """Write the table to `out`; gives the number of rows. Without labels there is no `is_theft` column."""
     interval_s = interval_of(readings.times_s, config.detection.interval_s)
-    pipeline = Pipeline(config, _NoBook(), interval_s=interval_s, keep=False)
+    pipeline = Pipeline(config, NoBook(), interval_s=interval_s, keep=False)
     local_s = offset_s(config.site.timezone)
     waiting = list(signs or [])
     table = csv.writer(out, lineterminator="\n")

@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from agent.offline.replay.no_book import NoBook
 from agent.pipeline.pipeline import Pipeline
 from agent.site.tables import Config, Meter, Site, Zone
 from core.balance import _balance
@@ -195,17 +196,6 @@ def kalman_row_s(subs: int, repeats: int) -> float:
     return best(lambda: model.absorb(rows), repeats) / 20
 
 
-class _Nobody:
-    def apply(self, evidence: object) -> list[object]:
-        return []
-
-    def observe(self, conditions: object) -> list[object]:
-        return []
-
-    def take_accepted(self) -> list[object]:
-        return []
-
-
 def replay_year(flats: int = 40) -> tuple[float, int]:
     """CPU seconds and meter-readings of a year of half hours through the whole pipeline."""
     rng = np.random.default_rng(3)
@@ -221,7 +211,7 @@ def replay_year(flats: int = 40) -> tuple[float, int]:
         meter=[Meter(id="main", accuracy_class=0.5), *(Meter(id=n) for n in names)],
         zone=[Zone(id="building", main="main", subs=names)],
     )
-    pipeline = Pipeline(config, _Nobody(), interval_s=1800.0, keep=False)
+    pipeline = Pipeline(config, NoBook(), interval_s=1800.0, keep=False)
     times = 1_700_006_400.0 + 1800.0 * np.arange(rows)
 
     def run() -> None:
