@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from importlib.metadata import Distribution, PackageMetadata, distributions
 from pathlib import Path
 
+from agent.deploy.sbom import normal
+
 _FORMAT = "https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/"
 _APACHE = "On Debian systems the full text of the Apache License 2.0 is in /usr/share/common-licenses/Apache-2.0."
 _OURS = "checkmeter"
@@ -120,7 +122,7 @@ def _indented(text: str) -> str:
 
 
 def _name(distribution: Distribution) -> str:
-    return re.sub(r"[-_.]+", "-", str(distribution.metadata["Name"])).lower()
+    return normal(str(distribution.metadata["Name"]))
 
 
 def _licence(distribution: Distribution, terms: str) -> str:
@@ -149,12 +151,8 @@ def _licence_texts(distribution: Distribution) -> list[str]:
 
 def _files(distribution: Distribution) -> Iterable[Path]:
     folder = Path(str(distribution.locate_file("")))
-    (about,) = (p for p in folder.glob("*.dist-info") if _owner(p.name) == _name(distribution))
+    (about,) = (p for p in folder.glob("*.dist-info") if normal(p.stem.rpartition("-")[0]) == _name(distribution))
     return (path for path in about.rglob("*") if path.is_file())
-
-
-def _owner(dist_info: str) -> str:
-    return re.sub(r"[-_.]+", "-", dist_info.removesuffix(".dist-info").rpartition("-")[0]).lower()
 
 
 def _holder(distribution: Distribution, terms: str) -> str:

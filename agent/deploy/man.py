@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import click
 from click.shell_completion import BashComplete, ZshComplete
@@ -142,14 +141,14 @@ def _text(text: str) -> str:
     return f"\\&{escaped}" if escaped.startswith((".", "'")) else escaped
 
 
-def main(argv: list[str], **fixed: Any) -> int:
-    """Write pages and completions into a folder."""
+def main(argv: list[str], day: datetime | None = None) -> int:
+    """Write pages and completions into a folder; the pages are of today, or of `day`."""
     if len(argv) != 2:
         print("usage: python -m agent.deploy.man FOLDER", file=sys.stderr)
         return 2
     folder = Path(argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in pages(fixed.get("day") or datetime.now(UTC), version(PROGRAM)).items():
+    for name, text in pages(day or datetime.now(UTC), version(PROGRAM)).items():
         (folder / name).write_text(text, encoding="utf-8")
     for shell, text in completions().items():
         (folder / f"{PROGRAM}.{shell}").write_text(text, encoding="utf-8")
