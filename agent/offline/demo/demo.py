@@ -42,9 +42,9 @@ from agent.wire.values import utc
 START = "2026-03-02T04:00:00Z"  # a Monday morning: the theft begins in the afternoon
 NEVER_IDLE_S = 1e8  # a time-out of two minutes would be over in a blink of an accelerated clock
 LEAD_DAYS, LEARNING_DAYS = 0.5, 10.0  # with the meters' stored past, and without: half of them are learned from
-# Looks are counted, not seconds: on a busy host looks take longer too, and nothing fails by the wall's clock.
 FASTEST_BAUD = 115_200
 DAYS_LATER, LATER_S = 2, 1800.0  # whole days for the evidence page, and what the last interval needs to close
+# Looks are counted, not seconds: on a busy host looks take longer too, and nothing fails by the wall's clock.
 READY_LOOKS, READY_LOOK_S = 2400, 0.05
 
 
