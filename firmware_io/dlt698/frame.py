@@ -25,6 +25,13 @@ LONGEST = MAX_LENGTH + 8
 fcs16 = _octets.fcs16
 
 
+def covers(pattern: bytes, address: bytes) -> bool:
+    """Whether a meter of this address is meant: octet by octet the same, or any."""
+    return len(pattern) == len(address) and all(
+        wanted in (ANY, own) for wanted, own in zip(pattern, address, strict=True)
+    )
+
+
 class Frame(NamedTuple):
     """One frame; `address` is the meter's, as on the wire."""
 

@@ -31,8 +31,7 @@ def search(line: Line, timing: Timing, clock: Clock) -> list[str]:
         request = Frame(pattern, wire.REQUEST, apdu.get(PIID, [ADDRESS])).encode()
 
         def answers(reply: Frame) -> bool:
-            wanted = zip(pattern, reply.address, strict=False)
-            return reply.is_response and all(octet in (wire.ANY, own) for octet, own in wanted)
+            return reply.is_response and wire.covers(pattern, reply.address)
 
         with suppress(ResponseTimeout):
             question = Question(request, wire.parse, answers, wire.LONGEST, "its address")

@@ -54,7 +54,7 @@ class Dlt698Station:
             self._framer.idle()
         reply = b""
         for frame in self._framer.receive(octets):
-            if frame.control == wire.REQUEST and _covers(frame.address, self.address):
+            if frame.control == wire.REQUEST and wire.covers(frame.address, self.address):
                 reply = Frame(self.address, wire.RESPONSE, self._answer(frame.apdu), frame.client).encode()
         return reply
 
@@ -173,12 +173,6 @@ def _array(kind: int, numbers: list[int]) -> bytes:
     size = {5: 4, 6: 4, 16: 2, 18: 2}[kind]
     items = b"".join(bytes((kind,)) + number.to_bytes(size, "big", signed=kind in (5, 16)) for number in numbers)
     return bytes((1, len(numbers))) + items
-
-
-def _covers(pattern: bytes, address: bytes) -> bool:
-    return len(pattern) == len(address) and all(
-        wanted in (wire.ANY, own) for wanted, own in zip(pattern, address, strict=True)
-    )
 
 
 def _moment(octets: bytes, at: int) -> tuple[datetime, int]:
