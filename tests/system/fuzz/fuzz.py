@@ -76,15 +76,24 @@ def apdus(octets: bytes) -> None:
 
 def associations(octets: bytes) -> None:
     """All association APDUs, and the initiate in them."""
-    for kind in (acse.AssociationRequest, acse.AssociationResponse, acse.ReleaseRequest, acse.ReleaseResponse):
+    kinds = (acse.AssociationRequest, acse.AssociationResponse, acse.ReleaseRequest, acse.ReleaseResponse)
+    for unit in _understood(kinds, octets):
+        initiates(unit.user_information)
+    initiates(octets)
+
+
+def _understood(kinds: tuple[Any, ...], octets: bytes) -> list[Any]:
+    """What the octets are as each of the kinds that understands them; each is written back and means the same."""
+    units = []
+    for kind in kinds:
         try:
-            unit: Any = kind.decode(octets)
+            unit = kind.decode(octets)
         except RemoteProtocolError:
             continue
         again = unit.encode()
         assert kind.decode(again).encode() == again
-        initiates(unit.user_information)
-    initiates(octets)
+        units.append(unit)
+    return units
 
 
 def initiates(octets: bytes) -> None:
@@ -257,13 +266,7 @@ def blocks(octets: bytes) -> None:
 
 def short_names(octets: bytes) -> None:
     """READ in both directions."""
-    for kind in (ReadRequest, ReadResponse):
-        try:
-            unit: Any = kind.decode(octets)
-        except RemoteProtocolError:
-            continue
-        again = unit.encode()
-        assert kind.decode(again).encode() == again
+    _understood((ReadRequest, ReadResponse), octets)
 
 
 def general(octets: bytes) -> None:

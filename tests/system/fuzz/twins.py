@@ -1,6 +1,6 @@
 """Two meters at one address, poll after poll: no value of the other one may ever come out.
 
-    python tests/system/fuzz/twins.py [--polls 100000] [--seed 1]
+    python -m tests.system.fuzz.twins [--polls 100000] [--seed 1]
 
 The simulated twin answers each unit with a chance that changes from round to round, in each form of reading: lists,
 ACCESS, compact data, general blocks, short names, over HDLC and the wrapper, with a serial number in the site file and
