@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from agent.cli.gateway.keys import command as keys_verb
-from agent.downlink.commands import ANSWERS, ARGUMENTS, CommandDesk, CommandFailed
+from agent.downlink.commands import ANSWERS, ARGUMENTS, Acknowledge, CommandDesk, CommandFailed, LiveArguments
 from agent.keys.signing import KeyRing, read_public, sign
 from agent.store.messages import Priority
 from agent.store.store import Store
@@ -243,9 +243,11 @@ def test_each_command_is_signed_with_arguments_as_the_gateway_takes_them(name: s
     order = msgspec.convert(command.args, ARGUMENTS[name])
     assert set(command.args) == set(TYPED[name])
     if name == "live":
-        assert (order.zone, order.for_s, order.meters) == ("12", 300.0, True)  # type: ignore[attr-defined]
+        assert isinstance(order, LiveArguments)
+        assert (order.zone, order.for_s, order.meters) == ("12", 300.0, True)
     if name == "acknowledge":
-        assert order.reason == "true"  # type: ignore[attr-defined]
+        assert isinstance(order, Acknowledge)
+        assert order.reason == "true"
     wrong = CliRunner().invoke(keys_verb, [*key, "--arg", "colour=red", name])
     assert (wrong.exit_code, f"{name} takes" in wrong.output) == (2, True), wrong.output
 
