@@ -1,4 +1,4 @@
-"""A whole agent but for its threads and its broker, and a backend with keys.
+"""A whole agent but for its threads and its broker, a backend with keys, and a browser with what judges a page.
 
 The rig's bus, protocol, pipeline and store are the real ones; only the transport is the simulator's, whose time jumps
 to what happens next.
@@ -7,10 +7,12 @@ to what happens next.
 from __future__ import annotations
 
 import queue
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -186,3 +188,22 @@ class Backend:
 @pytest.fixture
 def backend() -> Backend:
     return Backend()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real Chromium, driven by playwright."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium")
+    assert chromium is not None, "Debian's package chromium"
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """axe-core's source, as a test package of PyPI carries it."""
+    package = pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed")
+    return (Path(package.__file__).parent / "axe.min.js").read_text()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,6 @@ from agent.offline.case.print import CannotPrint, print_pdf
 from agent.offline.case.seal import seal
 from agent.offline.case.words import LANGUAGES, catalogue
 
-CHROMIUM = shutil.which("chromium")
 Building = Any
 
 
@@ -35,22 +32,6 @@ def _page(building: Building, language: str) -> str:
     case, _ = read(files)
     files["result.json"] = result(case, analyse(case, facts.zone))
     return page(seal(files, None))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    assert CHROMIUM is not None, "Debian's package chromium"
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield started
-        started.close()
-
-
-@pytest.fixture(scope="module")
-def axe() -> str:
-    package = pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed")
-    return (Path(package.__file__).parent / "axe.min.js").read_text()
 
 
 @pytest.mark.chromium
