@@ -24,6 +24,7 @@ from firmware_io.spec import BusSpec
 
 READ_OCTETS = 4096
 MAX_FOUND = 250  # meters of one search
+MAX_QUESTIONS = 30_000  # of one search: bounds noise that answers everything; 250 random numbers take about 10,000
 SEVERAL_OCTETS = 8  # heard without a frame in them: answers that have collided
 WILD = 0xAA  # an octet of an address that is any
 MAX_DRAIN_OCTETS = 65_536  # of a line that never falls silent ahead of our question
@@ -190,7 +191,9 @@ def search(
     """
     found: list[str] = []
     patterns = [bytes((WILD,)) * octets]
-    while patterns and len(found) < MAX_FOUND:
+    for _ in range(MAX_QUESTIONS):
+        if not patterns or len(found) >= MAX_FOUND:
+            break
         pattern = patterns.pop(0)
         heard = asker.traffic.received_octets
         address = ask(pattern)

@@ -5,8 +5,15 @@ from __future__ import annotations
 import pytest
 
 from firmware_io import obis
+from firmware_io.asking import exchange
+from firmware_io.dlt645 import scan as dlt645
+from firmware_io.dlt698 import scan as dlt698
+from firmware_io.driver import Line
 from firmware_io.errors import MeterError
 from firmware_io.reading import Quality
+from firmware_io.simulator.line.bus import NullModem
+from firmware_io.simulator.line.shared import SharedLine
+from firmware_io.simulator.line.station import Piece
 from tests.firmware_io import lab
 from tests.firmware_io.stands import KINDS, Stand, dead_share
 
@@ -74,3 +81,23 @@ def test_what_a_cycle_takes_is_really_measured() -> None:
 def test_one_dead_meter_of_eight_costs_next_to_nothing(kind: str) -> None:
     """Of 32, for six hours and on every kind of line: `make bench-protocols`."""
     assert dead_share(kind, 8, 0.3) < 0.06
+
+
+class Babbler:
+    """Whatever is asked, noise of a dozen octets."""
+
+    def hear(self, octets: bytes, *, torn: bool) -> bytes:
+        return bytes(12)
+
+    def modem(self, answer: bytes, question_end_s: float) -> list[Piece]:
+        return [Piece(0.0, answer)]
+
+
+@pytest.mark.parametrize("search", [dlt645.search, dlt698.search])
+def test_a_search_comes_to_an_end_where_noise_answers_every_question(search, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "MAX_QUESTIONS", 250)
+    stand = Stand("dlt645")
+    shared = SharedLine([Babbler()], octet_s=stand.octet_s, turnaround_s=0.03, now=stand.clock.now, parity=True)
+    line = Line(NullModem(shared, stand.clock.move))
+    assert search(line, stand.timing, stand.clock) == []
+    assert stand.clock.elapsed_s < 250 * 2 * stand.timing.timeout_s
