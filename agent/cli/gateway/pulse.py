@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from agent.cli.gateway.status import DEFAULT_SOCKET, socket_of
+from agent.cli.gateway.status import DEFAULT_SOCKET, snapshot_of, socket_of
 from agent.process.exit_codes import UNAVAILABLE
-from agent.status.local_socket import ask
 from agent.status.pulse import Rhythm, judge, seen_enough
 from agent.status.snapshot import Snapshot
+from agent.wire.live import Live
 
 
 @click.command()
@@ -27,7 +27,7 @@ def command(site_file: Path | None, socket: str | None, zone: str | None, step: 
     have to be read every second or two (poll_s). Exit code 69 if the agent does not tell powers quickly enough.
     """
     path = socket_of(site_file, socket)
-    zone = _zone(ask(path), zone)
+    zone = _live(snapshot_of(path), zone).zone
     rhythm = Rhythm(step, rounds, min(3.0, step / 2))
     click.echo(f"zone {zone}: {rhythm.length_s:.0f} s; leave the breaker on until you are told")
     traces: dict[str, dict[float, float]] = {}
@@ -37,7 +37,7 @@ def command(site_file: Path | None, socket: str | None, zone: str | None, step: 
         if phase != said:
             said = phase
             click.echo("  OFF" if phase % 2 else "  ON")
-        seen = ask(path)
+        seen = snapshot_of(path)
         ahead_s = seen.now_s - at_s if ahead_s is None else ahead_s  # the agent's clock at our beginning
         main = _take(seen, zone, ahead_s, traces)
         time.sleep(min(step / 8, 0.5))
@@ -55,18 +55,17 @@ def command(site_file: Path | None, socket: str | None, zone: str | None, step: 
     click.echo(verdict.words)
 
 
-def _zone(seen: Snapshot, wanted: str | None) -> str:
-    zones = [live.zone for live in seen.live]
-    if wanted is None and len(zones) == 1:
-        return zones[0]
-    if wanted not in zones:
-        raise click.UsageError(f"--zone: expected one of {', '.join(zones)}")
-    return wanted
+def _live(seen: Snapshot, wanted: str | None) -> Live:
+    """What is seen of the wanted zone, or of the only one."""
+    found = [live for live in seen.live if wanted in (None, live.zone)]
+    if len(found) != 1:
+        raise click.UsageError(f"--zone: expected one of {', '.join(live.zone for live in seen.live)}")
+    return found[0]
 
 
 def _take(seen: Snapshot, zone: str, ahead_s: float, traces: dict[str, dict[float, float]]) -> str:
     """Note each meter's power at the instant at which it was read; the name of the zone's main meter."""
-    live = next(live for live in seen.live if live.zone == zone)
+    live = _live(seen, zone)
     for view in seen.meters:
         if view.id in live.meters and view.time_s is not None and view.power_w is not None:
             traces.setdefault(view.id, {})[view.time_s - ahead_s] = view.power_w

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 import threading
-import time
 from pathlib import Path
 
 import msgspec
@@ -16,6 +15,7 @@ from agent import wire
 from agent.cli.gateway import pulse
 from agent.cli.main import cli
 from agent.downlink.live_view import VIEW_MAX_S, LiveView
+from agent.process.exit_codes import UNAVAILABLE
 from agent.site.tables import Zone
 from agent.status.live import Moment, Trail, live_balance
 from agent.status.local_socket import LocalEndpoints
@@ -135,26 +135,43 @@ def test_nothing_is_named_where_nothing_was_on(seed: int) -> None:
     assert "did not move" in judge(RHYTHM, [], {"a": []}).words
 
 
-def test_the_verb_says_when_to_switch_and_who_moved(tmp_path: Path) -> None:
-    path, began_s = str(tmp_path / "control.sock"), time.monotonic()
-    rhythm = Rhythm(0.4, 2)
+class PassedTime:
+    """Time that passes only while the verb waits."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, span_s: float) -> None:
+        self.now_s += span_s
+
+
+@pytest.fixture
+def passed(monkeypatch: pytest.MonkeyPatch) -> PassedTime:
+    clock = PassedTime()
+    monkeypatch.setattr(pulse, "time", clock)
+    return clock
+
+
+def test_the_verb_says_when_to_switch_and_who_moved(tmp_path: Path, passed: PassedTime) -> None:
+    path, rhythm = str(tmp_path / "control.sock"), Rhythm(8.0, 2)
 
     def snapshot() -> Snapshot:
-        now_s = time.monotonic()
-        off = rhythm.phase(now_s - asked[0]) % 2 if asked else 0
-        asked.append(now_s) if not asked else None
+        now_s = passed.now_s
+        off = rhythm.phase(now_s) % 2
         powers = {"main": 1000.0 - 500 * off, "a": 600.0 - 500 * off, "b": 400.0}
         trails = {name: Trail((Moment(1e9 + now_s, 0.0, w),), 1.0) for name, w in powers.items()}
         zone = Zone(id="house", main="main", subs=["a", "b"])
         return Snapshot(
             now_s=1e9 + now_s,
             status=wire.Status(state="online", versions={}),
-            health=wire.Health(time=wire.utc(1e9), uptime_s=now_s - began_s),
+            health=wire.Health(time=wire.utc(1e9), uptime_s=now_s),
             meters=[MeterView(id=name, bus="x", time_s=1e9 + now_s, power_w=w) for name, w in powers.items()],
             live=[live_balance(zone, trails, 1e9 + now_s, meters=True)],
         )
 
-    asked: list[float] = []
     doors, stop = LocalEndpoints(path, None, None), threading.Event()
     doors.listeners[0].setblocking(True)
     doors.listeners[0].settimeout(0.1)
@@ -166,7 +183,7 @@ def test_the_verb_says_when_to_switch_and_who_moved(tmp_path: Path) -> None:
     server = threading.Thread(target=serve)
     server.start()
     try:
-        shown = CliRunner().invoke(cli, ["pulse", "--socket", path, "--step", "0.4", "--rounds", "2"])
+        shown = CliRunner().invoke(cli, ["pulse", "--socket", path, "--rounds", "2"])
         wrong = CliRunner().invoke(cli, ["pulse", "--socket", path, "--zone", "shed"])
     finally:
         stop.set()
@@ -177,6 +194,12 @@ def test_the_verb_says_when_to_switch_and_who_moved(tmp_path: Path) -> None:
     assert "hangs on a" in shown.output
     assert wrong.exit_code == 2
     assert "expected one of house" in wrong.output
+
+
+@pytest.mark.parametrize("verb", ["status", "pulse"])
+def test_where_no_agent_listens_the_end_is_that_of_a_missing_device(verb: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, [verb, "--socket", str(tmp_path / "none.sock")])
+    assert (done.exit_code, "no agent listens here" in done.output) == (UNAVAILABLE, True), done.output
 
 
 def test_the_wire_form_is_json_that_decodes_to_itself() -> None:
@@ -192,7 +215,9 @@ def test_powers_that_came_too_seldom_for_a_step_are_no_measure() -> None:
     assert not seen_enough(rhythm, [])
 
 
-def test_the_verb_blames_no_load_where_powers_came_too_seldom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_verb_blames_no_load_where_powers_came_too_seldom(
+    tmp_path: Path, passed: PassedTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
     zone = Zone(id="house", main="main", subs=["a"])
     snapshot = Snapshot(
         now_s=1e9,
@@ -207,7 +232,7 @@ def test_the_verb_blames_no_load_where_powers_came_too_seldom(tmp_path: Path, mo
             traces.setdefault(name, {}).update({0.3 + k / 1000: 500.0 for k in range(20)})
         return "main"
 
-    monkeypatch.setattr(pulse, "ask", lambda path: snapshot)
+    monkeypatch.setattr(pulse, "snapshot_of", lambda path: snapshot)
     monkeypatch.setattr(pulse, "_take", take)
     shown = CliRunner().invoke(cli, ["pulse", "--socket", "x", "--step", "0.2", "--rounds", "1"])
     assert (shown.exit_code, "take a longer --step" in shown.output) == (69, True), shown.output
