@@ -18,7 +18,7 @@ EVERY = [pytest.param(fuzzer, name, id=name) for fuzzer in FUZZERS for name in s
 
 @pytest.mark.parametrize(("fuzzer", "name"), EVERY)
 @given(octets=st.binary(max_size=400))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_arbitrary_octets(fuzzer: Fuzzer, name: str, octets: bytes) -> None:
     fuzzer.tried(name, octets)
 
@@ -28,6 +28,7 @@ def test_spoiled_units(fuzzer: Fuzzer, name: str) -> None:
     chance = random.Random(name)
     for _ in range(60 if name in fuzzer.slow else MUTATIONS[fuzzer.special]):
         fuzzer.tried(name, fuzzer.mutated(chance.choice(fuzzer.seeds[name]), chance))
+        fuzzer.tried(name, chance.randbytes(chance.randrange(200)))
 
 
 @pytest.mark.parametrize(("fuzzer", "name"), EVERY)
