@@ -49,6 +49,8 @@ REGISTER_KEYS: dict[str, tuple[type, ...]] = {
 }
 IDENTIFICATION_KEYS = {**REGISTER_KEYS, "codes": (list,)}
 DEVICE_NEEDS = ("title", "source", "verified", "phases")
+REGISTER_NEEDS = ("address", "type")
+IDENTIFICATION_NEEDS = (*REGISTER_NEEDS, "codes")
 LIMITS: tuple[tuple[str, float, float], ...] = (
     ("max_gap", 0, MAX_REGISTERS),
     ("first_register", 0, 0xFFFF),
@@ -94,7 +96,7 @@ def parse(name: str, text: str) -> Profile:
     """
     source = _Source(f"{name}.toml", text)
     tables = _tables(source, text)
-    device = _checked(source, "device", tables.get("device"), DEVICE_KEYS, needed=DEVICE_NEEDS)
+    device = _checked(source, "device", tables.get("device"), DEVICE_KEYS, DEVICE_NEEDS)
     _texts(source, device)
     if device["phases"] not in (1, 3):
         source.refuse("device", "phases", f"phases is 1 or 3, got {device['phases']}")
@@ -112,7 +114,9 @@ def parse(name: str, text: str) -> Profile:
         table = f"registers.{quantity}"
         if quantity not in QUANTITIES:
             source.refuse(table, None, f"unknown register {quantity}; expected one of {', '.join(sorted(QUANTITIES))}")
-        found.append(_register(source, table, quantity, _checked(source, table, entry, REGISTER_KEYS), device))
+        found.append(
+            _register(source, table, quantity, _checked(source, table, entry, REGISTER_KEYS, REGISTER_NEEDS), device)
+        )
     if not any(register.name == "energy_import" for register in found):
         source.refuse("registers", None, "a meter without [registers.energy_import] is of no use to a balance")
     return Profile(
@@ -180,7 +184,7 @@ def _shown(value: object) -> str:
 
 
 def _checked(
-    source: _Source, table: str, entry: object, keys: Mapping[str, tuple[type, ...]], needed: tuple[str, ...] = ()
+    source: _Source, table: str, entry: object, keys: Mapping[str, tuple[type, ...]], needed: tuple[str, ...]
 ) -> dict[str, Any]:
     if not isinstance(entry, dict):
         source.refuse(table, None, f"[{table}] is missing or not a table")
@@ -191,7 +195,7 @@ def _checked(
             source.refuse(
                 table, key, f"{key} is {_shown(value)}; expected {' or '.join(t.__name__ for t in keys[key])}"
             )
-    for key in needed or (("address", "type") if "address" in keys else ()):
+    for key in needed:
         if key not in entry:
             source.refuse(table, None, f"[{table}] needs {key}")
     return entry
@@ -240,7 +244,7 @@ def _register(source: _Source, table: str, name: str, entry: dict[str, Any], dev
 def _identification(source: _Source, entry: object, device: dict[str, Any]) -> Identification | None:
     if entry is None:
         return None
-    table = _checked(source, "identification", entry, IDENTIFICATION_KEYS, needed=("address", "type", "codes"))
+    table = _checked(source, "identification", entry, IDENTIFICATION_KEYS, IDENTIFICATION_NEEDS)
     if not table["codes"]:
         source.refuse("identification", "codes", "codes is empty: no device would be this one; expected [71, [80, 89]]")
     codes: list[tuple[int, int]] = []
@@ -256,7 +260,9 @@ def _identification(source: _Source, entry: object, device: dict[str, Any]) -> I
 def _serial(source: _Source, entry: object, device: dict[str, Any]) -> Register | None:
     if entry is None:
         return None
-    return _register(source, "serial", "serial", _checked(source, "serial", entry, REGISTER_KEYS), device)
+    return _register(
+        source, "serial", "serial", _checked(source, "serial", entry, REGISTER_KEYS, REGISTER_NEEDS), device
+    )
 
 
 def _octets_of(path: Path) -> bytes:

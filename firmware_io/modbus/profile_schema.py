@@ -14,7 +14,15 @@ from typing import Any
 
 from firmware_io.modbus.framing import HOLDING, INPUT, MAX_REGISTERS
 from firmware_io.modbus.profile import KINDS, QUANTITIES
-from firmware_io.modbus.profile_file import DEVICE_KEYS, DEVICE_NEEDS, IDENTIFICATION_KEYS, LIMITS, REGISTER_KEYS
+from firmware_io.modbus.profile_file import (
+    DEVICE_KEYS,
+    DEVICE_NEEDS,
+    IDENTIFICATION_KEYS,
+    IDENTIFICATION_NEEDS,
+    LIMITS,
+    REGISTER_KEYS,
+    REGISTER_NEEDS,
+)
 
 TITLE = "Device profile of a Modbus meter"
 _TYPES: dict[type, str] = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array"}
@@ -65,7 +73,7 @@ def json_schema() -> dict[str, Any]:
         "required": ["device", "registers"],
         "properties": {
             "device": _table(DEVICE_KEYS, DEVICE_NEEDS),
-            "identification": _table(IDENTIFICATION_KEYS, ("address", "type", "codes")),
+            "identification": _table(IDENTIFICATION_KEYS, IDENTIFICATION_NEEDS),
             "serial": {"$ref": "#/$defs/register"},
             "registers": {
                 "type": "object",
@@ -74,7 +82,7 @@ def json_schema() -> dict[str, Any]:
                 "properties": registers,
             },
         },
-        "$defs": {"register": _table(REGISTER_KEYS, ("address", "type"))},
+        "$defs": {"register": _table(REGISTER_KEYS, REGISTER_NEEDS)},
     }
 
 
