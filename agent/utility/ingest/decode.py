@@ -39,23 +39,19 @@ from agent.utility.ingest.forecast_rows import fault, forecast_rows
 from agent.utility.ingest.health_row import health_row
 from agent.utility.mqtt.packets import MqttError, Publish, user_property
 from agent.utility.sql.batch import Letter
+from agent.utility.sql.cases import ALERT, ALERT_EVENT, EVIDENCE, SUSPECT, TAMPER
 from agent.utility.sql.keys import event_key, letter_id, name_key
 from agent.utility.sql.schema import (
-    ALERT,
-    ALERT_EVENT,
     BALANCE,
     COMMAND_RESULT,
     CONFIG_REPORTED,
     DAY_S,
     DEAD_LETTER,
-    EVIDENCE,
     GATEWAY,
     GATEWAY_HEALTH,
     GATEWAY_INFO,
     GATEWAY_STATUS,
     MODEL_REPORTED,
-    SUSPECT,
-    TAMPER,
     ZONE,
 )
 from agent.utility.sql.statements import Row

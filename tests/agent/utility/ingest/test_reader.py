@@ -17,19 +17,15 @@ from agent import wire
 from agent.utility.ingest.decode import MAX_LETTER_OCTETS, Reader
 from agent.utility.load_test.building import INTERVAL_S, Building
 from agent.utility.mqtt.packets import Publish
+from agent.utility.sql.cases import ALERT, ALERT_EVENT, EVIDENCE, SUSPECT, TAMPER
 from agent.utility.sql.keys import event_key, name_key
 from agent.utility.sql.schema import (
-    ALERT,
-    ALERT_EVENT,
     BALANCE,
     DEAD_LETTER,
-    EVIDENCE,
     GATEWAY,
     GATEWAY_INFO,
     GATEWAY_STATUS,
     MODEL_REPORTED,
-    SUSPECT,
-    TAMPER,
     ZONE,
 )
 
