@@ -14,7 +14,6 @@ from agent.utility.sql.schema import JOULES_PER_KWH
 
 LARGEST_KWH = 1_000_000.0  # in one interval: a thousand times the largest building
 LARGEST_W = 1e8  # a hundred times what a building's transformer gives
-LEAST_LOSS_W = -1e5  # an estimate of a loss that is over may fall below 0, but not far
 MAX_BODY_OCTETS = 5 << 20  # of a row: TiDB takes 6 MiB; a packet has 1 MiB, so only a change of ours can meet it
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -34,16 +33,12 @@ def joules(kwh: float | None, field: str) -> int | None:
     return round(kwh * JOULES_PER_KWH)
 
 
-def within(value: float | None, limit: float, field: str) -> float | None:
-    if value is not None and not -limit <= value <= limit:
-        raise Unreadable(f"range: {field} = {value:g}; at most {limit:g}")
+def within(value: float | None, limit: float, field: str, least: float | None = None) -> float | None:
+    """From `least` to `limit`; without `least`, as far below 0 as above."""
+    least = -limit if least is None else least
+    if value is not None and not least <= value <= limit:
+        raise Unreadable(f"range: {field} = {value:g}; from {least:g} to {limit:g}")
     return value
-
-
-def loss_of(loss_w: float | None) -> float | None:
-    if within(loss_w, LARGEST_W, "loss_w") is not None and loss_w is not None and loss_w < LEAST_LOSS_W:
-        raise Unreadable(f"range: loss_w = {loss_w:g}; at least {LEAST_LOSS_W:g}")
-    return loss_w
 
 
 def revision(value: int) -> int:

@@ -63,7 +63,7 @@ ALERT_BODY: dict[str, Any] = {
         "zone": "building",
         "loss_w": 412.0,
         "loss_kwh": 96.2,
-        "suspects": [{"meter": "flat-301", "probability": 0.06}, {"meter": "flat-302", "probability": 0.91}],
+        "suspects": [{"meter": "flat-301", "probability": 0.04}, {"meter": "flat-302", "probability": 0.91}],
         "upstream_probability": 0.03,
         "unexplained_probability": 0.02,
         "features": {"flat-302": {"line_loss_rate": 0.0}},
@@ -139,9 +139,29 @@ class TestRows:
         assert (alert["model_sha256"], alert["model_score"], alert["zone_key"]) == (
             "ab" * 32, 0.91, name_key(*ADDRESS, "building"),
         )  # fmt: skip
-        assert rows[SUSPECT.name][1:] == ("flat-301", 0.06, None, 3)
+        assert rows[SUSPECT.name][1:] == ("flat-301", 0.04, None, 3)
         assert rows[ALERT_EVENT.name][0] == event_key(name_key(*ADDRESS), uuid.UUID(ALERT_BODY["id"]).bytes)
         assert wire.decode(wire.AlertEvent, rows[ALERT_EVENT.name][-1].encode()).data.features
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"kind": "balance_surplus", "loss_w": -412.0, "loss_w_interval": [-500.0, -300.0], "loss_kwh": -96.2},
+            {"loss_w": 0.1, "loss_w_interval": [0.1, 0.1]},
+            {"loss_w": None, "loss_w_interval": [-5.0, 5.0]},
+            {"suspects": [{"meter": f"flat-{n}", "probability": 0.0051} for n in range(186)]},  # rounded up
+            {"suspects": None, "upstream_probability": None, "unexplained_probability": 1.0},
+        ],
+    )
+    def test_an_alert_that_a_gateway_may_send(self, reader: Reader, change: dict[str, Any]) -> None:
+        rows = read(reader, "event/alert", {**ALERT_BODY, "data": {**ALERT_BODY["data"], **change}})
+        assert ALERT_EVENT.name in rows
+
+    def test_names_in_a_letter_that_is_dead_come_again(self, reader: Reader) -> None:
+        good = ALERT_BODY["data"]
+        active = {"time": "2026-11-18T06:00:00Z", "alerts": [good, {**good, "alert_id": "a-2", "loss_w": 1e12}]}
+        assert set(read(reader, "active", active)) == {DEAD_LETTER.name}
+        assert {GATEWAY.name, ZONE.name} < set(read(reader, "balance/building", BALANCE_BODY))
 
     def test_an_active_snapshot_heals_alerts_but_makes_no_events(self, reader: Reader) -> None:
         rows = read(reader, "active", {"time": "2026-11-18T06:00:00Z", "alerts": [ALERT_BODY["data"]]})
@@ -212,6 +232,12 @@ class TestDeadLetters:
             ("data.model.sha256", "AB" * 32, "SHA-256"),
             ("data.suspects", [{"meter": "x" * 65, "probability": 0.5}], "name: the suspect"),
             ("data.zone", "no such / zone", "name: the zone"),
+            ("data.loss_kwh", -1e9, "range: loss_kwh"),
+            ("data.loss_w_interval", [5, 1], "range: loss_w_interval"),
+            ("data.loss_w_interval", [413, 420], "range: loss_w = 412 is not within"),
+            ("data.loss_w_interval", [1, 411.9], "range: loss_w = 412 is not within"),
+            ("data.unexplained_probability", 0.04, "sum to 1.02; at most 1"),
+            ("data.suspects", [{"meter": "flat-301", "probability": 0.1}] * 2, "flat-301 stands there twice"),
         ],
     )
     def test_alerts(self, reader: Reader, path: str, value: object, reason: str) -> None:
