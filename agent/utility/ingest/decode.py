@@ -27,6 +27,7 @@ from agent.utility.ingest.checks import (
     count,
     joules,
     name_of,
+    on_grid,
     sha256_of,
     text_of,
 )
@@ -224,8 +225,8 @@ class Reader:
     def _balance(self, route: _Route, balance: wire.Balance) -> Rows:
         if balance.zone != route.zone:
             raise Unreadable(f"zone: the topic says {route.zone}, the body {balance.zone[:64]!r}")
-        start_s = round(balance.start.timestamp())
-        seconds = round(balance.end.timestamp()) - start_s
+        exact_s, end_s = balance.start.timestamp(), balance.end.timestamp()
+        start_s, seconds = round(exact_s), round(end_s) - round(exact_s)
         now_s = self._now()
         # One day less than is kept: what maintenance drops at this moment must not come in again and count twice.
         if not (now_s // DAY_S - self._keep_days + 1) * DAY_S <= start_s <= now_s + AHEAD_S:
@@ -234,6 +235,7 @@ class Reader:
             )
         if not 0 < seconds <= LONGEST_INTERVAL_S:
             raise Unreadable(f"time: an interval of {seconds} s; it must end after it starts, within a day")
+        on_grid(exact_s, end_s - exact_s)
         row = (
             route.zone_key,
             start_s,

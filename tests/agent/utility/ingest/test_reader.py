@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import wire
+from agent.utility.ingest.checks import on_grid
 from agent.utility.ingest.decode import MAX_LETTER_OCTETS, Reader
 from agent.utility.load_test.building import INTERVAL_S, Building
 from agent.utility.mqtt.packets import Publish
@@ -21,6 +22,7 @@ from agent.utility.sql.cases import ALERT, ALERT_EVENT, EVIDENCE, SUSPECT, TAMPE
 from agent.utility.sql.keys import event_key, name_key
 from agent.utility.sql.schema import (
     BALANCE,
+    DAY_S,
     DEAD_LETTER,
     GATEWAY,
     GATEWAY_INFO,
@@ -94,6 +96,11 @@ def changed(body: dict[str, Any], path: str, value: object) -> dict[str, Any]:
         inner = inner[name]
     inner[last] = value
     return new
+
+
+def between(start: str, end: str) -> dict[str, Any]:
+    """A balance from and to these times of its day."""
+    return {**BALANCE_BODY, "start": f"2026-11-18T{start}Z", "end": f"2026-11-18T{end}Z"}
 
 
 @pytest.fixture
@@ -210,12 +217,24 @@ class TestDeadLetters:
             ({**BALANCE_BODY, "end": "2026-11-18T00:00:00Z"}, "time: an interval of 0 s"),
             ({**BALANCE_BODY, "end": "2026-11-19T00:15:00Z"}, "time: an interval of 87300 s"),
             ({**BALANCE_BODY, "start": "2026-11-18T00:00:00"}, "timezone"),
+            (between("00:07:00", "00:22:00"), "time: an interval of 900 s that begins 420 s off its grid"),
+            (between("00:00:01", "00:15:01"), "time: an interval of 900 s that begins 1 s off its grid"),
+            (between("00:07:00", "00:22:00.001"), "off its grid"),
+            (between("23:15:00", "23:45:00"), "time: an interval of 1800 s that begins -900 s off its grid"),
         ],
     )
     def test_balances(self, reader: Reader, body: object, reason: str) -> None:
         rows = read(reader, "balance/building", body)
         assert set(rows) == {DEAD_LETTER.name}
         assert reason in rows[DEAD_LETTER.name][2]
+
+    @pytest.mark.parametrize("rows_a_day", [24, 48, 96, 7, 96 * 15, 86_400, 7680, 8192])
+    def test_no_balance_of_a_gateways_grid_is_off_it(self, rows_a_day: int) -> None:
+        """Each length that divides a day is one that a site file may ask for, whole milliseconds or not."""
+        length_s, midnight_s = DAY_S / rows_a_day, NOW_S // DAY_S * DAY_S
+        for n in {*range(0, rows_a_day, max(1, rows_a_day // 500)), rows_a_day - 1}:
+            start, end = (wire.utc(midnight_s + k * length_s) for k in (n, n + 1))
+            on_grid(start.timestamp(), (end - start).total_seconds())
 
     @pytest.mark.parametrize(
         ("path", "value", "reason"),
