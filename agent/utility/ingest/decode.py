@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from agent import wire
-from agent.utility.ingest import alert_rows, register_rows
+from agent.utility.ingest import alert_rows, forecast_rows, register_rows
 from agent.utility.ingest.checks import (
     NAME,
     Unreadable,
@@ -31,7 +31,6 @@ from agent.utility.ingest.checks import (
     sha256_of,
     text_of,
 )
-from agent.utility.ingest.forecast_rows import fault, forecast_rows
 from agent.utility.ingest.health_row import health_row
 from agent.utility.mqtt.packets import MqttError, Publish, user_property
 from agent.utility.sql.batch import Letter
@@ -255,9 +254,9 @@ class Reader:
         if forecast.zone != route.zone:
             raise Unreadable(f"zone: the topic says {route.zone}, the body {forecast.zone[:64]!r}")
         issued_s = self._time(forecast.issued, "issued")
-        if (wrong := fault(forecast)) is not None:
+        if (wrong := forecast_rows.fault(forecast)) is not None:
             raise Unreadable(wrong)
-        return (*self._names(route, route.zone), *forecast_rows(route.zone_key, issued_s, forecast))
+        return (*self._names(route, route.zone), *forecast_rows.rows(route.zone_key, issued_s, forecast))
 
     def _register(self, route: _Route, register: wire.Register) -> Rows:
         if (wrong := register_rows.fault(register, route.zone)) is not None:
