@@ -153,7 +153,7 @@ class Reader:
         return Letter(packet_id, topic, payload, ((DEAD_LETTER, row),))
 
     def forget_names(self) -> None:
-        """Send every name again: the letter that held some of them was not written."""
+        """Send every name again: a letter that held some of them was not written."""
         self._named.clear()
 
     # -- topics ------------------------------------------------------------------------------------------------

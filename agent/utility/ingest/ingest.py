@@ -144,6 +144,7 @@ class Ingest:
             receive_maximum=RECEIVE_MAXIMUM,
         )
         self._answers.reconnected(connection.receive_maximum)
+        self._reader.forget_names()  # what was in hand when the last connection broke was not written
         try:
             self.metrics.connections += 1
             change = connection.unsubscribe if self._leaving else connection.subscribe
