@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import NamedTuple
 
+import msgspec
+
 from agent import wire
 from agent.utility.fleet.four_eyes import same_person
-from agent.utility.sql.schema import OUTCOME
+from agent.utility.sql.cases import OUTCOME
 from agent.utility.sql.server import StoreMisfit
 from agent.utility.sql.statements import Row
 from agent.utility.sql.store import Store, timestamp
@@ -118,7 +120,7 @@ def _standing(store: Store, key: int, *, lock: bool = True) -> Standing | None:
     if lock and store.server.dialect == "mysql":
         query += " FOR UPDATE"
     rows = store.rows(query, (key,))
-    return Standing(*rows[0]) if rows else None  # type: ignore[arg-type]  # by the columns' types
+    return msgspec.convert(rows[0], Standing) if rows else None
 
 
 def _must_be_of_the_zone(store: Store, alert_key: int, meter: str) -> None:

@@ -1,6 +1,6 @@
 """The questions that a utility asks of its fleet, as SQL with a window of time; each returns columns and rows.
 
-Windows are UTC days, the last of them the last whole one. What has no window is a view (agent.utility.sql.schema).
+Windows are UTC days, the last of them the last whole one. What has no window is a view (agent.utility.sql.views).
 """
 
 from __future__ import annotations

@@ -10,11 +10,11 @@ import re
 import msgspec
 
 from agent import wire
-from agent.utility.sql.schema import JOULES_PER_KWH
+from agent.utility.sql.schema import DAY_S, JOULES_PER_KWH
 
 LARGEST_KWH = 1_000_000.0  # in one interval: a thousand times the largest building
 LARGEST_W = 1e8  # a hundred times what a building's transformer gives
-LEAST_LOSS_W = -1e5  # an estimate of a loss that is over may fall below 0, but not far
+DAY_MS = 1000 * DAY_S
 MAX_BODY_OCTETS = 5 << 20  # of a row: TiDB takes 6 MiB; a packet has 1 MiB, so only a change of ours can meet it
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -34,16 +34,21 @@ def joules(kwh: float | None, field: str) -> int | None:
     return round(kwh * JOULES_PER_KWH)
 
 
-def within(value: float | None, limit: float, field: str) -> float | None:
-    if value is not None and not -limit <= value <= limit:
-        raise Unreadable(f"range: {field} = {value:g}; at most {limit:g}")
+def within(value: float | None, limit: float, field: str, least: float | None = None) -> float | None:
+    """From `least` to `limit`; without `least`, as far below 0 as above."""
+    least = -limit if least is None else least
+    if value is not None and not least <= value <= limit:
+        raise Unreadable(f"range: {field} = {value:g}; from {least:g} to {limit:g}")
     return value
 
 
-def loss_of(loss_w: float | None) -> float | None:
-    if within(loss_w, LARGEST_W, "loss_w") is not None and loss_w is not None and loss_w < LEAST_LOSS_W:
-        raise Unreadable(f"range: loss_w = {loss_w:g}; at least {LEAST_LOSS_W:g}")
-    return loss_w
+def on_grid(start_s: float, length_s: float) -> None:
+    """An interval begins a whole number of its lengths after midnight UTC: one that does not overlaps those that do."""
+    start_ms, length_ms = round(start_s * 1000) % DAY_MS, max(1, round(length_s * 1000))
+    past_ms = (start_ms + length_ms // 2) % length_ms - length_ms // 2
+    # What is no whole number of ms (a seventh of a day) is rounded: each length before this one may be one ms off.
+    if abs(past_ms) > (0 if DAY_MS % length_ms == 0 else start_ms // length_ms + 1):
+        raise Unreadable(f"time: an interval of {length_s:g} s that begins {past_ms / 1000:g} s off its grid")
 
 
 def revision(value: int) -> int:

@@ -17,10 +17,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from agent import wire
-from agent.utility.ingest import register_rows
+from agent.utility.ingest import alert_rows, forecast_rows, register_rows
 from agent.utility.ingest.checks import (
-    LARGEST_KWH,
-    LARGEST_W,
     NAME,
     Unreadable,
     alert_id_of,
@@ -28,34 +26,27 @@ from agent.utility.ingest.checks import (
     clean,
     count,
     joules,
-    loss_of,
     name_of,
-    revision,
+    on_grid,
     sha256_of,
     text_of,
-    within,
 )
-from agent.utility.ingest.forecast_rows import fault, forecast_rows
 from agent.utility.ingest.health_row import health_row
 from agent.utility.mqtt.packets import MqttError, Publish, user_property
 from agent.utility.sql.batch import Letter
+from agent.utility.sql.cases import ALERT_EVENT, EVIDENCE
 from agent.utility.sql.keys import event_key, letter_id, name_key
 from agent.utility.sql.schema import (
-    ALERT,
-    ALERT_EVENT,
     BALANCE,
     COMMAND_RESULT,
     CONFIG_REPORTED,
     DAY_S,
     DEAD_LETTER,
-    EVIDENCE,
     GATEWAY,
     GATEWAY_HEALTH,
     GATEWAY_INFO,
     GATEWAY_STATUS,
     MODEL_REPORTED,
-    SUSPECT,
-    TAMPER,
     ZONE,
 )
 from agent.utility.sql.statements import Row
@@ -138,6 +129,8 @@ class Reader:
             log.warning("%r cannot be read", message.topic[:512], exc_info=True)
             reason = f"bug: {type(error).__name__}: {error}"
             return self.dead(message.packet_id, message.topic, message.payload, reason)
+        if len(rows) > 1:
+            self._remember(rows)
         return Letter(message.packet_id, message.topic, message.payload, rows)
 
     def dead(self, packet_id: int, topic: bytes, payload: bytes, reason: str) -> Letter:
@@ -160,7 +153,7 @@ class Reader:
         return Letter(packet_id, topic, payload, ((DEAD_LETTER, row),))
 
     def forget_names(self) -> None:
-        """Send every name again: the letter that held some of them was not written."""
+        """Send every name again: a letter that held some of them was not written."""
         self._named.clear()
 
     # -- topics ------------------------------------------------------------------------------------------------
@@ -202,7 +195,7 @@ class Reader:
         return route
 
     def _names(self, route: _Route, zone: str | None) -> Rows:
-        """The rows that name the gateway and the zone, the first time that we meet them."""
+        """The rows that name the gateway and the zone, unless they are known."""
         rows: Rows = ()
         if route.gateway_key not in self._named:
             rows += ((GATEWAY, (route.gateway_key, *route.address)),)
@@ -210,11 +203,14 @@ class Reader:
             key = name_key(*route.address, zone)
             if key not in self._named:
                 rows += ((ZONE, (key, route.gateway_key, name_of("zone", zone))),)
-        if rows:
-            if len(self._named) >= MAX_ROUTES:
-                self._named.clear()
-            self._named.update(row[0] for _, row in rows)  # type: ignore[misc]  # the first column is the key
         return rows
+
+    def _remember(self, rows: Rows) -> None:
+        """The names in a letter that will be written; those of a dead one have to come again."""
+        named = [row[0] for table, row in rows if table is GATEWAY or table is ZONE]
+        if len(self._named) + len(named) > MAX_ROUTES:
+            self._named.clear()
+        self._named.update(named)  # type: ignore[arg-type]  # the first column is the key
 
     # -- messages ----------------------------------------------------------------------------------------------
 
@@ -228,8 +224,8 @@ class Reader:
     def _balance(self, route: _Route, balance: wire.Balance) -> Rows:
         if balance.zone != route.zone:
             raise Unreadable(f"zone: the topic says {route.zone}, the body {balance.zone[:64]!r}")
-        start_s = round(balance.start.timestamp())
-        seconds = round(balance.end.timestamp()) - start_s
+        exact_s, end_s = balance.start.timestamp(), balance.end.timestamp()
+        start_s, seconds = round(exact_s), round(end_s) - round(exact_s)
         now_s = self._now()
         # One day less than is kept: what maintenance drops at this moment must not come in again and count twice.
         if not (now_s // DAY_S - self._keep_days + 1) * DAY_S <= start_s <= now_s + AHEAD_S:
@@ -238,6 +234,7 @@ class Reader:
             )
         if not 0 < seconds <= LONGEST_INTERVAL_S:
             raise Unreadable(f"time: an interval of {seconds} s; it must end after it starts, within a day")
+        on_grid(exact_s, end_s - exact_s)
         row = (
             route.zone_key,
             start_s,
@@ -257,9 +254,9 @@ class Reader:
         if forecast.zone != route.zone:
             raise Unreadable(f"zone: the topic says {route.zone}, the body {forecast.zone[:64]!r}")
         issued_s = self._time(forecast.issued, "issued")
-        if (wrong := fault(forecast)) is not None:
+        if (wrong := forecast_rows.fault(forecast)) is not None:
             raise Unreadable(wrong)
-        return (*self._names(route, route.zone), *forecast_rows(route.zone_key, issued_s, forecast))
+        return (*self._names(route, route.zone), *forecast_rows.rows(route.zone_key, issued_s, forecast))
 
     def _register(self, route: _Route, register: wire.Register) -> Rows:
         if (wrong := register_rows.fault(register, route.zone)) is not None:
@@ -284,49 +281,18 @@ class Reader:
         return rows
 
     def _alert(self, route: _Route, alert: wire.AlertData, time_s: int) -> tuple[int, Rows]:
+        if (wrong := alert_rows.fault(alert)) is not None:
+            raise Unreadable(wrong)
         onset_s = self._time(alert.onset, "onset", since_s=int(self._now()) - ALERTS_KEEP_S)
         alert_key = name_key(*route.address, alert_id_of(alert.alert_id))
-        suspects = sorted(alert.suspects or (), key=lambda suspect: (-suspect.probability, suspect.meter))
-        first = suspects[0] if suspects else None
-        model = alert.model
-        for bound_w in alert.loss_w_interval or ():
-            within(bound_w, LARGEST_W, "loss_w_interval")
-        row = (
-            alert_key,
-            alert.alert_id,
-            route.gateway_key,
-            None if alert.zone is None else name_key(*route.address, alert.zone),
-            None if alert.meter is None else name_of("meter", alert.meter),
-            alert.state,
-            alert.kind,
-            alert.severity,
-            onset_s,
-            time_s,
-            loss_of(alert.loss_w),
-            within(alert.loss_kwh, 1000 * LARGEST_KWH, "loss_kwh"),
-            None if first is None else name_of("suspect", first.meter),
-            None if first is None else first.probability,
-            alert.upstream_probability,
-            alert.unexplained_probability,
-            None if model is None else sha256_of(model.sha256),
-            None if model is None else within(model.score, 1.0, "model.score"),
-            None if model is None else within(model.threshold, 1.0, "model.threshold"),
-            revision(alert.revision),
-        )
-        rows: Rows = (*self._names(route, alert.zone), (ALERT, row))
-        for suspect in suspects:
-            mechanism = clean(suspect.mechanism[:64]) if suspect.mechanism else None
-            meter = name_of("suspect", suspect.meter)
-            rows += ((SUSPECT, (alert_key, meter, suspect.probability, mechanism, alert.revision)),)
-        return alert_key, rows
+        zone_key = None if alert.zone is None else name_key(*route.address, alert.zone)
+        rows = alert_rows.rows(alert_key, route.gateway_key, zone_key, onset_s, time_s, alert)
+        return alert_key, (*self._names(route, alert.zone), *rows)
 
     def _tamper(self, route: _Route, event: wire.TamperEvent) -> Rows:
         event_id, time_s = self._envelope(route, event)
-        entry = event.data
-        code = None if entry.code is None else int(within(entry.code, 1 << 31, "code") or 0)
-        meter = name_of("meter", entry.meter)
-        row = (event_id, route.gateway_key, meter, entry.kind, entry.state, code, time_s, timestamp(self._now()))
-        return (*self._names(route, entry.zone), (TAMPER, row))
+        row = alert_rows.tamper_row(event_id, route.gateway_key, time_s, timestamp(self._now()), event.data)
+        return (*self._names(route, event.data.zone), row)
 
     def _evidence(self, route: _Route, chunk: wire.EvidenceChunk) -> Rows:
         if route.suffix != wire.evidence_suffix(chunk.alert_id, chunk.n, chunk.of) or chunk.n > chunk.of:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from agent import wire
-from agent.utility.ingest.checks import LARGEST_W
+from agent.utility.ingest.checks import LARGEST_W, body_of
 from agent.utility.sql.schema import DAY_S, FORECAST, FORECAST_DAY
 from agent.utility.sql.statements import Row
 from agent.utility.sql.table import Table
@@ -39,7 +39,7 @@ def fault(forecast: wire.Forecast) -> str | None:
     return None
 
 
-def forecast_rows(zone_key: int, issued_s: int, forecast: wire.Forecast) -> tuple[tuple[Table, Row], ...]:
+def rows(zone_key: int, issued_s: int, forecast: wire.Forecast) -> tuple[tuple[Table, Row], ...]:
     """The two rows of a forecast without fault."""
     peak, trough, over = forecast.peak, forecast.trough, forecast.over_capacity
     peak_s, trough_s = round(peak.start.timestamp()), round(trough.start.timestamp())
@@ -52,7 +52,7 @@ def forecast_rows(zone_key: int, issued_s: int, forecast: wire.Forecast) -> tupl
         trough_s,
         None if over is None else over.capacity_w,
         None if over is None else over.probability,
-        wire.encode(forecast).decode(),
+        body_of(forecast),
         issued_s,
     )
     low, high = forecast.quantiles_w["0.05"], forecast.quantiles_w["0.95"]

@@ -32,7 +32,8 @@ from agent.utility.ingest.metrics import Metrics
 from agent.utility.mqtt import packets
 from agent.utility.mqtt.connection import Broker, Connection
 from agent.utility.sql.batch import Letter
-from agent.utility.sql.schema import ALERT_EVENT, BALANCE, DAY_S, DEAD_LETTER, TAMPER
+from agent.utility.sql.cases import ALERT_EVENT, TAMPER
+from agent.utility.sql.schema import BALANCE, DAY_S, DEAD_LETTER
 from agent.utility.sql.server import StoreError, StoreMisfit, StoreRefused, StoreUnavailable
 from agent.utility.sql.store import Store
 from firmware_io.clock import Clock
@@ -143,6 +144,7 @@ class Ingest:
             receive_maximum=RECEIVE_MAXIMUM,
         )
         self._answers.reconnected(connection.receive_maximum)
+        self._reader.forget_names()  # what was in hand when the last connection broke was not written
         try:
             self.metrics.connections += 1
             change = connection.unsubscribe if self._leaving else connection.subscribe

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from agent import wire
+from agent.utility.ingest.checks import body_of
 from agent.utility.sql.schema import REGISTER
 from agent.utility.sql.statements import Row
 from agent.utility.sql.table import Table
@@ -27,6 +28,6 @@ def fault(register: wire.Register, meter: str) -> str | None:
 
 def row(meter_key: int, gateway_key: int, time_s: int, register: wire.Register) -> tuple[Table, Row]:
     """The row of a register without fault."""
-    first, body = register.amounts[0], wire.encode(register).decode()
+    first, body = register.amounts[0], body_of(register)
     told: Row = (meter_key, gateway_key, register.meter, register.medium, first.value, first.unit, body, time_s)
     return REGISTER, told

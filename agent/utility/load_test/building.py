@@ -251,7 +251,7 @@ class Building:
         assert self._thief is not None
         self._revision += 1
         alert_id = wire.derived_uuid(*self.address, "theft", str(self._onset_s))
-        sure = min(0.97, 0.6 + 0.15 * self._revision)
+        sure = min(0.93, 0.6 + 0.15 * self._revision)
         other = self._rng.choice(self.flats)
         suspects = [wire.SuspectData(meter=self._thief, probability=round(sure, 3), mechanism="proportional")]
         if other != self._thief:

@@ -1,8 +1,9 @@
-"""The tables and views: one description, from which the DDL and the upserts of every server are made.
+"""The tables: one description, from which the DDL and the upserts of every server are made.
 
 Kept inside what SQLite, MySQL-compatible servers and TiDB all take (agent.utility.sql.tidb lists what TiDB refuses). On
 a server of the MySQL family no key or index begins with time: on a distributed store that is one hot region. Zones,
-gateways and alerts go by a 64-bit hash of their names, events by their random 16 octets.
+gateways and alerts go by a 64-bit hash of their names, events by 16 octets
+of a hash.
 
 Energies are whole joules (1 kWh = 3,600,000 J): sums of integers are exact in any order, so that a day's rollup
 equals the sum of its intervals to the last digit, whoever adds them up and however often they are sent.
@@ -10,28 +11,22 @@ equals the sum of its intervals to the last digit, whoever adds them up and howe
 
 from __future__ import annotations
 
-from agent.utility.sql.table import Table
+from agent.utility.sql.cases import ALERT, ALERT_EVENT, EVIDENCE, OUTCOME, SUSPECT, TAMPER
+from agent.utility.sql.table import EVENT, INTEGER, KEY, NAME, REQUIRED_NAME, SHA256, Table
 
 VERSION = 3
 DAY_S = 86_400
 JOULES_PER_KWH = 3_600_000
 
-_NAME = "VARCHAR(64)"
-_REQUIRED_NAME = "VARCHAR(64) NOT NULL"
-_KEY = "BIGINT NOT NULL"
-_INTEGER = "BIGINT NOT NULL"
-_EVENT = "BINARY(16) NOT NULL"
-_SHA256 = "CHAR(64)"
-
 GATEWAY = Table(
     "gateway",
-    (("gateway_key", _KEY), ("tenant", _REQUIRED_NAME), ("site", _REQUIRED_NAME), ("gateway", _REQUIRED_NAME)),
+    (("gateway_key", KEY), ("tenant", REQUIRED_NAME), ("site", REQUIRED_NAME), ("gateway", REQUIRED_NAME)),
     keys=1,
     merge="first",
 )
 ZONE = Table(
     "zone",
-    (("zone_key", _KEY), ("gateway_key", _KEY), ("zone", _REQUIRED_NAME)),
+    (("zone_key", KEY), ("gateway_key", KEY), ("zone", REQUIRED_NAME)),
     keys=1,
     merge="first",
     index=("gateway_key",),
@@ -39,14 +34,14 @@ ZONE = Table(
 GATEWAY_STATUS = Table(
     "gateway_status",
     (
-        ("gateway_key", _KEY),
+        ("gateway_key", KEY),
         ("state", "VARCHAR(16) NOT NULL"),
         ("since_s", "BIGINT"),
         ("reason", "VARCHAR(255)"),
         ("meters", "INT NOT NULL"),
-        ("software", _NAME),
+        ("software", NAME),
         # Ordered by arrival, not by `since`: a gateway that comes back says "online since" a time before its will.
-        ("received_us", _INTEGER),
+        ("received_us", INTEGER),
     ),
     keys=1,
     merge="newest",
@@ -55,12 +50,12 @@ GATEWAY_STATUS = Table(
 GATEWAY_INFO = Table(
     "gateway_info",
     (
-        ("gateway_key", _KEY),
-        ("model_sha256", _SHA256),
+        ("gateway_key", KEY),
+        ("model_sha256", SHA256),
         ("model_version", "BIGINT"),
-        ("config_sha256", _SHA256),
+        ("config_sha256", SHA256),
         ("body", "MEDIUMTEXT NOT NULL"),
-        ("info_s", _INTEGER),
+        ("info_s", INTEGER),
     ),
     keys=1,
     merge="newest",
@@ -69,8 +64,8 @@ GATEWAY_INFO = Table(
 BALANCE = Table(
     "balance",
     (
-        ("zone_key", _KEY),
-        ("start_s", _INTEGER),
+        ("zone_key", KEY),
+        ("start_s", INTEGER),
         ("seconds", "INT NOT NULL"),
         ("main_j", "BIGINT"),
         ("sum_j", "BIGINT"),
@@ -88,15 +83,15 @@ BALANCE = Table(
 BALANCE_DAY = Table(
     "balance_day",
     (
-        ("zone_key", _KEY),
+        ("zone_key", KEY),
         ("day", "INT NOT NULL"),
         ("intervals", "INT NOT NULL"),
         ("known_s", "INT NOT NULL"),
-        ("main_j", _INTEGER),
-        ("sum_j", _INTEGER),
-        ("technical_j", _INTEGER),
-        ("residual_j", _INTEGER),
-        ("last_end_s", _INTEGER),
+        ("main_j", INTEGER),
+        ("sum_j", INTEGER),
+        ("technical_j", INTEGER),
+        ("residual_j", INTEGER),
+        ("last_end_s", INTEGER),
     ),
     keys=2,
     merge="add",
@@ -107,17 +102,17 @@ BALANCE_DAY = Table(
 FORECAST = Table(
     "forecast",
     (
-        ("zone_key", _KEY),
+        ("zone_key", KEY),
         ("peak_w", "DOUBLE NOT NULL"),
         ("peak_low_w", "DOUBLE NOT NULL"),
         ("peak_high_w", "DOUBLE NOT NULL"),
-        ("peak_s", _INTEGER),
+        ("peak_s", INTEGER),
         ("trough_w", "DOUBLE NOT NULL"),
-        ("trough_s", _INTEGER),
+        ("trough_s", INTEGER),
         ("capacity_w", "DOUBLE"),
         ("over_probability", "DOUBLE"),
         ("body", "MEDIUMTEXT NOT NULL"),
-        ("issued_s", _INTEGER),
+        ("issued_s", INTEGER),
     ),
     keys=1,
     merge="newest",
@@ -126,12 +121,12 @@ FORECAST = Table(
 FORECAST_DAY = Table(
     "forecast_day",
     (
-        ("zone_key", _KEY),
+        ("zone_key", KEY),
         ("day", "INT NOT NULL"),
-        ("issued_s", _INTEGER),
+        ("issued_s", INTEGER),
         ("step_s", "INT NOT NULL"),
         ("peak_w", "DOUBLE NOT NULL"),
-        ("peak_s", _INTEGER),
+        ("peak_s", INTEGER),
         ("trough_w", "DOUBLE NOT NULL"),
         ("curve", "TEXT NOT NULL"),  # JSON: 48 h of [5 %, mean, 95 %] in W, step by step
     ),
@@ -143,120 +138,23 @@ FORECAST_DAY = Table(
 REGISTER = Table(
     "register",
     (
-        ("meter_key", _KEY),
-        ("gateway_key", _KEY),
-        ("meter", _REQUIRED_NAME),
+        ("meter_key", KEY),
+        ("gateway_key", KEY),
+        ("meter", REQUIRED_NAME),
         ("medium", "VARCHAR(16) NOT NULL"),
         ("amount", "DOUBLE NOT NULL"),
         ("unit", "VARCHAR(16) NOT NULL"),
         ("body", "TEXT NOT NULL"),
-        ("time_s", _INTEGER),
+        ("time_s", INTEGER),
     ),
     keys=1,
     merge="newest",
     guard="time_s",
 )
-ALERT = Table(
-    "alert",
-    (
-        ("alert_key", _KEY),
-        ("alert_id", _REQUIRED_NAME),
-        ("gateway_key", _KEY),
-        ("zone_key", "BIGINT"),
-        ("meter", _NAME),
-        ("state", "VARCHAR(8) NOT NULL"),
-        ("kind", "VARCHAR(32) NOT NULL"),
-        ("severity", "VARCHAR(8) NOT NULL"),
-        ("onset_s", _INTEGER),
-        ("updated_s", _INTEGER),
-        ("loss_w", "DOUBLE"),
-        ("loss_kwh", "DOUBLE"),
-        ("suspect", _NAME),
-        ("probability", "DOUBLE"),
-        ("upstream_probability", "DOUBLE"),
-        ("unexplained_probability", "DOUBLE"),  # none of these: a clock, a solar panel; empty in rows of version 2
-        ("model_sha256", _SHA256),
-        ("model_score", "DOUBLE"),
-        ("model_threshold", "DOUBLE"),
-        ("revision", _INTEGER),
-    ),
-    keys=1,
-    merge="newest",
-    guard="revision",
-    index=("alert_id",),
-)
-SUSPECT = Table(
-    "suspect",
-    (
-        ("alert_key", _KEY),
-        ("meter", _REQUIRED_NAME),
-        ("probability", "DOUBLE NOT NULL"),
-        ("mechanism", _NAME),
-        ("revision", _INTEGER),
-    ),
-    keys=2,
-    merge="newest",
-    guard="revision",
-)
-ALERT_EVENT = Table(
-    "alert_event",
-    (
-        ("event_id", _EVENT),
-        ("alert_key", _KEY),
-        ("revision", _INTEGER),
-        ("state", "VARCHAR(8) NOT NULL"),
-        ("time_s", _INTEGER),
-        ("received_at", "DATETIME NOT NULL"),
-        ("body", "MEDIUMTEXT NOT NULL"),
-    ),
-    keys=1,
-    merge="first",
-    index=("alert_key", "revision"),
-)
-TAMPER = Table(
-    "tamper",
-    (
-        ("event_id", _EVENT),
-        ("gateway_key", _KEY),
-        ("meter", _REQUIRED_NAME),
-        ("kind", "VARCHAR(32) NOT NULL"),
-        ("state", "VARCHAR(16) NOT NULL"),
-        ("code", "BIGINT"),
-        ("time_s", _INTEGER),
-        ("received_at", "DATETIME NOT NULL"),
-    ),
-    keys=1,
-    merge="first",
-    index=("gateway_key", "meter"),
-)
-# By time, not by number: a later report of the same case counts its chunks anew. Of two from one time the longer stays.
-EVIDENCE = Table(
-    "evidence_chunk",
-    (("alert_key", _KEY), ("start_s", _INTEGER), ("body", "MEDIUMTEXT NOT NULL"), ("end_s", _INTEGER)),
-    keys=2,
-    merge="newest",
-    guard="end_s",
-)
-OUTCOME = Table(
-    "outcome",
-    (
-        ("alert_key", _KEY),
-        ("outcome", "VARCHAR(8) NOT NULL"),
-        ("meter", _NAME),
-        ("inspected_s", _INTEGER),
-        ("note", "VARCHAR(255)"),
-        ("inspector", _NAME),  # who says so; empty in outcomes of version 1
-        ("confirmed_by", _NAME),  # the second pair of eyes; where the store asks for one, nothing counts without it
-        ("recorded_ms", _INTEGER),
-    ),
-    keys=1,
-    merge="newest",
-    guard="recorded_ms",
-)
 DEAD_LETTER = Table(
     "dead_letter",
     (
-        ("letter_id", _EVENT),
+        ("letter_id", EVENT),
         ("topic", "VARBINARY(512) NOT NULL"),
         ("reason", "VARCHAR(255) NOT NULL"),
         ("octets", "INT NOT NULL"),
@@ -269,11 +167,11 @@ DEAD_LETTER = Table(
 ROLLOUT = Table(
     "rollout",
     (
-        ("version", _KEY),
+        ("version", KEY),
         ("model_sha256", "CHAR(64) NOT NULL"),
         ("share_ppm", "INT NOT NULL"),
-        ("started_s", _INTEGER),
-        ("changed_s", _INTEGER),
+        ("started_s", INTEGER),
+        ("changed_s", INTEGER),
     ),
     keys=1,
     merge="newest",
@@ -281,20 +179,20 @@ ROLLOUT = Table(
 )
 ROLLOUT_SENT = Table(
     "rollout_sent",
-    (("gateway_key", _KEY), ("version", _KEY), ("sent_s", _INTEGER)),
+    (("gateway_key", KEY), ("version", KEY), ("sent_s", INTEGER)),
     keys=2,
     merge="first",
 )
 MODEL_REPORTED = Table(
     "model_reported",
     (
-        ("gateway_key", _KEY),
+        ("gateway_key", KEY),
         ("state", "VARCHAR(16) NOT NULL"),
         ("version", "BIGINT"),
-        ("model_sha256", _SHA256),
+        ("model_sha256", SHA256),
         ("desired", "BIGINT"),
         ("reason", "VARCHAR(255)"),
-        ("reported_s", _INTEGER),
+        ("reported_s", INTEGER),
     ),
     keys=1,
     merge="newest",
@@ -303,13 +201,13 @@ MODEL_REPORTED = Table(
 CONFIG_REPORTED = Table(
     "config_reported",
     (
-        ("gateway_key", _KEY),
+        ("gateway_key", KEY),
         ("state", "VARCHAR(16) NOT NULL"),
         ("version", "BIGINT"),
-        ("config_sha256", _SHA256),
+        ("config_sha256", SHA256),
         ("desired", "BIGINT"),
         ("reason", "VARCHAR(255)"),
-        ("reported_s", _INTEGER),
+        ("reported_s", INTEGER),
     ),
     keys=1,
     merge="newest",
@@ -318,8 +216,8 @@ CONFIG_REPORTED = Table(
 GATEWAY_HEALTH = Table(
     "gateway_health",
     (
-        ("gateway_key", _KEY),
-        ("uptime_s", _INTEGER),
+        ("gateway_key", KEY),
+        ("uptime_s", INTEGER),
         ("cpu_percent", "DOUBLE"),
         ("memory_mb", "DOUBLE"),
         ("queue_messages", "BIGINT"),
@@ -328,7 +226,7 @@ GATEWAY_HEALTH = Table(
         ("evicted", "BIGINT"),
         ("buses_down", "INT NOT NULL"),
         ("meters", "INT NOT NULL"),
-        ("health_s", _INTEGER),
+        ("health_s", INTEGER),
     ),
     keys=1,
     merge="newest",
@@ -337,13 +235,13 @@ GATEWAY_HEALTH = Table(
 COMMAND_RESULT = Table(
     "command_result",
     (
-        ("result_id", _EVENT),
-        ("gateway_key", _KEY),
-        ("command_id", _NAME),
+        ("result_id", EVENT),
+        ("gateway_key", KEY),
+        ("command_id", NAME),
         ("name", "VARCHAR(32)"),
         ("status", "VARCHAR(8) NOT NULL"),
         ("reason", "VARCHAR(255)"),
-        ("time_s", _INTEGER),
+        ("time_s", INTEGER),
         ("body", "MEDIUMTEXT NOT NULL"),
     ),
     keys=1,
@@ -354,13 +252,13 @@ COMMAND_RESULT = Table(
 AUDIT = Table(
     "audit",
     (
-        ("audit_id", _EVENT),
-        ("who", _REQUIRED_NAME),
+        ("audit_id", EVENT),
+        ("who", REQUIRED_NAME),
         ("role", "VARCHAR(16) NOT NULL"),
         ("action", "VARCHAR(32) NOT NULL"),
         ("subject", "VARCHAR(255) NOT NULL"),
         ("detail", "VARCHAR(255)"),
-        ("at_s", _INTEGER),
+        ("at_s", INTEGER),
     ),
     keys=1,
     merge="first",
@@ -368,7 +266,7 @@ AUDIT = Table(
 # What holds for everybody who uses this store, whichever program they come with.
 SETTING = Table(
     "setting",
-    (("setting_key", _KEY), ("name", _REQUIRED_NAME), ("value", "VARCHAR(255) NOT NULL"), ("changed_ms", _INTEGER)),
+    (("setting_key", KEY), ("name", REQUIRED_NAME), ("value", "VARCHAR(255) NOT NULL"), ("changed_ms", INTEGER)),
     keys=1,
     merge="newest",
     guard="changed_ms",
@@ -376,7 +274,7 @@ SETTING = Table(
 # One row a day: the replica that writes it does the day's maintenance, the others see that somebody does.
 MAINTENANCE = Table(
     "maintenance",
-    (("duty_key", _KEY), ("day", "INT NOT NULL"), ("replica", _REQUIRED_NAME)),
+    (("duty_key", KEY), ("day", "INT NOT NULL"), ("replica", REQUIRED_NAME)),
     keys=1,
     merge="first",
 )

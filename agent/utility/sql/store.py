@@ -15,7 +15,8 @@ from urllib.parse import unquote, urlsplit
 from agent import wire
 from agent.utility.sql import statements
 from agent.utility.sql.batch import Letter, day_rows, merged
-from agent.utility.sql.schema import BALANCE, BALANCE_DAY, DAY_S, EVIDENCE, MIGRATION, TABLES, VERSION
+from agent.utility.sql.cases import EVIDENCE
+from agent.utility.sql.schema import BALANCE, BALANCE_DAY, DAY_S, MIGRATION, TABLES, VERSION
 from agent.utility.sql.server import Server, StoreMisfit, StoreUnavailable
 from agent.utility.sql.statements import Row
 from agent.utility.sql.table import Table

@@ -1,12 +1,19 @@
-"""The form of one table: its columns, its key, and what a second row of the same key does.
+"""The form of one table: its columns and their types, its key, and what a second row of the same key does.
 
-It knows no table of the fleet's store (agent.utility.sql.schema) and no SQL.
+It knows no table of the fleet's store (agent.utility.sql.schema) and no statement.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+
+NAME = "VARCHAR(64)"
+REQUIRED_NAME = "VARCHAR(64) NOT NULL"
+KEY = "BIGINT NOT NULL"
+INTEGER = "BIGINT NOT NULL"
+EVENT = "BINARY(16) NOT NULL"
+SHA256 = "CHAR(64)"
 
 # What a second row of the same key does: nothing; replace, if its guard column is higher; add to the first.
 Merge = Literal["first", "newest", "add"]

@@ -13,7 +13,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from agent.utility.sql.schema import ALERT_EVENT, BALANCE, DEAD_LETTER, TAMPER
+from agent.utility.sql.cases import ALERT_EVENT, TAMPER
+from agent.utility.sql.schema import BALANCE, DEAD_LETTER
 
 REGIONS = 16  # of a new table or partition: writes of a new day spread over the stores from its first second
 _LOWEST, _HIGHEST = -(1 << 63), (1 << 63) - 1

@@ -6,8 +6,7 @@ are a promise: dashboards and spreadsheets read them.
 
 from __future__ import annotations
 
-# Views for people and their tools; the verbs ask these or the same tables with a window of time. None of them reads
-# `balance`: a question about 10,000 buildings reads days, not quarters of an hour.
+# The verbs ask these, or the same tables with a window of time.
 VIEWS = {
     # Outcomes that count: where the store asks for a second pair of eyes, those that have had it.
     "valid_outcome": """

@@ -1,9 +1,10 @@
-"""`checkmeter utility outcome`, `precision` and `export-features`."""
+"""`checkmeter utility outcome`, `confirm`, `four-eyes`, `precision` and `export-features`."""
 
 from __future__ import annotations
 
 import csv
 import getpass
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,8 +14,21 @@ from agent.process.clock import SystemClock
 from agent.process.exit_codes import NEGATIVE
 from agent.utility.fleet import audit, four_eyes, outcomes, queries
 from agent.utility.sql.store import open_store
-from agent.utility.verbs.options import Form, form_options, printable, show, store_option
+from agent.utility.verbs.options import F, Form, form_options, printable, show, store_option
 from core.scoring.features import FEATURES
+
+
+def _by(name: str, what: str) -> Callable[[F], F]:
+    """The option that says who speaks."""
+    return click.option(
+        "--by", name, default=getpass.getuser, show_default="your user name", callback=_somebody, help=what
+    )
+
+
+def _somebody(_: click.Context, __: click.Parameter, name: str) -> str:
+    if four_eyes.same_person(name, ""):
+        raise click.BadParameter("it is empty: say who you are")
+    return name[:64]
 
 
 @click.command()
@@ -24,7 +38,7 @@ from core.scoring.features import FEATURES
 @click.option("--meter", help="The meter that was passed by or tampered with: needed to train on a theft.")
 @click.option("--gateway", metavar="TENANT/SITE/GATEWAY", help="If several gateways have an alert of this id.")
 @click.option("--on", "day", type=click.DateTime(["%Y-%m-%d"]), help="Day of the inspection [default: today].")
-@click.option("--by", "inspector", default=getpass.getuser, show_default="your user name", help="Who says so.")
+@_by("inspector", "Who says so.")
 @click.option("--note", help="What the inspector saw, in at most 255 characters.")
 def outcome(
     dsn: str,
@@ -44,15 +58,13 @@ def outcome(
         raise click.UsageError("--meter names the thief's meter: it goes with theft only")
     if note is not None and len(note) > 255:
         raise click.UsageError(f"a note has at most 255 characters, this one {len(note)}")
-    if not inspector.strip():
-        raise click.UsageError("--by is empty: say who inspected")
     now_s = SystemClock().now()
     inspected_s = int(now_s if day is None else day.replace(tzinfo=UTC).timestamp())
-    if inspected_s > now_s:
+    if day is not None and day.timestamp() > now_s:  # it begins at this machine's midnight, elsewhere than UTC's
         raise click.UsageError(f"--on {day:%Y-%m-%d} is still to come: an outcome is what was found")
     with open_store(dsn) as store:
         store.check_version()
-        about = outcomes.Found(found, meter, inspected_s, note, inspector[:64])
+        about = outcomes.Found(found, meter, inspected_s, note, inspector)
         entry = audit.entry(inspector, audit.SHELL, "outcome", alert_id, f"{found} {meter or ''}".strip(), now_s)
         recorded = outcomes.record(store, alert_id, gateway, about, now_s, [entry])
         waits = four_eyes.needed(store)
@@ -66,7 +78,7 @@ def outcome(
 @store_option
 @click.argument("alert_id")
 @click.option("--gateway", metavar="TENANT/SITE/GATEWAY", help="If several gateways have an alert of this id.")
-@click.option("--by", "who", default=getpass.getuser, show_default="your user name", help="Who confirms it.")
+@_by("who", "Who confirms it.")
 @click.option("--yes", is_flag=True, help="Do not ask: for programs.")
 def confirm(dsn: str, alert_id: str, gateway: str | None, who: str, yes: bool) -> None:
     """A second pair of eyes on the outcome of ALERT_ID: shows it, asks, and confirms it. Not for who recorded it."""
@@ -81,14 +93,14 @@ def confirm(dsn: str, alert_id: str, gateway: str | None, who: str, yes: bool) -
         now_s = SystemClock().now()
         entry = audit.entry(who, audit.SHELL, "confirm", alert_id, "", now_s)
         seen_ms = None if standing is None else standing.recorded_ms
-        done = outcomes.confirm(store, alert_id, gateway, who[:64], now_s, [entry], seen_ms)
+        done = outcomes.confirm(store, alert_id, gateway, who, now_s, [entry], seen_ms)
     click.echo(f"{alert_id}: {done.outcome}, confirmed by {who}")
 
 
 @click.command("four-eyes")
 @store_option
 @click.argument("wish", type=click.Choice(["on", "off"]), required=False)
-@click.option("--by", "who", default=getpass.getuser, show_default="your user name", help="Who decides it.")
+@_by("who", "Who decides it.")
 def second_eyes(dsn: str, wish: str | None, who: str) -> None:
     """Whether an outcome counts only after another person has confirmed it: for the page and the verbs alike.
 
@@ -97,7 +109,7 @@ def second_eyes(dsn: str, wish: str | None, who: str) -> None:
     with open_store(dsn) as store:
         store.check_version()
         if wish is not None:
-            four_eyes.decide(store, wish == "on", who[:64], audit.SHELL, SystemClock().now())
+            four_eyes.decide(store, wish == "on", who, audit.SHELL, SystemClock().now())
         needed = four_eyes.needed(store)
     click.echo("an outcome counts when another person has confirmed it" if needed else "an outcome counts at once")
 

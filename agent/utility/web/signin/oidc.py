@@ -33,6 +33,7 @@ LOGIN_LIFETIME_S = 600.0  # from the way to the provider until the way back
 TIMEOUT_S = 10.0  # of one question to the provider
 KEEP_S = 3600.0  # what the provider says of itself, and its keys
 KEYS_AGAIN_S = 60.0  # between two looks for a key that we do not know
+AWAY_S = 5.0  # so long nobody else waits for a provider that has not answered
 LEEWAY_S = 60  # between the provider's clock and ours
 MAX_GROUPS = 1000
 # Signatures with the provider's private key only: with a shared secret (HS256) whoever knows it could sign anybody in.
@@ -90,6 +91,7 @@ class Provider:
         self._lock = threading.Lock()
         self._about: tuple[float, dict[str, Any]] | None = None
         self._keys: tuple[float, KeySet] | None = None
+        self._away: tuple[float, str] | None = None
 
     def begin(self, then: str) -> Begun:
         """Send somebody to the provider; `then` is the page that they wanted.
@@ -196,6 +198,9 @@ class Provider:
         return session
 
     def _get(self, url: str) -> dict[str, Any]:
+        """Under the lock: who waits for it is told what the one before has learned, not made to wait as long again."""
+        if self._away is not None and 0.0 <= self._now() - self._away[0] < AWAY_S:
+            raise ProviderAway(self._away[1])
         try:
             with requests.Session() as session:
                 session.trust_env = False
@@ -204,7 +209,8 @@ class Provider:
                 answer.raise_for_status()
                 value = answer.json()
         except (requests.RequestException, ValueError) as error:
-            raise ProviderAway(f"{url}: {error}") from error
+            self._away = self._now(), f"{url}: {error}"
+            raise ProviderAway(self._away[1]) from error
         if not isinstance(value, dict):
             raise ProviderAway(f"{url}: that is no JSON object")
         return value

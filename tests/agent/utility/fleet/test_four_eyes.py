@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from agent.cli.main import cli
+from agent.process.clock import SystemClock
 from agent.utility.fleet import four_eyes, outcomes, promise
 from agent.utility.fleet.outcomes import Found
 from agent.utility.sql.server import StoreMisfit
@@ -95,3 +97,25 @@ def test_an_outcome_of_which_nobody_is_named_may_be_confirmed_by_anybody() -> No
     assert four_eyes.same_person("Straße", "STRASSE")
     assert four_eyes.same_person("ana", "ana\u200b")  # which looks the same
     assert not four_eyes.same_person("ana", "anna")
+
+
+@pytest.mark.parametrize("nobody", ["", "  ", "\u200b"])
+def test_nobody_says_nothing(store: Store, ask: Any, nobody: str) -> None:
+    alert_id = FleetOfFour(store).alert(1)
+    ask("outcome", alert_id, "theft", "--by", "ana")
+    for words in (["outcome", alert_id, "theft"], ["confirm", alert_id, "--yes"], ["four-eyes", "on"]):
+        assert "say who you are" in ask(*words, "--by", nobody, code=2)
+    assert store.rows("SELECT who FROM audit") == [("ana",)]
+
+
+def test_the_day_of_an_inspection_is_not_to_come(store: Store, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    alert_id = FleetOfFour(store).alert(1)
+    monkeypatch.setattr(SystemClock, "now", lambda _: 1_767_643_200.0)  # 2026-01-05, 20 h UTC
+    monkeypatch.setenv("TZ", "UTC-14")  # where it is 10 h on the 6th
+    time.tzset()
+    try:
+        ask("outcome", alert_id, "nothing", "--by", "ana", "--on", "2026-01-06")
+        assert "is still to come" in ask("outcome", alert_id, "nothing", "--by", "ana", "--on", "2026-01-07", code=2)
+    finally:
+        monkeypatch.undo()
+        time.tzset()

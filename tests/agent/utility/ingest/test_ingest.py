@@ -183,6 +183,12 @@ def test_what_is_not_committed_is_not_acknowledged(faulty: Faulty, play: Any, ba
     assert ingest.metrics.messages in {500, 700}  # the second batch may end with the connection or in time
 
 
+def test_names_that_a_broken_connection_took_along_come_again(faulty: Faulty, play: Any, balances: Any) -> None:
+    messages = balances(100, 5)
+    play(faulty, [script(messages[:50]), script(messages)], stop_after=2)
+    assert (count(faulty), count(faulty, "zone"), count(faulty, "gateway")) == (500, 100, 100)
+
+
 def test_a_store_that_is_away_delays_and_the_broker_is_kept(faulty: Faulty, play: Any, balances: Any) -> None:
     faulty.away = 12
     broker, ingest = play(faulty, [script(balances(100, 5))], stop_after=13)

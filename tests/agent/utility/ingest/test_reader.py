@@ -14,22 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import wire
+from agent.utility.ingest.checks import on_grid
 from agent.utility.ingest.decode import MAX_LETTER_OCTETS, Reader
 from agent.utility.load_test.building import INTERVAL_S, Building
 from agent.utility.mqtt.packets import Publish
+from agent.utility.sql.cases import ALERT, ALERT_EVENT, EVIDENCE, SUSPECT, TAMPER
 from agent.utility.sql.keys import event_key, name_key
 from agent.utility.sql.schema import (
-    ALERT,
-    ALERT_EVENT,
     BALANCE,
+    DAY_S,
     DEAD_LETTER,
-    EVIDENCE,
     GATEWAY,
     GATEWAY_INFO,
     GATEWAY_STATUS,
     MODEL_REPORTED,
-    SUSPECT,
-    TAMPER,
     ZONE,
 )
 
@@ -67,7 +65,7 @@ ALERT_BODY: dict[str, Any] = {
         "zone": "building",
         "loss_w": 412.0,
         "loss_kwh": 96.2,
-        "suspects": [{"meter": "flat-301", "probability": 0.06}, {"meter": "flat-302", "probability": 0.91}],
+        "suspects": [{"meter": "flat-301", "probability": 0.04}, {"meter": "flat-302", "probability": 0.91}],
         "upstream_probability": 0.03,
         "unexplained_probability": 0.02,
         "features": {"flat-302": {"line_loss_rate": 0.0}},
@@ -98,6 +96,11 @@ def changed(body: dict[str, Any], path: str, value: object) -> dict[str, Any]:
         inner = inner[name]
     inner[last] = value
     return new
+
+
+def between(start: str, end: str) -> dict[str, Any]:
+    """A balance from and to these times of its day."""
+    return {**BALANCE_BODY, "start": f"2026-11-18T{start}Z", "end": f"2026-11-18T{end}Z"}
 
 
 @pytest.fixture
@@ -143,9 +146,29 @@ class TestRows:
         assert (alert["model_sha256"], alert["model_score"], alert["zone_key"]) == (
             "ab" * 32, 0.91, name_key(*ADDRESS, "building"),
         )  # fmt: skip
-        assert rows[SUSPECT.name][1:] == ("flat-301", 0.06, None, 3)
+        assert rows[SUSPECT.name][1:] == ("flat-301", 0.04, None, 3)
         assert rows[ALERT_EVENT.name][0] == event_key(name_key(*ADDRESS), uuid.UUID(ALERT_BODY["id"]).bytes)
         assert wire.decode(wire.AlertEvent, rows[ALERT_EVENT.name][-1].encode()).data.features
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"kind": "balance_surplus", "loss_w": -412.0, "loss_w_interval": [-500.0, -300.0], "loss_kwh": -96.2},
+            {"loss_w": 0.1, "loss_w_interval": [0.1, 0.1]},
+            {"loss_w": None, "loss_w_interval": [-5.0, 5.0]},
+            {"suspects": [{"meter": f"flat-{n}", "probability": 0.0051} for n in range(186)]},  # rounded up
+            {"suspects": None, "upstream_probability": None, "unexplained_probability": 1.0},
+        ],
+    )
+    def test_an_alert_that_a_gateway_may_send(self, reader: Reader, change: dict[str, Any]) -> None:
+        rows = read(reader, "event/alert", {**ALERT_BODY, "data": {**ALERT_BODY["data"], **change}})
+        assert ALERT_EVENT.name in rows
+
+    def test_names_in_a_letter_that_is_dead_come_again(self, reader: Reader) -> None:
+        good = ALERT_BODY["data"]
+        active = {"time": "2026-11-18T06:00:00Z", "alerts": [good, {**good, "alert_id": "a-2", "loss_w": 1e12}]}
+        assert set(read(reader, "active", active)) == {DEAD_LETTER.name}
+        assert {GATEWAY.name, ZONE.name} < set(read(reader, "balance/building", BALANCE_BODY))
 
     def test_an_active_snapshot_heals_alerts_but_makes_no_events(self, reader: Reader) -> None:
         rows = read(reader, "active", {"time": "2026-11-18T06:00:00Z", "alerts": [ALERT_BODY["data"]]})
@@ -194,12 +217,24 @@ class TestDeadLetters:
             ({**BALANCE_BODY, "end": "2026-11-18T00:00:00Z"}, "time: an interval of 0 s"),
             ({**BALANCE_BODY, "end": "2026-11-19T00:15:00Z"}, "time: an interval of 87300 s"),
             ({**BALANCE_BODY, "start": "2026-11-18T00:00:00"}, "timezone"),
+            (between("00:07:00", "00:22:00"), "time: an interval of 900 s that begins 420 s off its grid"),
+            (between("00:00:01", "00:15:01"), "time: an interval of 900 s that begins 1 s off its grid"),
+            (between("00:07:00", "00:22:00.001"), "off its grid"),
+            (between("23:15:00", "23:45:00"), "time: an interval of 1800 s that begins -900 s off its grid"),
         ],
     )
     def test_balances(self, reader: Reader, body: object, reason: str) -> None:
         rows = read(reader, "balance/building", body)
         assert set(rows) == {DEAD_LETTER.name}
         assert reason in rows[DEAD_LETTER.name][2]
+
+    @pytest.mark.parametrize("rows_a_day", [24, 48, 96, 7, 96 * 15, 86_400, 7680, 8192])
+    def test_no_balance_of_a_gateways_grid_is_off_it(self, rows_a_day: int) -> None:
+        """Each length that divides a day is one that a site file may ask for, whole milliseconds or not."""
+        length_s, midnight_s = DAY_S / rows_a_day, NOW_S // DAY_S * DAY_S
+        for n in {*range(0, rows_a_day, max(1, rows_a_day // 500)), rows_a_day - 1}:
+            start, end = (wire.utc(midnight_s + k * length_s) for k in (n, n + 1))
+            on_grid(start.timestamp(), (end - start).total_seconds())
 
     @pytest.mark.parametrize(
         ("path", "value", "reason"),
@@ -216,6 +251,12 @@ class TestDeadLetters:
             ("data.model.sha256", "AB" * 32, "SHA-256"),
             ("data.suspects", [{"meter": "x" * 65, "probability": 0.5}], "name: the suspect"),
             ("data.zone", "no such / zone", "name: the zone"),
+            ("data.loss_kwh", -1e9, "range: loss_kwh"),
+            ("data.loss_w_interval", [5, 1], "range: loss_w_interval"),
+            ("data.loss_w_interval", [413, 420], "range: loss_w = 412 is not within"),
+            ("data.loss_w_interval", [1, 411.9], "range: loss_w = 412 is not within"),
+            ("data.unexplained_probability", 0.04, "sum to 1.02; at most 1"),
+            ("data.suspects", [{"meter": "flat-301", "probability": 0.1}] * 2, "flat-301 stands there twice"),
         ],
     )
     def test_alerts(self, reader: Reader, path: str, value: object, reason: str) -> None:

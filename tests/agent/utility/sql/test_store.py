@@ -14,17 +14,8 @@ import pytest
 
 from agent.utility.sql import statements
 from agent.utility.sql.batch import Letter, day_rows
-from agent.utility.sql.schema import (
-    ALERT,
-    BALANCE,
-    BALANCE_DAY,
-    DAY_S,
-    DEAD_LETTER,
-    GATEWAY,
-    GATEWAY_STATUS,
-    SUSPECT,
-    TABLES,
-)
+from agent.utility.sql.cases import ALERT, SUSPECT
+from agent.utility.sql.schema import BALANCE, BALANCE_DAY, DAY_S, DEAD_LETTER, GATEWAY, GATEWAY_STATUS, TABLES
 from agent.utility.sql.server import Server, StoreMisfit, StoreRefused, StoreUnavailable
 from agent.utility.sql.store import Store, open_store, timestamp
 from agent.utility.sql.table import Table

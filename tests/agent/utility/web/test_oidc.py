@@ -218,6 +218,25 @@ def test_a_provider_that_is_away(fleet: Any, ask: Any) -> None:
     assert browser.get("/health").status_code == 200, "a load balancer asks without signing in"
 
 
+def test_not_everybody_waits_for_a_provider_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, asked = [1_000_000.0], []
+
+    def hang(_: object, url: str, **__: object) -> None:
+        asked.append(url)
+        raise oidc.requests.Timeout("nothing came")
+
+    monkeypatch.setattr(oidc.requests.Session, "get", hang)
+    one = oidc.Provider(oidc.Oidc("http://127.0.0.1:9", "fleet", "http://localhost", SECRET), b"k" * 32, lambda: now[0])
+    for _ in range(5):
+        with pytest.raises(oidc.ProviderAway, match="nothing came"):
+            one.begin("/")
+    assert len(asked) == 1
+    now[0] += oidc.AWAY_S
+    with pytest.raises(oidc.ProviderAway):
+        one.begin("/")
+    assert len(asked) == 2
+
+
 def test_a_page_that_loads_itself_again_stays_where_it_is(fleet: Any, provider: Running, ask: Any) -> None:
     browser = Browser(app(fleet, provider), ask)
     assert browser.get("/cases", headers={"sec-fetch-mode": "cors"}).status_code == 401
