@@ -125,7 +125,7 @@ def content_key(keys: Keyring, sealed: Ciphered) -> bytes:
         key = None if keys.master is None or parameter != 0 else unwrap(keys.master, octets)
     elif parameter == ONE_PASS:
         key = _one_pass(keys, header, octets)
-    elif parameter == STATIC and keys.agreement and keys.peer_agreement:
+    elif parameter == STATIC and keys.suite in COORDINATE_OCTETS and keys.agreement and keys.peer_agreement:
         shared = keys.agreement.agree(keys.peer_agreement)
         key = derive(keys.suite, shared, header.originator, _counted(header.transaction), header.recipient)
     else:

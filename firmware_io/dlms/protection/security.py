@@ -103,21 +103,21 @@ class _Key:
         self._authentication = authentication
 
     def seal(self, title: bytes, counter: int, plain: bytes) -> bytes:
-        vector = title + counter.to_bytes(4, "big")
+        vector = _vector(title, counter)
         if self.control & PROTECTED == AUTHENTICATED:
             return plain + self._tag(vector, plain)
         if self.control & PROTECTED == ENCRYPTED:
             return self._gcm.encrypt(vector, plain, None)[:-16]
         aad = bytes((self.control,)) + self._authentication
-        return self._gcm.encrypt(title + counter.to_bytes(4, "big"), plain, aad)[: TAG_OCTETS - 16]
+        return self._gcm.encrypt(vector, plain, aad)[: TAG_OCTETS - 16]
 
     def open(self, title: bytes, counter: int, body: bytes) -> bytes | None:
-        """The plain octets, None when the tag is wrong.
+        """The plain octets, None when the tag is wrong. Raises: SecurityError: the title is none.
 
         The library takes full tags of 16 octets only. GCM encrypts in counter mode, so that encrypting twice is
         decrypting: recover the plain octets, compute their tag, and let them out when its first 12 octets agree.
         """
-        vector = title + counter.to_bytes(4, "big")
+        vector = _vector(title, counter)
         if self.control & PROTECTED == ENCRYPTED:
             return self._gcm.encrypt(vector, body, None)[:-16] or None
         if len(body) <= TAG_OCTETS:
@@ -136,7 +136,7 @@ class _Key:
         return AUTHENTICATED | self._suite
 
     def tag(self, title: bytes, counter: int, challenge: bytes) -> bytes:
-        return self._tag(title + counter.to_bytes(4, "big"), challenge)
+        return self._tag(_vector(title, counter), challenge)
 
     def _tag(self, vector: bytes, octets: bytes) -> bytes:
         """Of octets that are authenticated only."""
@@ -144,12 +144,21 @@ class _Key:
         return self._gcm.encrypt(vector, b"", aad)[:TAG_OCTETS]
 
 
+def _vector(title: bytes, counter: int) -> bytes:
+    """The initialisation vector. Raises: SecurityError: the title, which the other side chose, is none."""
+    if len(title) != TITLE_OCTETS:
+        raise SecurityError(f"system title {title.hex()}: {len(title)} octets instead of {TITLE_OCTETS}")
+    return title + counter.to_bytes(4, "big")
+
+
 class Ciphering:
     """One side's security context of one association.
 
     `next_counter` yields our next invocation counter under the global key, never the same twice. A dedicated key
     is new in each association, so that its counter starts at 1 in memory. `peer_title` is set when it is known,
-    and `peer_counter` is the highest one seen from the other side.
+    and `peer_counter` is the highest one seen from the other side, under the global key in whatever envelope, and under
+    what general-ciphering wraps or agrees on. The envelope is not authenticated: with a counter for each, what came in
+    one could be sent again in another.
     """
 
     def __init__(
@@ -176,7 +185,7 @@ class Ciphering:
         self._policy: Policy = policy
         self._suite = suite
         self._keys = keys
-        self._peer_general_counter, self._peer_broadcast_counter = -1, peer_broadcast_counter
+        self._peer_broadcast_counter = peer_broadcast_counter
         self._global = _Key(encryption_key, authentication_key, policy, suite)
         self._dedicated: _Key | None = None
         self._next_counter = next_counter
@@ -248,8 +257,6 @@ class Ciphering:
             raise SecurityError(f"system title {sealed.system_title.hex()}: expected {(self.peer_title or b'').hex()}")
         if self.peer_title is None:
             raise SecurityError("a ciphered APDU before its sender's system title is known")
-        if len(self.peer_title) != TITLE_OCTETS:
-            raise SecurityError(f"system title {self.peer_title.hex()}: {len(self.peer_title)} octets instead of 8")
         key = self._dedicated if sealed.dedicated else self._global
         if key is None:
             raise SecurityError("a reply under a dedicated key that was never agreed")
@@ -283,20 +290,23 @@ class Ciphering:
         return plain
 
     def _open_general(self, octets: bytes, keys: Keyring) -> bytes:
-        """general-ciphering, under whatever key it names; its counters ascend over all of them."""
+        """general-ciphering, under whatever key it names."""
         general = parse_ciphered(octets)
         check_titles(keys, general.header, self.peer_title)
         broadcast = BROADCAST_KEY if general.key[:2] == (IDENTIFIED, BROADCAST) else 0
         if general.control & ~broadcast != self._global.control:
             raise SecurityError(f"security control {general.control:#04x}: expected {self._global.control:#04x}")
-        if general.counter <= self._peer_general_counter:
+        if general.counter <= (self._peer_broadcast_counter if broadcast else self.peer_counter):
             raise SecurityError(f"invocation counter {general.counter}: a replay?")
         key = _Key(content_key(keys, general), self._authentication_key, self._policy, self._suite)
         key.control |= general.control & broadcast
         plain = key.open(general.header.originator, general.counter, general.body)
         if plain is None:
             raise SecurityError("wrong authentication tag: another key, or somebody changed the message")
-        self._peer_general_counter = general.counter
+        if broadcast:
+            self._peer_broadcast_counter = general.counter
+        else:
+            self.peer_counter = general.counter
         return plain
 
     def protect_general(self, plain: bytes, form: KeyForm, transaction: bytes = b"") -> bytes:

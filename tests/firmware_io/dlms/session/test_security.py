@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from firmware_io.dlms.protection.security import COUNTER_MAX, Ciphering
+from firmware_io.dlms.protection.elliptic import PrivateKey
+from firmware_io.dlms.protection.general import AGREED, STATIC, Ciphered, Header, Keyring, content_key
+from firmware_io.dlms.protection.security import BROADCAST_KEY, COUNTER_MAX, Ciphering
 from firmware_io.dlms.session.counters import CounterUnknown, FileCounters, MemoryCounters, counter_id
 from firmware_io.errors import LocalProtocolError, RemoteProtocolError, SecurityError
 
@@ -73,6 +75,71 @@ def test_a_replay_is_refused_and_an_older_unit_too() -> None:
     for old in (second, first):
         with pytest.raises(SecurityError, match="a replay"):
             client.open(old)
+
+
+def keyed(**changes: object) -> Ciphering:
+    """The client, to whom the meter may speak in general-ciphering as well."""
+    return ours(keys=Keyring(0, TITLE, AK, EK, broadcast=EK[::-1]), **changes)
+
+
+def in_general_ciphering(content: bytes, key_id: int = 0, title: bytes = METER) -> bytes:
+    """What stands in another envelope, in that one: the envelope is not authenticated."""
+    return b"\xdd\x00" + bytes((len(title),)) + title + bytes((0, 0, 0, 1, 0, key_id, len(content))) + content
+
+
+def test_what_came_in_one_envelope_is_a_replay_in_any_other() -> None:
+    meter = meters()
+    first, second = (meter.protect(b"\xc4\x01\xc1\x00\x11\x05") for _ in range(2))
+    for sent, again in ((second, first), (second, second)):
+        client = keyed()
+        client.open(sent)
+        with pytest.raises(SecurityError, match="replay"):
+            client.open(in_general_ciphering(again[2:]))
+    client = keyed()
+    client.open(in_general_ciphering(second[2:]))
+    for again in (first, second):
+        with pytest.raises(SecurityError, match="replay"):
+            client.open(again)
+
+
+def test_a_broadcast_is_taken_in_one_envelope_only() -> None:
+    meter = Ciphering(EK[::-1], AK, METER, iter(range(1, 9)).__next__, TITLE)
+    sealed = meter.protect(b"\x0f\x00", "general", flags=BROADCAST_KEY)
+    general = in_general_ciphering(sealed[11:], key_id=1)
+    for one, other in ((sealed, general), (general, sealed)):
+        client = keyed()
+        assert client.open(one) == b"\x0f\x00"
+        with pytest.raises(SecurityError, match="replay"):
+            client.open(other)
+        assert client.peer_counter == -1  # others have that key too: it says nothing of ours
+
+
+@pytest.mark.parametrize("title", [b"", b"\x01", bytes(9), bytes(127)])
+def test_a_title_of_another_length_is_refused_wherever_it_comes(title: bytes) -> None:
+    content = meters().protect(PLAIN)[2:]
+    broadcast = bytes((0x70,)) + content[1:]
+    head = bytes((0xDB, len(title))) + title
+    for octets in (
+        in_general_ciphering(content, title=title),
+        in_general_ciphering(broadcast, key_id=1, title=title),
+        head + bytes((len(content),)) + content,
+        head + bytes((len(broadcast),)) + broadcast,
+    ):
+        client = keyed()
+        client.peer_title = title
+        with pytest.raises(SecurityError):
+            client.open(octets)
+    client = keyed()
+    client.peer_title = title
+    with pytest.raises(SecurityError):
+        client.verify(bytes((0x10,)) + bytes(16), b"challenge")
+
+
+def test_suite_0_has_no_key_agreement_whatever_comes() -> None:
+    agreement = PrivateKey.generate(1)
+    ring = Keyring(0, TITLE, AK, EK, agreement=agreement, peer_agreement=agreement.public)
+    with pytest.raises(SecurityError, match="no key here"):
+        content_key(ring, Ciphered(Header(b"", METER, TITLE, b"", b""), (AGREED, STATIC, b""), 0x30, 1, b""))
 
 
 def test_a_plain_unit_is_refused() -> None:
