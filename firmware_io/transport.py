@@ -196,6 +196,7 @@ class Udp:
             family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
             self._socket = socket.socket(family, kind, protocol)
             self._socket.connect(address)  # what comes from elsewhere is not heard
+            self._socket.setblocking(False)  # a datagram with a wrong check sum is gone when it is read
         except OSError as error:
             raise TransportError(f"cannot reach {self._name}: {error}") from error
 
@@ -204,14 +205,14 @@ class Udp:
         try:
             ready, _, _ = select.select([self._socket], [], [], max(0.0, deadline - time.monotonic()))
             return self._socket.recv(MAX_DATAGRAM) if ready else b""
-        except ConnectionRefusedError:
-            return b""  # nobody listens just now: that is silence
+        except (ConnectionRefusedError, BlockingIOError):
+            return b""  # nobody listens just now, or it was none after all: that is silence
         except (OSError, ValueError) as error:
             raise TransportError(f"{self._name} failed on read: {error}") from error
 
     def write(self, octets: bytes) -> None:
         try:
-            with contextlib.suppress(ConnectionRefusedError):
+            with contextlib.suppress(ConnectionRefusedError, BlockingIOError):  # lost, as any datagram may be
                 self._socket.send(octets)
         except OSError as error:
             raise TransportError(f"{self._name} failed on write: {error}") from error

@@ -79,3 +79,9 @@ class DlmsSpec:
                     raise ValueError(
                         f"meter {self.id}: security {self.security} needs {name} of {wanted}, both the same"
                     )
+            octets = len(self.encryption_key or b"")
+            for name, key in (("master_key", self.master_key), ("broadcast_key", self.broadcast_key)):
+                if key is not None and len(key) != octets:
+                    raise ValueError(
+                        f"meter {self.id}: security {self.security} needs {name} of {octets} octets, as encryption_key"
+                    )

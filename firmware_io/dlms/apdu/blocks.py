@@ -125,6 +125,8 @@ class BlockTransfer:
             raise RemoteProtocolError("blocks are lost again and again: the transfer is given up")
         if self._cut:
             return self._due()
+        if self._number > MAX_NUMBER:
+            raise RemoteProtocolError(f"more than {MAX_NUMBER} blocks: it will not end")
         self._sent = self._number
         self._number += 1
         return [Block(True, False, self._window, self._sent, self._expected - 1, b"").encode()]

@@ -44,7 +44,7 @@ from firmware_io.dlms.protection.context import (
 )
 from firmware_io.dlms.protection.hls import Side
 from firmware_io.dlms.protection.security import Ciphering
-from firmware_io.dlms.session.blocks import BlockWay
+from firmware_io.dlms.session.blocks import BlockWay, LongValue
 from firmware_io.dlms.session.channel import Channel
 from firmware_io.dlms.session.counters import InvocationCounters, counter_id
 from firmware_io.dlms.session.short_names import ShortNames
@@ -180,14 +180,10 @@ class Association:
 
     def _action_blocks(self, block: decode.ActionBlock, invoke: int) -> bytes:
         """What a method returns in blocks: its value alone, as it has succeeded then."""
-        gathered = bytearray(block.payload)
-        while not block.last:
-            following = expect(decode.ActionBlock, self.request(decode.ActionNext(invoke, block.block), invoke))
-            gathered += following.payload
-            if following.block != block.block + 1 or not following.payload or len(gathered) > MAX_ACTION_OCTETS:
-                raise RemoteProtocolError(f"block {following.block} with {len(gathered)} octets: it does not fit")
-            block = following
-        return bytes(gathered)
+        long = LongValue(self._channel.monotonic, MAX_ACTION_OCTETS)
+        while (whole := long.add(block.block, block.payload, last=block.last)) is None:
+            block = expect(decode.ActionBlock, self.request(decode.ActionNext(invoke, block.block), invoke))
+        return whole
 
     def next_invoke(self) -> int:
         """The invoke-id and priority of a new request."""
@@ -283,7 +279,7 @@ class Association:
             signed = mechanism is Mechanism.HLS_ECDSA
             challenge = secrets.token_bytes(SIGNED_CHALLENGE_OCTETS if signed else CHALLENGE_OCTETS)
         self.conformance = Conformance(0)
-        self._names = ShortNames(self._read) if spec.naming == "sn" else None
+        self._names = ShortNames(self._read, self._channel.monotonic) if spec.naming == "sn" else None
         initiate = InitiateRequest(self._proposed, spec.max_pdu, dedicated_key).encode()
         request = AssociationRequest(
             _CONTEXTS[self._names is not None, self._ciphering is not None],

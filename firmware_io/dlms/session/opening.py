@@ -26,7 +26,7 @@ class ModeE:
     """Opens a line before SNRM; `baud` is the highest speed that is wanted."""
 
     def __init__(self, baud: int, trace: Trace | None = None) -> None:
-        self._most = baud
+        self._most = max(baud, CALL_BAUD)
         self._trace = trace
 
     def sign_on(self, transport: Transport) -> int | None:

@@ -19,6 +19,7 @@ from firmware_io.dlms.apdu.refusals import DataAccessError, MalformedData, Servi
 from firmware_io.dlms.cosem import profile
 from firmware_io.dlms.cosem.meter_time import MeterTime
 from firmware_io.dlms.session.association import Association, Push
+from firmware_io.dlms.session.blocks import LongValue
 from firmware_io.dlms.session.channel import Channel
 from firmware_io.dlms.session.counters import InvocationCounters
 from firmware_io.dlms.spec import DlmsSpec
@@ -36,8 +37,6 @@ from firmware_io.obis import ObisCode
 T = TypeVar("T")
 
 MAX_LONG_GET = 1 << 20  # octets of one attribute in blocks: bounds what a meter can make us keep
-LONG_GET_S = 90.0  # one attribute in blocks: bounds how long it can hold the line; 20 kB take as long at 2400 Bd
-FEW_BLOCKS, SMALLEST_BLOCK = 32, 8  # so many blocks may be small; on the average they bring more than that
 LIST_HEAD, ACCESS_HEAD = 4, 9  # octets of a GET with list in front of its items, and of an ACCESS beside them
 LIST_ITEM, ACCESS_ITEM = 10, 11
 LONG_INVOKE = 0xC0000000  # confirmed, high priority
@@ -308,30 +307,17 @@ class Session:
 
     def _blocks(self, first: decode.GetBlock, invoke: int, attribute: Attribute) -> bytes:
         """The octets of a reply that comes in blocks."""
-        gathered, block, count = bytearray(), first, 1
-        last_s = self._channel.monotonic() + LONG_GET_S
+        block, long = first, LongValue(self._channel.monotonic, MAX_LONG_GET)
         while True:
             if isinstance(block.payload, DataAccessResult):
                 raise DataAccessError(attribute, block.payload)
-            gathered += block.payload
-            if len(gathered) > MAX_LONG_GET:
-                raise RemoteProtocolError(f"more than {MAX_LONG_GET} octets in blocks")
-            if block.last:
-                return bytes(gathered)
-            count += 1
-            if count > FEW_BLOCKS + len(gathered) // SMALLEST_BLOCK:
-                raise RemoteProtocolError(f"{count} blocks with {len(gathered)} octets in them: it will not end")
-            if self._channel.monotonic() > last_s:
-                raise RemoteProtocolError(f"{len(gathered)} octets in blocks after {LONG_GET_S:.0f} s: too slow")
+            whole = long.add(block.block, block.payload, last=block.last)
+            if whole is not None:
+                return whole
             reply = self._association.request(decode.GetNext(invoke, block.block), invoke)
             if isinstance(reply, decode.GetResponse) and isinstance(reply.result, DataAccessResult):
                 raise DataAccessError(attribute, reply.result)
-            following = expect(decode.GetBlock, reply)
-            if following.block != block.block + 1:
-                raise RemoteProtocolError(f"block {following.block} came, {block.block + 1} was expected")
-            if not following.payload and not following.last:
-                raise RemoteProtocolError(f"block {following.block} is empty")
-            block = following
+            block = expect(decode.GetBlock, reply)
 
     def _set_blocks(self, attribute: Attribute, octets: bytes, invoke: int) -> Apdu:
         size = max(16, self._association.pdu_limit - CIPHER_OVERHEAD - 32)

@@ -7,7 +7,7 @@ the right one: whoever loses one over a stream has to begin anew (the driver doe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from firmware_io.dlms.apdu import axdr, decode
 from firmware_io.dlms.apdu.axdr import NULL, Data, Tag
@@ -23,6 +23,7 @@ from firmware_io.dlms.apdu.short_names import (
     Variable,
     address,
 )
+from firmware_io.dlms.session.blocks import LongValue
 from firmware_io.errors import RegisterUnavailable, RemoteProtocolError
 from firmware_io.obis import CURRENT_ASSOCIATION, ObisCode
 
@@ -30,10 +31,10 @@ MAX_OCTETS = 1 << 18  # of one value in blocks
 
 
 class ShortNames:
-    """The names of one meter; `exchange` sends a plain APDU and returns the plain answer."""
+    """The names of one meter; `exchange` sends a plain APDU and returns the plain answer, `monotonic` is the line's."""
 
-    def __init__(self, exchange: Callable[[bytes], bytes]) -> None:
-        self._exchange = exchange
+    def __init__(self, exchange: Callable[[bytes], bytes], monotonic: Callable[[], float]) -> None:
+        self._exchange, self._monotonic = exchange, monotonic
         self._bases: dict[tuple[int, ObisCode], int] | None = None
 
     def request(self, request: Apdu, invoke: int) -> Apdu:
@@ -97,7 +98,7 @@ class ShortNames:
                     raise RemoteProtocolError(f"object list of short names: {item}")
         return bases
 
-    def _read(self, variables: list[Variable]) -> tuple[Data | DataAccessResult | ValueBlock, ...]:
+    def _read(self, variables: Sequence[Variable | NextBlock]) -> tuple[Data | DataAccessResult | ValueBlock, ...]:
         octets = self._exchange(ReadRequest(tuple(variables)).encode())
         try:
             results = ReadResponse.decode(octets).results
@@ -109,15 +110,12 @@ class ShortNames:
 
     def _joined(self, block: ValueBlock) -> Data | DataAccessResult:
         """A value that comes in blocks."""
-        gathered = bytearray(block.payload)
-        while not block.last:
-            (following,) = ReadResponse.decode(self._exchange(ReadRequest((NextBlock(block.block),)).encode())).results
+        long = LongValue(self._monotonic, MAX_OCTETS)
+        while (whole := long.add(block.block, block.payload, last=block.last)) is None:
+            (following,) = self._read([NextBlock(block.block)])
             if isinstance(following, DataAccessResult):
                 return following
-            if not isinstance(following, ValueBlock) or following.block != block.block + 1 or not following.payload:
+            if not isinstance(following, ValueBlock):
                 raise RemoteProtocolError(f"block {block.block + 1} of a short name was expected")
-            gathered += following.payload
-            if len(gathered) > MAX_OCTETS:
-                raise RemoteProtocolError(f"more than {MAX_OCTETS} octets in blocks")
             block = following
-        return axdr.decode(bytes(gathered))
+        return axdr.decode(whole)

@@ -22,7 +22,7 @@ from firmware_io.simulator.line.bus import NullModem
 from firmware_io.simulator.line.optical import IDENTIFICATION, OpticalHead
 from firmware_io.simulator.line.ports import LineThread, open_port
 from firmware_io.spec import BusSpec
-from firmware_io.transport import Serial, open_transport
+from firmware_io.transport import Serial, Udp, open_transport
 
 FLAT = "flat-1"
 
@@ -75,7 +75,7 @@ def test_speeds_are_those_that_both_sides_know(make_bench):
     bench = make_bench(flats=1)
     head_of(bench)
     line = Slow(bench.site.lines["line"])
-    for most, chosen in ((115_200, 9600), (9600, 9600), (4800, 4800), (2400, 2400)):
+    for most, chosen in ((115_200, 9600), (9600, 9600), (4800, 4800), (2400, 2400), (200, 300)):
         line.set.clear()
         assert ModeE(most).sign_on(line) == chosen
         assert line.set == [(300, 7, "E"), (chosen, 8, "N")]
@@ -167,6 +167,16 @@ def test_the_wrapper_over_udp(kind, make_bench, secured):
         bus.close()
         thread.stop()
     assert driver.associations == 1
+
+
+def test_a_datagram_that_is_gone_when_it_is_read_is_silence(monkeypatch):
+    """Of one with a wrong check sum select(2) speaks, and recv(2) does not."""
+    line = Udp("127.0.0.1", 9)
+    monkeypatch.setattr("select.select", lambda *_: ([line], [], []))
+    try:
+        assert line.read(16, line.monotonic() + 1) == b""
+    finally:
+        line.close()
 
 
 def test_nobody_at_a_udp_port_is_silence():

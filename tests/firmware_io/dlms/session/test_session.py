@@ -10,6 +10,7 @@ import pytest
 from firmware_io import obis
 from firmware_io.dlms.apdu import acse, axdr, decode
 from firmware_io.dlms.apdu.acse import AssociationResponse, Conformance, Context, InitiateResponse, Mechanism
+from firmware_io.dlms.apdu.blocks import Block, BlockTransfer
 from firmware_io.dlms.apdu.decode import ActionResult, Attribute, DataAccessResult
 from firmware_io.dlms.apdu.refusals import (
     ActionError,
@@ -19,6 +20,7 @@ from firmware_io.dlms.apdu.refusals import (
     MalformedData,
     ServiceErrorResponse,
 )
+from firmware_io.dlms.apdu.short_names import ReadResponse, ValueBlock
 from firmware_io.dlms.protection.security import Ciphering
 from firmware_io.dlms.session.counters import MemoryCounters
 from firmware_io.dlms.session.session import Session
@@ -463,6 +465,11 @@ class TestLists:
         {"security": "lls"},
         {"security": "hls-gmac", "encryption_key": EK, "authentication_key": AK},
         {"security": "hls-gmac", "encryption_key": EK[:5], "authentication_key": AK, "system_title": OURS},
+        *(
+            {"security": "hls-gmac", "encryption_key": EK, "authentication_key": AK, "system_title": OURS, name: key}
+            for name in ("master_key", "broadcast_key")
+            for key in (b"", EK[:5], 2 * EK)
+        ),
     ],
 )
 def test_a_specification_without_its_secrets_is_refused(wrong: dict[str, object]) -> None:
@@ -474,3 +481,56 @@ def test_secrets_are_never_shown() -> None:
     shown = repr(LLS) + repr(GMAC)
     assert "secret" not in shown
     assert repr(EK)[2:-1] not in shown
+
+
+class TestBlocksOfAHostileMeter:
+    """What comes in blocks, whatever the service: bounded, and no error but those of a meter."""
+
+    SHORT = DlmsSpec("flat-1", 17, naming="sn")
+    SHORT_AARE = AssociationResponse(
+        0, 0, InitiateResponse(Conformance.READ, 512, short=True).encode(), Context.SN
+    ).encode()
+
+    @staticmethod
+    def value_block(number: int, payload: bytes = b"\x01") -> bytes:
+        return ReadResponse((ValueBlock(False, number, payload),)).encode()
+
+    @pytest.mark.parametrize("octets", [b"\x0c\x00", b"\x0c\x02\x01\x04\x01\x04"])
+    def test_more_or_fewer_blocks_than_were_asked_for(self, octets: bytes) -> None:
+        session, _ = connected(self.value_block(1), octets, spec=self.SHORT, aare=self.SHORT_AARE)
+        with pytest.raises(RemoteProtocolError, match="1 short names asked for"):
+            session.get(REGISTER)
+
+    def test_a_short_name_whose_blocks_hold_next_to_nothing(self) -> None:
+        blocks = [self.value_block(number) for number in range(1, 100)]
+        session, script = connected(*blocks, spec=self.SHORT, aare=self.SHORT_AARE)
+        with pytest.raises(RemoteProtocolError, match="it will not end"):
+            session.get(REGISTER)
+        assert script.answers
+
+    def test_what_a_method_returns_in_blocks_that_hold_next_to_nothing(self) -> None:
+        blocks = [decode.ActionBlock(0xC1, False, number, b"\x01").encode() for number in range(1, 100)]
+        session, script = connected(*blocks)
+        with pytest.raises(RemoteProtocolError, match="it will not end"):
+            session.action(Attribute(8, obis.CLOCK, 6), axdr.int16(0))
+        assert script.answers
+
+    @pytest.mark.parametrize("max_pdu", [1, 9])
+    def test_units_so_small_that_no_general_block_fits(self, max_pdu: int) -> None:
+        small = InitiateResponse(ALL | Conformance.GENERAL_BLOCK_TRANSFER, max_pdu).encode()
+        spec = DlmsSpec("flat-1", 17, gbt_window=2)
+        session, _ = connected(spec=spec, aare=AssociationResponse(0, 0, small).encode())
+        with pytest.raises(RemoteProtocolError, match="no block fits"):
+            session.get(REGISTER)
+
+    def test_general_blocks_without_end(self) -> None:
+        transfer = BlockTransfer(1, begun=True)
+
+        def exchange() -> None:
+            for number in range(1, 1 << 16):  # each block is acknowledged, and each pause behind it
+                transfer.take(Block(False, False, 1, number, 0, b"\x01"))
+                for _ in range(2):
+                    transfer.answer()
+
+        with pytest.raises(RemoteProtocolError, match="it will not end"):
+            exchange()
