@@ -44,7 +44,7 @@ from firmware_io.errors import (
     SecurityError,
     TransportError,
 )
-from firmware_io.pushes import PushSource, TakesPushes
+from firmware_io.pushes import Pushed, PushSource, TakesPushes
 from firmware_io.reading import MeterEvent, Reading
 from firmware_io.spec import BusSpec
 from firmware_io.standing import SLOW_MIN_S, SPACING, Standing
@@ -247,27 +247,38 @@ class Bus:
     def _pushed(self) -> Iterator[Poll]:
         """What meters have sent unasked since the last call, each as the sample of the one that it is of."""
         for meter in self._meters.values():
-            if isinstance(meter.driver, TakesPushes) and (readings := meter.driver.pushed_meanwhile()):
+            readings = self._of_push(meter, None)
+            if readings:
                 yield Poll(meter.id, tuple(readings))
         for source in self._sources:
             try:
                 units = source.take(None if self._line is None else self._line.transport)
-            except TransportError as error:
-                self._source_failed(error)
+            except TransportError as error:  # the line is gone, which the next poll finds; or the port is another's
+                self._say_once(str(error), error)
                 continue
             for unit in units:
                 for meter in self._meters.values():
-                    taken = meter.driver.take_push(unit) if isinstance(meter.driver, TakesPushes) else None
+                    taken = self._of_push(meter, unit)
                     if taken is not None:
                         self._heard(meter)
                         if taken:
                             yield Poll(meter.id, tuple(taken))
                         break
 
-    def _source_failed(self, error: TransportError) -> None:
-        """The line is gone, which the next poll finds as well; or a port is somebody else's, which is said once."""
-        if str(error) not in self._said:
-            self._said.add(str(error))
+    def _of_push(self, meter: _Meter, unit: Pushed | None) -> list[Reading] | None:
+        """What a driver makes of a unit, or (None) of what came meanwhile; an error of it is nothing to the others."""
+        driver = meter.driver
+        if not isinstance(driver, TakesPushes):
+            return None
+        try:
+            return driver.pushed_meanwhile() if unit is None else driver.take_push(unit)
+        except MeterError as error:
+            self._say_once(meter.id, error)  # not each: whoever reaches the listener makes as many as he likes
+            return None
+
+    def _say_once(self, about: str, error: MeterError) -> None:
+        if about not in self._said:
+            self._said.add(about)
             log.warning("bus %s: %s", self.spec.id, error)
 
     # Order of work

@@ -98,11 +98,7 @@ class PushListener:
         """See `PushSource`. Raises: TransportError: the port cannot be had."""
         if self._thread is None:
             self._open()
-        taken = []
-        with suppress(IndexError):
-            while True:
-                taken.append(self._waiting.popleft())
-        return taken
+        return [self._waiting.popleft() for _ in range(len(self._waiting))]  # no more: it may come faster than we take
 
     @property
     def port(self) -> int:

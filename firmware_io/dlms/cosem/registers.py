@@ -102,6 +102,14 @@ class Register(NamedTuple):
             raise RemoteProtocolError(f"{self.name}: expected a finite number, got {data}")
         return value
 
+    def understands(self, data: Data) -> bool:
+        """Whether that can be a value of it."""
+        try:
+            self.scaled(data)
+        except RemoteProtocolError:
+            return False
+        return True
+
 
 def scaler_of(name: ObisCode, class_id: int) -> Attribute:
     """The attribute that holds scaler and unit."""

@@ -13,7 +13,7 @@ from firmware_io import obis
 from firmware_io.clock import Clock
 from firmware_io.dlms.apdu.axdr import Data
 from firmware_io.dlms.apdu.decode import Attribute, DataAccessResult
-from firmware_io.dlms.cosem.meter_time import Convention
+from firmware_io.dlms.cosem.meter_time import Convention, MeterTime
 from firmware_io.dlms.cosem.registers import DATA, VALUE, Scale
 from firmware_io.dlms.session.session import Session
 from firmware_io.dlms.spec import DlmsSpec
@@ -48,6 +48,10 @@ class Known:
     def serial(self) -> str | None:
         """The serial number that stands on the plate; None where the meter has no plate."""
         return None if self._plate is None else self._expected.serial
+
+    def utc_s(self, time: MeterTime) -> float:
+        """The UTC seconds that the meter means by a time, without the error of its clock."""
+        return self.convention.utc_s(time) - (self.clock_offset_s or 0.0)
 
     def forget(self) -> None:
         """Another meter: only what the site file says still holds."""

@@ -151,13 +151,17 @@ class MeterReader:
             return None
         sampled_s, half_s = received_s, LATE_S
         if said.time is not None:
-            shown_s = self._known.convention.utc_s(said.time) - (self._known.clock_offset_s or 0.0)
+            shown_s = self._known.utc_s(said.time)
             if not -PUSH_AGE_S < shown_s - received_s < PUSH_AGE_S:
                 return []  # out of a meter's memory, or somebody else's
             if abs(shown_s - received_s) > CAPTURED_NOW_S:
                 sampled_s = shown_s
-        there = tuple(register for register in self._registers if register.value in said.values)
-        readings, _ = self._judged(there, [said.values[r.value] for r in there], sampled_s, half_s)
+        readings: list[Reading] = []
+        there = {r: said.values[r.value] for r in self._registers if r.value in said.values}
+        # One that cannot be understood is no reason not to ask for the register.
+        there = {register: data for register, data in there.items() if register.understands(data)}
+        if there:
+            readings, _ = self._judged(tuple(there), list(there.values()), sampled_s, half_s)
         if _ERRORS in said.values:
             readings += self._error_reading(said.values[_ERRORS], sampled_s, half_s)
         return combined(readings, self._known.sums)
@@ -322,7 +326,7 @@ class MeterReader:
         half_s = max(0.0, (self._clock.now() - before_s) / 2)
         sampled_s = before_s + half_s
         if captured.time is not None:
-            shown_s = self._known.convention.utc_s(captured.time) - (self._known.clock_offset_s or 0.0)
+            shown_s = self._known.utc_s(captured.time)
             if shown_s <= self._captured_s:
                 return [], {}
             self._captured_s = shown_s

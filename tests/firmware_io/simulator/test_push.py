@@ -14,10 +14,12 @@ import pytest
 from firmware_io import obis
 from firmware_io.bus import Bus, BusMeter
 from firmware_io.dlms.apdu import axdr
+from firmware_io.dlms.apdu.decode import DataNotification
 from firmware_io.dlms.meter.driver import DlmsDriver
 from firmware_io.dlms.meter.push import FrameCutter, UnitCutter, layout
 from firmware_io.dlms.session.counters import MemoryCounters
 from firmware_io.dlms.session.wrapper import Unit
+from firmware_io.dlms.sources import Sources
 from firmware_io.errors import RemoteProtocolError, TransportError
 from firmware_io.pushes import IdleLine, Pushed, PushListener
 from firmware_io.simulator.building.scenario import Fault, Simulation
@@ -123,6 +125,33 @@ def test_pushes_on_the_idle_line(make_bench):
         assert [energy_of(poll.readings) for poll in pushed] == [shown(bench)]
     bus.poll(FLAT)  # the association has not suffered
     assert bench.drivers[FLAT].associations == 1
+
+
+def test_a_push_of_nonsense_costs_no_poll(make_bench):
+    """Also where all registers that there are stand in it."""
+    bench = make_bench(meter=PUSH)
+    everything = {r.obis for r in bench.bus.poll(FLAT)}
+    objects = (obis.SERIAL_NUMBER, *sorted(everything))
+    bench = make_bench(meter=PUSH | {"sources": Sources(push_objects=objects)})
+    bench.bus.poll(FLAT)
+    serial = axdr.octet_string(bench.site.meters[FLAT].serial_number().encode())
+    nonsense = axdr.structure(serial, *[axdr.octet_string(b"\x01")] * len(everything))
+    assert energy_of(taken(bench, DataNotification(1, b"", nonsense).encode())) is None
+    assert {r.obis for r in bench.bus.poll(FLAT)} == everything
+
+
+def test_a_push_that_one_meter_s_keys_cannot_even_try_costs_the_others_nothing(make_bench, caplog):
+    bench = make_bench(meter=PUSH, client={"meter_signing_key": b"rubbish"})
+    with listening(bench, "tcp://127.0.0.1:0") as (bus, listener):
+        plain = bench.site.stations["line"][1].pushed("plain", wrapper=True)
+        for _ in range(3):
+            send_to(f"tcp://127.0.0.1:{listener.port}", plain)
+        end = time.monotonic() + WAIT_S
+        while "not a public key" not in caplog.text and time.monotonic() < end:
+            assert list(bus.probe()) == []
+            time.sleep(0.01)
+        assert {p.meter for p in bus.poll_cycle() if p.error is None} >= {FLAT, "flat-2"}
+    assert caplog.text.count("not a public key") == 1
 
 
 @contextmanager
