@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from firmware_io.errors import LocalProtocolError, SecurityError
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
 
 COORDINATE_OCTETS = {1: 32, 2: 48}
@@ -36,6 +37,7 @@ class PrivateKey:
     @classmethod
     def load(cls, octets: bytes) -> PrivateKey:
         """From what stands in a file. Raises: LocalProtocolError."""
+        from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -47,7 +49,7 @@ class PrivateKey:
             else:
                 number = bytes.fromhex(octets.decode("ascii"))
                 return cls(ec.derive_private_key(int.from_bytes(number, "big"), _curve_of(len(number))))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise LocalProtocolError("not a private key on P-256 or P-384: expected PEM or hex") from error
         raise LocalProtocolError("not a private key on P-256 or P-384")
 
@@ -91,6 +93,7 @@ class PublicKey:
     def load(cls, octets: bytes) -> PublicKey:
         """From what stands in a file. Raises: LocalProtocolError."""
         from cryptography import x509
+        from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -101,7 +104,7 @@ class PublicKey:
                 key = serialization.load_pem_public_key(octets)
             else:
                 return cls.of_point(bytes.fromhex(octets.decode("ascii")))
-        except (ValueError, TypeError, SecurityError) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm, SecurityError) as error:
             raise LocalProtocolError("not a public key on P-256 or P-384: expected PEM, or its point in hex") from error
         if not isinstance(key, ec.EllipticCurvePublicKey):
             raise LocalProtocolError("not a public key on P-256 or P-384")
@@ -182,7 +185,7 @@ def _suite_of(bits: int) -> int:
     return SUITE_OF_BITS[bits]
 
 
-def _hash_of(suite: int):  # type: ignore[no-untyped-def]  # the library's class of hashes
+def _hash_of(suite: int) -> hashes.HashAlgorithm:
     from cryptography.hazmat.primitives import hashes
 
     return hashes.SHA256() if suite == 1 else hashes.SHA384()

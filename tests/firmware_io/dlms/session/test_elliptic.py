@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 
 from firmware_io.dlms.protection.elliptic import PrivateKey, PublicKey, derive, unwrap, wrap
@@ -66,6 +68,28 @@ def test_keys_in_every_form_that_a_maker_gives() -> None:
             PublicKey.load(rubbish)
     with pytest.raises(SecurityError, match="no point"):
         PublicKey.of_point(bytes(64))
+
+
+def test_a_key_on_a_curve_that_nobody_has_is_refused_as_any_other() -> None:
+    from cryptography.hazmat.primitives import serialization as s
+
+    private = PrivateKey.load(STATIC)
+    p256, prime239 = bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d030104")
+    for load, octets, what in (
+        (
+            PublicKey.load,
+            private.public.key.public_bytes(s.Encoding.DER, s.PublicFormat.SubjectPublicKeyInfo),
+            "PUBLIC",
+        ),
+        (
+            PrivateKey.load,
+            private._key.private_bytes(s.Encoding.DER, s.PrivateFormat.PKCS8, s.NoEncryption()),
+            "PRIVATE",
+        ),
+    ):
+        text = base64.encodebytes(octets.replace(p256, prime239)).decode()
+        with pytest.raises(LocalProtocolError, match="P-256 or P-384"):
+            load(f"-----BEGIN {what} KEY-----\n{text}-----END {what} KEY-----\n".encode())
 
 
 def test_a_certificate_brings_its_key() -> None:
