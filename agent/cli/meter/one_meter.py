@@ -1,4 +1,4 @@
-"""What `read` and `clock` share: one meter of a site file, asked from the command line."""
+"""What the verbs at a meter share: one meter of a site file, asked from the command line."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 
 from agent.polling.buses import open_bus
 from agent.process.clock import SystemClock
+from agent.process.exit_codes import NEGATIVE
 from agent.site.errors import ConfigError
 from agent.site.load import load
 from agent.wire.values import utc as wire_utc
@@ -72,6 +73,16 @@ def over_session(bus: Bus, meter: str, use: Callable[[Session], T]) -> T:
         return use(driver.session(line))
 
     return bus.use(meter, work)
+
+
+def confirm(meter: str, what: str, *, yes: bool) -> None:
+    """Say what will happen, and have the meter's name typed. Raises: SystemExit: something else was."""
+    if yes:
+        return
+    click.echo(what)
+    if click.prompt("Type the meter's name to go on") != meter:
+        click.echo("nothing was changed", err=True)
+        raise SystemExit(NEGATIVE)
 
 
 class Value(NamedTuple):

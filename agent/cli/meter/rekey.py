@@ -10,7 +10,7 @@ from typing import get_args
 
 import click
 
-from agent.cli.meter.one_meter import meter_of, over_session
+from agent.cli.meter.one_meter import confirm, meter_of, over_session
 from agent.keys.credentials import read_key
 from agent.process.exit_codes import NEGATIVE
 from agent.site.errors import ConfigError
@@ -20,13 +20,6 @@ from firmware_io.dlms.meter.rekey import KeyName, agree, key_octets, transfer
 from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.driver import Line, MeterDriver
 from firmware_io.errors import MeterError, RegisterUnavailable
-
-FIELDS: dict[KeyName, str] = {
-    "encryption": "encryption_key",
-    "broadcast": "broadcast_key",
-    "authentication": "authentication_key",
-    "master": "master_key",
-}
 
 
 @click.command()
@@ -52,7 +45,8 @@ def command(
         spec = bus.use(meter, _spec)
         _possible(spec, name, agreed=agreed)
         key = None if agreed else _new_key(file, spec, generate=generate)
-        _confirm(meter, name, yes=yes)
+        shut_out = "Everybody who reads it with the old key is shut out."
+        confirm(meter, f"The {name} key of {meter} will be replaced. {shut_out}", yes=yes)
         if agreed:
             _write(file, b"")
         if key is None:
@@ -117,22 +111,15 @@ def _write(file: Path, octets: bytes) -> None:
         raise ConfigError([f"{file}: cannot be made: {error.strerror}; give a file that is not there yet"]) from error
 
 
-def _confirm(meter: str, name: KeyName, *, yes: bool) -> None:
-    if yes:
-        return
-    click.echo(f"The {name} key of {meter} will be replaced. Everybody who reads it with the old key is shut out.")
-    if click.prompt("Type the meter's name to go on") != meter:
-        click.echo("nothing was changed", err=True)
-        raise SystemExit(NEGATIVE)
-
-
 def _check(bus: Bus, meter: str, name: KeyName, key: bytes, file: Path) -> None:
     """Associate under the new key, and say what is left to do."""
 
     def again(driver: MeterDriver, line: Line) -> None:
         assert isinstance(driver, DlmsDriver)
         driver.session(line).release()
-        driver.take_spec(replace(driver.spec, **{FIELDS[name]: key}))  # type: ignore[arg-type]  # one of its keys
+        spec = driver.spec
+        of_data = name == "encryption"
+        driver.take_spec(replace(spec, encryption_key=key) if of_data else replace(spec, authentication_key=key))
         driver.session(line)
 
     if name in ("encryption", "authentication"):
@@ -142,4 +129,4 @@ def _check(bus: Bus, meter: str, name: KeyName, key: bytes, file: Path) -> None:
             click.echo(f"{error}\nit does not answer under the new key yet: keep both, and try again later", err=True)
             raise SystemExit(NEGATIVE) from error
         click.echo(f"{meter}: it answers under the new key")
-    click.echo(f"now put {file} where {FIELDS[name]} of {meter} in the site file points, and reload the agent")
+    click.echo(f"now put {file} where {name}_key of {meter} in the site file points, and reload the agent")

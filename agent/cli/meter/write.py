@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import click
 
-from agent.cli.meter.one_meter import meter_of, over_session
+from agent.cli.meter.one_meter import confirm, meter_of, over_session
 from agent.process.exit_codes import NEGATIVE
 from firmware_io.dlms.apdu import axdr
 from firmware_io.dlms.apdu.axdr import Data, Tag
-from firmware_io.dlms.apdu.decode import Attribute
+from firmware_io.dlms.apdu.decode import ActionResult, Attribute, DataAccessResult
 from firmware_io.dlms.apdu.refusals import ActionError, DataAccessError, ServiceRefused
 from firmware_io.dlms.session.session import Session
 from firmware_io.errors import AccessDenied, LocalProtocolError
@@ -125,7 +125,7 @@ def write(site_file: Path, meter: str, items: tuple[str, ...], yes: bool, trace:
     missing = next((item for item in wanted if item.value is None), None)
     if missing is not None:
         raise click.UsageError(f"{missing.attribute}: which value? Give =TYPE:VALUE")
-    _confirm(meter, items, yes=yes)
+    confirm(meter, f"{meter} will be changed: {', '.join(items)}", yes=yes)
     with meter_of(site_file, meter, trace=trace) as bus:
         _report(items, over_session(bus, meter, lambda session: _set(session, wanted)))
 
@@ -139,7 +139,7 @@ def write(site_file: Path, meter: str, items: tuple[str, ...], yes: bool, trace:
 def call(site_file: Path, meter: str, items: tuple[str, ...], yes: bool, trace: bool) -> None:
     """Call methods of a meter: a shift of its clock with 8:0-0:1.0.0#6=int16:-30."""
     wanted = [parse(text) for text in items]
-    _confirm(meter, items, yes=yes)
+    confirm(meter, f"{meter} will be changed: {', '.join(items)}", yes=yes)
     with meter_of(site_file, meter, trace=trace) as bus:
         _report(items, over_session(bus, meter, lambda session: _call(session, wanted)))
 
@@ -149,8 +149,7 @@ def _set(session: Session, items: list[Item]) -> list[str | None]:
     pairs = [(item.attribute, item.value) for item in items if item.value is not None]
     if len(pairs) > 1:
         try:
-            ends = session.set_list(pairs)
-            return [None if end == 0 else end.name.lower().replace("_", " ") for end in ends]
+            return [_ended(end) for end in session.set_list(pairs)]
         except ServiceRefused:
             pass  # one at a time then
     return [_one(partial(session.set, attribute, value)) for attribute, value in pairs]
@@ -159,11 +158,14 @@ def _set(session: Session, items: list[Item]) -> list[str | None]:
 def _call(session: Session, items: list[Item]) -> list[str | None]:
     if len(items) > 1:
         try:
-            ends = session.call_list(items)
-            return [None if end == 0 else end.name.lower().replace("_", " ") for end, _ in ends]
+            return [_ended(end) for end, _ in session.call_list(items)]
         except ServiceRefused:
             pass
     return [_one(partial(session.action, item.attribute, item.value)) for item in items]
+
+
+def _ended(result: DataAccessResult | ActionResult) -> str | None:
+    return None if result == 0 else result.name.lower().replace("_", " ")
 
 
 def _one(do: Callable[[], object]) -> str | None:
@@ -172,15 +174,6 @@ def _one(do: Callable[[], object]) -> str | None:
     except (DataAccessError, ActionError, AccessDenied) as error:
         return str(error)
     return None
-
-
-def _confirm(meter: str, items: tuple[str, ...], *, yes: bool) -> None:
-    if yes:
-        return
-    click.echo(f"{meter} will be changed: {', '.join(items)}")
-    if click.prompt("Type the meter's name to go on") != meter:
-        click.echo("nothing was changed", err=True)
-        raise SystemExit(NEGATIVE)
 
 
 def _report(items: tuple[str, ...], wrong: list[str | None]) -> None:
