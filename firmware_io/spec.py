@@ -6,7 +6,7 @@ Meters have a specification of their own in their protocol's room. How often a b
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +27,17 @@ class BusSpec:
     def networked(self) -> bool:
         """Whether the line's speed is not ours to know: TCP or UDP."""
         return self.port.startswith(("tcp://", "udp://"))
+
+
+class Timing(NamedTuple):
+    """Waits of a line, seconds."""
+
+    timeout_s: float
+    inter_octet_s: float
+    octet_s: float
+
+    @classmethod
+    def of(cls, bus: BusSpec) -> Timing:
+        """From the site's figures; over a network the line's speed is not ours to know."""
+        bits = 10 if bus.parity == "N" else 11
+        return cls(bus.timeout_s, bus.inter_octet_s, 0.0 if bus.networked else bits / bus.baud)

@@ -20,7 +20,7 @@ from firmware_io._octets import Framer as Framer
 from firmware_io._octets import Verdict as Verdict
 from firmware_io.driver import Line, Traffic
 from firmware_io.errors import ResponseTimeout
-from firmware_io.spec import BusSpec
+from firmware_io.spec import Timing as Timing
 
 READ_OCTETS = 4096
 MAX_FOUND = 250  # meters of one search
@@ -35,20 +35,6 @@ GLITCH_OCTETS = 4  # so few are no reply gone bad, but the noise of a line that 
 
 F = TypeVar("F")
 Parser = Callable[[bytearray, int], "tuple[F, int] | Verdict"]  # octets and a place: the frame and where it ends
-
-
-class Timing(NamedTuple):
-    """Waits of a line, seconds."""
-
-    timeout_s: float
-    inter_octet_s: float
-    octet_s: float
-
-    @classmethod
-    def of(cls, bus: BusSpec) -> Timing:
-        """From the site's figures; over TCP the line's speed is not ours to know."""
-        bits = 10 if bus.parity == "N" else 11
-        return cls(bus.timeout_s, bus.inter_octet_s, 0.0 if bus.port.startswith("tcp://") else bits / bus.baud)
 
 
 class Answer(NamedTuple, Generic[F]):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,6 +23,19 @@ from firmware_io.simulator.meter.meter import Identity, SimulatedMeter
 
 START_S = 1_772_409_600.0  # Mon 2026-03-02 00:00 UTC
 DAY_S = 86_400.0
+
+
+class HostClock:
+    """The host's time, for lines that are real."""
+
+    def now(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def wait(self, event: threading.Event, timeout_s: float) -> bool:
+        return event.wait(timeout_s)
 
 
 @dataclass

@@ -12,10 +12,9 @@ from collections.abc import Iterator
 import pytest
 
 from firmware_io.dlms.session.channel import WrapperChannel
-from firmware_io.dlms.session.timing import Timing
 from firmware_io.dlms.session.wrapper import Unit, Unwrapper
 from firmware_io.errors import LocalProtocolError, RemoteProtocolError, ResponseTimeout, TransportError
-from firmware_io.spec import BusSpec
+from firmware_io.spec import BusSpec, Timing
 from firmware_io.transport import Serial, Tcp, open_transport
 
 

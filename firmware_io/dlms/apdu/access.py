@@ -6,7 +6,7 @@ import enum
 from typing import NamedTuple
 
 from firmware_io.dlms.apdu import axdr
-from firmware_io.dlms.apdu.axdr import NULL, Data, encode_length
+from firmware_io.dlms.apdu.axdr import NULL, Data, counted, encode_length
 from firmware_io.dlms.apdu.reader import Reader
 from firmware_io.dlms.apdu.services import ActionResult, Attribute, DataAccessResult, Selection
 from firmware_io.errors import RemoteProtocolError
@@ -39,7 +39,7 @@ class AccessRequest(NamedTuple):
     time: bytes = b""
 
     def encode(self) -> bytes:
-        head = b"\xd9" + self.invoke.to_bytes(4, "big") + encode_length(len(self.time)) + self.time
+        head = b"\xd9" + self.invoke.to_bytes(4, "big") + counted(self.time)
         return head + _specifications(self.items) + _data([item.value for item in self.items])
 
     @classmethod
@@ -60,7 +60,7 @@ class AccessResponse(NamedTuple):
     time: bytes = b""
 
     def encode(self) -> bytes:
-        head = b"\xda" + self.invoke.to_bytes(4, "big") + encode_length(len(self.time)) + self.time
+        head = b"\xda" + self.invoke.to_bytes(4, "big") + counted(self.time)
         ends = b"".join(bytes((kind, result)) for kind, result, _ in self.results)
         data = _data([data for _, _, data in self.results])
         return head + b"\x00" + data + encode_length(len(self.results)) + ends

@@ -9,8 +9,8 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple
 
-from firmware_io.dlms.apdu.axdr import encode_length
-from firmware_io.dlms.apdu.decode import Reader
+from firmware_io.dlms.apdu.axdr import counted
+from firmware_io.dlms.apdu.reader import Reader
 from firmware_io.errors import RemoteProtocolError
 
 _CONTEXT = bytes.fromhex("608574050801")  # joint-iso-ccitt country(756) DLMS-UA application-context
@@ -84,7 +84,7 @@ class InitiateRequest(NamedTuple):
     version: int = _DLMS_VERSION
 
     def encode(self) -> bytes:
-        key = b"\x00" if self.dedicated_key is None else b"\x01" + _counted(self.dedicated_key)
+        key = b"\x00" if self.dedicated_key is None else b"\x01" + counted(self.dedicated_key)
         head = b"\x01" + key + bytes((0, 0, self.version))  # response-allowed: default true; no quality of service
         return head + _conformance(self.conformance) + self.max_pdu.to_bytes(2, "big")
 
@@ -248,12 +248,8 @@ class ReleaseResponse(NamedTuple):
         return cls(_reason(fields), _inner(fields, 0xBE, 0x04) or b"")
 
 
-def _counted(octets: bytes) -> bytes:
-    return encode_length(len(octets)) + octets
-
-
 def _tlv(tag: int, content: bytes) -> bytes:
-    return bytes((tag,)) + _counted(content)
+    return bytes((tag,)) + counted(content)
 
 
 def _conformance(conformance: Conformance) -> bytes:

@@ -166,6 +166,11 @@ def encode_length(length: int) -> bytes:
     return bytes((0x80 | len(octets),)) + octets
 
 
+def counted(octets: bytes) -> bytes:
+    """Octets behind their length."""
+    return encode_length(len(octets)) + octets
+
+
 def decode_length(octets: bytes, offset: int) -> tuple[int, int]:
     """A length at `offset`, and the offset behind it.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from firmware_io.dlms.apdu.axdr import encode_length
+from firmware_io.dlms.apdu.axdr import counted
 from firmware_io.dlms.apdu.reader import Reader
 from firmware_io.errors import RemoteProtocolError
 
@@ -35,7 +35,7 @@ class Block(NamedTuple):
     def encode(self) -> bytes:
         control = LAST * self.last | STREAMING * self.streaming | self.window
         head = bytes((TAG, control)) + self.number.to_bytes(2, "big") + self.acknowledged.to_bytes(2, "big")
-        return head + encode_length(len(self.payload)) + self.payload
+        return head + counted(self.payload)
 
     @classmethod
     def decode(cls, octets: bytes) -> Block:

@@ -76,7 +76,6 @@ __all__ = [
     "GetNext",
     "GetRequest",
     "GetResponse",
-    "Reader",
     "Selection",
     "ServiceError",
     "SetBlock",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from firmware_io.dlms.apdu import axdr
-from firmware_io.dlms.apdu.axdr import NULL, Data, Tag, encode_length
+from firmware_io.dlms.apdu.axdr import NULL, Data, Tag, counted, encode_length
 from firmware_io.dlms.apdu.reader import Reader
 from firmware_io.dlms.apdu.services import ActionResult, Attribute, DataAccessResult, encode_result
 from firmware_io.errors import RemoteProtocolError
@@ -119,7 +119,7 @@ class ActionBlock(NamedTuple):
 
     def encode(self) -> bytes:
         head = bytes((0xC7, 2, self.invoke, self.last)) + self.block.to_bytes(4, "big")
-        return head + encode_length(len(self.payload)) + self.payload
+        return head + counted(self.payload)
 
     @classmethod
     def read(cls, r: Reader) -> ActionBlock:

@@ -1,4 +1,4 @@
-"""A cursor over the octets of one APDU: every step checks that the octets are there."""
+"""What all APDUs are read with: parts of the application layer in the order in which they come."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias
 
 from firmware_io.dlms import _codec
 from firmware_io.dlms.apdu import axdr
-from firmware_io.dlms.apdu.axdr import Data, encode_length
+from firmware_io.dlms.apdu.axdr import Data, counted, encode_length
 from firmware_io.errors import LocalProtocolError
 from firmware_io.obis import ObisCode
 
@@ -282,7 +282,7 @@ class DataNotification(NamedTuple):
     body: Data
 
     def encode(self) -> bytes:
-        head = b"\x0f" + self.invoke.to_bytes(4, "big") + encode_length(len(self.time)) + self.time
+        head = b"\x0f" + self.invoke.to_bytes(4, "big") + counted(self.time)
         return head + axdr.encode(self.body)
 
 
@@ -294,7 +294,7 @@ class EventNotification(NamedTuple):
     value: Data
 
     def encode(self) -> bytes:
-        time = b"\x01" + encode_length(len(self.time)) + self.time if self.time else b"\x00"
+        time = b"\x01" + counted(self.time) if self.time else b"\x00"
         return b"\xc2" + time + self.attribute.encode() + axdr.encode(self.value)
 
 
@@ -372,9 +372,9 @@ def encode_result(result: Data | DataAccessResult) -> bytes:
 
 def _raw_result(payload: bytes | DataAccessResult) -> bytes:
     if isinstance(payload, bytes):
-        return b"\x00" + encode_length(len(payload)) + payload
+        return b"\x00" + counted(payload)
     return bytes((1, payload))
 
 
 def _block(last: bool, block: int, payload: bytes) -> bytes:
-    return bytes((last,)) + block.to_bytes(4, "big") + encode_length(len(payload)) + payload
+    return bytes((last,)) + block.to_bytes(4, "big") + counted(payload)

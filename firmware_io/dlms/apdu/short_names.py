@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from firmware_io.dlms.apdu import axdr
-from firmware_io.dlms.apdu.axdr import Data, encode_length
+from firmware_io.dlms.apdu.axdr import Data, counted, encode_length
 from firmware_io.dlms.apdu.reader import Reader
 from firmware_io.dlms.apdu.services import DataAccessResult, Selection
 from firmware_io.errors import RemoteProtocolError
@@ -111,7 +111,7 @@ class ReadResponse(NamedTuple):
 def _encoded(result: Data | DataAccessResult | ValueBlock) -> bytes:
     if isinstance(result, ValueBlock):
         head = bytes((2, result.last)) + result.block.to_bytes(2, "big")
-        return head + encode_length(len(result.payload)) + result.payload
+        return head + counted(result.payload)
     return b"\x00" + axdr.encode(result) if isinstance(result, Data) else bytes((1, result))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from firmware_io.dlms.apdu import axdr
-from firmware_io.dlms.apdu.axdr import Data, Tag, encode_length
+from firmware_io.dlms.apdu.axdr import Data, Tag, counted
 from firmware_io.dlms.apdu.decode import Attribute
 from firmware_io.dlms.cosem import profile
 from firmware_io.dlms.cosem.meter_time import MeterTime
@@ -88,7 +88,7 @@ class CompactData:
         if not isinstance(result, Data) or not isinstance(result.value, bytes):
             raise RemoteProtocolError(f"expected its buffer, got {result}")
         content = result.value
-        array = axdr.decode(bytes((Tag.COMPACT_ARRAY,)) + self._template + encode_length(len(content)) + content)
+        array = axdr.decode(bytes((Tag.COMPACT_ARRAY,)) + self._template + counted(content))
         if len(array.value) != 1 or array.value[0].tag != Tag.STRUCTURE:
             raise RemoteProtocolError("the buffer does not fit its template")
         values: tuple[Data, ...] = array.value[0].value

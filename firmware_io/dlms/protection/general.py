@@ -16,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
-from firmware_io.dlms.apdu.axdr import encode_length
-from firmware_io.dlms.apdu.decode import Reader
+from firmware_io.dlms.apdu.axdr import counted
+from firmware_io.dlms.apdu.reader import Reader
 from firmware_io.dlms.protection.elliptic import (
     COORDINATE_OCTETS,
     KEY_OCTETS,
@@ -33,7 +33,6 @@ GENERAL_CIPHERING, GENERAL_SIGNING = 0xDD, 0xDF
 IDENTIFIED, WRAPPED, AGREED = 0, 1, 2
 ONE_PASS, STATIC = 1, 2  # key agreement: C(1e, 1s) and C(0e, 2s)
 UNICAST, BROADCAST = 0, 1
-MAX_TITLES = 8
 
 KeyForm: TypeAlias = Literal["unicast", "broadcast", "wrapped", "agreed", "static"]
 
@@ -65,7 +64,7 @@ class Header(NamedTuple):
 
     def encode(self) -> bytes:
         """Each behind its length."""
-        return b"".join(_counted(octets) for octets in self)
+        return b"".join(counted(octets) for octets in self)
 
     @classmethod
     def read(cls, reader: Reader) -> Header:
@@ -127,7 +126,7 @@ def content_key(keys: Keyring, sealed: Ciphered) -> bytes:
         key = _one_pass(keys, header, octets)
     elif parameter == STATIC and keys.suite in COORDINATE_OCTETS and keys.agreement and keys.peer_agreement:
         shared = keys.agreement.agree(keys.peer_agreement)
-        key = derive(keys.suite, shared, header.originator, _counted(header.transaction), header.recipient)
+        key = derive(keys.suite, shared, header.originator, counted(header.transaction), header.recipient)
     else:
         key = None
     if key is None or len(key) != KEY_OCTETS[keys.suite]:
@@ -177,7 +176,7 @@ def sign(keys: Keyring, content: bytes, recipient: bytes, transaction: bytes = b
     if keys.signing is None:
         raise LocalProtocolError("general-signing without a signing key")
     header = Header(transaction, keys.title, recipient, time, b"").encode()
-    return bytes((GENERAL_SIGNING,)) + header + _counted(content) + _counted(keys.signing.sign(header + content))
+    return bytes((GENERAL_SIGNING,)) + header + counted(content) + counted(keys.signing.sign(header + content))
 
 
 def cipher(
@@ -200,29 +199,25 @@ def cipher(
             info = bytes((1, IDENTIFIED, BROADCAST if form == "broadcast" else UNICAST))
         case "wrapped":
             key = secrets.token_bytes(KEY_OCTETS[keys.suite])
-            info = bytes((1, WRAPPED, 0)) + _counted(wrap(_there(keys.master), key))
+            info = bytes((1, WRAPPED, 0)) + counted(wrap(_there(keys.master), key))
         case "agreed":
             ephemeral, peer = PrivateKey.generate(keys.suite), keys.peer_agreement
             if peer is None or keys.signing is None:
                 raise LocalProtocolError("one-pass key agreement without keys")
             point = ephemeral.public.point
             key = derive(keys.suite, ephemeral.agree(peer), header.originator, recipient)
-            info = bytes((1, AGREED, 1, ONE_PASS)) + _counted(point + keys.signing.sign(point))
+            info = bytes((1, AGREED, 1, ONE_PASS)) + counted(point + keys.signing.sign(point))
         case "static":
             if keys.agreement is None or keys.peer_agreement is None:
                 raise LocalProtocolError("static key agreement without keys")
             shared = keys.agreement.agree(keys.peer_agreement)
-            key = derive(keys.suite, shared, header.originator, _counted(transaction), recipient)
+            key = derive(keys.suite, shared, header.originator, counted(transaction), recipient)
             info = bytes((1, AGREED, 1, STATIC, 0))
     content = seal(_there(key), form == "broadcast")
-    return bytes((GENERAL_CIPHERING,)) + header.encode() + info + _counted(content)
+    return bytes((GENERAL_CIPHERING,)) + header.encode() + info + counted(content)
 
 
 def _there(key: bytes | None) -> bytes:
     if key is None:
         raise LocalProtocolError("general-ciphering under a key that there is not")
     return key
-
-
-def _counted(octets: bytes) -> bytes:
-    return encode_length(len(octets)) + octets

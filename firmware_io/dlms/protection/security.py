@@ -16,7 +16,7 @@ import hmac
 from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeAlias
 
-from firmware_io.dlms.apdu.axdr import decode_length, encode_length
+from firmware_io.dlms.apdu.axdr import counted, decode_length
 from firmware_io.dlms.protection.elliptic import KEY_OCTETS
 from firmware_io.dlms.protection.general import (
     BROADCAST,
@@ -235,7 +235,7 @@ class Ciphering:
         if not 0 <= counter <= COUNTER_MAX:
             raise SecurityError("the invocation counters of this key are used up: give the meter a new key")
         content = bytes((key.control,)) + counter.to_bytes(4, "big") + key.seal(self.system_title, counter, plain)
-        return head + encode_length(len(content)) + content
+        return head + counted(content)
 
     def open(self, octets: bytes) -> bytes:
         """The plain APDU.

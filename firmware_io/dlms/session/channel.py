@@ -21,12 +21,12 @@ from typing import Protocol
 from firmware_io.dlms.hdlc.framer import MAX_LENGTH, MIN_LENGTH, Address, Framer
 from firmware_io.dlms.hdlc.link import Busy, ClientLink, Disconnected, Event, Parameters, Received, State
 from firmware_io.dlms.session.opening import ModeE
-from firmware_io.dlms.session.timing import Latency, Timing
+from firmware_io.dlms.session.timing import Latency
 from firmware_io.dlms.session.wrapper import MAX_UNIT, Unit, Unwrapper
 from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.driver import Trace, Traffic
 from firmware_io.errors import RemoteProtocolError, ResponseTimeout
-from firmware_io.spec import BusSpec
+from firmware_io.spec import BusSpec, Timing
 from firmware_io.transport import Transport
 
 READ_OCTETS = 4096

@@ -44,7 +44,7 @@ CIPHER_OVERHEAD = 5 + 12 + 4 + 10  # control and counter, tag, lengths, general 
 
 
 class Session:
-    """A client's association. `client` other than the meter's own opens it without security (public client)."""
+    """A client's association; `public` opens it without security whatever the meter's own asks for."""
 
     def __init__(
         self,

@@ -6,29 +6,12 @@ It waits for nobody; the channel does.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
-
-from firmware_io.spec import BusSpec
 
 PATIENCE = 2.5  # times `timeout_s` for the first octet, at most
 LATE_MARGIN = 1.5  # on the slowest reply of late
 SLOWEST_FADES = 0.95  # with each reply
 PROBE_MARGIN, PROBE_MIN_S, PROBE_UNKNOWN_S = 3.0, 0.15, 0.5  # the same for a meter that is silent
 FULL_PROBES = 16  # every so many probes it gets the whole time
-
-
-class Timing(NamedTuple):
-    """Waits of a line, seconds."""
-
-    timeout_s: float
-    inter_octet_s: float
-    octet_s: float
-
-    @classmethod
-    def of(cls, bus: BusSpec) -> Timing:
-        """From the site's figures; over TCP the line's speed is not ours to know."""
-        bits = 10 if bus.parity == "N" else 11
-        return cls(bus.timeout_s, bus.inter_octet_s, 0.0 if bus.networked else bits / bus.baud)
 
 
 @dataclass(slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import replace
 
 import pytest
@@ -23,19 +22,9 @@ from firmware_io.simulator.line.optical import IDENTIFICATION, OpticalHead
 from firmware_io.simulator.line.ports import LineThread, open_port
 from firmware_io.spec import BusSpec
 from firmware_io.transport import Serial, Udp, open_transport
+from tests.firmware_io.lab import HostClock
 
 FLAT = "flat-1"
-
-
-class HostClock:
-    def now(self):
-        return time.time()
-
-    def monotonic(self):
-        return time.monotonic()
-
-    def wait(self, event, timeout_s):
-        return event.wait(timeout_s)
 
 
 def head_of(bench, inactivity_s: float = 120.0) -> OpticalHead:

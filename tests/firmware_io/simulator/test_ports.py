@@ -25,6 +25,7 @@ from firmware_io.errors import TransportError
 from firmware_io.simulator.line.ports import open_port
 from firmware_io.spec import BusSpec
 from firmware_io.transport import Serial, open_transport
+from tests.firmware_io.lab import HostClock
 
 SITE = """
 [site]
@@ -96,17 +97,6 @@ def free_port() -> str:
     """An address on which nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return f"tcp://127.0.0.1:{listener.getsockname()[1]}"
-
-
-class HostClock:
-    def now(self):
-        return time.time()
-
-    def monotonic(self):
-        return time.monotonic()
-
-    def wait(self, event, timeout_s):
-        return event.wait(timeout_s)
 
 
 def bus_of(spec: BusSpec, meters: list[DlmsSpec]) -> Bus:

@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +34,7 @@ from firmware_io.simulator.building.scenario import Fault, Simulation
 from firmware_io.simulator.line.ports import LineThread, open_port
 from firmware_io.spec import BusSpec
 from firmware_io.transport import open_transport
+from tests.firmware_io.lab import HostClock
 
 PYTHON = os.environ.get("CHECKMETER_PYDLMS") or (sys.executable if importlib.util.find_spec("pydlms") else None)
 pytestmark = pytest.mark.skipif(
@@ -48,17 +48,6 @@ FORMS = ["none", "lls", "hls-aes", "hls-md5", "hls-sha1", "hls-sha256", "hls-gma
 FORMS += ["ecdsa-plain", "ecdsa-1", "ecdsa-2"]
 PYDLMS_TITLE = bytes.fromhex("5059440000000001")
 METER_KEYS = {1: "55" * 32, 2: "55" * 48}
-
-
-class HostClock:
-    def now(self):
-        return time.time()
-
-    def monotonic(self):
-        return time.monotonic()
-
-    def wait(self, event, timeout_s):
-        return event.wait(timeout_s)
 
 
 def run(verb: str, arguments: dict) -> list:

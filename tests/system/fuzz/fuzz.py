@@ -30,12 +30,12 @@ from firmware_io.dlms.session.channel import HdlcChannel
 from firmware_io.dlms.session.counters import MemoryCounters
 from firmware_io.dlms.session.opening import ModeE
 from firmware_io.dlms.session.session import Session
-from firmware_io.dlms.session.timing import Timing
 from firmware_io.dlms.session.trace import Tracer
 from firmware_io.dlms.session.wrapper import Unit, Unwrapper
 from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.driver import Traffic
 from firmware_io.errors import LocalProtocolError, MeterError, RemoteProtocolError, SecurityError
+from firmware_io.spec import Timing
 from tests.system.fuzz.runner import Fuzzer
 
 SERVER, CLIENT = Address.server(1, 17), Address.client(16)

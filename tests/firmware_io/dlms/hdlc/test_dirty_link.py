@@ -12,8 +12,8 @@ import pytest
 from firmware_io.dlms.hdlc.framer import Address, Frame, encode_frame
 from firmware_io.dlms.hdlc.link import ClientLink, Parameters
 from firmware_io.dlms.session.channel import HdlcChannel
-from firmware_io.dlms.session.timing import Timing
 from firmware_io.errors import RemoteProtocolError, ResponseTimeout
+from firmware_io.spec import Timing
 
 SERVER = Address.server(1, 17)
 CLIENT = Address.client(16)
