@@ -7,6 +7,7 @@ key that all of them share. Only HDLC has such an address; behind a wrapper gate
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from firmware_io.dlms.apdu import axdr
 from firmware_io.dlms.apdu.decode import SetRequest
@@ -14,7 +15,8 @@ from firmware_io.dlms.cosem.meter_time import MeterTime
 from firmware_io.dlms.hdlc.flow import LLC_COMMAND, UI
 from firmware_io.dlms.hdlc.framer import ALL_STATION, Address, frame_octets
 from firmware_io.dlms.meter.reader import CLOCK
-from firmware_io.dlms.protection.security import BROADCAST_KEY, Ciphering
+from firmware_io.dlms.protection.context import ciphering_of
+from firmware_io.dlms.protection.security import BROADCAST_KEY
 from firmware_io.dlms.spec import DlmsSpec
 from firmware_io.errors import LocalProtocolError
 
@@ -28,16 +30,9 @@ def clock_request(time: MeterTime) -> bytes:
 
 def ciphered(spec: DlmsSpec, apdu: bytes, next_counter: Callable[[], int]) -> bytes:
     """The APDU under the broadcast key. Raises: LocalProtocolError: the site file has none for this meter."""
-    if spec.broadcast_key is None or spec.authentication_key is None or spec.system_title is None:
+    if spec.broadcast_key is None:
         raise LocalProtocolError(f"meter {spec.id} ciphers: a broadcast to it needs its broadcast_key in the site file")
-    ciphering = Ciphering(
-        spec.broadcast_key,
-        spec.authentication_key,
-        spec.system_title,
-        next_counter,
-        policy=spec.policy,
-        suite=spec.suite,
-    )
+    ciphering = ciphering_of(replace(spec, encryption_key=spec.broadcast_key), next_counter)
     return ciphering.protect(apdu, "general", flags=BROADCAST_KEY)
 
 

@@ -20,7 +20,7 @@ from typing import Protocol
 
 from firmware_io.dlms.hdlc.framer import MAX_LENGTH, MIN_LENGTH, Address, Framer
 from firmware_io.dlms.hdlc.link import Busy, ClientLink, Disconnected, Event, Parameters, Received, State
-from firmware_io.dlms.session.opening import ModeE
+from firmware_io.dlms.session.opening import OCTET_BITS, ModeE
 from firmware_io.dlms.session.timing import Latency
 from firmware_io.dlms.session.wrapper import MAX_UNIT, Unit, Unwrapper
 from firmware_io.dlms.spec import DlmsSpec
@@ -31,7 +31,6 @@ from firmware_io.transport import Transport
 
 READ_OCTETS = 4096
 LLC_OCTETS = 3
-OCTET_BITS = 10  # start, eight bits, stop
 BUSY_PAUSE_S = 0.05
 STALLED_TIMEOUTS = 2  # so long may answers come that move nothing: bounds how long a broken link can hold us
 READ_BOUND_S = 60.0

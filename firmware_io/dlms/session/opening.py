@@ -18,6 +18,7 @@ BAUDS = {b"0": 300, b"1": 600, b"2": 1200, b"3": 2400, b"4": 4800, b"5": 9600, b
 ACK, PROTOCOL_HDLC, MODE_HDLC = b"\x06", b"2", b"2"
 MODE_E = b"\\2"  # in the identification: the meter knows mode E
 MAX_IDENTIFICATION = 128
+OCTET_BITS = 10  # start, seven bits and parity or eight, stop
 CALL_TIMEOUT_S = 2.0  # for the first octet; IEC 62056-21 has 1.5 s
 CHANGE_S = 0.3  # both sides turn to the new speed
 
@@ -63,6 +64,7 @@ class ModeE:
         """One line of text; what there is of it when time is over."""
         text = bytearray()
         deadline = transport.monotonic() + CALL_TIMEOUT_S
+        end = deadline + MAX_IDENTIFICATION * OCTET_BITS / CALL_BAUD
         while not text.endswith(b"\n") and len(text) < MAX_IDENTIFICATION:
             octets = transport.read(MAX_IDENTIFICATION, deadline)
             if not octets:
@@ -70,7 +72,7 @@ class ModeE:
             if self._trace:
                 self._trace(False, octets)
             text += bytes(octet & 0x7F for octet in octets)
-            deadline = min(deadline + CALL_TIMEOUT_S, transport.monotonic() + CALL_TIMEOUT_S)
+            deadline = min(end, transport.monotonic() + CALL_TIMEOUT_S)
         start = max(text.find(b"/"), 0)  # behind what the line made of the switching
         return bytes(text[start:])
 

@@ -184,9 +184,10 @@ class Server:
             self._ciphering.use_dedicated_key(initiate.dedicated_key)
         self._mechanism = request.mechanism
         granted = initiate.conformance & self._offered()
-        room = min(initiate.max_pdu or 0xFFFF, self._max_pdu()) - (CIPHER_OVERHEAD if self._ciphering else 0)
+        limit = min(initiate.max_pdu or 0xFFFF, self._max_pdu())
+        room = limit - (CIPHER_OVERHEAD if self._ciphering else 0)
         if granted & Conformance.GENERAL_BLOCK_TRANSFER:
-            self.block_octets, room = min(initiate.max_pdu or 0xFFFF, self._max_pdu()) - HEAD_OCTETS, LONGEST
+            self.block_octets, room = limit - HEAD_OCTETS, LONGEST
         self._trusted = request.mechanism is not Mechanism.LOWEST or identity.security == "none"
         proving = request.mechanism > Mechanism.LLS
         self._services = Services(self.meter, self._objects, Rights(self._trusted and not proving, proving), room)
@@ -374,10 +375,6 @@ class Server:
         """The current association, as its own client sees it."""
         identity = self.meter.identity
 
-        def context(_: Selection | None) -> Data:
-            ciphered = 3 if self._ciphering is not None else 1
-            return axdr.octet_string(bytes.fromhex("608574050801") + bytes((ciphered,)))
-
         def xdlms(_: Selection | None) -> Data:
             bits = Data(axdr.Tag.BIT_STRING, f"{int(CONFORMANCE):024b}")
             sizes = (axdr.uint16(self._max_pdu()), axdr.uint16(self._max_pdu()))
@@ -389,7 +386,7 @@ class Server:
             {
                 2: lambda _: self._objects.list(public_only=not self._trusted),
                 3: constant(axdr.structure(axdr.int8(16), axdr.uint16(identity.logical_address))),
-                4: context,
+                4: lambda _: axdr.octet_string(bytes.fromhex("608574050801") + bytes((3 if self._ciphering else 1,))),
                 5: xdlms,
                 6: lambda _: axdr.octet_string(bytes.fromhex("608574050802") + bytes((self._mechanism,))),
                 7: constant(axdr.octet_string(b"")),  # the secret is never readable

@@ -47,6 +47,18 @@ class _Long:
     position: int = 0
     block: int = 0
 
+    def cut(self, size: int) -> bytes:
+        """The next block."""
+        payload = self.octets[self.position : self.position + size]
+        self.position += len(payload)
+        self.block += 1
+        return payload
+
+    @property
+    def last(self) -> bool:
+        """Whether that was the last."""
+        return self.position >= len(self.octets)
+
 
 @dataclass(slots=True)
 class _LongSet:
@@ -146,11 +158,8 @@ class Services:
         """The next part of what a method returned."""
         long = self._long
         assert long is not None
-        size = max(self._room - BLOCK_OVERHEAD, 8)
-        payload = long.octets[long.position : long.position + size]
-        long.position += len(payload)
-        long.block += 1
-        return decode.ActionBlock(invoke, long.position >= len(long.octets), long.block, payload).encode()
+        payload = long.cut(max(self._room - BLOCK_OVERHEAD, 8))
+        return decode.ActionBlock(invoke, long.last, long.block, payload).encode()
 
     def _get(self, invoke: int, result: Data | DataAccessResult) -> bytes:
         if isinstance(result, DataAccessResult):
@@ -177,14 +186,10 @@ class Services:
     def _block(self) -> bytes:
         long = self._long
         assert long is not None
-        size = max(self._room - BLOCK_OVERHEAD, 8)
-        payload = long.octets[long.position : long.position + size]
-        long.position += len(payload)
-        long.block += 1
-        last = long.position >= len(long.octets)
-        if last:
+        payload = long.cut(max(self._room - BLOCK_OVERHEAD, 8))
+        if long.last:
             self._long = None
-        return decode.GetBlock(long.invoke, last, long.block, payload).encode()
+        return decode.GetBlock(long.invoke, long.last, long.block, payload).encode()
 
     def _set_block(self, invoke: int, last: bool, block: int, payload: bytes) -> bytes:
         long = self._long_set

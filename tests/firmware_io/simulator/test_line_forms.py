@@ -104,6 +104,25 @@ def test_who_does_not_know_mode_e_is_said(answer):
         ModeE(9600).sign_on(Head())
 
 
+def test_noise_now_and_then_does_not_hold_the_line():
+    class Noise:
+        now = 0.0
+
+        def write(self, octets: bytes) -> None: ...
+
+        def read(self, max_octets: int, deadline: float) -> bytes:
+            self.now = min(deadline, self.now + 1.9)
+            return b"x" if self.now < deadline else b""
+
+        def monotonic(self) -> float:
+            return self.now
+
+    line = Noise()
+    with pytest.raises(RemoteProtocolError, match="mode E"):
+        ModeE(9600).sign_on(line)
+    assert line.now < 10  # seconds of its own; each octet would be waited for as long as for the first
+
+
 def test_mode_e_on_a_terminal(make_bench, tmp_path):
     bench = make_bench(flats=1)
     head = head_of(bench)
