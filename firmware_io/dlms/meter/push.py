@@ -76,9 +76,7 @@ class PushOpener:
         if tag in PLAIN_TAGS and self._ciphering is None:
             return _push(octets), False
         if tag == GENERAL_SIGNING and self._signer is not None:
-            header, content = open_signed(self._signer, octets)
-            if title is not None and header.originator != title:
-                raise SecurityError(f"signed by {header.originator.hex()}: expected {title.hex()}")
+            _, content = open_signed(self._signer, octets, title)
             if content[:1] and content[0] in PLAIN_TAGS:
                 return self._fresh(_push(content)), True
             octets, tag = content, content[0] if content else -1

@@ -147,8 +147,8 @@ def _one_pass(keys: Keyring, header: Header, octets: bytes) -> bytes | None:
     return derive(keys.suite, keys.agreement.agree(PublicKey.of_point(point)), header.originator, header.recipient)
 
 
-def open_signed(keys: Keyring, octets: bytes) -> tuple[Header, bytes]:
-    """Who signed what. Raises: SecurityError: wrong signature, malformed, or no key to check it with."""
+def open_signed(keys: Keyring, octets: bytes, peer_title: bytes | None = None) -> tuple[Header, bytes]:
+    """Who signed what. Raises: SecurityError: wrong signature, from somebody else, malformed, or no key to check it."""
     if keys.peer_signing is None:
         raise SecurityError("a signed APDU, and no meter_signing_key to check it with")
     try:
@@ -159,6 +159,8 @@ def open_signed(keys: Keyring, octets: bytes) -> tuple[Header, bytes]:
         reader.finish()
     except RemoteProtocolError as error:
         raise SecurityError(f"general-signing: {error}") from error
+    if peer_title is not None and header.originator != peer_title:  # first: to check a signature is dear
+        raise SecurityError(f"signed by {header.originator.hex()}: expected {peer_title.hex()}")
     keys.peer_signing.verify(signature, header.encode() + content)
     return header, content
 

@@ -244,7 +244,8 @@ class Ciphering:
             SecurityError: plain, weaker than encrypted and authenticated, replayed, from another system, or forged.
         """
         if octets[:1] == bytes((GENERAL_SIGNING,)) and self._keys is not None:
-            header, octets = open_signed(self._keys, octets)  # what is signed only could be a repetition: it goes on
+            # What is signed only could be a repetition: it goes on with what is in it.
+            header, octets = open_signed(self._keys, octets, self.peer_title)
             check_titles(self._keys, header, self.peer_title)
         if octets[:1] == bytes((GENERAL_CIPHERING,)) and self._keys is not None:
             return self._open_general(octets, self._keys)
