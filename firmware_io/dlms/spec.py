@@ -11,7 +11,7 @@ from typing import Literal
 from firmware_io.dlms.sources import USUAL, Sources
 
 Security = Literal["none", "lls", "hls-aes", "hls-md5", "hls-sha1", "hls-sha256", "hls-gmac", "hls-ecdsa"]
-SUITE_KEYS = {0: 16, 1: 16, 2: 32}  # octets of the keys of each security suite
+KEY_OCTETS = {0: 16, 1: 16, 2: 32}  # octets of the keys of each security suite
 TITLED = ("hls-gmac", "hls-sha256", "hls-ecdsa")  # in whose proofs the system titles are
 
 
@@ -72,7 +72,7 @@ class DlmsSpec:
         if self.security == "hls-ecdsa" and not (self.signing_key and self.meter_signing_key):
             raise ValueError(f"meter {self.id}: security hls-ecdsa needs signing_key and meter_signing_key")
         if self.ciphers:
-            suites = [octets for suite, octets in SUITE_KEYS.items() if self.suite in (None, suite)]
+            suites = [octets for suite, octets in KEY_OCTETS.items() if self.suite in (None, suite)]
             wanted = " or ".join(f"{octets} octets" for octets in sorted(set(suites)))
             for name, key in (("authentication_key", self.authentication_key), ("encryption_key", self.encryption_key)):
                 if key is None or len(key) not in suites or len(key) != len(self.encryption_key or b""):

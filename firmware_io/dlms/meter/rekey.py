@@ -15,9 +15,9 @@ from firmware_io.dlms.apdu import axdr
 from firmware_io.dlms.apdu.axdr import Data
 from firmware_io.dlms.apdu.decode import Attribute
 from firmware_io.dlms.protection.context import suite_of
-from firmware_io.dlms.protection.elliptic import COORDINATE_OCTETS, KEY_OCTETS, PrivateKey, PublicKey, derive, wrap
+from firmware_io.dlms.protection.elliptic import COORDINATE_OCTETS, PrivateKey, PublicKey, derive, wrap
 from firmware_io.dlms.session.session import Session
-from firmware_io.dlms.spec import DlmsSpec
+from firmware_io.dlms.spec import KEY_OCTETS, DlmsSpec
 from firmware_io.errors import LocalProtocolError, RemoteProtocolError, SecurityError
 from firmware_io.obis import ObisCode
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from firmware_io.dlms.spec import KEY_OCTETS as KEY_OCTETS
 from firmware_io.errors import LocalProtocolError, SecurityError
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 COORDINATE_OCTETS = {1: 32, 2: 48}
 SUITE_OF_BITS = {256: 1, 384: 2}
-KEY_OCTETS = {0: 16, 1: 16, 2: 32}
 # 2.16.756.5.8.3.x: AES-GCM-128 and AES-GCM-256 as the algorithm that the derived key is for.
 _ALGORITHMS = {1: bytes.fromhex("60857405080300"), 2: bytes.fromhex("60857405080301")}
 

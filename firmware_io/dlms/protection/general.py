@@ -20,13 +20,13 @@ from firmware_io.dlms.apdu.axdr import counted
 from firmware_io.dlms.apdu.reader import Reader
 from firmware_io.dlms.protection.elliptic import (
     COORDINATE_OCTETS,
-    KEY_OCTETS,
     PrivateKey,
     PublicKey,
     derive,
     unwrap,
     wrap,
 )
+from firmware_io.dlms.spec import KEY_OCTETS
 from firmware_io.errors import LocalProtocolError, RemoteProtocolError, SecurityError
 
 GENERAL_CIPHERING, GENERAL_SIGNING = 0xDD, 0xDF

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeAlias
 
 from firmware_io.dlms.apdu.axdr import counted, decode_length
-from firmware_io.dlms.protection.elliptic import KEY_OCTETS
 from firmware_io.dlms.protection.general import (
     BROADCAST,
     GENERAL_CIPHERING,
@@ -31,6 +30,7 @@ from firmware_io.dlms.protection.general import (
     open_signed,
     parse_ciphered,
 )
+from firmware_io.dlms.spec import KEY_OCTETS
 from firmware_io.errors import LocalProtocolError, SecurityError
 
 SUITES = {16: 0, 32: 2}  # octets of the keys -> security suite

@@ -9,10 +9,9 @@ import pytest
 
 from firmware_io.bus import Bus, BusMeter
 from firmware_io.dlms.meter.driver import DlmsDriver
-from firmware_io.dlms.protection.elliptic import KEY_OCTETS
 from firmware_io.dlms.session.counters import MemoryCounters
 from firmware_io.dlms.session.session import Session
-from firmware_io.dlms.spec import DlmsSpec
+from firmware_io.dlms.spec import KEY_OCTETS, DlmsSpec
 from firmware_io.simulator.building.building import ZonePlan
 from firmware_io.simulator.building.scenario import Simulation
 from firmware_io.simulator.line.bus import LineClock, NullModem
