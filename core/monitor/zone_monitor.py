@@ -98,7 +98,7 @@ class ZoneMonitor:
     def large(self, found: LargeLoss) -> list[Evidence]:
         """Tell a large loss that short rows show before a row is over; who it is, the next mark tells."""
         history = self.history
-        if self.life.loss is not None or self.search.too_early:
+        if not self.watches_minutes:
             return []
         last_s = float(history.rows(history.count - 1, history.count).ends_s[0])
         lo, onset, hi = onset_rows(found, last_s, self.row_h * 3600.0, history.count, history.first)
@@ -135,7 +135,7 @@ class ZoneMonitor:
 
     def clocks(self) -> dict[str, float]:
         """By sub-meter whose clock is off: by how many seconds its registers are taken too late (-: too early)."""
-        return {self.zone.subs[flat]: 3600.0 * hours for flat, (hours, _) in self.search.clocks.items()}
+        return {self.zone.subs[flat]: 3600.0 * hours for flat, hours in self.search.clocks.late_h().items()}
 
     def standing(self) -> tuple[Floats, Floats]:
         """Features of all sub-meters [N, len(FEATURES)], and how likely each steals [N]."""
