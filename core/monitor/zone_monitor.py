@@ -107,8 +107,13 @@ class ZoneMonitor:
         loss.onset_s, loss.lo_s, loss.hi_s = found.onset_s, found.lo_s, found.hi_s
         return [large_loss_evidence(self.zone.id, loss.episode, found, hours)]
 
-    def scene(self, row_h: float) -> tuple[LossModel, Scene]:
-        """What the test of short rows must know: the loss model for rows of `row_h`, and the noise around it."""
+    def scene(self, row_h: float) -> tuple[LossModel, Scene] | None:
+        """What the watch of short rows must know: the loss model for rows of `row_h`, and the noise around it.
+
+        None while it is too early for them.
+        """
+        if self.search.too_early:
+            return None
         history, learning = self.history, self.learning
         model, noise = learning.predictor(row_h), learning.noise
         start = max(history.first, history.count - learning.day_rows)
