@@ -50,11 +50,6 @@ class Pyramid:
             _Level(step_s, np.empty(size), np.empty((size, width))) for step_s in lengths(shortest_s, longest_s)
         ]
 
-    @property
-    def steps_s(self) -> list[float]:
-        """The lengths, shortest first."""
-        return [level.step_s for level in self._levels]
-
     def append(self, ends_s: Floats, figures: Floats) -> None:
         """Take boundaries that follow the last ones: times [T] and figures [T, W]."""
         for level in self._levels:

@@ -266,19 +266,6 @@ def test_a_number_that_no_meter_or_day_has_is_refused(site, old: str, new: str, 
     assert said in line
 
 
-@pytest.mark.parametrize(
-    "listen", ["tcp://0.0.0.0", "udp://[::1:4059", "http://0.0.0.0:80", "tcp://0.0.0.0:70000", "4059", ""]
-)
-def test_where_pushes_come_in_is_an_address_with_a_port(site, listen: str) -> None:
-    def text(listen: str) -> str:
-        return GOOD.replace('"/dev/ttyUSB0"', f'"/dev/ttyUSB0"\nlisten = "{listen}"')
-
-    (line,) = errors(site(text(listen)))
-    assert "expected tcp://address:port or udp://address:port" in line
-    for good in ("tcp://0.0.0.0:4059", "udp://[::]:4059"):
-        assert load(site(text(good))).bus[0].listen == good
-
-
 def test_the_nearest_id_is_the_one_that_begins_alike() -> None:
     flats = [f"flat-{floor}0{door}" for floor in range(1, 5) for door in range(1, 10)]
     assert nearest("flat-199", flats) == '; did you mean "flat-109"?'
