@@ -301,7 +301,7 @@ ARROWS: dict[str, set[str]] = {
     "core.balance": {"core"},
     "core.forecast": set(),
     "core.detection": {"core", "core.balance"},
-    "core.fast": {"core"},
+    "core.fast": {"core", "core.balance"},
     "core.monitor": {
         "core",
         "core.attribution",

@@ -1,7 +1,7 @@
-"""Short rows beside those that are judged: aligned, explained, and watched for large losses.
+"""Short rows beside those that are judged: aligned, and given to the watch for large losses in their time.
 
-It owns the second alignment and the tests of all zones; the rows live in memory for hours and are in no checkpoint, as
-what they tell is told and committed at once. It refuses to know alerts and the store.
+It owns the second alignment and the watches of all zones; the rows live in memory for hours and are in no checkpoint,
+as what they tell is told and committed at once. It refuses to know alerts and the store.
 """
 
 from __future__ import annotations
@@ -12,17 +12,15 @@ from dataclasses import replace
 import numpy as np
 
 from core.arrays import Bools, Floats
-from core.balance.losses import GAP_TAIL, OWN_FACTOR, OWN_LIMIT_W
 from core.balance.rows import ZoneRows
-from core.fast.large_loss import LargeLoss, LargeLossTest, Rows
-from core.fast.last_known import LastKnown
+from core.fast.large_loss import LargeLoss
+from core.fast.zone_watch import ZoneWatch
 from core.monitor.zone_monitor import ZoneMonitor
 from core.registers.align import AlignedRows, Aligner
 from core.registers.samples import RegisterSample, RegisterSpec
 
 POLLS = 1.5  # a row is so many polls long at least
 LEAST_S = 10.0  # shorter rows find nothing sooner: reads are not known to be closer in time than seconds
-OVER_SHARE = 0.3  # of what a flat shows beyond what one phase bears may be anything: copper, a late read, a gap's end
 SLACK_S = 300.0  # what is no load over so long is taken for a jump of a register, however short a row
 SEGMENT_S = 3 * 3600.0  # rows looked at in one go: between two marks of the monitor nothing that it knows changes
 
@@ -41,7 +39,7 @@ def short_rows_s(interval_s: float, row_s: float, poll_s: float = 0.0) -> float 
 
 
 class FastRows:
-    """The short rows of all zones. `zone_rows` cuts a zone's rows out of those of all meters."""
+    """The short rows of all zones."""
 
     def __init__(self, specs: Sequence[RegisterSpec], row_s: float, zones: Sequence[int]) -> None:
         self.row_s = row_s
@@ -54,9 +52,7 @@ class FastRows:
     def reset(self) -> None:
         """Forget everything that was fed."""
         self._aligner = Aligner(self._specs, self.row_s, short=True)
-        self._tests = [LargeLossTest(self.row_s, subs) for subs in self._sizes]
-        self._main_wh = [0.0] * len(self._sizes)
-        self._last = [LastKnown(1 + subs) for subs in self._sizes]
+        self._watches = [ZoneWatch(self.row_s, subs) for subs in self._sizes]
         self._waiting: AlignedRows | None = None
 
     def feed(self, samples: Iterable[RegisterSample]) -> None:
@@ -87,36 +83,19 @@ class FastRows:
         monitors: Sequence[ZoneMonitor],
         zone_rows: Callable[[int, AlignedRows], tuple[ZoneRows, Bools]],
     ) -> list[tuple[int, LargeLoss]]:
-        """Work off the rows up to `until_s`: the first large loss of each zone, by the zone's number."""
+        """Work off the rows up to `until_s`: the first large loss of each zone, by the zone's number.
+
+        `zone_rows` cuts a zone's rows out of those of all meters, and tells which of its meters were missed.
+        """
         if self._waiting is None:
             return []
         part, self._waiting = self._waiting.split(until_s)
         if part is None:
             return []
         found = []
-        for n, monitor in enumerate(monitors):
-            if (loss := self._look(n, monitor, *zone_rows(n, part))) is not None:
+        for n, (watch, monitor) in enumerate(zip(self._watches, monitors, strict=True)):
+            known = monitor.scene(self.row_s / 3600.0)
+            loss = watch.step(*zone_rows(n, part), known, quiet=not monitor.watches_minutes)
+            if loss is not None:
                 found.append((n, loss))
         return sorted(found, key=lambda item: item[1].at_s)
-
-    def _look(self, n: int, monitor: ZoneMonitor, rows: ZoneRows, missed: Bools) -> LargeLoss | None:
-        short_wh2, long_wh2 = self._last[n].doubt_wh2(np.column_stack([rows.main_wh, rows.subs_wh]), missed)
-        if monitor.search.too_early:
-            return None
-        model, scene = monitor.scene(self.row_s / 3600.0)
-        expected = model.expected(rows, self._main_wh[n] or float(rows.main_wh[0]))
-        self._main_wh[n] = float(rows.main_wh[-1])
-        over = np.maximum(rows.subs_wh - OWN_LIMIT_W * model.hours, 0.0)
-        short = Rows(
-            ends_s=rows.ends_s,
-            unexplained_wh=rows.residual_wh - expected,
-            expected_wh=expected,
-            main_wh=rows.main_wh,
-            boundary_wh2=rows.boundary_wh2 + short_wh2,
-            gap_wh2=GAP_TAIL**2 * rows.gap_wh2 + long_wh2,
-            lost_wh2=rows.lost_wh2 + np.square(OVER_SHARE * over).sum(axis=1),
-            # Without the bound of the loss model: in a minute a flat may draw so much, and what that loses is doubtful.
-            own_wh=np.square(rows.subs_wh) * (OWN_FACTOR / (scene.load_w * model.hours)),
-            subs_wh=rows.subs_wh,
-        )
-        return self._tests[n].step(short, scene, quiet=not monitor.watches_minutes)

@@ -183,16 +183,12 @@ class Pipeline:
 
     def offset_wh(self, parts: Mapping[str, bytes] | None = None) -> Floats:
         """[meters] Booked energy minus register: now, or in a checkpoint; NaN where that cannot be told."""
-        aligner = Aligner(self._specs, self.interval_s)
         if parts is None:
             return self._aligner.offset_wh
         try:
-            values = self._unpack(parts)
-            for name in aligner.state:
-                aligner.state[name][:] = values[f"aligner.{name}"]
+            return self._aligner_in(self._unpack(parts)).offset_wh
         except Exception:  # whatever stands in the file, the meters are read
             return np.full(len(self.meters), np.nan)
-        return aligner.offset_wh
 
     def go_through_again(self, history: StoredHistory, first: int) -> Floats:
         """Begin anew with the stored rows from `first` on; what is to be fed for them, NaN where nothing was read."""
@@ -367,6 +363,13 @@ class Pipeline:
             raise ValueError("the checkpoint belongs to another site file or version")
         return values
 
+    def _aligner_in(self, values: Mapping[str, Any]) -> Aligner:
+        aligner = Aligner(self._specs, self.interval_s)
+        aligner.next_s = values["next_s"]
+        for name in aligner.state:
+            aligner.state[name][:] = values[f"aligner.{name}"]
+        return aligner
+
     def needed_from_s(self, parts: Mapping[str, bytes]) -> float:
         """The time of the oldest stored row that `restore` needs.
 
@@ -385,15 +388,11 @@ class Pipeline:
                 changed then.
         """
         values = self._unpack(parts)
-        fresh, aligner = self._fresh_zones(), Aligner(self._specs, self.interval_s)
-        next_s = values["next_s"]
-        kept = int(np.searchsorted(history.times_s, next_s - 0.5 * self.interval_s))
+        fresh, aligner = self._fresh_zones(), self._aligner_in(values)
+        kept = int(np.searchsorted(history.times_s, values["next_s"] - 0.5 * self.interval_s))
         for n, zone in enumerate(fresh):
             prefix = f"{n}."
             packed = {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
             zone.monitor.restore(packed, *zone.past(aligner, history, kept, packed["first"], packed["count"]))
-        aligner.next_s = next_s
-        for name in aligner.state:
-            aligner.state[name][:] = values[f"aligner.{name}"]
         self._zones, self._aligner = fresh, aligner
         self.counted, self._open, self._clocks = values["counted"], values["open"], values["clocks"]

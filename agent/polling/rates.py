@@ -14,7 +14,7 @@ from firmware_io.poll_cost import poll_cost
 
 TYPICAL_W = 450.0  # of a flat, in the mean over a day
 STEP_SHARE = 0.2  # of an interval's energy: what the registers' steps may make doubtful, one standard deviation
-LENGTHS_S = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600)
+LENGTHS_S = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400)
 
 
 def rate_doubts(config: Config) -> list[str]:
@@ -76,5 +76,5 @@ def _intervals(config: Config) -> Iterator[str]:
 
 
 def _up(seconds: float) -> float:
-    """The next round length that divides a day."""
-    return next((float(length) for length in LENGTHS_S if length >= seconds), math.ceil(seconds))
+    """The next round length that divides a day; a day at most, as a site file has nothing longer."""
+    return float(next((length for length in LENGTHS_S if length >= seconds), LENGTHS_S[-1]))

@@ -104,12 +104,8 @@ def _listens(bus: Bus, here: Key, source: Source) -> None:
     """Where a bus takes pushes."""
     if bus.protocol != "dlms":
         source.error(here, f'listen is for DLMS meters, and this bus has protocol = "{bus.protocol}": remove the key')
-    try:
-        parts = urlsplit(bus.listen or "")
-        good = parts.scheme in ("tcp", "udp") and bool(parts.hostname) and parts.port is not None
-    except ValueError:
-        good = False
-    if not good:
+    listen = bus.listen or ""
+    if not (_host_and_port(listen) or _host_and_port(listen, "udp")):
         source.error(
             here, f'listen = "{bus.listen}": expected tcp://address:port or udp://address:port of this gateway'
         )

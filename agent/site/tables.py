@@ -52,11 +52,9 @@ Text = Annotated[
     ),
 ]
 FilePath = Annotated[
-    str,
+    Text,
     msgspec.Meta(
         min_length=1,
-        max_length=4096,
-        pattern=r"^[^\x00-\x1f\x7f-\x9f]*(?![\s\S])",
         extra={"expected": "a path: not empty, on one line and without control characters"},
     ),
 ]

@@ -24,6 +24,7 @@ from agent.store import checkpoints, statements
 from agent.store.checkpoints import Checkpoints
 from agent.store.commit import Answered, Commit, Counters, Outgoing, no_probe
 from agent.store.database import Database, corrupt, is_corrupt, is_locked
+from agent.store.held import Held
 from agent.store.history import read_history
 from agent.store.messages import Priority
 from agent.store.outbox_row import COLUMNS, outgoing
@@ -34,7 +35,6 @@ log = logging.getLogger(__name__)
 # Rows whose priority is none of ours any more would never be asked for.
 _NO_PRIORITY = (f"(priority < 0 OR priority > {max(Priority)} OR priority IS NULL) AND ? IS NULL", None)
 
-HELD_MAX = 1000  # messages kept in memory while nothing can be written; beyond it the least important go
 YEAR_9999_S = 253_370_764_800.0
 LOOK_S = 5.0  # between two looks whether the file is still there
 
@@ -63,13 +63,10 @@ class Store:
         self._probe = probe
         self._outbox_bytes = outbox_bytes
         self._history_s = history_days * 86400.0
-        self._held: dict[int, Outgoing] = {}
-        self._held_checkpoints: dict[str, bytes] = {}
+        self._held = Held()
         self._checkpoints = Checkpoints()
-        self._held_answers: list[Answered] = []  # bounded by the commands that may come in a day
         self._looked_s = now_s
         self._recount = False  # the file was replaced: what waits is counted again with the next commit
-        self._next_held = -1
         self._opened_s = now_s
         self._tight = False  # the disk was full: nothing but messages and checkpoints is written
         self._on_commit: Callable[[Priority], None] | None = None
@@ -95,8 +92,8 @@ class Store:
     def close(self) -> None:
         """Write what is held, if it can be, and close the file."""
         with self._lock:
-            if self._held or self._held_checkpoints:
-                self.commit(Commit(), self._wall_of_held())
+            if self._held.waits:
+                self.commit(Commit(), self._held.newest_s)
             self._database.close()
 
     # -- commit -------------------------------------------------------------------------------------------------------
@@ -108,22 +105,12 @@ class Store:
         """
         with self._lock:
             self._probe("store.begin")
-            held = tuple(o.message for o in self._held.values())
-            whole = Commit(
-                messages=(*held, *commit.messages),
-                checkpoints=self._held_checkpoints | dict(commit.checkpoints),
-                meters=commit.meters,
-                history=commit.history,
-                answers=(*self._held_answers, *commit.answers),
-            )
             self._check_file(now_s)
-            done = self._commit_somehow(whole, now_s)
+            done = self._commit_somehow(self._held.before(commit), now_s)
             if done:
                 self._held.clear()
-                self._held_checkpoints = {}
-                self._held_answers = []
             else:
-                self._hold(commit)
+                self.counters.evicted += self._held.hold(commit)
             self._probe("store.committed")
         if commit.messages and self._on_commit is not None:
             self._on_commit(min(m.priority for m in commit.messages))
@@ -195,29 +182,13 @@ class Store:
             log.warning("store %s: no room could be made: %s", self._database.path, error)
         self._database.make_room()
 
-    def _hold(self, commit: Commit) -> None:
-        """Keep a step in memory until it can be written."""
-        self._held_checkpoints |= commit.checkpoints
-        self._held_answers += commit.answers
-        del self._held_answers[:-HELD_MAX]
-        for message in commit.messages:
-            self._held[self._next_held] = Outgoing(self._next_held, message)
-            self._next_held -= 1
-        while len(self._held) > HELD_MAX:
-            worst = max(self._held.values(), key=lambda o: (o.message.priority, -o.message.time_s))
-            del self._held[worst.id]
-            self.counters.evicted += 1
-
-    def _wall_of_held(self) -> float:
-        return max((o.message.time_s for o in self._held.values()), default=0.0)
-
     # -- outbox -------------------------------------------------------------------------------------------------------
 
     def pending(self, limit: int, priorities: Collection[Priority], without: Collection[int] = ()) -> list[Outgoing]:
         """The next `limit` messages: by priority, then the least refused, then the newest; none of `without`."""
         turns = sorted(priorities)
         with self._lock:
-            found = [o for o in self._held.values() if o.message.priority in turns and o.id not in without]
+            found = self._held.pending(turns, without)
             damaged: list[int] = []
             for where, value in [("priority = ?", priority) for priority in turns] + [_NO_PRIORITY]:
                 if len(found) >= limit:
@@ -263,8 +234,7 @@ class Store:
         """Those arrived, or are past their time: take them out of the outbox. False if it could not be written."""
         with self._lock:
             self._probe("store.before-delete")
-            for held in [i for i in ids if i < 0]:
-                self._held.pop(held, None)
+            self._held.delete(ids)
             written = [(i,) for i in ids if i >= 0]
             for attempt in range(2):
                 try:
@@ -299,7 +269,7 @@ class Store:
         """End-to-end delivery: the backend has these events for good; how many of them still waited."""
         with self._lock:
             waiting = [row[0] for key in keys for row in self._read("SELECT id FROM outbox WHERE key = ?", (key,))]
-            waiting += [o.id for o in self._held.values() if o.message.key in keys]
+            waiting += self._held.ids_of(keys)
             self.delete(waiting)
             return len(waiting)
 
@@ -399,9 +369,9 @@ class Store:
         """What was answered to this command before; None if it is new."""
         with self._lock:
             rows = self._read("SELECT answer FROM command WHERE id = ?", (command_id,))
-            held = [a.answer for a in self._held_answers if a.command_id == command_id]
-        if held:
-            return held[-1]
+            held = self._held.answer_of(command_id)
+        if held is not None:
+            return held
         return bytes(rows[0][0]) if rows and isinstance(rows[0][0], bytes) else None
 
     def note_command(self, command_id: str, expires_s: float, answer: bytes, now_s: float) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import random
 import select
@@ -99,7 +100,7 @@ class Publisher:
         self._waking = threading.Lock()  # around the pipe's end alone: wake is called under other locks
         self._states: dict[str, tuple[bytes, str]] = {}  # retained: suffix -> body and schema, told on every connect
         self._pending_retained: set[str] = set()
-        self._moments: dict[str, tuple[bytes, str, int]] = {}  # said once, the newest of each suffix
+        self._moments: dict[str, tuple[bytes, str, float]] = {}  # said once, the newest of each suffix, until when
         self._done: deque[tuple[int, int]] = deque()  # packet ids of what came down and is done, by connection
         self._stopping = False
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -127,13 +128,13 @@ class Publisher:
         self.wake()
 
     def health(self, health: Health) -> None:
-        """Say this once, if there is a connection; it is not queued."""
+        """Say this once; it is not queued."""
         self.moment("health", health, HEALTH_EXPIRY_S)
 
     def moment(self, suffix: str, body: msgspec.Struct, expiry_s: int) -> None:
-        """Say this once, at QoS 0, if there is a connection; the next one of the same suffix takes its place."""
+        """Say this once, at QoS 0, if there is a connection within `expiry_s`; the next of its suffix replaces it."""
         with self._lock:
-            self._moments[suffix] = encode(body), SCHEMA_OF[type(body)], expiry_s
+            self._moments[suffix] = encode(body), SCHEMA_OF[type(body)], self._now() + expiry_s
         self.wake()
 
     def wake(self) -> None:
@@ -294,12 +295,13 @@ class Publisher:
         with self._lock:
             states = [(suffix, *self._states[suffix]) for suffix in sorted(self._pending_retained)]
             self._pending_retained.clear()
-            moments, self._moments = self._moments, {}
+            moments, self._moments = ({}, self._moments) if link.choked else (self._moments, {})
         for suffix, body, schema in states:
             link.retained_in_flight[link.publish(self._address.topic(suffix), body, schema, retain=True)] = True
-        for suffix, (body, schema, lasts_s) in () if link.choked else moments.items():
-            link.publish(self._address.topic(suffix), body, schema, qos=0, expiry_s=lasts_s)
         wall_s = self._now()
+        for suffix, (body, schema, until_s) in moments.items():
+            if until_s > wall_s:
+                link.publish(self._address.topic(suffix), body, schema, qos=0, expiry_s=math.ceil(until_s - wall_s))
         while not link.choked and (out := self._send_window.next(now_s, wall_s)) is not None:
             self._probe("publisher.before-send")
             m = out.message

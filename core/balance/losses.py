@@ -274,7 +274,7 @@ class LossModel:
             out,
             own2,
         )
-        late = rows.main_wh / (3600.0 * self.hours)
+        late = self.late(rows)
         out[1:] -= x[1 + DELAY] * (late[1:] - late[:-1])
         if len(out):
             out[0] -= x[1 + DELAY] * (late[0] - before_wh / (3600.0 * self.hours))

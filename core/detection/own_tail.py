@@ -19,9 +19,7 @@ WEEKS_MAX = 52  # that are remembered
 WEEKS_A_YEAR = 365.25 / 7
 PRIOR_WEEKS = 8.0  # that the law of other buildings counts for
 PRIOR_MODE, PRIOR_SCALE = 0.29, 0.078  # of the weekly largest: 456 weeks of 24 honest buildings of measured loads
-SHAPE = (
-    0.12  # of the law, by the same weeks: their tail is heavier than Gumbel's, and no building has enough of its own
-)
+SHAPE = 0.12  # of the law, by the same weeks: heavier than Gumbel's tail, of which no building has enough of its own
 LEAST, MOST = 0.3, 1.0  # of the theory's threshold: it is never further than that
 EULER = 0.5772156649
 

@@ -50,22 +50,22 @@ class SearchWindow:
 
         None where none is beyond `least_excess` of its threshold.
         """
-        if self.weighed is None:
-            self.weighed = self._weigh()
-        found = [x for part in self.weighed if (x := part.finding(sign, least_h, least_excess)) is not None]
+        found = [x for part in self._scores() if (x := part.finding(sign, least_h, least_excess)) is not None]
         return max(found, key=lambda finding: finding.excess, default=None)
 
     def reached(self, load_w: float) -> float:
         """How far the best onset of either sign comes towards its threshold, of those that would be told."""
-        if self.weighed is None:
-            self.weighed = self._weigh()
-        return max((part.reached(floor_share(part.share) * load_w) for part in self.weighed), default=0.0)
+        return max((part.reached(floor_share(part.share) * load_w) for part in self._scores()), default=0.0)
 
     def detectable_w(self, within_h: float, least_h: float = 0.0, excess: float = 1.0) -> float:
         """The smallest steady loss of the last `within_h` hours that a search would find now; NaN before the first."""
+        scores = self._scores()
+        return scores[0].detectable_w(within_h, least_h, excess) if scores else math.nan
+
+    def _scores(self) -> tuple[OnsetScores, ...]:
         if self.weighed is None:
             self.weighed = self._weigh()
-        return self.weighed[0].detectable_w(within_h, least_h, excess) if self.weighed else math.nan
+        return self.weighed
 
     def _weigh(self) -> tuple[OnsetScores, ...]:
         if (len(self.booked_wh) - 1) * self.row_h < LEAST_H:

@@ -50,11 +50,6 @@ class Pyramid:
             _Level(step_s, np.empty(size), np.empty((size, width))) for step_s in lengths(shortest_s, longest_s)
         ]
 
-    @property
-    def steps_s(self) -> list[float]:
-        """The lengths, shortest first."""
-        return [level.step_s for level in self._levels]
-
     def append(self, ends_s: Floats, figures: Floats) -> None:
         """Take boundaries that follow the last ones: times [T] and figures [T, W]."""
         for level in self._levels:
@@ -74,14 +69,11 @@ class Pyramid:
 
     def at(self, time_s: float) -> tuple[float, Floats] | None:
         """The newest kept boundary that is not after `time_s`, from the shortest rows that reach so far back."""
-        best: tuple[float, Floats] | None = None
         for level in self._levels:
             k = int(np.searchsorted(level.times_s[: level.count], time_s + 1e-3)) - 1
-            if k >= 0 and (best is None or level.times_s[k] > best[0]):
-                best = float(level.times_s[k]), level.figures[k]
-            if best is not None:
-                return best
-        return best
+            if k >= 0:
+                return float(level.times_s[k]), level.figures[k]
+        return None
 
     def newest(self, span_s: float) -> tuple[Floats, Floats]:
         """The boundaries of the shortest rows in the last `span_s`, oldest first: views, for reading only."""

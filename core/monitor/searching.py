@@ -16,7 +16,6 @@ import numpy as np
 
 from core.arrays import Floats
 from core.detection.bins import AGES_H, BLOCKS
-from core.detection.clocks import OFFSET_MOST_H, clock_offsets
 from core.detection.errors import Errors, RowErrors, sums
 from core.detection.glr import FLOOR_SHARE, Finding
 from core.detection.own_tail import OwnTail
@@ -31,6 +30,7 @@ from core.detection.search import (
 from core.detection.threshold import REFERENCE_RATE, students_quantile, threshold
 from core.monitor.alarm import LEAST_W, SLOTS, Alarm, slot_of
 from core.monitor.learning import START_DAYS, Learning
+from core.monitor.wrong_clocks import WrongClocks
 
 LEVEL_BEFORE_DAYS = 7  # rows before a told loss from which its level is estimated
 SWING_DAYS = 14.0  # for so long a change within a told loss's size is taken for its own
@@ -43,10 +43,7 @@ DAYS_BEFORE, DAYS_LEAST = 21, 3  # of a told loss by which its own swing from da
 LEAST_SHARE = 0.1  # of a told loss's mean: a day with less counts for so much
 ONSETS_A_WEEK = 3  # independent ones that are tried
 DAYS_ALIKE = 7  # a household's weeks are alike: so many days after an onset say no more than themselves
-CLOCK_DAYS, CLOCK_LEAST_H = 7, 12.0  # in which a wrong clock shows, at most and at least
-SETTLE_CLOCK_H = 72.0  # so long what clocks explain best is left to them
 SURPLUS_H = 49.0  # a surplus is told no sooner than on its third day: a change of time begins with one
-CLEARED = 0.8  # of the threshold: what clocks leave of a finding must be below
 BACK_BELOW, BACK_WITHIN, BACK_DAYS = 0.5, 1.5, 3  # a return: little was lost in the days before, no more than it was
 
 
@@ -86,12 +83,12 @@ class Levels:
 
 
 class OnsetSearch:
-    """One zone's search; all it remembers is how far honest weeks came towards the threshold."""
+    """One zone's search; it remembers how far honest weeks came towards the threshold, and whose clocks are off."""
 
     def __init__(self, learning: Learning) -> None:
         self._learning = learning
         self.tail = OwnTail()
-        self.clocks: dict[int, tuple[float, int]] = {}  # by flat: hours by which it is read too late, since which row
+        self.clocks = WrongClocks(learning)
 
     @property
     def reach(self) -> float:
@@ -139,7 +136,8 @@ class OnsetSearch:
         """Search both signs; None where nothing is found that is a loss (or surplus) of its own."""
         learning = self._learning
         history, load_w = learning.history, learning.load_w
-        now = self._on_time(self.window(told, mark=mark))
+        seen = self.window(told, mark=mark)
+        now = self.clocks.taken_off(seen)
         reach = 1.0 if told else self.reach
         if mark and not told:
             self.tail.note(history.count // (7 * learning.day_rows), now.reached(load_w))
@@ -158,62 +156,11 @@ class OnsetSearch:
             elif not exceeds_uncertainty(onset, sign, now, history.count):
                 continue
             if confirmed(sign, now, history, learning.model, learning.follower, reach):
-                if self._clocks_explain(now, sign, onset, reach):
+                if self.clocks.explain(seen, sign, onset, reach):
                     return None
                 self.tail.drop()
                 return NewLoss(sign, lo, onset, hi, found.power_w, found.power_w * found.share, found.age_h)
         return None
-
-    def _clocks_explain(self, now: SearchWindow, sign: float, onset: int, reach: float) -> bool:
-        """Whether wrong clocks make what looks like a loss (or surplus); whose they are is kept in `clocks`."""
-        learning, history = self._learning, self._learning.history
-        margin = max(1, round(OFFSET_MOST_H / learning.row_h))
-        # Some days of it, and not its first hours alone: a clock errs on every day.
-        first = min(onset - margin, history.count - round(CLOCK_LEAST_H / learning.row_h))
-        first = max(history.first + margin, first, history.count - CLOCK_DAYS * learning.day_rows)
-        stop = history.count - margin
-        if stop <= first:
-            return False
-        rows = history.rows(first, stop)
-        unexplained = rows.residual_wh - history.expected(first, stop)  # as it was read: the follower smooths it
-        noise_wh2 = 2.0 * float(np.median(rows.boundary_wh2)) + learning.noise.rough_w2h * learning.row_h
-        subs_wh = history.rows(first - margin, stop + margin).subs_wh
-        found = clock_offsets(subs_wh, unexplained, noise_wh2, learning.row_h, margin)
-        known, self.clocks = self.clocks, {}
-        if not found.offset_h:
-            return bool(known)  # they were set right: what was taken off for them is the finding
-        self.clocks = {flat: (hours, max(onset, first)) for flat, hours in found.offset_h.items()}
-        for flat, (_, row) in known.items():
-            if flat in self.clocks:
-                self.clocks[flat] = self.clocks[flat][0], row
-        if history.count - onset <= SETTLE_CLOCK_H / learning.row_h:
-            return True
-        return self._on_time(replace(now, booked_wh=self._as_read(now))).search(sign, 0.0, CLEARED * reach) is None
-
-    def _as_read(self, now: SearchWindow) -> Floats:
-        history = self._learning.history
-        return history.booked(now.first, history.count)[0]
-
-    def _on_time(self, now: SearchWindow) -> SearchWindow:
-        """`now` with what wrong clocks add taken off."""
-        if not self.clocks:
-            return now
-        learning, history = self._learning, self._learning.history
-        booked, variance = np.array(now.booked_wh), np.array(now.variance_wh2)
-        for flat, (hours, row) in self.clocks.items():
-            shift = math.copysign(math.ceil(abs(hours) / learning.row_h), hours)
-            k, share = int(shift), hours / (shift * learning.row_h)
-            start = max(row, now.first + abs(k))
-            shown = history.rows(now.first, history.count).subs_wh[:, flat]
-            at = np.arange(start - now.first, len(shown))
-            if not len(at):
-                continue
-            other = shown[np.clip(at - k, 0, len(shown) - 1)]
-            added = share * np.cumsum(other - shown[at])
-            booked[at + 1] -= added
-            if k < 0:  # of the last rows nobody knows yet what they show too early
-                variance[k:] += (share * shown[k:].sum()) ** 2 + 1.0
-        return replace(now, booked_wh=booked, variance_wh2=variance, weighed=None)
 
     def detectable_w(self, told: Sequence[Alarm], days: float) -> float:
         """The smallest steady loss that would be found within `days` in this house today; NaN in its first days."""
@@ -392,11 +339,11 @@ class OnsetSearch:
         """All that must survive a restart."""
         return {
             "honest_weeks": [self.tail.weeks, self.tail.open_week, self.tail.largest],
-            "clocks": [[flat, hours, row] for flat, (hours, row) in self.clocks.items()],
+            "clocks": self.clocks.pack(),
         }
 
     def restore(self, values: Mapping[str, Any]) -> None:
         """Go on where `values` were packed."""
         weeks, open_week, largest = values["honest_weeks"]
         self.tail = OwnTail(list(weeks), open_week, largest)
-        self.clocks = {flat: (hours, row) for flat, hours, row in values["clocks"]}
+        self.clocks.restore(values["clocks"])

@@ -98,7 +98,7 @@ class ZoneMonitor:
     def large(self, found: LargeLoss) -> list[Evidence]:
         """Tell a large loss that short rows show before a row is over; who it is, the next mark tells."""
         history = self.history
-        if self.life.loss is not None or self.search.too_early:
+        if not self.watches_minutes:
             return []
         last_s = float(history.rows(history.count - 1, history.count).ends_s[0])
         lo, onset, hi = onset_rows(found, last_s, self.row_h * 3600.0, history.count, history.first)
@@ -107,8 +107,13 @@ class ZoneMonitor:
         loss.onset_s, loss.lo_s, loss.hi_s = found.onset_s, found.lo_s, found.hi_s
         return [large_loss_evidence(self.zone.id, loss.episode, found, hours)]
 
-    def scene(self, row_h: float) -> tuple[LossModel, Scene]:
-        """What the test of short rows must know: the loss model for rows of `row_h`, and the noise around it."""
+    def scene(self, row_h: float) -> tuple[LossModel, Scene] | None:
+        """What the watch of short rows must know: the loss model for rows of `row_h`, and the noise around it.
+
+        None while it is too early for them.
+        """
+        if self.search.too_early:
+            return None
         history, learning = self.history, self.learning
         model, noise = learning.predictor(row_h), learning.noise
         start = max(history.first, history.count - learning.day_rows)
@@ -135,7 +140,7 @@ class ZoneMonitor:
 
     def clocks(self) -> dict[str, float]:
         """By sub-meter whose clock is off: by how many seconds its registers are taken too late (-: too early)."""
-        return {self.zone.subs[flat]: 3600.0 * hours for flat, (hours, _) in self.search.clocks.items()}
+        return {self.zone.subs[flat]: 3600.0 * hours for flat, hours in self.search.clocks.late_h().items()}
 
     def standing(self) -> tuple[Floats, Floats]:
         """Features of all sub-meters [N, len(FEATURES)], and how likely each steals [N]."""

@@ -105,7 +105,7 @@ def test_pushes_become_samples_of_the_pipeline(make_rig) -> None:
     assert samples.count("flat-2") == 1  # it pushes as well, and is not configured to
 
 
-@pytest.mark.parametrize("listen", ["tcp://127.0.0.1", "4059", "http://127.0.0.1:4059"])
+@pytest.mark.parametrize("listen", ["tcp://127.0.0.1", "4059", "http://127.0.0.1:4059", "udp://[::1:4059", ""])
 def test_where_nobody_can_push_to_is_said(listen: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected tcp://address:port or udp://address:port"):
         load(write(tmp_path, listen), online=True)

@@ -96,5 +96,9 @@ def test_intervals_shorter_than_cycle_or_register_are_said(tmp_path) -> None:
     assert "read every 60 s, less often than interval_s = 10" in slow
     assert "steps of 10 Wh are" in coarse
     assert "the shortest useful one is 60" in coarse
+    kilowatt_hours = site(tmp_path, count=11, more="resolution_wh = 1000")
+    (coarse,) = rate_doubts(load(kilowatt_hours, online=True))
+    assert "the shortest useful one is 7200" in coarse
+    assert rate_doubts(load(site(tmp_path, count=11, interval_s=7200, more="resolution_wh = 1000"), online=True)) == []
     fine = site(tmp_path, count=25, poll_s=5, port="tcp://127.0.0.1:4059", interval_s=10, more="resolution_wh = 1.0")
     assert rate_doubts(load(fine, online=True)) == []

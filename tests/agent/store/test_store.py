@@ -13,9 +13,10 @@ import pytest
 
 from agent.store.commit import Commit
 from agent.store.database import StoreBusy
+from agent.store.held import HELD_MAX
 from agent.store.messages import Message, Priority
 from agent.store.schema import APPLICATION_ID, MIGRATIONS
-from agent.store.store import HELD_MAX, Store
+from agent.store.store import Store
 from core.registers.booked import HistoryRow
 
 T0 = 1_767_225_600.0

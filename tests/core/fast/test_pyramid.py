@@ -28,7 +28,7 @@ def test_energies_of_any_length_are_the_same_whatever_was_forgotten():
         size = int(rng.integers(1, 700))
         pyramid.append(ends_s[at : at + size], wh[at : at + size])
         at += size
-    assert pyramid.steps_s == [10.0, 150.0, 900.0]
+    assert lengths(10.0) == [10.0, 150.0, 900.0]
     for back_s, step_s in ((1000.0, 10.0), (40_000.0, 150.0), (190_000.0, 900.0)):
         wanted_s = ends_s[-1] - back_s
         time_s, figures = pyramid.at(wanted_s)

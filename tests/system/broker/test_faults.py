@@ -16,6 +16,9 @@ import pytest
 from agent.uplink.send_window import Pace
 from agent.wire.codec import encode
 from agent.wire.downlink import Ack
+from agent.wire.live import Live
+from agent.wire.state import Health
+from agent.wire.values import utc
 
 pytestmark = pytest.mark.mosquitto
 Check = Callable[..., None]
@@ -39,6 +42,30 @@ def test_a_broker_that_is_down_for_long(stage: Any, wait: Check, everything_arri
     assert set(listener.order[: len(before)]) == set(before)
     first = list(dict.fromkeys(listener.order))[len(before) :]
     assert first == away[::-1], "after an outage the newest alerts go first"
+
+
+def test_what_is_of_the_moment_is_not_said_behind_an_outage_when_it_is_over(stage: Any, wait: Check) -> None:
+    broker = stage.broker()
+    listener = stage.listener(broker.port)
+    proxy = stage.proxy(broker.port)
+    gateway = stage.gateway(proxy.port)
+    wait(lambda: gateway.publisher.connected)
+    proxy.cut()
+    wait(lambda: not gateway.publisher.connected)
+    live = Live(
+        zone="building", time=utc(gateway.wall_s), by="power", span_s=0.0, skew_s=1.0, main_w=900.0, sum_w=880.0,
+        difference_w=20.0, uncertainty_w=None,
+    )  # fmt: skip
+    gateway.publisher.moment("live/building", live, 5)
+    gateway.publisher.health(Health(time=utc(gateway.wall_s), uptime_s=60))
+    gateway.wall_s += 60.0
+    proxy.mend()
+    wait(lambda: listener.topics["health"])
+    assert listener.topics["live/building"] == []  # it was said before the health, and would have come before it
+    assert listener.properties["health"].MessageExpiryInterval <= 120
+    gateway.publisher.moment("live/building", live, 5)
+    wait(lambda: listener.topics["live/building"])
+    assert listener.wrong == []
 
 
 def test_alerts_overtake_a_backlog_of_balances(stage: Any, wait: Check, everything_arrived: Check) -> None:

@@ -47,8 +47,9 @@ from agent.site.tables import Bus as BusTable
 from agent.site.tables import Config, Detection, Meter, Site, Zone
 from agent.site.tables import Store as StoreTable
 from agent.store.commit import Commit
+from agent.store.held import HELD_MAX
 from agent.store.messages import Priority
-from agent.store.store import HELD_MAX, Store
+from agent.store.store import Store
 from agent.uplink.publisher import Downlink
 from agent.uplink.send_window import Pace, SendWindow
 from agent.wire.codec import encode
