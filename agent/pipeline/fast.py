@@ -20,7 +20,7 @@ from core.registers.align import AlignedRows, Aligner
 from core.registers.samples import RegisterSample, RegisterSpec
 
 POLLS = 1.5  # a row is so many polls long at least
-LEAST_S = 10.0  # shorter rows find nothing sooner: reads are not known to be closer in time than seconds
+LEAST_S = 60.0  # shorter rows alarm honest buildings: a coarse main register stands for rows, and errs alike in them
 SLACK_S = 300.0  # what is no load over so long is taken for a jump of a register, however short a row
 SEGMENT_S = 3 * 3600.0  # rows looked at in one go: between two marks of the monitor nothing that it knows changes
 

@@ -124,10 +124,10 @@ def test_live_samples_make_short_rows_before_a_long_one_is_over():
         (900.0, 900.0, 60.0, None),
         (1800.0, 1800.0, 60.0, None),
         (60.0, 900.0, 0.0, 60.0),
-        (1.0, 900.0, 1.0, 10.0),
+        (1.0, 900.0, 1.0, 60.0),  # under a minute a coarse main register stands still for rows
         (60.0, 900.0, 60.0, 180.0),  # a boundary needs a reading on either side
         (60.0, 900.0, 600.0, None),
-        (7.5, 900.0, 1.0, 15.0),
+        (7.5, 900.0, 1.0, 60.0),
     ],
 )
 def test_short_rows_are_as_long_as_readings_bear(interval_s, row_s, poll_s, short_s):
