@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.arrays import Bools, Floats, Ints
+from core.attribution.departure import DEPARTURE, departure
 from core.attribution.scene import Scene
 from core.attribution.usage import sum_by, weighted_quantiles
 
@@ -61,6 +62,7 @@ FLAT = (
     "past_size",  # log of e over the mean flat's
     "zero_rows",  # share of rows that show nothing, less the past's
     "estimated",  # share of rows that are spread over a gap
+    *DEPARTURE,
 )
 ZONE = (  # age: log of days since the onset; signal: log of y over its noise; the shares are of y over its mean
     "age", "missing_share", "signal", "block_scatter", "day_scatter", "profile_share", "night_share", "morning_share",
@@ -149,6 +151,7 @@ class _Gatherer:
         days = self._by_days()
         columns: dict[str, Floats] = {
             **self._restored(), **self._levels(), **days, **self._fits(), **self._likeness(),
+            **departure(self.scene, self.sign),
         }  # fmt: skip
         zone = self._zone(days)
         flat = np.column_stack([columns[name] for name in FLAT])
