@@ -69,7 +69,7 @@ def _cost(rows: Floats, then: Floats, floor: float) -> Floats:
 def _manner(scene: Scene) -> dict[str, Floats]:
     past = scene.past_wh if len(scene.past_wh) >= scene.slots else scene.expected_wh
     least = LEAST_W / 3 * scene.hours + scene.resolution_wh
-    base = np.quantile(past, QUIET, axis=0)
+    base = np.maximum(np.quantile(past, QUIET, axis=0), 0.0)
     ratio = [(rows.std(0) + 0.2 * least) / (np.maximum(rows.mean(0), 0.0) + least) for rows in (scene.sub_wh, past)]
     return {
         "calm": np.clip(np.log(ratio[0] / ratio[1]), -4, 4),
