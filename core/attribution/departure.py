@@ -1,4 +1,5 @@
-"""When a flat fell, and to what: in the row in which energy begins to be missing or in another, and to which kind of life.
+"""When a flat fell, and to what: in the row in which energy begins to be missing or in another, and to which life.
+
 
 Owns what tells a bypass from a household that moves out in the week of somebody else's tap. A bypass takes effect in
 one row, in the flat and in the balance at once, and leaves nothing or the same life on a smaller scale. Who moves out
@@ -69,9 +70,10 @@ def _cost(rows: Floats, then: Floats, floor: float) -> Floats:
 def _manner(scene: Scene) -> dict[str, Floats]:
     past = scene.past_wh if len(scene.past_wh) >= scene.slots else scene.expected_wh
     least = LEAST_W / 3 * scene.hours + scene.resolution_wh
+    shown = scene.sub_wh[len(scene.sub_wh) // 2 :]  # who moves out after the loss began has lived here at first
     base = np.maximum(np.quantile(past, QUIET, axis=0), 0.0)
-    ratio = [(rows.std(0) + 0.2 * least) / (np.maximum(rows.mean(0), 0.0) + least) for rows in (scene.sub_wh, past)]
+    ratio = [(rows.std(0) + 0.2 * least) / (np.maximum(rows.mean(0), 0.0) + least) for rows in (shown, past)]
     return {
         "calm": np.clip(np.log(ratio[0] / ratio[1]), -4, 4),
-        "to_base": np.clip(np.log((np.maximum(scene.sub_wh.mean(0), 0.0) + least) / (base + least)), -4, 4),
+        "to_base": np.clip(np.log((np.maximum(shown.mean(0), 0.0) + least) / (base + least)), -4, 4),
     }
