@@ -44,14 +44,15 @@ def without_stalled(
     subs = np.concatenate([before.subs_wh.sum(axis=1), rows.subs_wh.sum(axis=1)])
     still = np.concatenate([(before.subs_wh == 0.0).all(axis=1), (rows.subs_wh == 0.0).all(axis=1)])
     main_still = main == 0.0
-    main_still[:known] |= main[:known] == subs[:known]  # rows that were found to be stalled: see below
+    # Of rows that were found to be stalled, see below; a row in which the main meter caught up has no gap of its own.
+    main_still[:known] |= (main[:known] == subs[:known]) & (before.gap_wh2 >= subs[:known] ** 2)
     most = round(MOST_H / row_h)
     behind_subs = _open(still & (main > 0.0), main, STEPS * steps_wh, most)
     behind_main = _open(main_still & (subs > 0.0), subs, MAIN_H * load_w, most)
     open_wh = (behind_subs + behind_main)[known:]
     # What the main meter adds where it catches up flowed in all these rows: copper, too, is lost as the sub-meters say.
     stalled = behind_main > 0.0
-    spread = (stalled | np.concatenate([[False], stalled[:-1]]))[known:]
+    spread = (stalled | np.append(False, stalled[:-1]))[known:]
     if not open_wh.any() and not spread.any():
         return rows, missed
     gap = rows.gap_wh2 + open_wh**2
@@ -61,25 +62,35 @@ def without_stalled(
 
 @dataclass(frozen=True, slots=True)
 class CatchUp:
-    """Sub-meter `sub` stood still in rows start .. stop - 1 of all time, and counted in row `stop` what flowed in them."""
+    """Sub-meter `sub` stood still in rows start .. stop - 1 of all time, and counted in row `stop` what had flowed."""
 
     sub: int
     start: int
     stop: int
 
 
-def catch_ups(history: History, since: int, row_h: float) -> list[CatchUp]:
-    """Those that end in the rows from `since` on."""
+def moves_again(before: ZoneRows, rows: ZoneRows, row_h: float) -> Bools:
+    """Rows [T] in which a sub-meter moves that stood still for some hours, or for all of `before`."""
+    still = math.ceil(CATCH_UP_H / row_h)
+    moved = np.concatenate([before.subs_wh, rows.subs_wh]) != 0.0
+    last = np.maximum.accumulate(np.where(moved, np.arange(len(moved))[:, None], -1), axis=0)
+    known = len(before)
+    was = np.vstack([np.full((1, moved.shape[1]), -1), last])[known : known + len(rows)]
+    since = np.arange(known, known + len(rows))[:, None] - 1 - was
+    again: Bools = (moved[known:] & (since >= still)).any(axis=1)
+    return again
+
+
+def catch_ups(history: History, stop: int, row_h: float) -> list[CatchUp]:
+    """Those that end in row `stop`."""
     least = math.ceil(CATCH_UP_H / row_h)
     day_rows = round(24 / row_h)
-    first = max(history.first, since - least - 1)
-    subs = history.rows(first, history.count).subs_wh
+    if stop - least <= history.first:
+        return []
+    subs = history.rows(stop - least, stop + 1).subs_wh
     found = []
-    for at, sub in np.argwhere((subs[1:] > 0.0) & (subs[:-1] == 0.0)) + (1, 0):
-        stop, gained = first + int(at), float(subs[at, sub])
-        start = stop - least
-        if stop < since or start <= history.first or history.rows(start, stop).subs_wh[:, sub].any():
-            continue
+    for sub in np.flatnonzero((subs[-1] > 0.0) & ~subs[:-1].any(axis=0)):
+        gained = float(subs[-1, sub])
         kept = max(history.first, stop - CATCH_UP_DAYS * day_rows)
         column = history.rows(kept, stop).subs_wh[:, sub]
         moving = np.flatnonzero(column)

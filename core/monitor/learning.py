@@ -66,9 +66,9 @@ class Learning:
             self.follower.state[CUSUM] = 0.0
         return count, large
 
-    def catch_up(self, since: int) -> None:
-        """Spread what sub-meters that stood still until a row from `since` on caught up with."""
-        found = catch_ups(self.history, since, self.row_h)
+    def catch_up(self) -> None:
+        """Spread what sub-meters that stood still until the last row caught up with in it."""
+        found = catch_ups(self.history, self.history.count - 1, self.row_h)
         if not found:
             return
         state = self.follower.state.copy()

@@ -14,12 +14,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from core.arrays import Bools, Floats
 from core.attribution.attribute import Attribution, attribute
 from core.balance.history import APPEND_MAX, History
 from core.balance.losses import LossModel
 from core.balance.rows import ZoneRows
-from core.balance.stalled import MOST_H, without_stalled
+from core.balance.stalled import CATCH_UP_H, MOST_H, moves_again, without_stalled
 from core.evidence import Evidence
 from core.fast.large_loss import LargeLoss, Scene, large_loss_evidence, onset_rows
 from core.monitor.alarm import Alarm
@@ -67,16 +69,22 @@ class ZoneMonitor:
         """Judge rows that follow the last ones; evidence in order of time."""
         evidence: list[Evidence] = []
         rows, missed = self._without_stalled(rows, missed)
+        history = self.history
+        before = history.rows(max(history.first, history.count - round(CATCH_UP_H / self.row_h)), history.count)
+        again = np.flatnonzero(moves_again(before, rows, self.row_h))
         start = until = 0
         while start < len(rows):
             if start >= until:  # the model is another one tomorrow
                 first, until = start, self._after(rows.ends_s, start, 24, len(rows))
                 said = self.learning.ready(rows[first:until])
             stop = self._after(rows.ends_s, start, MARK_H, until)
+            moves = again[np.searchsorted(again, start) :][:1]  # a meter that catches up sets right what came before
+            stop = min([stop, *(moves + 1).tolist()])
             part = slice(start - first, stop - first)
             taken, large = self.learning.take(said, part, missed[start:stop], read[start:stop], self.life.loss is None)
-            self.learning.catch_up(self.history.count - taken)
             start += taken
+            if len(moves) and start == moves[0] + 1:
+                self.learning.catch_up()
             at_s = float(rows.ends_s[start - 1])
             mark = at_s % (SEARCH_H * 3600) == 0 or self.row_h > SEARCH_H
             due = mark or large or (at_s % (MARK_H * 3600) == 0 and not self.life.seen and self.search.is_due())
