@@ -1,6 +1,5 @@
 """When a flat fell, and to what: in the row in which energy begins to be missing or in another, and to which life.
 
-
 Owns what tells a bypass from a household that moves out in the week of somebody else's tap. A bypass takes effect in
 one row, in the flat and in the balance at once, and leaves nothing or the same life on a smaller scale. Who moves out
 does so at an hour of his own, and leaves what runs by itself: a fridge, a router, standby. Refuses to know residuals'
