@@ -177,6 +177,7 @@ def _address(meter: Meter, protocol: str, here: Key, source: Source) -> None:
         source.error((*here, "address"), f"address = {address!r}: expected {expected}")
 
 
+QUARTER_S = 21_600  # of a day, which is judged by its quarters: whole rows make one
 HDLC_CLIENTS = 16_383  # two octets of seven bits
 CLASSES = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0)  # IEC 62053-21/-22/-24, EN 50470-3
 
@@ -184,15 +185,15 @@ CLASSES = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0)  # IEC 62053-21/-22/-24, EN 50470-3
 def _interval(detection: Detection, source: Source) -> None:
     """Boundaries stand at whole multiples since midnight, so that days and load profiles meet them."""
     interval_s = detection.interval_s
-    if 86_400 % interval_s:
+    if QUARTER_S % interval_s:
         source.error(
             ("detection", "interval_s"),
-            f"interval_s = {interval_s:g} does not divide a day: take 10, 30, 60, 300, 900 or 1800",
+            f"interval_s = {interval_s:g} does not divide six hours: take 10, 30, 60, 300, 900 or 1800",
         )
     elif source.given(("detection", "balance_s")) and detection.row_s != detection.balance_s:
         source.error(
             ("detection", "balance_s"),
-            f"balance_s = {detection.balance_s:g} is no multiple of interval_s = {interval_s:g} that divides a day: "
+            f"balance_s = {detection.balance_s:g} is no multiple of interval_s = {interval_s:g} dividing six hours: "
             f"write balance_s = {detection.row_s:g}",
         )
 

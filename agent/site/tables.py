@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-DAY_S = 86_400.0
+QUARTER_S = 21_600.0  # of a day: whole rows make one, so that its hours are judged alike
 
 # Upper limits keep infinities and slips of the keyboard out of sums, waits and dates.
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
@@ -295,12 +295,12 @@ class Detection(_Table, frozen=True, kw_only=True):
         return self.row_of(self.interval_s)
 
     def row_of(self, interval_s: float) -> float:
-        """The same for another interval: its shortest multiple that is not below `balance_s` and divides a day."""
+        """The same for another interval: its shortest multiple that is not below `balance_s` and divides six hours."""
         if interval_s >= self.balance_s:
             return interval_s
-        day = round(DAY_S / interval_s)
+        quarter = round(QUARTER_S / interval_s)
         least = math.ceil(self.balance_s / interval_s - 1e-9)
-        return interval_s * next(n for n in range(least, day + 1) if day % n == 0)
+        return interval_s * next(n for n in range(least, quarter + 1) if quarter % n == 0)
 
 
 class Mqtt(_Table, frozen=True, kw_only=True):

@@ -1,24 +1,26 @@
 """Rows in which registers answered and stood still although energy flowed: they were not read anew.
 
-A data concentrator or a converter that has lost its meters goes on answering with its last values. Where every
-sub-meter of a zone stands still while the main meter counts, or the main meter while the sub-meters do, nothing is
-known of what was used until they move again. One sub-meter that stands still may be a theft: that is known only when it
-catches up, by more than its flat can draw; then what it gained flowed in the rows before. It owns which rows those are.
-It refuses to know alarms.
+A data concentrator or a converter that has lost its meters goes on answering with its last values. Where all sub-meters
+of a zone stand still while the main meter counts, or several that stopped together, or the main meter while the sub-
+meters count, nothing is known of what was used until they move again. One sub-meter that stands still may be a theft:
+that is known only when it catches up, by more than its flat can draw; then what it gained flowed in the rows before. It
+owns which rows those are. It refuses to know alarms.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from core.arrays import Bools, Floats
+from core.arrays import Bools, Floats, Ints
 from core.balance.history import History
 from core.balance.rows import ZoneRows
 
 SUBS_LEAST = 4  # fewer may stand still of themselves
+UNUSUAL = 2.0  # times the longest that a sub-meter stood still in the day before
 STEPS = 2.0  # the main meter counts more than so many steps of every sub-meter's register: some had to move
 MAIN_H = 1.0  # of the zone's load that the sub-meters count while the main meter stands still
 CATCH_UP_H = 3.0  # a sub-meter that stood still for less is not looked at
@@ -34,7 +36,7 @@ def without_stalled(
 ) -> tuple[ZoneRows, Bools]:
     """`rows` [T] and what was `missed` [T, N], with stalled rows as rows of a gap.
 
-    before: rows that precede them, as they were read, of which the last `MOST_H` count. steps_wh: sum of the steps of
+    before: rows that precede them, two days. steps_wh: sum of the steps of
     the sub-meters' registers.
     """
     if rows.subs_wh.shape[1] < SUBS_LEAST:
@@ -42,13 +44,17 @@ def without_stalled(
     known = len(before)
     main = np.concatenate([before.main_wh, rows.main_wh])
     subs = np.concatenate([before.subs_wh.sum(axis=1), rows.subs_wh.sum(axis=1)])
-    still = np.concatenate([(before.subs_wh == 0.0).all(axis=1), (rows.subs_wh == 0.0).all(axis=1)])
+    zero = np.concatenate([before.subs_wh, rows.subs_wh]) == 0.0
     main_still = main == 0.0
     # Of rows that were found to be stalled, see below; a row in which the main meter caught up has no gap of its own.
     main_still[:known] |= (main[:known] == subs[:known]) & (before.gap_wh2 >= subs[:known] ** 2)
     most = round(MOST_H / row_h)
-    behind_subs = _open(still & (main > 0.0), main, STEPS * steps_wh, most)
+    behind_subs = _open(zero.all(axis=1) & (main > 0.0), main, STEPS * steps_wh, most)
     behind_main = _open(main_still & (subs > 0.0), subs, MAIN_H * load_w, most)
+    not_read = (behind_subs > 0.0)[known:, None] | np.zeros_like(missed)
+    for at, start, subs_at in _stopped_together(zero, known, most):
+        behind_subs[at] = max(behind_subs[at], float(main[start : at + 1].sum()))
+        not_read[at - known, subs_at] = True
     open_wh = (behind_subs + behind_main)[known:]
     # What the main meter adds where it catches up flowed in all these rows: copper, too, is lost as the sub-meters say.
     stalled = behind_main > 0.0
@@ -57,7 +63,7 @@ def without_stalled(
         return rows, missed
     gap = rows.gap_wh2 + open_wh**2
     main_wh = np.where(spread, subs[known:], rows.main_wh)
-    return replace(rows, main_wh=main_wh, gap_wh2=gap), missed | (behind_subs[known:] > 0.0)[:, None]
+    return replace(rows, main_wh=main_wh, gap_wh2=gap), missed | not_read
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +107,35 @@ def catch_ups(history: History, stop: int, row_h: float) -> list[CatchUp]:
         if gained > CATCH_UP * usual.max() and gained > CATCH_UP_SHARE * usual.mean() * (stop - start):
             found.append(CatchUp(int(sub), start, stop))
     return found
+
+
+def _stopped_together(zero: Bools, known: int, most: int) -> Iterator[tuple[int, int, Ints]]:
+    """(row, first still row, sub-meters) where SUBS_LEAST of them stopped in one row, for longer than they ever do.
+
+    zero: [T, N] of the rows before, which are `known`, and of those that are asked for. It depends on the 2 `most` rows
+    before each alone.
+    """
+    at = np.arange(len(zero))[:, None]
+    start = np.maximum.accumulate(np.where(zero, -1, at), axis=0) + 1
+    lasts = zero & (at - start >= 1) & (at - start < most) & (start > 0)
+    alike = np.sort(np.where(lasts, start, -1 - np.arange(zero.shape[1])), axis=1)
+    behind = SUBS_LEAST - 1
+    for row in known + np.flatnonzero((alike[known:, behind:] == alike[known:, :-behind]).any(axis=1)):
+        starts, counts = np.unique(start[row, lasts[row]], return_counts=True)
+        for first in starts[counts >= SUBS_LEAST]:
+            subs = np.flatnonzero(lasts[row] & (start[row] == first))
+            window = zero[max(0, first - most) : first, subs]
+            subs = subs[row + 1 - first > UNUSUAL * _longest(window)]
+            if len(subs) >= SUBS_LEAST:
+                yield int(row), int(first), subs
+
+
+def _longest(zero: Bools) -> Ints:
+    """The longest run of zeros in each column [N] of `zero` [T, N]."""
+    at = np.arange(1, len(zero) + 1)[:, None]
+    last = np.maximum.accumulate(np.where(zero, 0, at), axis=0)
+    longest: Ints = (at - last).max(axis=0, initial=0)
+    return longest
 
 
 def _open(still: Bools, flowed_wh: Floats, least_wh: float, most: int) -> Floats:

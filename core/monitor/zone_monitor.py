@@ -161,7 +161,7 @@ class ZoneMonitor:
     def _without_stalled(self, rows: ZoneRows, missed: Bools) -> tuple[ZoneRows, Bools]:
         """Rows that follow those of the history, without what stood still because nobody read it."""
         history, steps = self.history, self.zone.sub_steps_wh
-        before = history.rows(max(history.first, history.count - round(MOST_H / self.row_h)), history.count)
+        before = history.rows(max(history.first, history.count - 2 * round(MOST_H / self.row_h)), history.count)
         steps_wh = STEP_WH * len(self.zone.subs) if steps is None else sum(steps)
         return without_stalled(rows, missed, before, steps_wh, self.learning.load_w, self.row_h)
 

@@ -24,7 +24,7 @@ from agent.offline.replay.backtest import Backtest
 from agent.offline.replay.readings import Readings, ReadingsError
 from agent.pipeline.pipeline import Pipeline
 from agent.pipeline.step import GAP_S, Balance
-from agent.site.tables import Config
+from agent.site.tables import QUARTER_S, Config
 from agent.wire.codec import encode
 from agent.wire.events import AlertEvent
 from agent.wire.values import utc
@@ -36,6 +36,7 @@ Floats = NDArray[np.float64]
 DAY_S = 86_400
 BLOCK_DAYS = 7  # rows that are judged in one call
 EXACT_S = 1.0  # a time this near to its boundary is on it
+JITTER = 0.05  # by which the median step of a recording may be longer than the interval that was meant
 OFF_GRID = 0.02  # share of rows that may miss the grid before all are interpolated
 
 
@@ -55,14 +56,16 @@ class Outcome:
 def interval_of(times_s: Floats, wanted_s: float) -> float:
     """The balance's interval for a recording: the site file's, or the recording's own step where that is coarser.
 
+    Rows that come some minutes early or late are rows of the interval that they come around.
+
     Raises:
-        ReadingsError: the step does not divide the day.
+        ReadingsError: rows are too far apart.
     """
     step_s = float(np.median(np.diff(times_s)))
-    for interval_s in (wanted_s, *(float(s) for s in range(60, DAY_S + 1, 60) if DAY_S % s == 0)):
-        if interval_s >= max(wanted_s, step_s - EXACT_S) and DAY_S % interval_s == 0:
+    for interval_s in (wanted_s, *(float(s) for s in range(60, round(QUARTER_S) + 1, 60))):
+        if interval_s >= max(wanted_s, (1.0 - JITTER) * step_s - EXACT_S) and QUARTER_S % interval_s == 0:
             return interval_s
-    raise ReadingsError(f"rows are {step_s:.0f} s apart; a recording needs at least a row a day")
+    raise ReadingsError(f"rows are {step_s:.0f} s apart; a recording needs at least a row every six hours")
 
 
 def replay(

@@ -255,7 +255,7 @@ def test_a_meter_in_no_zone_is_doubted_not_refused(site) -> None:
     ("old", "new", "said"),
     [
         ("address = 17", "address = 17\naccuracy_class = 7", "accuracy_class = 7: no meter has it"),
-        ("[mqtt]", "[detection]\ninterval_s = 7\n[mqtt]", "interval_s = 7 does not divide a day"),
+        ("[mqtt]", "[detection]\ninterval_s = 7\n[mqtt]", "interval_s = 7 does not divide six hours"),
         ("[mqtt]", "[detection]\ninterval_s = 900\nbalance_s = 60\n[mqtt]", "write balance_s = 900"),
         ("[mqtt]", "[detection]\ninterval_s = 300\nbalance_s = 1000\n[mqtt]", "write balance_s = 1200"),
         ("[mqtt]", "[detection]\ninterval_s = 600\nbalance_s = 900\n[mqtt]", "write balance_s = 1200"),

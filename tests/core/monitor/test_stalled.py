@@ -50,6 +50,27 @@ def test_sub_meters_that_all_stand_still_and_catch_up_alarm_nobody(house, seed):
     assert evidence == []
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_half_of_the_sub_meters_behind_one_converter_stand_still_together(house, seed):
+    building = house(50, seed)
+    shown = building.subs_wh.copy()
+    shown[:, :6] = behind(shown[:, :6])
+    monitor, evidence = watched(building.stolen(shown))
+    assert evidence == []
+    missed = monitor.history.missed(STALL.start + 1, STALL.stop)
+    assert missed[:, :6].all()
+    assert not missed[:, 6:].any()
+
+
+def test_three_flats_that_fall_silent_together_are_told(house):
+    """A neighbour's trick, not a converter: fewer than four are no common line."""
+    building = house(45)
+    shown = building.subs_wh.copy()
+    shown[34 * DAY :, :3] = 0.0
+    _, evidence = watched(building.stolen(shown))
+    assert evidence[0].time_s < 36 * DAY * 1800.0
+
+
 def test_a_main_meter_that_stands_still_and_catches_up_alarms_nobody(house):
     building = house(50)
     _, evidence = watched(of_main(building, behind(building.rows().main_wh)))
@@ -57,9 +78,12 @@ def test_a_main_meter_that_stands_still_and_catches_up_alarms_nobody(house):
 
 
 @pytest.mark.parametrize("block", [1, 7, DAY])
-def test_however_the_rows_come_the_gap_is_the_same(house, block):
+@pytest.mark.parametrize("subs", [6, FLATS])
+def test_however_the_rows_come_the_gap_is_the_same(house, block, subs):
     building = house(36)
-    stalled = building.stolen(behind(building.subs_wh))
+    shown = building.subs_wh.copy()
+    shown[:, :subs] = behind(shown[:, :subs])
+    stalled = building.stolen(shown)
     monitor, _ = watched(stalled, block=block)
     whole, _ = watched(stalled)
     first = 30 * DAY
@@ -67,7 +91,7 @@ def test_however_the_rows_come_the_gap_is_the_same(house, block):
         monitor.history.booked(first, 36 * DAY), whole.history.booked(first, 36 * DAY), strict=True
     ):
         np.testing.assert_array_equal(mine, theirs)
-    assert monitor.history.missed(STALL.start + 2, STALL.stop).all()
+    assert monitor.history.missed(STALL.start + 2, STALL.stop)[:, :subs].all()
 
 
 def test_a_concentrator_that_stands_still_for_days_is_told_then_withdrawn(house):

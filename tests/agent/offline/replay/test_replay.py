@@ -247,9 +247,19 @@ def test_a_register_that_falls_or_jumps_is_told(stolen):
     assert "1 x register replaced" in done.stderr
 
 
-@pytest.mark.parametrize(("step_s", "wanted_s", "interval_s"), [(1800, 900, 1800), (60, 900, 900), (1000, 900, 1080)])
+@pytest.mark.parametrize(
+    ("step_s", "wanted_s", "interval_s"),
+    [(1800, 900, 1800), (60, 900, 900), (1000, 900, 1080), (903, 900, 900), (1862, 900, 1800)],
+)
 def test_the_interval_is_the_coarser_of_site_file_and_recording(step_s, wanted_s, interval_s):
     assert interval_of(1000.0 * step_s + step_s * np.arange(50), wanted_s) == interval_s
+
+
+def test_every_interval_that_a_site_file_or_a_recording_can_have_divides_a_quarter_of_the_day():
+    for step_s in (*range(20, 4000, 7), 21_600, 22_000):
+        assert 21_600 % interval_of(step_s * np.arange(50.0), 15.0) == 0
+    with pytest.raises(ReadingsError, match="every six hours"):
+        interval_of(86_400.0 * np.arange(50), 900.0)
 
 
 def test_rows_between_the_boundaries_are_interpolated(stolen):
