@@ -196,6 +196,7 @@ ARROWS: dict[str, set[str]] = {
         "agent.offline",
         "agent.pipeline",
         "agent.site",
+        "agent.store",
         "agent.wire",
         "core",
         "core.registers",
