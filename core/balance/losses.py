@@ -55,6 +55,7 @@ MISFIT = 5e-4  # energy per row that no regressor explains, as a share of the lo
 OUTLIER = 4.0  # standard deviations
 GAP_TAIL = 3.0  # what a flat used while it was not heard of is heavy-tailed: an oven is a rare, large miss
 GAP_ROWS = 8.0  # rows for which a meter that is silent, or stands still, errs alike: they tell no more than one
+FAR = 2.0  # times the load: so far from the sub-meters no row of a main meter is a load
 TOLD_WALK = 0.01**2 / 24.0  # variance that a told loss's level gains in an hour, in units of its prior's
 
 
@@ -119,7 +120,7 @@ class LossModel:
         phi = np.zeros((len(rows), COMMON + self.count))
         day_s, hour = self._time_of_day(rows)
         phi[np.arange(len(rows)), hour] = self.count * self.hours
-        main = rows.main_wh
+        main = self.flow_wh(rows)
         phi[:, COPPER] = main * main / (self.load_w * self.hours)
         phi[:, OWN] = self.own_wh(rows).sum(axis=1)
         angle = 2 * np.pi * day_s / 86_400.0
@@ -129,6 +130,15 @@ class LossModel:
         phi[:, WEATHER] = main
         phi[:, COMMON:] = rows.subs_wh
         return phi
+
+    def flow_wh(self, rows: ZoneRows) -> Floats:
+        """What flowed into the building in each row [T]: as the main meter says, but where that is no row's energy.
+
+        Where a main meter answers again, its row sets right all that was estimated while it was silent.
+        """
+        subs = rows.subs_wh.sum(axis=1)
+        far = np.abs(rows.main_wh - subs) > FAR * np.maximum(np.abs(subs), self.load_w * self.hours)
+        return np.where(far, subs, rows.main_wh)
 
     def own_wh(self, rows: ZoneRows) -> Floats:
         """What a flat's own power loses in the riser [T, N], Wh per unit of OWN.
@@ -262,7 +272,7 @@ class LossModel:
         angle = 2 * np.pi * day_s / 86_400.0
         _balance.explain_rows(
             np.ascontiguousarray(rows.subs_wh),
-            rows.main_wh,
+            self.flow_wh(rows),
             hour.astype(np.int32),
             np.cos(angle),
             np.sin(angle),

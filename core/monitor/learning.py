@@ -68,7 +68,9 @@ class Learning:
 
     def catch_up(self) -> None:
         """Spread what sub-meters that stood still until the last row caught up with in it."""
+        known = {(one.sub, one.start) for one in self.caught}
         found = catch_ups(self.history, self.history.count - 1, self.row_h)
+        found = [one for one in found if (one.sub, one.start) not in known]
         if not found:
             return
         state = self.follower.state.copy()

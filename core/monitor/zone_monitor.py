@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from core.arrays import Bools, Floats
+from core.arrays import Bools, Floats, Ints
 from core.attribution.attribute import Attribution, attribute
 from core.balance.history import APPEND_MAX, History
 from core.balance.losses import LossModel
 from core.balance.rows import ZoneRows
-from core.balance.stalled import CATCH_UP_H, MOST_H, moves_again, without_stalled
+from core.balance.stalled import MOST_H, moved, moves_again, without_stalled
 from core.evidence import Evidence
 from core.fast.large_loss import LargeLoss, Scene, large_loss_evidence, onset_rows
 from core.monitor.alarm import Alarm
@@ -68,10 +68,7 @@ class ZoneMonitor:
     def step(self, rows: ZoneRows, missed: Bools, read: Floats) -> list[Evidence]:
         """Judge rows that follow the last ones; evidence in order of time."""
         evidence: list[Evidence] = []
-        rows, missed = self._without_stalled(rows, missed)
-        history = self.history
-        before = history.rows(max(history.first, history.count - round(CATCH_UP_H / self.row_h)), history.count)
-        again = np.flatnonzero(moves_again(before, rows, self.row_h))
+        rows, missed, again = self._without_stalled(rows, missed)
         start = until = 0
         while start < len(rows):
             if start >= until:  # the model is another one tomorrow
@@ -158,12 +155,16 @@ class ZoneMonitor:
         """Features of all sub-meters [N, len(FEATURES)], and how likely each steals [N]."""
         return self.suspects.standing(self.life.loss)
 
-    def _without_stalled(self, rows: ZoneRows, missed: Bools) -> tuple[ZoneRows, Bools]:
-        """Rows that follow those of the history, without what stood still because nobody read it."""
+    def _without_stalled(self, rows: ZoneRows, missed: Bools) -> tuple[ZoneRows, Bools, Ints]:
+        """Rows that follow the last ones, without what stood still unread; those in which a meter moves again."""
         history, steps = self.history, self.zone.sub_steps_wh
-        before = history.rows(max(history.first, history.count - 2 * round(MOST_H / self.row_h)), history.count)
+        start = max(history.first, history.count - 2 * round(MOST_H / self.row_h))
+        before, unread = history.rows(start, history.count), history.missed(start, history.count)
+        moves = moved(np.concatenate([before.subs_wh, rows.subs_wh]), np.concatenate([unread, missed]))
+        again = moves_again(moves, len(before), self.row_h)
         steps_wh = STEP_WH * len(self.zone.subs) if steps is None else sum(steps)
-        return without_stalled(rows, missed, before, steps_wh, self.learning.load_w, self.row_h)
+        rows, missed = without_stalled(rows, missed, before, moves, steps_wh, self.learning.load_w, self.row_h)
+        return rows, missed, np.flatnonzero(again)
 
     @staticmethod
     def _after(ends_s: Floats, start: int, hours: int, most: int) -> int:
@@ -181,6 +182,10 @@ class ZoneMonitor:
             return []
         loss = self.life.open(found)
         evidence = self._evidence(loss, at_s)
+        if evidence.loss_w_interval[0] <= 0.0:  # as it would be told, it may as well be nothing
+            self.suspects.forget(loss)
+            self.life.withdraw(loss, ())
+            return []
         if any(loss.sign == other.sign and self.suspects.same_flat(other, loss) for other in others):
             if not loss.returned:
                 self.suspects.forget(loss)
@@ -243,9 +248,14 @@ class ZoneMonitor:
     def _evidence(self, loss: Alarm, at_s: float, active: bool = True, merged_into: int | None = None) -> Evidence:
         """A revision of the alarm, as it is told."""
         history = self.history
-        start = history.settled(min(history.count - 1, max(loss.onset, history.first + START_ROWS)))
+        start = min(history.count - 1, max(loss.onset, history.first + START_ROWS))
         beside = self.life.beside(loss)
         since = self.search.window((), known=beside, first=start)
+        settled = history.settled(start)
+        if settled < start:  # the onset lies in a gap: what flowed since it began is known better
+            before = self.search.window((), known=beside, first=settled)
+            if 2.0 * before.power_w(settled, history.count)[1] < since.power_w(start, history.count)[1]:
+                since = before
         evidence = self.suspects.evidence(
             loss, at_s, history, since, active, lambda a, b: self.search.added_wh(beside, a, b, alike=True)
         )
@@ -263,7 +273,7 @@ class ZoneMonitor:
         Raises:
             ValueError: rows are missing.
         """
-        self.learning.restore(values, *self._without_stalled(rows, missed), read)
+        self.learning.restore(values, *self._without_stalled(rows, missed)[:2], read)
         self.search.restore(values)
         self.life.restore(values)
         self.suspects.restore(values, self.history, self.life.loss)
