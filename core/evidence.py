@@ -70,3 +70,4 @@ class Evidence:
     model_score: float | None = None
     unexplained_probability: float = 0.0
     merged_into: int | None = None  # it ends because it is one with the loss of this episode, which goes on
+    returned: bool = False  # it ends because all that was missing is back

@@ -26,6 +26,7 @@ CLEAR_SHARE = 0.2  # gone means: less than this share of what it was
 KNOWN_SHARE = 0.5  # of what it was: where the week's mean is not known so well, nobody can say
 PAUSED_SHARE = 0.5  # a loss that took less than this share since it was told is not where it began
 RESTLESS_Z = 2.0  # and then its days scatter no more than this, in standard deviations
+TURNED_DAYS = 3  # days of the opposite, after which a loss is over and something else has begun
 RETURN_DAYS = 90  # a loss of the same size within this time after one has ended is the same loss again
 RETURN_RATIO, RETURN_RATIO_HOURS = 4.0, 8.0  # over days, and over some hours of an evening
 SWING_PRIOR_DAYS = 0.5  # days of its own that what is taken for a loss's swing is worth
@@ -169,11 +170,31 @@ class AlarmLife:
         parts = np.array([now.power_w(at, at + length) for at in range(start, stop, length)])
         return bool(np.mean((parts[:, 0] / parts[:, 1]) ** 2) < RESTLESS_Z**2)
 
-    def end(self, loss: Alarm) -> None:
-        """The loss is gone; when exactly within the last week is left open."""
+    def turned(self, loss: Alarm) -> int | None:
+        """The row behind which a told loss has become its opposite; None while it has not.
+
+        A surplus whose last days all lose: the main meter was set right, and something else has begun. A meter that
+        shows one value or a recording gives back for days what it lost, so a loss must have given back more.
+        """
+        learning, history = self._learning, self._learning.history
+        start, stop = max(loss.onset, history.first), history.count
+        last = stop - TURNED_DAYS * learning.day_rows
+        if last < max(loss.raised, start + 1):
+            return None
+        now = self._search.window((), known=self.beside(loss), first=start)
+        lost_wh = loss.sign * (now.booked_wh - now.booked_wh[0])
+        if loss.sign > 0 and lost_wh[-1] + loss.past_wh >= 0 or (np.diff(lost_wh[last - start :: learning.day_rows]) >= 0).any():
+            return None
+        power_w, sd_w = now.power_w(last, stop)
+        if -loss.sign * power_w <= RESTLESS_Z * sd_w:
+            return None
+        return start + max(1, int(np.argmax(lost_wh)))
+
+    def end(self, loss: Alarm, row: int | None = None) -> None:
+        """The loss is gone; when exactly within the last week is left open, or it was `row`."""
         stop, row_h = self._learning.history.count, self._learning.row_h
-        loss.ended = max(loss.raised, stop - round((1 - 1.25 * CLEAR_SHARE) * CLEAR_H / row_h))
-        loss.fading = max(loss.onset, stop - round(1.25 * CLEAR_H / row_h))
+        loss.ended = row or max(loss.raised, stop - round((1 - 1.25 * CLEAR_SHARE) * CLEAR_H / row_h))
+        loss.fading = max(loss.onset, row or stop - round(1.25 * CLEAR_H / row_h))
         if loss.from_start:
             self._learning.unmetered_is_normal()
 

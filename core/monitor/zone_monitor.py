@@ -105,7 +105,7 @@ class ZoneMonitor:
     def accept(self, sign: float, episode: int, reason: str, at_s: float) -> list[Evidence]:
         """Take a told loss (`sign` 1) or surplus (-1) for a normal load of the building; its end as an alarm."""
         loss = self.life.accept(sign, episode, reason)
-        return [] if loss is None else [self._evidence(loss, at_s, active=False)]
+        return [] if loss is None else [self._evidence(loss, at_s, self.history.count)]
 
     def large(self, found: LargeLoss) -> list[Evidence]:
         """Tell a large loss that short rows show before a row is over; who it is, the next mark tells."""
@@ -197,19 +197,20 @@ class ZoneMonitor:
     def _revise(self, at_s: float) -> list[Evidence]:
         evidence = []
         for loss in self.life.active:
-            if self.life.is_returned(loss):
+            turned = self.life.turned(loss)
+            if turned is None and self.life.is_returned(loss):
                 self.suspects.absolve(loss)
-                evidence.append(self._evidence(loss, at_s, active=False))
+                evidence.append(replace(self._evidence(loss, at_s, self.history.count), returned=True))
                 self.life.told.remove(loss)
-            elif self.life.is_gone(loss):
-                evidence.append(self._evidence(loss, at_s, active=False))
-                self.life.end(loss)
+            elif turned is not None or self.life.is_gone(loss):
+                self.life.end(loss, turned)
+                evidence.append(self._evidence(loss, at_s, loss.ended))
             elif self.life.due(loss):
                 self.life.refine(loss)
                 evidence.append(self._evidence(loss, at_s))
                 elder = self._elder(loss)
                 if elder is not None:  # one flat behind both: it is one loss that has changed
-                    evidence[-1] = self._evidence(loss, at_s, active=False, merged_into=elder.episode)
+                    evidence[-1] = self._evidence(loss, at_s, self.history.count, merged_into=elder.episode)
                     self.suspects.forget(loss)
                     self.life.merge(loss, elder)
                     evidence.append(self._evidence(elder, at_s))
@@ -240,14 +241,14 @@ class ZoneMonitor:
         self.learning.refresh(self.life.seen)
         return [self._evidence(loss, at_s)]
 
-    def _evidence(self, loss: Alarm, at_s: float, active: bool = True, merged_into: int | None = None) -> Evidence:
-        """A revision of the alarm, as it is told."""
+    def _evidence(self, loss: Alarm, at_s: float, stop: int | None = None, merged_into: int | None = None) -> Evidence:
+        """A revision of the alarm, as it is told; what has ended ran until row `stop`."""
         history = self.history
         start = history.settled(min(history.count - 1, max(loss.onset, history.first + START_ROWS)))
         beside = self.life.beside(loss)
         since = self.search.window((), known=beside, first=start)
         evidence = self.suspects.evidence(
-            loss, at_s, history, since, active, lambda a, b: self.search.added_wh(beside, a, b, alike=True)
+            loss, at_s, history, since, lambda a, b: self.search.added_wh(beside, a, b, alike=True), stop
         )
         return evidence if merged_into is None else replace(evidence, merged_into=merged_into)
 
