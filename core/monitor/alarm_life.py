@@ -155,9 +155,6 @@ class AlarmLife:
         day, start = learning.day_rows, learning.history.settled(max(loss.lo, learning.history.first + 1))
         if loss.past_to or stop - day < loss.raised:
             return False
-        booked, _ = learning.history.booked(start, stop)
-        if loss.sign * (booked[-1] - booked[0]) > CLEAR_SHARE * loss.first_w * (stop - start) * learning.row_h:
-            return False
         now = self._search.window((), known=self.beside(loss), first=start)
         power_w, sd_w = now.power_w(start, stop)
         if loss.sign * power_w >= 2.5 * sd_w or sd_w > CLEAR_SHARE * loss.first_w:
@@ -173,8 +170,9 @@ class AlarmLife:
     def turned(self, loss: Alarm) -> int | None:
         """The row behind which a told loss has become its opposite; None while it has not.
 
-        A surplus whose last days all lose: the main meter was set right, and something else has begun. A meter that
-        shows one value or a recording gives back for days what it lost, so a loss must have given back more.
+        A surplus of which no quarter of the day has shown anything for days, though all of them lose: the main meter
+        was set right, and something else has begun. A meter that shows one value or a recording gives back for days
+        what it lost, so a loss must have given back more.
         """
         learning, history = self._learning, self._learning.history
         start, stop = max(loss.onset, history.first), history.count
@@ -183,10 +181,11 @@ class AlarmLife:
             return None
         now = self._search.window((), known=self.beside(loss), first=start)
         lost_wh = loss.sign * (now.booked_wh - now.booked_wh[0])
-        if loss.sign > 0 and lost_wh[-1] + loss.past_wh >= 0 or (np.diff(lost_wh[last - start :: learning.day_rows]) >= 0).any():
-            return None
+        quarters = np.diff(lost_wh[last - start :: learning.day_rows // BLOCKS]).reshape(TURNED_DAYS, BLOCKS)
         power_w, sd_w = now.power_w(last, stop)
-        if -loss.sign * power_w <= RESTLESS_Z * sd_w:
+        if quarters.sum(axis=1).max() >= 0 or -loss.sign * power_w <= RESTLESS_Z * sd_w:
+            return None
+        if quarters.sum(axis=0).max() >= 0 or (loss.sign > 0 and lost_wh[-1] + loss.past_wh >= 0):
             return None
         return start + max(1, int(np.argmax(lost_wh)))
 
@@ -269,6 +268,8 @@ class AlarmLife:
         if stop - start < whole:
             return
         booked, variance = history.booked(start, stop)
+        if loss.sign < 0:  # what is missing beside a surplus is not its swing
+            booked = np.concatenate([[0.0], np.cumsum(np.minimum(np.diff(booked), 0.0))])
         begins_s = history.rows(start, stop).ends_s - learning.row_h * 3600.0
         group = (np.rint(begins_s - begins_s[0] % (3600.0 * SLOT_H)) // (3600 * SLOT_H)).astype(np.intp)
         edges = np.flatnonzero(np.diff(group, prepend=group[0] - 1, append=group[-1] + 1))

@@ -37,6 +37,7 @@ MARK_H = 1  # hours between two looks at the last day
 SEARCH_H = 3  # hours between two searches in all that is kept, and two looks at the sub-meters' features
 SUSPICION_KEPT = 0.5 ** (SEARCH_H / (90 * 24))  # from look to look while no loss is on: half-life 90 days
 DETECTABLE_DAYS = 7.0  # within which the smallest loss that is stated would be found
+UNREAD_LEAST = 2  # rows of a week in which the house gave back: one may be a reading that came late
 STEP_WH = 10.0  # of a sub-meter's register, where nobody says
 START_ROWS = 4  # the first rows of all start the count: their boundaries are not known
 
@@ -153,6 +154,11 @@ class ZoneMonitor:
     def clocks(self) -> dict[str, float]:
         """By sub-meter whose clock is off: by how many seconds its registers are taken too late (-: too early)."""
         return {self.zone.subs[flat]: 3600.0 * hours for flat, hours in self.search.clocks.late_h().items()}
+
+    @property
+    def export_unread(self) -> bool:
+        """Whether the flats gave back more than the house took, and the main meter's export is not taken off."""
+        return self.zone.import_only and self.learning.unread_rows >= UNREAD_LEAST
 
     def standing(self) -> tuple[Floats, Floats]:
         """Features of all sub-meters [N, len(FEATURES)], and how likely each steals [N]."""
