@@ -39,7 +39,8 @@ EXPORT_UNREAD = (
 
 def clock_words(late_s: float) -> str:
     """What there is to say of a clock whose registers are taken `late_s` too late (-: too early)."""
-    return f"its clock is off: registers are taken about {abs(late_s) / 60:.0f} minutes too {'late' if late_s > 0 else 'early'}"
+    way = "late" if late_s > 0 else "early"
+    return f"its clock is off: registers are taken about {abs(late_s) / 60:.0f} minutes too {way}"
 
 
 def meter_faults(

@@ -16,6 +16,9 @@ MERGED = (
     "one with the loss that was told before in this zone (number {} there), which goes on: the same flat is behind both"
 )
 
+MAIN_METER = (
+    "it follows the loads of many flats at once: the main meter errs; check its current transformers and their phases"
+)
 RETURNED = "no loss: all that was missing is back; a register stood still and has caught up"
 
 
@@ -75,7 +78,9 @@ def _detail(item: Evidence) -> str | None:
     """What there is to say of it in words."""
     if item.merged_into is not None:
         return MERGED.format(item.merged_into)
-    return RETURNED if item.returned else QUESTION if item.question else None
+    if item.returned:
+        return RETURNED
+    return MAIN_METER if item.main_meter else QUESTION if item.question else None
 
 
 def first_suspect(data: AlertData) -> tuple[str, float]:

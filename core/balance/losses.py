@@ -168,8 +168,7 @@ class LossModel:
         return OWN_SCATTER * math.sqrt(common**2 + float(self.p[1 + OWN, 1 + OWN]))
 
     def unread(self, rows: ZoneRows) -> Bools:
-        """Rows whose balance nobody knows [T]: the flats gave back about what they took, and the main meter's export is
-        not read.
+        """Rows of unknown balance [T]: the flats gave back what they took, and the main meter's export is unread.
 
         It then counts what flows back as import, or nothing of it.
         """

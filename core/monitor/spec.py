@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class ZoneSpec:
     """What the monitor must know of a zone: its sub-meters in order, the accuracy classes, the sub-registers' steps.
 
-    import_only: the main meter's export is not taken off. unmetered_w: load behind the main meter that is known to have no meter (stairs, lift, pumps), W in the mean.
+    unmetered_w: load behind the main meter that is known to have no meter (stairs, lift, pumps), W in the mean.
+    import_only: the main meter's export is not taken off.
     """
 
     id: str

@@ -16,6 +16,7 @@ from core.attribution.attribute import Attribution, Onset, Rows
 from core.attribution.tamper_signs import sign_log_ratios
 from core.balance.history import History
 from core.balance.rows import ZoneRows
+from core.detection.main_fault import follows_the_flats
 from core.detection.search import SearchWindow
 from core.evidence import Evidence, LossKind, Residual, Suspect
 from core.monitor.alarm import Alarm, Posterior
@@ -34,6 +35,8 @@ RETURN_LIMIT = 3.0  # nat: what a flat's part in a loss before its break may add
 SAME_FLAT = 0.3  # a flat at least this probable behind each of two losses makes them one
 HELD_MAX = 8  # losses of which it is remembered who they were
 COMMON_MOST = 0.3  # of the probability: where a common load would explain it, it takes no more from the first flat
+MAIN_METER = 0.05  # of each probability, where the main meter errs
+SURPLUS_DAYS = 3  # before, no flat is named for a surplus
 BYPASS_W = 4.0  # a meter that shows less is bypassed, not just slow
 
 
@@ -154,6 +157,7 @@ class SuspectList:
             ),
             coverage=float(history.read(start, stop).mean()),
             question=alarm.question,
+            main_meter=alarm.main_meter,
             **self._scored(alarm, suspects),
         )
 
@@ -233,6 +237,11 @@ class SuspectList:
             surplus=alarm.sign < 0,
         )
         stated = self._stated(judged, signs, alarm)
+        alarm.main_meter = follows_the_flats(rows.subs_wh[onset:], residual[onset:])
+        if alarm.main_meter:
+            stated = stated.doubted(MAIN_METER)
+        elif alarm.sign < 0 and history.count - alarm.raised < SURPLUS_DAYS * day_rows:
+            stated = stated.doubted()  # what its first days say of a flat, those of a wrong main meter say, too
         said = stated.probability
         # A word that was taken back does not go on as a suspicion; likelihoods alone swing, and their highest is kept.
         self.suspicion = np.maximum(self.suspicion, said) if self._states is None else said.copy()

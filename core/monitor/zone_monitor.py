@@ -213,7 +213,10 @@ class ZoneMonitor:
                 evidence.append(self._evidence(loss, at_s, loss.ended))
             elif self.life.due(loss):
                 self.life.refine(loss)
-                evidence.append(self._evidence(loss, at_s))
+                now = self._evidence(loss, at_s)
+                if now.loss_w_interval[1] < 0.0:
+                    continue  # it seems to have become its opposite: the next days tell
+                evidence.append(now)
                 elder = self._elder(loss)
                 if elder is not None:  # one flat behind both: it is one loss that has changed
                     evidence[-1] = self._evidence(loss, at_s, self.history.count, merged_into=elder.episode)
