@@ -1,9 +1,9 @@
 """Whether it is the main meter that errs: what is unexplained follows the loads of many flats at once.
 
 It owns the shape of a wrong main meter in a balance. It refuses to know alarms, and who tells a meter's fault. A
-current transformer on another phase, reversed or shorted, makes the main meter count some flats twice and others not at
-all, or all of them by a share: what is unexplained is then a sum of the flats' own, each with its factor. A theft
-follows one flat, or none.
+current transformer on another phase, reversed or shorted, makes the main meter count the flats of one phase twice and
+those of another not at all: what is unexplained is then a sum of the flats' own, each with its factor. A theft follows
+one flat, or none. A main meter that is slow in all phases alike does not look like that.
 """
 
 from __future__ import annotations

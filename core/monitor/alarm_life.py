@@ -26,7 +26,7 @@ CLEAR_SHARE = 0.2  # gone means: less than this share of what it was
 KNOWN_SHARE = 0.5  # of what it was: where the week's mean is not known so well, nobody can say
 PAUSED_SHARE = 0.5  # a loss that took less than this share since it was told is not where it began
 RESTLESS_Z = 2.0  # and then its days scatter no more than this, in standard deviations
-TURNED_DAYS = 3  # days of the opposite, after which a loss is over and something else has begun
+TURNED_DAYS = 5  # days of the opposite, after which a loss is over and something else has begun
 RETURN_DAYS = 90  # a loss of the same size within this time after one has ended is the same loss again
 RETURN_RATIO, RETURN_RATIO_HOURS = 4.0, 8.0  # over days, and over some hours of an evening
 SWING_PRIOR_DAYS = 0.5  # days of its own that what is taken for a loss's swing is worth
@@ -179,13 +179,16 @@ class AlarmLife:
         last = stop - TURNED_DAYS * learning.day_rows
         if last < max(loss.raised, start + 1):
             return None
-        now = self._search.window((), known=self.beside(loss), first=start)
+        now = self._search.window((), first=start)  # with all that was told beside it: that may be what it has become
         lost_wh = loss.sign * (now.booked_wh - now.booked_wh[0])
-        quarters = np.diff(lost_wh[last - start :: learning.day_rows // BLOCKS]).reshape(TURNED_DAYS, BLOCKS)
+        quarter = learning.day_rows // BLOCKS
+        quarters = np.diff(lost_wh[last - start :: quarter]).reshape(TURNED_DAYS, BLOCKS)
         power_w, sd_w = now.power_w(last, stop)
         if quarters.sum(axis=1).max() >= 0 or -loss.sign * power_w <= RESTLESS_Z * sd_w:
             return None
-        if quarters.sum(axis=0).max() >= 0 or (loss.sign > 0 and lost_wh[-1] + loss.past_wh >= 0):
+        if quarters.max() > CLEAR_SHARE * loss.first_w * quarter * learning.row_h:
+            return None
+        if loss.sign > 0 and lost_wh[-1] + loss.past_wh >= 0:
             return None
         return start + max(1, int(np.argmax(lost_wh)))
 

@@ -26,12 +26,12 @@ def test_a_surplus_that_has_become_a_loss_ends_with_its_energy_and_the_loss_is_t
     surplus = [item for item in evidence if item.kind is SURPLUS]
     assert [item.active for item in surplus].count(False) == 1
     assert not surplus[-1].active
-    assert day_of(surplus[-1]) < 45.5
+    assert day_of(surplus[-1]) < 46.5
     assert surplus[-1].loss_kwh == pytest.approx(0.4 * 24 * 11, rel=0.05)
     assert all(item.loss_w_interval[1] > 0 for item in evidence)
     losses = [item for item in evidence if item.kind is not SURPLUS]
     assert losses
-    assert day_of(losses[0]) < 46
+    assert day_of(losses[0]) < 44
     assert losses[-1].loss_w == pytest.approx(250, rel=0.2)
 
 
@@ -68,7 +68,6 @@ def test_a_main_meter_on_a_wrong_phase_follows_many_flats_and_thieves_follow_few
     noise = np.random.default_rng(5).normal(0, 15.0, len(subs))
     wrong = subs[:, 1::3].sum(axis=1) - subs[:, 2::3].sum(axis=1)
     assert follows_the_flats(subs, wrong + noise)
-    assert follows_the_flats(subs, -0.15 * subs.sum(axis=1) + noise)
     assert not follows_the_flats(subs, 0.6 * subs[:, 3] + noise)
     assert not follows_the_flats(subs, 0.6 * subs[:, 3] + subs[:, 7] + noise)
     assert not follows_the_flats(subs, 300.0 + noise)
