@@ -52,10 +52,11 @@ def meter_faults(
     """
     since = {meter: known.get(meter, time_s) for meter in found}
     changed = []
+    gone: tuple[Severity, str | None] = "warning", None
     for meter in {**known, **found}:
         if (meter in known) == (meter in found):
             continue
-        severity, detail = found.get(meter, ("warning", None))
+        severity, detail = found.get(meter, gone)
         began_s = since[meter] if meter in found else known[meter]
         changed.append(Condition("meter_fault", meter in found, time_s, began_s, severity, meter=meter, detail=detail))
     return since, changed

@@ -175,8 +175,9 @@ class LossModel:
         if not self.import_only:
             return np.zeros(len(rows), np.bool_)
         given = -np.minimum(rows.subs_wh, 0.0).sum(axis=1)
-        unread: Bools = given > GIVEN_MOST * np.maximum(rows.subs_wh, 0.0).sum(axis=1)
-        return unread & (given > 0.0)
+        taken = np.maximum(rows.subs_wh, 0.0).sum(axis=1)
+        unread: Bools = (given > GIVEN_MOST * taken) & (given > 0.0)
+        return unread
 
     def scatter_wh2(self, rows: ZoneRows) -> Floats:
         """Variance of each row's energy because flats lie differently far along the riser [T]."""

@@ -1,4 +1,4 @@
-"""A surplus that ends in a loss, a loss beside a surplus, a main meter whose export is not read, one on a wrong phase."""
+"""A surplus that ends in a loss, a loss beside a surplus, and two main meters that err."""
 
 from __future__ import annotations
 
