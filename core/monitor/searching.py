@@ -255,6 +255,8 @@ class OnsetSearch:
         start = max(onset, self._learning.history.first + 1)
         if not all(self._beats_change(loss, sign, onset) for loss in told if loss.ended is None):
             return False
+        if sign > 0 and all(loss.sign < 0 for loss in told if loss.ended is None) and self._loses(start):
+            return True  # a surplus that swings never takes anything away
         new = Alarm(0, sign, onset, onset, onset, count, loss_w=found.power_w)
         power_w, sd_w = self.window((), known=Beside(new, told), first=start).power_w(start, count)
         return sign * power_w > (BESIDE_Z if on else Z95) * sd_w and (not on or found.excess > BESIDE_EXCESS)
@@ -321,7 +323,8 @@ class OnsetSearch:
             if sign == loss.sign and history.count < loss.rest_until:
                 return True
             if sign != loss.sign:
-                if found.power_w <= SWING_SHARE * level_w and found.age_h < SWING_DAYS * 24:
+                less = found.power_w <= SWING_SHARE * level_w and found.age_h < SWING_DAYS * 24
+                if less and not (sign > 0 and self._loses(max(onset, history.first + 1))):
                     return True
                 continue
             if onset < loss.raised:
@@ -333,6 +336,18 @@ class OnsetSearch:
             if sign * before_w < BACK_BELOW * level_w and sign * after_w <= BACK_WITHIN * level_w:
                 return True
         return False
+
+    def _loses(self, start: int) -> bool:
+        """Whether energy is missing in some quarter of the day since row `start`, whatever a surplus adds."""
+        learning, history = self._learning, self._learning.history
+        day, noise = learning.day_rows, learning.noise
+        days = (history.count - start) // day
+        if days < 2:
+            return False
+        booked, _ = history.booked(history.count - days * day, history.count)
+        power_w = np.diff(booked[:: day // BLOCKS]).reshape(days, BLOCKS) / (24.0 / BLOCKS)
+        sd_w2 = power_w.var(axis=0, ddof=1) / days + noise.level_w2 + noise.quarter_w2 + noise.weather_w2
+        return bool((power_w.mean(axis=0) > BESIDE_Z * np.sqrt(sd_w2)).any())
 
     # -- state --------------------------------------------------------------------------------------------------------
 
