@@ -70,3 +70,5 @@ class Evidence:
     model_score: float | None = None
     unexplained_probability: float = 0.0
     merged_into: int | None = None  # it ends because it is one with the loss of this episode, which goes on
+    returned: bool = False  # it ends because all that was missing is back
+    main_meter: bool = False  # it follows the loads of many flats: the main meter errs, and nobody is suspected

@@ -306,8 +306,13 @@ class AlertBook:
         if not active:
             if life is not None and life.quiet_s is None:
                 life.quiet_s = time_s
-                if said.detail is not None:  # why it ends
-                    life.data = msgspec.structs.replace(life.data, detail=said.detail)
+                last = life.data
+                if said.loss_w is not None:  # all that was lost until it ended
+                    severity, known = last.severity, last.acknowledged
+                    last = msgspec.structs.replace(
+                        said, alert_id=last.alert_id, revision=last.revision, severity=severity, acknowledged=known
+                    )
+                life.data = msgspec.structs.replace(last, detail=said.detail or life.data.detail)
             return []
         if life is None:
             recent = self._recent(family, time_s)

@@ -31,22 +31,32 @@ class Condition:
     hold_s: float | None = None  # instead of the policy's, where the condition has its own rhythm
 
 
-def clock_faults(
-    known: Mapping[str, float], found: Mapping[str, float], time_s: float
-) -> tuple[dict[str, float], list[Condition]]:
-    """Meters whose clock is off, since when that is known, and a condition for each that was not off before, or is not.
+EXPORT_UNREAD = (
+    "the flats give back more than the house takes, and the export of this main meter is not read: until it is among "
+    "`export` of [[zone]] {}, the hours in which the house gives back are not balanced"
+)
 
-    known: since when, by meter; found: by how many seconds each meter's registers are taken too late (-: too early).
+
+def clock_words(late_s: float) -> str:
+    """What there is to say of a clock whose registers are taken `late_s` too late (-: too early)."""
+    way = "late" if late_s > 0 else "early"
+    return f"its clock is off: registers are taken about {abs(late_s) / 60:.0f} minutes too {way}"
+
+
+def meter_faults(
+    known: Mapping[str, float], found: Mapping[str, tuple[Severity, str]], time_s: float
+) -> tuple[dict[str, float], list[Condition]]:
+    """Meters at fault, since when that is known, and a condition for each that was not before, or is not any more.
+
+    known: since when, by meter; found: severity and words for each meter.
     """
     since = {meter: known.get(meter, time_s) for meter in found}
     changed = []
+    gone: tuple[Severity, str | None] = "warning", None
     for meter in {**known, **found}:
         if (meter in known) == (meter in found):
             continue
-        detail = None
-        if meter in found:
-            way = "late" if found[meter] > 0 else "early"
-            detail = f"its clock is off: registers are taken about {abs(found[meter]) / 60:.0f} minutes too {way}"
+        severity, detail = found.get(meter, gone)
         began_s = since[meter] if meter in found else known[meter]
-        changed.append(Condition("meter_fault", meter in found, time_s, began_s, meter=meter, detail=detail))
+        changed.append(Condition("meter_fault", meter in found, time_s, began_s, severity, meter=meter, detail=detail))
     return since, changed

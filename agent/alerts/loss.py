@@ -16,6 +16,11 @@ MERGED = (
     "one with the loss that was told before in this zone (number {} there), which goes on: the same flat is behind both"
 )
 
+MAIN_METER = (
+    "it follows the loads of many flats at once: the main meter errs; check its current transformers and their phases"
+)
+RETURNED = "no loss: all that was missing is back; a register stood still and has caught up"
+
 
 def loss_data(item: Evidence, confidence: float, critical_percent: float, model: ModelData | None) -> AlertData:
     """What the evidence says; a mechanism is named from `confidence` on, below it the loss is "not attributed".
@@ -65,8 +70,17 @@ def loss_data(item: Evidence, confidence: float, critical_percent: float, model:
         features={m: {k: number(v, 4) for k, v in f.items()} for m, f in item.features.items()} or None,
         model=model,
         quality=QualityData(coverage=_share(item.coverage)),
-        detail=QUESTION if item.question else None if item.merged_into is None else MERGED.format(item.merged_into),
+        detail=_detail(item),
     )
+
+
+def _detail(item: Evidence) -> str | None:
+    """What there is to say of it in words."""
+    if item.merged_into is not None:
+        return MERGED.format(item.merged_into)
+    if item.returned:
+        return RETURNED
+    return MAIN_METER if item.main_meter else QUESTION if item.question else None
 
 
 def first_suspect(data: AlertData) -> tuple[str, float]:

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from agent.alerts.condition import clock_faults
+from agent.alerts.condition import EXPORT_UNREAD, clock_words, meter_faults
 from agent.forecast.zone_forecasts import ZoneForecasts
 from agent.pipeline import checkpoint
 from agent.pipeline.fast import SEGMENT_S, FastRows, short_rows_s
@@ -27,7 +27,7 @@ from agent.pipeline.pipeline_zone import PipelineZone
 from agent.pipeline.step import Book, Step
 from agent.site.local_time import offset_s
 from agent.site.tables import Config
-from agent.wire.events import AlertEvent
+from agent.wire.events import AlertEvent, Severity
 from core.arrays import Floats
 from core.balance.rows import ZoneRows
 from core.evidence import Evidence
@@ -88,7 +88,7 @@ class Pipeline:
         self._fast = None if short_s is None else FastRows(self._specs, short_s, [len(z.subs) for z in config.zone])
         self._tree = zone_tree.nesting({zone.id: (zone.main, frozenset(zone.subs)) for zone in config.zone})
         self._open: dict[str, float] = {}  # W lost in each zone with a latched loss that was told
-        self._clocks: dict[str, float] = {}  # meters whose clock is off, and since when that is known
+        self._clocks: dict[str, float] = {}  # meters that are found to be at fault, and since when that is known
         self.counted: dict[str, int] = {flag.name or "": 0 for flag in Flag}
         self._main_read: dict[str, bool] = {}  # whether a zone's main meter was read at the last boundary
         # A capacity bears on no balance: changing it must not cost the detector its state.
@@ -110,6 +110,7 @@ class Pipeline:
                         known[zone.main].accuracy_class,
                         tuple(known[m].resolution_wh for m in zone.subs),
                         zone.unmetered_w,
+                        bool(zone.export) and zone.main not in zone.export,
                     ),
                     self.interval_s / 3600,
                     Settings(
@@ -227,7 +228,7 @@ class Pipeline:
             self._judge_all(aligned, result)
         self._judge_short(math.inf, None, result)
         result.alerts.extend(self._book.apply(result.evidence))
-        result.alerts.extend(self._clock_faults())
+        result.alerts.extend(self._meter_faults())
         if result.history or result.evidence:  # only then is there a checkpoint, which an accepted load must be in
             for loss in self._book.take_accepted():
                 result.alerts.extend(self.accept(loss.zone, loss.sign, loss.episode, loss.reason, now_s))
@@ -289,12 +290,17 @@ class Pipeline:
         if self.forecasts is not None:
             self._missing(self.forecasts, found)
 
-    def _clock_faults(self) -> list[AlertEvent]:
-        """A meter whose clock is found to be off, or to be right again, is a fault of the meter and nobody's theft."""
+    def _meter_faults(self) -> list[AlertEvent]:
+        """A meter whose clock is found to be off, or a main meter that lacks its export, is no theft."""
         if self.next_s is None:
             return []
-        found = {m: off_s for zone in self._zones for m, off_s in zone.monitor.clocks().items()}
-        self._clocks, changed = clock_faults(self._clocks, found, self.next_s - self.interval_s)
+        found: dict[str, tuple[Severity, str]] = {}
+        for zone in self._zones:
+            monitor = zone.monitor
+            found |= {m: ("warning", clock_words(off_s)) for m, off_s in monitor.clocks().items()}
+            if monitor.export_unread:
+                found[self.meters[zone.columns[0]]] = ("info", EXPORT_UNREAD.format(monitor.zone.id))
+        self._clocks, changed = meter_faults(self._clocks, found, self.next_s - self.interval_s)
         return self._book.observe(changed)
 
     def _forecast(self, forecasts: ZoneForecasts, zone: PipelineZone, aligned: AlignedRows, rows: ZoneRows) -> None:

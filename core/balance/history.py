@@ -68,16 +68,16 @@ class History:
             self.append(rows[part], missed[part], read[part])
 
     def spread(self, sub: int, start: int, stop: int, shape: float) -> None:
-        """Spread what a sub-meter counted in row `stop` over the rows from `start` on, in which it stood still.
+        """Spread what a sub-meter counted up to row `stop` over the rows from `start` on, in which it stood still.
 
         How it flowed is not known: a gap is open there, of `shape` times that energy.
         """
         s = self._slice(start, stop + 1)
-        energy = float(self._subs[s.stop - 1, sub])
+        energy = float(self._subs[s, sub].sum())
         share = energy / (s.stop - s.start)
         self._column["residual"][s] += self._subs[s, sub] - share
         self._subs[s, sub] = share
-        self._missed[s, sub] = True
+        self._missed[s.start : s.stop - 1, sub] = True
         self._column["gap"][s.start : s.stop - 1] += (shape * energy) ** 2
 
     def trim(self, rows: int) -> None:

@@ -29,7 +29,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from core.arrays import UNKNOWN_WH2, Floats, Ints
+from core.arrays import UNKNOWN_WH2, Bools, Floats, Ints
 from core.balance import _balance
 from core.balance.rows import ZoneRows, jumps_wh2, window_sums
 
@@ -55,6 +55,8 @@ MISFIT = 5e-4  # energy per row that no regressor explains, as a share of the lo
 OUTLIER = 4.0  # standard deviations
 GAP_TAIL = 3.0  # what a flat used while it was not heard of is heavy-tailed: an oven is a rare, large miss
 GAP_ROWS = 8.0  # rows for which a meter that is silent, or stands still, errs alike: they tell no more than one
+FAR = 2.0  # times the load: so far from the sub-meters no row of a main meter is a load
+GIVEN_MOST = 0.7  # of what the flats take: with more given back, the main meter ran backwards for a part of the row
 TOLD_WALK = 0.01**2 / 24.0  # variance that a told loss's level gains in an hour, in units of its prior's
 
 
@@ -65,9 +67,17 @@ class LossModel:
     """
 
     def __init__(
-        self, hours: float, main_class: float, sub_classes: Sequence[float], load_w: float, unmetered_w: float = 0.0
+        self,
+        hours: float,
+        main_class: float,
+        sub_classes: Sequence[float],
+        load_w: float,
+        unmetered_w: float = 0.0,
+        *,
+        import_only: bool = False,
     ) -> None:
         count = len(sub_classes)
+        self.import_only = import_only
         self.hours, self.count = hours, count
         self.load_w = load_w  # nominal: fixes the scale of copper and of misfit
         size = self.size = COMMON + count
@@ -119,7 +129,7 @@ class LossModel:
         phi = np.zeros((len(rows), COMMON + self.count))
         day_s, hour = self._time_of_day(rows)
         phi[np.arange(len(rows)), hour] = self.count * self.hours
-        main = rows.main_wh
+        main = self.flow_wh(rows)
         phi[:, COPPER] = main * main / (self.load_w * self.hours)
         phi[:, OWN] = self.own_wh(rows).sum(axis=1)
         angle = 2 * np.pi * day_s / 86_400.0
@@ -129,6 +139,15 @@ class LossModel:
         phi[:, WEATHER] = main
         phi[:, COMMON:] = rows.subs_wh
         return phi
+
+    def flow_wh(self, rows: ZoneRows) -> Floats:
+        """What flowed into the building in each row [T]: as the main meter says, but where that is no row's energy.
+
+        Where a main meter answers again, its row sets right all that was estimated while it was silent.
+        """
+        subs = rows.subs_wh.sum(axis=1)
+        far = np.abs(rows.main_wh - subs) > FAR * np.maximum(np.abs(subs), self.load_w * self.hours)
+        return np.where(far, subs, rows.main_wh)
 
     def own_wh(self, rows: ZoneRows) -> Floats:
         """What a flat's own power loses in the riser [T, N], Wh per unit of OWN.
@@ -157,6 +176,18 @@ class LossModel:
         """
         common = max(0.0, float(self.x[1 + OWN]))
         return OWN_SCATTER * math.sqrt(common**2 + float(self.p[1 + OWN, 1 + OWN]))
+
+    def unread(self, rows: ZoneRows) -> Bools:
+        """Rows of unknown balance [T]: the flats gave back what they took, and the main meter's export is unread.
+
+        It then counts what flows back as import, or nothing of it.
+        """
+        if not self.import_only:
+            return np.zeros(len(rows), np.bool_)
+        given = -np.minimum(rows.subs_wh, 0.0).sum(axis=1)
+        taken = np.maximum(rows.subs_wh, 0.0).sum(axis=1)
+        unread: Bools = (given > GIVEN_MOST * taken) & (given > 0.0)
+        return unread
 
     def scatter_wh2(self, rows: ZoneRows) -> Floats:
         """Variance of each row's energy because flats lie differently far along the riser [T]."""
@@ -208,7 +239,10 @@ class LossModel:
             np.ascontiguousarray(design),
             np.ascontiguousarray(rows.residual_wh),
             rows.boundary_wh2 + GAP_ROWS * GAP_TAIL**2 * rows.gap_wh2,
-            (MISFIT * rows.main_wh) ** 2 + self.scatter_wh2(rows) + jumps_wh2(rows, gap_before_wh2),
+            (MISFIT * rows.main_wh) ** 2
+            + self.scatter_wh2(rows)
+            + jumps_wh2(rows, gap_before_wh2)
+            + UNKNOWN_WH2 * self.unread(rows),
             hours,
             np.append(self._walk, np.full(extra, TOLD_WALK)),
             np.append(self._keep, np.ones(extra)),
@@ -262,7 +296,7 @@ class LossModel:
         angle = 2 * np.pi * day_s / 86_400.0
         _balance.explain_rows(
             np.ascontiguousarray(rows.subs_wh),
-            rows.main_wh,
+            self.flow_wh(rows),
             hour.astype(np.int32),
             np.cos(angle),
             np.sin(angle),
@@ -279,6 +313,8 @@ class LossModel:
         if len(out):
             out[0] -= x[1 + DELAY] * (late[0] - before_wh / (3600.0 * self.hours))
         own2 *= self.own_sd**2
+        unread = self.unread(rows)  # nothing of such a row is unexplained
+        out[unread] = rows.residual_wh[unread]
         return out, own2
 
     def own_in(self, rows: ZoneRows, start: Ints, stop: Ints) -> tuple[Floats, Floats]:

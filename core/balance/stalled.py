@@ -19,6 +19,7 @@ from core.arrays import Bools, Floats, Ints
 from core.balance.history import History
 from core.balance.rows import ZoneRows
 
+NOTHING_WH = 0.01  # less is what interpolating between two equal registers leaves
 SUBS_LEAST = 4  # fewer may stand still of themselves
 UNUSUAL = 2.0  # times the longest that a sub-meter stood still in the day before
 STEPS = 2.0  # the main meter counts more than so many steps of every sub-meter's register: some had to move
@@ -32,11 +33,11 @@ MOST_H = 24.0  # longer, and it is told as what it looks like: whoever reads the
 
 
 def without_stalled(
-    rows: ZoneRows, missed: Bools, before: ZoneRows, steps_wh: float, load_w: float, row_h: float
+    rows: ZoneRows, missed: Bools, before: ZoneRows, moves: Bools, steps_wh: float, load_w: float, row_h: float
 ) -> tuple[ZoneRows, Bools]:
     """`rows` [T] and what was `missed` [T, N], with stalled rows as rows of a gap.
 
-    before: rows that precede them, two days. steps_wh: sum of the steps of
+    before: rows that precede them, two days. moves: `moved` of both. steps_wh: sum of the steps of
     the sub-meters' registers.
     """
     if rows.subs_wh.shape[1] < SUBS_LEAST:
@@ -44,8 +45,8 @@ def without_stalled(
     known = len(before)
     main = np.concatenate([before.main_wh, rows.main_wh])
     subs = np.concatenate([before.subs_wh.sum(axis=1), rows.subs_wh.sum(axis=1)])
-    zero = np.concatenate([before.subs_wh, rows.subs_wh]) == 0.0
-    main_still = main == 0.0
+    zero = ~moves
+    main_still = np.abs(main) < NOTHING_WH
     # Of rows that were found to be stalled, see below; a row in which the main meter caught up has no gap of its own.
     main_still[:known] |= (main[:known] == subs[:known]) & (before.gap_wh2 >= subs[:known] ** 2)
     most = round(MOST_H / row_h)
@@ -56,7 +57,7 @@ def without_stalled(
         behind_subs[at] = max(behind_subs[at], float(main[start : at + 1].sum()))
         not_read[at - known, subs_at] = True
     open_wh = (behind_subs + behind_main)[known:]
-    # What the main meter adds where it catches up flowed in all these rows: copper, too, is lost as the sub-meters say.
+    # What the main meter adds where it catches up flowed before: copper is lost as the sub-meters say.
     stalled = behind_main > 0.0
     spread = (stalled | np.append(False, stalled[:-1]))[known:]
     if not open_wh.any() and not spread.any():
@@ -68,45 +69,61 @@ def without_stalled(
 
 @dataclass(frozen=True, slots=True)
 class CatchUp:
-    """Sub-meter `sub` stood still in rows start .. stop - 1 of all time, and counted in row `stop` what had flowed."""
+    """Sub-meter `sub` stood still from row `start` of all time on, and had counted by row `stop` what had flowed."""
 
     sub: int
     start: int
     stop: int
 
 
-def moves_again(before: ZoneRows, rows: ZoneRows, row_h: float) -> Bools:
-    """Rows [T] in which a sub-meter moves that stood still for some hours, or for all of `before`."""
-    still = math.ceil(CATCH_UP_H / row_h)
-    moved = np.concatenate([before.subs_wh, rows.subs_wh]) != 0.0
-    last = np.maximum.accumulate(np.where(moved, np.arange(len(moved))[:, None], -1), axis=0)
-    known = len(before)
-    was = np.vstack([np.full((1, moved.shape[1]), -1), last])[known : known + len(rows)]
-    since = np.arange(known, known + len(rows))[:, None] - 1 - was
-    again: Bools = (moved[known:] & (since >= still)).any(axis=1)
-    return again
+def moved(energy: Floats, unread: Bools) -> Bools:
+    """Where registers moved [T, N]; what was estimated while one was not read is nothing that it showed."""
+    if unread.any():
+        at = np.maximum.accumulate(np.where(unread, -1, np.arange(len(unread))[:, None]), axis=0)
+        total = np.cumsum(energy, axis=0)
+        read = np.where(at < 0, 0.0, np.take_along_axis(total, np.maximum(at, 0), axis=0))
+        energy = np.diff(read, axis=0, prepend=0.0)
+    moves: Bools = np.abs(energy) >= NOTHING_WH
+    return moves
+
+
+def moves_again(moves: Bools, known: int, row_h: float) -> Bools:
+    """Rows behind the first `known` of `moves` in which a sub-meter moves that stood still for hours; those behind."""
+    still = _still_rows(row_h)
+    at = np.arange(len(moves))[:, None]
+    last = np.vstack([np.full((1, moves.shape[1]), -1), np.maximum.accumulate(np.where(moves, at, -1), axis=0)])
+    again = (moves & (at - 1 - last[:-1] >= still)).any(axis=1)
+    behind: Bools = (again | np.append(False, again[:-1]))[known:]
+    return behind
 
 
 def catch_ups(history: History, stop: int, row_h: float) -> list[CatchUp]:
-    """Those that end in row `stop`."""
-    least = math.ceil(CATCH_UP_H / row_h)
-    day_rows = round(24 / row_h)
-    if stop - least <= history.first:
-        return []
-    subs = history.rows(stop - least, stop + 1).subs_wh
-    found = []
-    for sub in np.flatnonzero((subs[-1] > 0.0) & ~subs[:-1].any(axis=0)):
-        gained = float(subs[-1, sub])
-        kept = max(history.first, stop - CATCH_UP_DAYS * day_rows)
-        column = history.rows(kept, stop).subs_wh[:, sub]
-        moving = np.flatnonzero(column)
-        if not len(moving):
-            continue
-        start = kept + int(moving[-1]) + 1
-        usual = column[: start - kept]
-        if gained > CATCH_UP * usual.max() and gained > CATCH_UP_SHARE * usual.mean() * (stop - start):
-            found.append(CatchUp(int(sub), start, stop))
+    """Those that end in row `stop`: in it, or in it and the row before where reads do not meet the boundaries."""
+    still, day_rows = _still_rows(row_h), round(24 / row_h)
+    found: list[CatchUp] = []
+    for width in (1, 2):
+        first = stop - width + 1
+        if first - 2 * still <= history.first:
+            break
+        begin = first - 2 * still
+        moves = moved(history.rows(begin, stop + 1).subs_wh, history.missed(begin, stop + 1))[still:]
+        for sub in np.flatnonzero(moves[still:].all(axis=0) & ~moves[:still].any(axis=0)):
+            kept = max(history.first, first - CATCH_UP_DAYS * day_rows)
+            column = history.rows(kept, first).subs_wh[:, [sub]]
+            moving = np.flatnonzero(moved(column, history.missed(kept, first)[:, [sub]]))
+            if not len(moving):
+                continue
+            start = kept + int(moving[-1]) + 1
+            gained = float(history.rows(start, stop + 1).subs_wh[:, sub].sum())
+            usual = column[: start - kept, 0]
+            most = float(np.convolve(usual, np.ones(width)).max())
+            if gained > CATCH_UP * most and gained > CATCH_UP_SHARE * usual.mean() * (first - start):
+                found.append(CatchUp(int(sub), start, stop))
     return found
+
+
+def _still_rows(row_h: float) -> int:
+    return math.ceil(CATCH_UP_H / row_h)
 
 
 def _stopped_together(zero: Bools, known: int, most: int) -> Iterator[tuple[int, int, Ints]]:

@@ -36,7 +36,7 @@ class Alarm:
     takes it for a normal load, "" while it does not. question, common: whether, and how probably, a common load that
     nobody meters explains it. serial: its number among all losses of the zone. One that has ended and is back is told
     under its episode: `returned` lists the rows in which it was on before, and the ended one is `resumed`. rest_until:
-    row before which no other loss of this sign is told beside it.
+    row before which no other loss of this sign is told beside it. main_meter: whether it looks like that meter's fault.
     """
 
     episode: int
@@ -63,6 +63,7 @@ class Alarm:
     common: float = 0.0
     serial: int = 0
     rest_until: int = 0
+    main_meter: bool = False
     returned: list[tuple[int, int]] = field(default_factory=list)
     resumed: bool = False
 
@@ -160,7 +161,7 @@ class Posterior:
             if self.probability[j] >= SUSPECT_MIN
         )
 
-    def doubted(self) -> Posterior:
-        """The same where it is open whether anything is missing at all: more than half is none of these."""
-        doubt = 1.0 - DOUBTED * (1.0 - self.none)
-        return replace(self, probability=DOUBTED * self.probability, nobody=DOUBTED * self.nobody, none=doubt)
+    def doubted(self, share: float = DOUBTED) -> Posterior:
+        """The same where only a `share` is left, as it is open whether anything is missing at all; the rest is none."""
+        doubt = 1.0 - share * (1.0 - self.none)
+        return replace(self, probability=share * self.probability, nobody=share * self.nobody, none=doubt)

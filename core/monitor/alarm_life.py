@@ -26,6 +26,7 @@ CLEAR_SHARE = 0.2  # gone means: less than this share of what it was
 KNOWN_SHARE = 0.5  # of what it was: where the week's mean is not known so well, nobody can say
 PAUSED_SHARE = 0.5  # a loss that took less than this share since it was told is not where it began
 RESTLESS_Z = 2.0  # and then its days scatter no more than this, in standard deviations
+TURNED_DAYS = 5  # days of the opposite, after which a loss is over and something else has begun
 RETURN_DAYS = 90  # a loss of the same size within this time after one has ended is the same loss again
 RETURN_RATIO, RETURN_RATIO_HOURS = 4.0, 8.0  # over days, and over some hours of an evening
 SWING_PRIOR_DAYS = 0.5  # days of its own that what is taken for a loss's swing is worth
@@ -79,6 +80,9 @@ class AlarmLife:
         self.told.remove(loss)
         if not loss.returned:
             self.episodes[loss.sign] -= 1
+        for other in self.told:
+            if loss.returned and other.sign == loss.sign and other.episode == loss.episode:
+                other.resumed = False
         for other in others:
             if other.sign == loss.sign:
                 other.rest_until = self._learning.history.count + REST_DAYS * self._learning.day_rows
@@ -154,9 +158,6 @@ class AlarmLife:
         day, start = learning.day_rows, learning.history.settled(max(loss.lo, learning.history.first + 1))
         if loss.past_to or stop - day < loss.raised:
             return False
-        booked, _ = learning.history.booked(start, stop)
-        if loss.sign * (booked[-1] - booked[0]) > CLEAR_SHARE * loss.first_w * (stop - start) * learning.row_h:
-            return False
         now = self._search.window((), known=self.beside(loss), first=start)
         power_w, sd_w = now.power_w(start, stop)
         if loss.sign * power_w >= 2.5 * sd_w or sd_w > CLEAR_SHARE * loss.first_w:
@@ -169,11 +170,36 @@ class AlarmLife:
         parts = np.array([now.power_w(at, at + length) for at in range(start, stop, length)])
         return bool(np.mean((parts[:, 0] / parts[:, 1]) ** 2) < RESTLESS_Z**2)
 
-    def end(self, loss: Alarm) -> None:
-        """The loss is gone; when exactly within the last week is left open."""
+    def turned(self, loss: Alarm) -> int | None:
+        """The row behind which a told loss has become its opposite; None while it has not.
+
+        A surplus of which no quarter of the day has shown anything for days, though all of them lose: the main meter
+        was set right, and something else has begun. A meter that shows one value or a recording gives back for days
+        what it lost, so a loss must have given back more.
+        """
+        learning, history = self._learning, self._learning.history
+        start, stop = max(loss.onset, history.first), history.count
+        last = stop - TURNED_DAYS * learning.day_rows
+        if last < max(loss.raised, start + 1):
+            return None
+        now = self._search.window((), first=start)  # with all that was told beside it: that may be what it has become
+        lost_wh = loss.sign * (now.booked_wh - now.booked_wh[0])
+        quarter = learning.day_rows // BLOCKS
+        quarters = np.diff(lost_wh[last - start :: quarter]).reshape(TURNED_DAYS, BLOCKS)
+        power_w, sd_w = now.power_w(last, stop)
+        if quarters.sum(axis=1).max() >= 0 or -loss.sign * power_w <= RESTLESS_Z * sd_w:
+            return None
+        if quarters.max() > CLEAR_SHARE * loss.first_w * quarter * learning.row_h:
+            return None
+        if loss.sign > 0 and lost_wh[-1] + loss.past_wh >= 0:
+            return None
+        return start + max(1, int(np.argmax(lost_wh)))
+
+    def end(self, loss: Alarm, row: int | None = None) -> None:
+        """The loss is gone; when exactly within the last week is left open, or it was `row`."""
         stop, row_h = self._learning.history.count, self._learning.row_h
-        loss.ended = max(loss.raised, stop - round((1 - 1.25 * CLEAR_SHARE) * CLEAR_H / row_h))
-        loss.fading = max(loss.onset, stop - round(1.25 * CLEAR_H / row_h))
+        loss.ended = row or max(loss.raised, stop - round((1 - 1.25 * CLEAR_SHARE) * CLEAR_H / row_h))
+        loss.fading = max(loss.onset, row or stop - round(1.25 * CLEAR_H / row_h))
         if loss.from_start:
             self._learning.unmetered_is_normal()
 
@@ -248,6 +274,8 @@ class AlarmLife:
         if stop - start < whole:
             return
         booked, variance = history.booked(start, stop)
+        if loss.sign < 0:  # what is missing beside a surplus is not its swing
+            booked = np.concatenate([[0.0], np.cumsum(np.minimum(np.diff(booked), 0.0))])
         begins_s = history.rows(start, stop).ends_s - learning.row_h * 3600.0
         group = (np.rint(begins_s - begins_s[0] % (3600.0 * SLOT_H)) // (3600 * SLOT_H)).astype(np.intp)
         edges = np.flatnonzero(np.diff(group, prepend=group[0] - 1, append=group[-1] + 1))

@@ -28,6 +28,7 @@ from core.monitor.spec import Settings, ZoneSpec
 
 HISTORY_DAYS = 70
 NOMINAL_W = 450.0  # per sub-meter, until one day of readings gives the load
+UNREAD_DAYS = 7  # in which a main meter whose export is not read shows
 START_DAYS = (8, 11, 14, 21, 28, 42, 56)  # when what was there from the start is judged
 KNOWN_DAYS = 4  # of the building's own, from which on its noise is learned
 UNMETERED_SD_W = 0.5  # per sub-meter, beside a loss from the start: what more is unmetered is the loss
@@ -68,7 +69,9 @@ class Learning:
 
     def catch_up(self) -> None:
         """Spread what sub-meters that stood still until the last row caught up with in it."""
+        known = {(one.sub, one.start) for one in self.caught}
         found = catch_ups(self.history, self.history.count - 1, self.row_h)
+        found = [one for one in found if (one.sub, one.start) not in known]
         if not found:
             return
         state = self.follower.state.copy()
@@ -184,7 +187,16 @@ class Learning:
         """A loss model that has learned nothing, of the load that is known or of `load_w`."""
         zone = self.zone
         load_w = self.load_w if load_w is None else load_w
-        return LossModel(self.row_h, zone.main_class, zone.sub_classes, load_w, zone.unmetered_w)
+        return LossModel(
+            self.row_h, zone.main_class, zone.sub_classes, load_w, zone.unmetered_w, import_only=zone.import_only
+        )
+
+    @property
+    def unread_rows(self) -> int:
+        """Rows of the last days of which nobody knows the balance: the main meter's export is not read."""
+        history = self.history
+        first = max(history.first, history.count - UNREAD_DAYS * self.day_rows)
+        return int(self.model.unread(history.rows(first, history.count)).sum())
 
     # -- state --------------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from core.arrays import Floats
+from core.arrays import Z95, Floats
 from core.detection.bins import AGES_H, BLOCKS
 from core.detection.errors import Errors, RowErrors, sums
 from core.detection.glr import FLOOR_SHARE, Finding
@@ -149,9 +149,7 @@ class OnsetSearch:
             lo, onset, hi = rows_of(found, sign, self._before(now, told, found), history.count)
             if told:
                 on = any(loss.ended is None for loss in told)
-                if self._is_swing(told, found, sign, onset) or (
-                    on and not self._stands_beside(told, found, sign, onset)
-                ):
+                if self._is_swing(told, found, sign, onset) or not self._stands_beside(told, found, sign, onset, on):
                     continue
             elif not exceeds_uncertainty(onset, sign, now, history.count):
                 continue
@@ -248,15 +246,20 @@ class OnsetSearch:
         added = np.concatenate([[0.0], np.cumsum(columns @ self.levels(told, until).theta)])
         return replace(now, booked_wh=now.booked_wh - added)
 
-    def _stands_beside(self, told: Sequence[Alarm], found: Finding, sign: float, onset: int) -> bool:
-        """Whether what was lost since `onset` is beyond doubt when the told losses are estimated with it."""
+    def _stands_beside(self, told: Sequence[Alarm], found: Finding, sign: float, onset: int, on: bool) -> bool:
+        """Whether what was lost since `onset` is beyond doubt when the told losses are estimated with it.
+
+        Beside losses that have all ended (not `on`) it is enough that something is missing.
+        """
         count = self._learning.history.count
         start = max(onset, self._learning.history.first + 1)
         if not all(self._beats_change(loss, sign, onset) for loss in told if loss.ended is None):
             return False
+        if sign > 0 and all(loss.sign < 0 for loss in told if loss.ended is None) and self._loses(start):
+            return True  # a surplus that swings never takes anything away
         new = Alarm(0, sign, onset, onset, onset, count, loss_w=found.power_w)
         power_w, sd_w = self.window((), known=Beside(new, told), first=start).power_w(start, count)
-        return found.excess > BESIDE_EXCESS and sign * power_w > BESIDE_Z * sd_w
+        return sign * power_w > (BESIDE_Z if on else Z95) * sd_w and (not on or found.excess > BESIDE_EXCESS)
 
     def _beats_change(self, loss: Alarm, sign: float, onset: int) -> bool:
         """Whether the days since `onset` are what a told loss that only swings from day to day is not.
@@ -320,7 +323,8 @@ class OnsetSearch:
             if sign == loss.sign and history.count < loss.rest_until:
                 return True
             if sign != loss.sign:
-                if found.power_w <= SWING_SHARE * level_w and found.age_h < SWING_DAYS * 24:
+                less = found.power_w <= SWING_SHARE * level_w and found.age_h < SWING_DAYS * 24
+                if less and not (sign > 0 and self._loses(max(onset, history.first + 1))):
                     return True
                 continue
             if onset < loss.raised:
@@ -332,6 +336,18 @@ class OnsetSearch:
             if sign * before_w < BACK_BELOW * level_w and sign * after_w <= BACK_WITHIN * level_w:
                 return True
         return False
+
+    def _loses(self, start: int) -> bool:
+        """Whether energy is missing in some quarter of the day since row `start`, whatever a surplus adds."""
+        learning, history = self._learning, self._learning.history
+        day, noise = learning.day_rows, learning.noise
+        days = (history.count - start) // day
+        if days < 2:
+            return False
+        booked, _ = history.booked(history.count - days * day, history.count)
+        power_w = np.diff(booked[:: day // BLOCKS]).reshape(days, BLOCKS) / (24.0 / BLOCKS)
+        sd_w2 = power_w.var(axis=0, ddof=1) / days + noise.level_w2 + noise.quarter_w2 + noise.weather_w2
+        return bool((power_w.mean(axis=0) > BESIDE_Z * np.sqrt(sd_w2)).any())
 
     # -- state --------------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ class ZoneSpec:
     """What the monitor must know of a zone: its sub-meters in order, the accuracy classes, the sub-registers' steps.
 
     unmetered_w: load behind the main meter that is known to have no meter (stairs, lift, pumps), W in the mean.
+    import_only: the main meter's export is not taken off.
     """
 
     id: str
@@ -18,6 +19,7 @@ class ZoneSpec:
     main_class: float = 0.5
     sub_steps_wh: tuple[float, ...] | None = None
     unmetered_w: float = 0.0
+    import_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from core.arrays import Z95, Bools, Floats
 from core.attribution.attribute import Attribution, Onset, Rows
 from core.attribution.tamper_signs import sign_log_ratios
 from core.balance.history import History
+from core.balance.rows import ZoneRows
+from core.detection.main_fault import follows_the_flats
 from core.detection.search import SearchWindow
 from core.evidence import Evidence, LossKind, Residual, Suspect
 from core.monitor.alarm import Alarm, Posterior
@@ -33,6 +35,8 @@ RETURN_LIMIT = 3.0  # nat: what a flat's part in a loss before its break may add
 SAME_FLAT = 0.3  # a flat at least this probable behind each of two losses makes them one
 HELD_MAX = 8  # losses of which it is remembered who they were
 COMMON_MOST = 0.3  # of the probability: where a common load would explain it, it takes no more from the first flat
+MAIN_METER = 0.05  # of each probability, where the main meter errs
+SURPLUS_DAYS = 3  # before, no flat is named for a surplus
 BYPASS_W = 4.0  # a meter that shows less is bypassed, not just slow
 
 
@@ -52,7 +56,7 @@ class SuspectList:
         self._judge = judge
         self._states = states  # the model whose probability is stated; without it, the likelihoods' own
         self._memory: dict[int, posterior.Memory] = {}  # by loss and by surplus: what their last revisions said
-        self.held: dict[int, Posterior] = {}  # by loss; not of a surplus
+        self.held: dict[int, Posterior] = {}  # by loss and by surplus
         self.signs: list[MeterSign] = []
         self.scores = ZoneScores(zone.subs, row_h, settings.offset_s, scorer)
         self.suspicion = np.zeros(len(zone.subs))  # highest probability of each sub-meter in an alarm; fades
@@ -76,7 +80,7 @@ class SuspectList:
 
     def same_flat(self, one: Alarm, other: Alarm) -> bool:
         """Whether the same flat is the likeliest behind both losses."""
-        first, second = (self.held.get(loss.whose) for loss in (one, other))
+        first, second = (self.held.get(loss.whose) if loss.sign > 0 else None for loss in (one, other))
         if first is None or second is None or not len(first.probability):
             return False
         flat = int(np.argmax(second.probability))
@@ -103,28 +107,28 @@ class SuspectList:
         at_s: float,
         history: History,
         since: SearchWindow,
-        active: bool,
         others_wh: Callable[[int, int], Floats],
+        stop: int | None = None,
     ) -> Evidence:
-        """A revision of `alarm`. While it is `active` it is asked who it is.
+        """A revision of `alarm`. While it is on it is asked who it is; what has ended ran until row `stop`.
 
         `since`: the balance from the onset on, and `others_wh`: what rows start .. stop - 1 lose by other losses.
         """
         alarm.revisions += 1
-        start, stop = since.first, since.settled(history.count)
+        active, start = stop is None, since.first
+        stop = since.settled(history.count) if stop is None else max(stop, start + 1)
         hours = (stop - start) * self.row_h
         w, sd = since.power_w(start, stop)
         kwh = w * hours / 1000.0
         w *= alarm.sign
-        stated = self.held.get(alarm.whose) if alarm.sign > 0 else None
+        stated = self.held.get(alarm.whose)
         if active:
             alarm.loss_w = max(w, 1.0)
             stated = self._attribute(alarm, history, others_wh)
-            if alarm.sign > 0:
-                self.held.pop(alarm.whose, None)
-                self.held[alarm.whose] = stated
-                while len(self.held) > HELD_MAX:
-                    del self.held[next(iter(self.held))]
+            self.held.pop(alarm.whose, None)
+            self.held[alarm.whose] = stated
+            while len(self.held) > HELD_MAX:
+                del self.held[next(iter(self.held))]
         rows = history.rows(start, stop)
         main = float(rows.main_wh.sum())
         if stated is not None and w <= Z95 * sd:
@@ -136,7 +140,7 @@ class SuspectList:
             time_s=at_s,
             active=active,
             episode=alarm.episode,
-            kind=self._kind(alarm, history, suspects, upstream),
+            kind=self._kind(alarm, rows, suspects, upstream),
             onset_s=alarm.onset_s,
             onset_window_s=(alarm.lo_s, alarm.hi_s),
             loss_w=w,
@@ -153,6 +157,7 @@ class SuspectList:
             ),
             coverage=float(history.read(start, stop).mean()),
             question=alarm.question,
+            main_meter=alarm.main_meter,
             **self._scored(alarm, suspects),
         )
 
@@ -179,7 +184,7 @@ class SuspectList:
             return Loss(latched.loss_w)
         return Loss(latched.loss_w, found.probability, found.nobody, found.statistics)
 
-    def _kind(self, alarm: Alarm, history: History, suspects: Sequence[Suspect], upstream: float) -> LossKind:
+    def _kind(self, alarm: Alarm, rows: ZoneRows, suspects: Sequence[Suspect], upstream: float) -> LossKind:
         if alarm.sign < 0:
             return LossKind.BALANCE_SURPLUS
         if alarm.question:
@@ -187,9 +192,7 @@ class SuspectList:
         if upstream >= self.settings.confidence:
             return LossKind.UPSTREAM_TAP
         if suspects and suspects[0].probability >= self.settings.confidence:
-            start = max(alarm.onset, history.first)
-            j = self.zone.subs.index(suspects[0].meter)
-            shown = float(history.rows(start, history.count).subs_wh[:, j].mean()) / self.row_h
+            shown = float(rows.subs_wh[:, self.zone.subs.index(suspects[0].meter)].mean()) / self.row_h
             return LossKind.BYPASS if shown < BYPASS_W else LossKind.UNDER_REGISTRATION
         return LossKind.NON_TECHNICAL_LOSS
 
@@ -234,6 +237,11 @@ class SuspectList:
             surplus=alarm.sign < 0,
         )
         stated = self._stated(judged, signs, alarm)
+        alarm.main_meter = follows_the_flats(rows.subs_wh[onset:], residual[onset:])
+        if alarm.main_meter:
+            stated = stated.doubted(MAIN_METER)
+        elif alarm.sign < 0 and history.count - alarm.raised < SURPLUS_DAYS * day_rows:
+            stated = stated.doubted()  # what its first days say of a flat, those of a wrong main meter say, too
         said = stated.probability
         # A word that was taken back does not go on as a suspicion; likelihoods alone swing, and their highest is kept.
         self.suspicion = np.maximum(self.suspicion, said) if self._states is None else said.copy()

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from core.arrays import Bools, Floats
+from core.arrays import Bools, Floats, Ints
 from core.attribution.attribute import Attribution, attribute
 from core.balance.history import APPEND_MAX, History
 from core.balance.losses import LossModel
 from core.balance.rows import ZoneRows
-from core.balance.stalled import CATCH_UP_H, MOST_H, moves_again, without_stalled
+from core.balance.stalled import MOST_H, moved, moves_again, without_stalled
 from core.evidence import Evidence
 from core.fast.large_loss import LargeLoss, Scene, large_loss_evidence, onset_rows
 from core.monitor.alarm import Alarm
@@ -37,6 +37,7 @@ MARK_H = 1  # hours between two looks at the last day
 SEARCH_H = 3  # hours between two searches in all that is kept, and two looks at the sub-meters' features
 SUSPICION_KEPT = 0.5 ** (SEARCH_H / (90 * 24))  # from look to look while no loss is on: half-life 90 days
 DETECTABLE_DAYS = 7.0  # within which the smallest loss that is stated would be found
+UNREAD_LEAST = 2  # rows of a week in which the house gave back: one may be a reading that came late
 STEP_WH = 10.0  # of a sub-meter's register, where nobody says
 START_ROWS = 4  # the first rows of all start the count: their boundaries are not known
 
@@ -68,10 +69,7 @@ class ZoneMonitor:
     def step(self, rows: ZoneRows, missed: Bools, read: Floats) -> list[Evidence]:
         """Judge rows that follow the last ones; evidence in order of time."""
         evidence: list[Evidence] = []
-        rows, missed = self._without_stalled(rows, missed)
-        history = self.history
-        before = history.rows(max(history.first, history.count - round(CATCH_UP_H / self.row_h)), history.count)
-        again = np.flatnonzero(moves_again(before, rows, self.row_h))
+        rows, missed, again = self._without_stalled(rows, missed, self.learning.load_w)
         start = until = 0
         while start < len(rows):
             if start >= until:  # the model is another one tomorrow
@@ -105,7 +103,7 @@ class ZoneMonitor:
     def accept(self, sign: float, episode: int, reason: str, at_s: float) -> list[Evidence]:
         """Take a told loss (`sign` 1) or surplus (-1) for a normal load of the building; its end as an alarm."""
         loss = self.life.accept(sign, episode, reason)
-        return [] if loss is None else [self._evidence(loss, at_s, active=False)]
+        return [] if loss is None else [self._evidence(loss, at_s, self.history.count)]
 
     def large(self, found: LargeLoss) -> list[Evidence]:
         """Tell a large loss that short rows show before a row is over; who it is, the next mark tells."""
@@ -154,16 +152,25 @@ class ZoneMonitor:
         """By sub-meter whose clock is off: by how many seconds its registers are taken too late (-: too early)."""
         return {self.zone.subs[flat]: 3600.0 * hours for flat, hours in self.search.clocks.late_h().items()}
 
+    @property
+    def export_unread(self) -> bool:
+        """Whether the flats gave back more than the house took, and the main meter's export is not taken off."""
+        return self.zone.import_only and self.learning.unread_rows >= UNREAD_LEAST
+
     def standing(self) -> tuple[Floats, Floats]:
         """Features of all sub-meters [N, len(FEATURES)], and how likely each steals [N]."""
         return self.suspects.standing(self.life.loss)
 
-    def _without_stalled(self, rows: ZoneRows, missed: Bools) -> tuple[ZoneRows, Bools]:
-        """Rows that follow those of the history, without what stood still because nobody read it."""
+    def _without_stalled(self, rows: ZoneRows, missed: Bools, load_w: float) -> tuple[ZoneRows, Bools, Ints]:
+        """Rows that follow the last ones, without what stood still unread; those in which a meter moves again."""
         history, steps = self.history, self.zone.sub_steps_wh
-        before = history.rows(max(history.first, history.count - 2 * round(MOST_H / self.row_h)), history.count)
+        start = max(history.first, history.count - 2 * round(MOST_H / self.row_h))
+        before, unread = history.rows(start, history.count), history.missed(start, history.count)
+        moves = moved(np.concatenate([before.subs_wh, rows.subs_wh]), np.concatenate([unread, missed]))
+        again = moves_again(moves, len(before), self.row_h)
         steps_wh = STEP_WH * len(self.zone.subs) if steps is None else sum(steps)
-        return without_stalled(rows, missed, before, steps_wh, self.learning.load_w, self.row_h)
+        rows, missed = without_stalled(rows, missed, before, moves, steps_wh, load_w, self.row_h)
+        return rows, missed, np.flatnonzero(again)
 
     @staticmethod
     def _after(ends_s: Floats, start: int, hours: int, most: int) -> int:
@@ -181,6 +188,10 @@ class ZoneMonitor:
             return []
         loss = self.life.open(found)
         evidence = self._evidence(loss, at_s)
+        if evidence.loss_w_interval[0] <= 0.0:  # as it would be told, it may as well be nothing
+            self.suspects.forget(loss)
+            self.life.withdraw(loss, ())
+            return []
         if any(loss.sign == other.sign and self.suspects.same_flat(other, loss) for other in others):
             if not loss.returned:
                 self.suspects.forget(loss)
@@ -197,19 +208,23 @@ class ZoneMonitor:
     def _revise(self, at_s: float) -> list[Evidence]:
         evidence = []
         for loss in self.life.active:
-            if self.life.is_returned(loss):
+            turned = self.life.turned(loss)
+            if turned is None and self.life.is_returned(loss):
                 self.suspects.absolve(loss)
-                evidence.append(self._evidence(loss, at_s, active=False))
+                evidence.append(replace(self._evidence(loss, at_s, self.history.count), returned=True))
                 self.life.told.remove(loss)
-            elif self.life.is_gone(loss):
-                evidence.append(self._evidence(loss, at_s, active=False))
-                self.life.end(loss)
+            elif turned is not None or self.life.is_gone(loss):
+                self.life.end(loss, turned)
+                evidence.append(self._evidence(loss, at_s, loss.ended))
             elif self.life.due(loss):
                 self.life.refine(loss)
-                evidence.append(self._evidence(loss, at_s))
+                now = self._evidence(loss, at_s)
+                if now.loss_w_interval[1] < 0.0:
+                    continue  # it seems to have become its opposite: the next days tell
+                evidence.append(now)
                 elder = self._elder(loss)
                 if elder is not None:  # one flat behind both: it is one loss that has changed
-                    evidence[-1] = self._evidence(loss, at_s, active=False, merged_into=elder.episode)
+                    evidence[-1] = self._evidence(loss, at_s, self.history.count, merged_into=elder.episode)
                     self.suspects.forget(loss)
                     self.life.merge(loss, elder)
                     evidence.append(self._evidence(elder, at_s))
@@ -240,14 +255,19 @@ class ZoneMonitor:
         self.learning.refresh(self.life.seen)
         return [self._evidence(loss, at_s)]
 
-    def _evidence(self, loss: Alarm, at_s: float, active: bool = True, merged_into: int | None = None) -> Evidence:
-        """A revision of the alarm, as it is told."""
+    def _evidence(self, loss: Alarm, at_s: float, stop: int | None = None, merged_into: int | None = None) -> Evidence:
+        """A revision of the alarm, as it is told; what has ended ran until row `stop`."""
         history = self.history
-        start = history.settled(min(history.count - 1, max(loss.onset, history.first + START_ROWS)))
+        start = min(history.count - 1, max(loss.onset, history.first + START_ROWS))
         beside = self.life.beside(loss)
         since = self.search.window((), known=beside, first=start)
+        settled = history.settled(start)
+        if settled < start:  # the onset lies in a gap: what flowed since it began is known better
+            before = self.search.window((), known=beside, first=settled)
+            if 2.0 * before.power_w(settled, history.count)[1] < since.power_w(start, history.count)[1]:
+                since = before
         evidence = self.suspects.evidence(
-            loss, at_s, history, since, active, lambda a, b: self.search.added_wh(beside, a, b, alike=True)
+            loss, at_s, history, since, lambda a, b: self.search.added_wh(beside, a, b, alike=True), stop
         )
         return evidence if merged_into is None else replace(evidence, merged_into=merged_into)
 
@@ -263,7 +283,7 @@ class ZoneMonitor:
         Raises:
             ValueError: rows are missing.
         """
-        self.learning.restore(values, *self._without_stalled(rows, missed), read)
+        self.learning.restore(values, *self._without_stalled(rows, missed, values["load_w"])[:2], read)
         self.search.restore(values)
         self.life.restore(values)
         self.suspects.restore(values, self.history, self.life.loss)

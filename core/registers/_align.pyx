@@ -21,6 +21,7 @@ cdef enum:  # flags of one register at one boundary, as in core.registers.align.
     STANDS = 128
 
 cdef double LONG_GAP_ROWS = 2.5  # a gap of more rows than this is long: its error lasts from row to row
+cdef double NOTHING_WH = 0.01  # less is what interpolating between two equal registers leaves
 cdef double FRESH_SHARE = 0.1  # of the limit: what a meter may use, one standard deviation, before any row is known
 cdef double UNKNOWN_WH2 = 1e12  # variance of a register that is read for the first time: the count starts behind it
 
@@ -191,7 +192,7 @@ cdef void _align_row(
                             24.0 * fmin(s.memory_rows, 1.0 + s.profile_rows[j, hour]))
                     s.profile_rows[j, hour] = fmin(s.memory_rows, s.profile_rows[j, hour] + 1.0)
                     s.profile_w[j, hour] += deviation / s.profile_rows[j, hour]
-            s.still_wh[j] = s.still_wh[j] + fabs(expected) if gained == 0.0 else 0.0
+            s.still_wh[j] = s.still_wh[j] + fabs(expected) if fabs(gained) < NOTHING_WH else 0.0
             sd[j] = <double> <float> read_sd_wh[j]
             s.last_wh[j] = wh[j]
             s.gap_wh2[j] = s.gap_h[j] = 0.0

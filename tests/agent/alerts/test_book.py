@@ -101,6 +101,14 @@ def test_more_severe_is_said_at_once_and_severity_never_falls(book: AlertBook) -
     assert later.data.severity == "critical"
 
 
+def test_what_is_told_at_the_end_is_all_that_was_lost_and_why_it_ends(book: AlertBook) -> None:
+    book.apply([evidence()])
+    book.apply([evidence(T0 + HOUR, active=False, loss_kwh=77.0, loss_w=300.0, returned=True)])
+    (cleared,) = book.advance(T0 + 12 * HOUR)
+    assert (cleared.data.state, cleared.data.loss_kwh, cleared.data.loss_w) == ("cleared", 77.0, 300.0)
+    assert "caught up" in (cleared.data.detail or "")
+
+
 def test_cleared_only_after_the_hold_and_a_return_continues_the_alert(book: AlertBook) -> None:
     (raised,) = book.apply([evidence()])
     assert book.apply([evidence(T0 + HOUR, active=False)]) == []
