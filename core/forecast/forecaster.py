@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.forecast.calendar import Calendar
-from core.forecast.load import LoadModel
+from core.forecast.load import SHARES, LoadModel
 from core.forecast.peaks import ExtremeHead
 from core.forecast.values import Extreme, Forecast, OverCapacity
 from core.forecast.window import DAYS, LoadWindow, Scale
@@ -26,6 +26,7 @@ DRIFT = 3.0  # the mean load may change by this factor before the scale is learn
 NEARBY_S = 3600.0  # a peak's time is right within this
 STALE_DAYS = 3  # whole local days without a reading: from then on nothing is said
 BEYOND_SEEN = 3.0  # a figure may pass the highest and the lowest load that is kept by so many of the larger of them
+CUMULATIVE = np.array([0.0, *SHARES.tolist(), 1.0])
 RECENT_S = 3600.0  # an error older than this says nothing of now
 
 
@@ -187,7 +188,8 @@ class Forecaster:
         quantiles = self._scale.power_w(mean[:, None] + (spread * narrow)[:, None] * levels[leads]).T
         first = self.window.steps
         paths = self._paths(steps[:first], told[:first], mean[:first], spread[:first])
-        peak, trough = (self._extreme(k, issued_s, steps[:first], paths, int(days[0])) for k in (0, 1))
+        curve = mean[:first], (spread * narrow)[:first]
+        peak, trough = (self._extreme(k, issued_s, steps[:first], curve, paths, int(days[0])) for k in (0, 1))
         return Forecast(
             self.zone,
             issued_s,
@@ -231,9 +233,15 @@ class Forecaster:
         return np.asarray(mean + spread * (errors - told * begun))
 
     def _extreme(
-        self, which: int, issued_s: float, steps: NDArray[np.intp], paths: Floats, day: int
+        self,
+        which: int,
+        issued_s: float,
+        steps: NDArray[np.intp],
+        curve: tuple[Floats, Floats],
+        paths: Floats,
+        day: int,
     ) -> tuple[Extreme, float]:
-        """Peak (0) or trough (1), and its height as a number."""
+        """Peak (0) or trough (1) of a `curve` of mean and spread, and its height as a number."""
         assert self._scale is not None
         head, (centre, band) = self._heads[which], self._said[which]
         weights = self._model.weights
@@ -242,7 +250,7 @@ class Forecaster:
             moved = float(weights @ head.best(paths)) - self._at_midnight[which]
             centre, band = centre + moved, band + moved
         habit = head.times(self.calendar.kind(day), day)[steps]
-        probability = head.probability(paths, weights, habit / habit.sum())
+        probability = head.probability(*curve, self._model.points, CUMULATIVE, habit / habit.sum())
         near = round(NEARBY_S / self.step_s)
         total = np.concatenate([[0.0], np.cumsum(probability)])
         at = np.arange(len(steps))
