@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from core.forecast.calendar import Calendar
 from core.forecast.load import SHARES, LoadModel
+from core.forecast.outdoor import OutdoorTemperature
 from core.forecast.peaks import ExtremeHead
 from core.forecast.values import Extreme, Forecast, OverCapacity
 from core.forecast.window import DAYS, LoadWindow, Scale
@@ -42,6 +43,8 @@ def step_of(interval_s: float) -> float | None:
 class Forecaster:
     """One zone's forecast. `capacity_w`: of fuse, transformer share or contract. `signed`: energy may flow back.
 
+    `outdoor`: temperatures, taken up when a local day closes; without any the forecast is what it is without them.
+
     Raises:
         ValueError: `interval_s` does not divide an hour; such a site has no forecast.
     """
@@ -54,17 +57,18 @@ class Forecaster:
         *,
         capacity_w: float | None = None,
         signed: bool = False,
+        outdoor: OutdoorTemperature | None = None,
     ) -> None:
         step_s = step_of(interval_s)
         if step_s is None:
             raise ValueError(f"zone {zone}: a forecast needs intervals that divide an hour, got {interval_s:g} s")
         self.zone, self.interval_s, self.step_s = zone, interval_s, step_s
-        self.calendar, self.capacity_w, self._signed = calendar, capacity_w, signed
+        self.calendar, self.capacity_w, self._signed, self._outdoor = calendar, capacity_w, signed, outdoor
         self.window = LoadWindow(step_s, calendar)
         self._until_s = -np.inf  # end of the last interval
         self._begun = False
         self._scale: Scale | None = None
-        self._model = LoadModel(step_s, calendar, 0)
+        self._model = LoadModel(step_s, calendar, 0, outdoor)
         self._heads = self._fresh_heads()
         self._said: tuple[tuple[float, Floats], ...] = ()  # height and band of each head for the open day
         self._at_midnight: tuple[float, ...] = ()  # mean extreme of the possible courses of the open day
@@ -135,7 +139,7 @@ class Forecaster:
         unit = float(np.nanmean(np.abs(recent)))
         signed = self._signed or bool(np.nanmin(known) < -0.02 * unit)
         self._scale = Scale(unit, signed=signed)
-        self._model = LoadModel(self.step_s, self.calendar, window.last - len(known) + 1)
+        self._model = LoadModel(self.step_s, self.calendar, window.last - len(known) + 1, self._outdoor)
         self._heads = self._fresh_heads()
         for power_w in known:
             self._learn(self._scale.of(power_w))
@@ -284,5 +288,6 @@ class Forecaster:
             ("warming_up", self._measured_days() < WARM_DAYS),
             ("gaps", float(share.mean()) < 0.95),
             ("stale", float(share[-1]) == 0.0),
+            ("temperature_stale", self._model.blind),
         )
         return tuple(name for name, is_so in flags if is_so)

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from core.forecast.calendar import SATURDAY, SUNDAY, Calendar
 from core.forecast.conformal import Tracker, weighted_quantiles
+from core.forecast.outdoor import OutdoorTemperature
 from core.forecast.regression import PooledRidge
 from core.forecast.values import LEVELS
+from core.forecast.weather import WeatherTerm
 from core.forecast.window import DAYS
 
 Floats = NDArray[np.float64]
@@ -43,10 +45,13 @@ class LoadModel:
     """What is learned of the curve; `day` is the first local day that is not known.
 
     After `learn` of a day, `mean` and `spread` [LEADS, steps] hold for the days from `day` on. `paths` [n, steps] are
-    errors of whole days in spreads, oldest first, with `weights` [n].
+    errors of whole days in spreads, oldest first, with `weights` [n]. `blind`: the temperature that it went by is
+    missing.
     """
 
-    def __init__(self, step_s: float, calendar: Calendar, day: int) -> None:
+    def __init__(
+        self, step_s: float, calendar: Calendar, day: int, outdoor: OutdoorTemperature | None = None
+    ) -> None:
         self.calendar, self.day = calendar, day
         self.steps = round(86_400 / step_s)
         self.known = 0
@@ -63,6 +68,8 @@ class LoadModel:
         self._box = _rows(apart <= half)
         reach = max(1.0, REACH_S / step_s)
         self._ridge = tuple(PooledRidge(self.steps, PRIOR, HALF_LIFE, reach) for _ in range(2))
+        self._outdoor, self._reach, self.blind = outdoor, reach, False
+        self._weather: tuple[WeatherTerm, ...] = ()  # from the first temperature on
         self._squares = np.full((2, self.steps), PRIOR_DAYS * PRIOR_SPREAD**2)
         self._weight = np.full((2, self.steps), PRIOR_DAYS)
         self._tracker = tuple(Tracker(LEVELS, RATE) for _ in range(2))
@@ -79,6 +86,7 @@ class LoadModel:
         self.spread = np.full((LEADS, self.steps), PRIOR_SPREAD)
         self._correlation: Floats | None = None  # of `paths`, until the next day
         self._second: tuple[Floats, Floats, Floats, Floats] | None = None  # what was said of `day` two days before
+        self._second_weather: tuple[Floats, Floats, Floats] | None = None
         self._quantiles = np.zeros((2, len(LEVELS)))
         self.points = np.linspace(-3.0, 3.0, len(SHARES) + 2)  # below which 0, SHARES, 1 of the errors lie
 
@@ -125,6 +133,9 @@ class LoadModel:
             self._squares[lead] = decay * self._squares[lead] + np.where(measured, error**2, 0.0)
             self._weight[lead] = decay * self._weight[lead] + measured
             self._ridge[lead].learn(features, numbers)
+            if self._weather:
+                term = self._weather[lead]
+                term.learn(self._second_weather if lead else term.said(), numbers)
             if lead == 0 and measured.mean() >= WHOLE:
                 at = self._path_count % PATHS
                 self._paths[at] = np.clip(np.where(measured, standard, 0.0), -8, 8)
@@ -143,18 +154,36 @@ class LoadModel:
             if self.known > FIRST + 1
             else None
         )
+        self._second_weather = self._weather[1].said() if self._weather else None
         coefficients = [ridge.coefficients() for ridge in self._ridge]
         variance = (self._squares / self._weight) @ self._box
         for lead in range(LEADS):
             features = self._features[lead] = self._features_for(lead + 1)
             which = min(lead, 1)
-            self.mean[lead] = np.clip((features * coefficients[which]).sum(axis=1), *self._bounds)
-            self.spread[lead] = np.sqrt(variance[which]) + 1e-3
+            plain = (features * coefficients[which]).sum(axis=1)
+            if lead < 2:  # the third day moves as the second does
+                moved, wider = self._by_weather(lead, features, plain)
+            self.mean[lead] = np.clip(plain + moved, *self._bounds)
+            self.spread[lead] = wider * np.sqrt(variance[which]) + 1e-3
         self._typical = self._features[0][:, 1].copy()
         raw = self._raw_quantiles()
         self.points = np.concatenate([[raw[0] - TAIL], raw + 1e-6 * np.arange(len(raw)), [raw[-1] + TAIL]])
         for lead, tracker in enumerate(self._tracker):
             self._quantiles[lead] = tracker.apply(np.interp(LEVELS, SHARES, raw))
+
+    def _by_weather(self, lead: int, features: Floats, plain: Floats) -> tuple[Floats, float]:
+        """What the temperature adds to the curve `plain` [steps], and how much wider the band is for want of it."""
+        if self._outdoor is None:
+            return np.zeros(self.steps), 1.0
+        regressors = self._outdoor.regressors(self.day + lead, self.day - 1, self.steps)
+        if not self._weather:
+            if regressors is None:
+                return np.zeros(self.steps), 1.0
+            self._weather = tuple(WeatherTerm(self.steps, PRIOR, HALF_LIFE, self._reach) for _ in range(2))
+        if lead == 0:
+            self.blind = regressors is None
+        moved = self._weather[lead].predict(features, regressors, plain)
+        return moved, 1.0 if regressors is not None else self._weather[lead].blindness
 
     @property
     def widening(self) -> float:
