@@ -33,8 +33,8 @@ WHOLE = 0.9  # share of steps that make a day a whole one
 SLOW_HALF_LIFE = 30.0  # of the typical curve that keeps the season
 HALF_LIFE, REACH_S = 120.0, 3600.0  # of the regressions: days, and how far a step's neighbours count
 # typical curve smoothed and raw, mean of 3 and of 6 days, of the same weekdays, yesterday; yesterday's level, its last
-# 90 min, the level a week ago against what was typical then; Saturday, Sunday, one; last 30 and 90 min, fading; typical
-# curve of the season, the same as the first smoothed widely, last 7 days raw, yesterday against typical, smoothed widely
+# 90 min, the level a week ago against what was typical then; Saturday, Sunday, one; last 30 and 90 min, fading; the
+# season's typical curve, the first one smoothed widely, last 7 days raw, yesterday against typical, smoothed widely
 PRIOR = np.array([0.4, 0.2, 0.1, 0.1, 0.1, 0.1, *[0.0] * 12])
 # Shares below which the finer quantiles of the errors lie; beyond the outermost ones they end within `TAIL` spreads.
 SHARES = np.array([0.0005, 0.002, 0.005, 0.01, 0.02, *LEVELS.tolist(), 0.98, 0.99, 0.995, 0.998, 0.9995])
@@ -49,9 +49,7 @@ class LoadModel:
     missing.
     """
 
-    def __init__(
-        self, step_s: float, calendar: Calendar, day: int, outdoor: OutdoorTemperature | None = None
-    ) -> None:
+    def __init__(self, step_s: float, calendar: Calendar, day: int, outdoor: OutdoorTemperature | None = None) -> None:
         self.calendar, self.day = calendar, day
         self.steps = round(86_400 / step_s)
         self.known = 0
