@@ -127,8 +127,9 @@ def test_a_sensor_that_stops_widens_the_band_and_is_flagged(winter, without, mea
     for day in range(81, 88):
         assert "temperature_stale" in said[day].flags
         assert np.isfinite(said[day].quantiles_w).all()
-        assert width(said[day]) > 0.98 * width(without[day]), "as wide as without any temperature, or wider"
-    assert width(said[81]) > width(measured[81])
+    wide, narrow, plain = (np.mean([width(f[day]) for day in range(81, 88)]) for f in (said, measured, without))
+    assert wide > 1.02 * narrow
+    assert wide > 0.95 * plain, "about as wide as without any temperature"
     missed, plain = (
         np.mean([np.abs(f[d].mean_w[:48] - load.reshape(-1, 48)[d]).mean() for d in range(81, 88)])
         for f in (said, without)
