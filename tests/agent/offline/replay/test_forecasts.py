@@ -240,3 +240,19 @@ def test_a_temperature_that_stops_is_flagged_and_one_without_a_column_is_noted(f
     output, lines = replay(folder)
     assert "no such column; forecasts go without a temperature" in output
     assert len(lines) == len(said)
+
+
+def test_a_main_meter_that_is_exchanged_leaves_a_gap_and_no_load_that_never_was(folder):
+    """The new register begins at 3 kWh: neither a fall by all that the old one showed, nor a peak, is learned."""
+    _, plain = replay(folder)
+    kwh = registers()
+    kwh[15 * 48 + 20 :, 0] += 3.0 - kwh[15 * 48 + 20, 0]
+    write(folder / "exchanged.csv", kwh)
+    output, lines = replay(folder, "exchanged.csv", "exchanged.jsonl")
+    assert "1 x register replaced" in output
+    assert len(lines) == len(plain)
+    for line, old in zip(lines, plain, strict=True):
+        said, usual = json.loads(line), json.loads(old)
+        assert said["peak"]["w"] == pytest.approx(usual["peak"]["w"], rel=0.15)
+        assert said["trough"]["w"] == pytest.approx(usual["trough"]["w"], rel=0.25)
+        assert min(said["quantiles_w"]["0.05"]) > 0
