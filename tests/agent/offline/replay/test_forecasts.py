@@ -218,7 +218,8 @@ def with_temperature(folder, name, days=DAYS, stops=None):
         site.write_text(site.read_text() + '[forecast]\ntemperature = "outdoor"\n')
     lines = (folder / "readings.csv").read_text().splitlines()[: days * 48 + 2]
     cells = [f"{8 + 6 * math.sin(k / 40):.1f}" if stops is None or k < stops * 48 else "" for k in range(len(lines))]
-    (folder / name).write_text("\n".join([lines[0] + ",outdoor", *map(",".join, zip(lines[1:], cells[1:]))]) + "\n")
+    rows = [f"{line},{cell}" for line, cell in zip(lines[1:], cells[1:], strict=True)]
+    (folder / name).write_text("\n".join([lines[0] + ",outdoor", *rows]) + "\n")
 
 
 def test_a_column_of_the_outdoor_temperature_is_used_and_a_cut_changes_no_earlier_line(folder):
