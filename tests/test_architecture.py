@@ -157,6 +157,7 @@ ARROWS: dict[str, set[str]] = {
         "agent.store",
         "agent.uplink",
         "agent.wire",
+        "core",
         "core.scoring",
         "firmware_io",
     },

@@ -275,6 +275,10 @@ class Forecast(_Table, frozen=True, kw_only=True):
         ],
         about("Days like Sundays: 2026-04-06 once, 12-25 every year."),
     ] = []
+    temperature: Annotated[
+        Label | None,
+        about("Column of a replay's READINGS.csv: outdoor temperature in °C. Live: the command `weather`."),
+    ] = None
 
 
 class Detection(_Table, frozen=True, kw_only=True):
