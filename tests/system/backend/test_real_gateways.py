@@ -84,7 +84,7 @@ class Gateway:
         self.folder, self.name = folder, name
         tree = copy.deepcopy(read_site(ROOT / "examples/demo-building.toml").tree)
         tree["site"] |= {"site": f"site-{name}", "gateway": name, "name": "滨江 12 号", "address": "12 Riverside"}
-        tree["site"]["contact"] = "caretaker, 555 0112"
+        tree["site"] |= {"contact": "caretaker, 555 0112", "feeder": "10 kV 滨江线", "district": "Harbour"}
         tree["zone"][0]["name"] = "whole house"
         tree["meter"][1] |= {"name": "1 单元 101 室", "service_point": "SP-101"}
         tree["mqtt"] = {"url": url, **mqtt}
