@@ -97,7 +97,7 @@ def scores_of(load_w: Floats, low_w: Floats, mean_w: Floats, high_w: Floats) -> 
     """Normal scores of loads against a 5 %, a middle and a 95 % curve: each side has a spread of its own."""
     spread = np.where(load_w > mean_w, high_w - mean_w, mean_w - low_w)
     at = NormalDist().inv_cdf(0.95)
-    return np.clip(at * (load_w - mean_w) / np.maximum(spread, 1.0), -LARGEST_SCORE, LARGEST_SCORE)
+    return np.asarray(np.clip(at * (load_w - mean_w) / np.maximum(spread, 1.0), -LARGEST_SCORE, LARGEST_SCORE))
 
 
 def day_errors(scores: Floats) -> DayErrors:

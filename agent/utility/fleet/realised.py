@@ -141,24 +141,29 @@ def _looked_back(store: Store, day: int, keys: list[int]) -> Iterator[_Kept]:
         return
     query = statements.loads(store.server.dialect, len(found))
     stretch = (day * DAY_S, (day + OVER_DAYS) * DAY_S - 1)
-    intervals = [row for row in store.rows(query, (*stretch, *(row[0] for row in found))) if row[3] is not None]
-    measured = np.array(intervals, np.int64).reshape(-1, len(statements.LOADS))
+    place = {key: n for n, (key, *_) in enumerate(found)}
+    intervals = [
+        (place[key], start, seconds, joules)
+        for key, start, seconds, joules in store.rows(query, (*stretch, *place))
+        if joules is not None
+    ]
+    measured = np.array(intervals, np.float64).reshape(-1, len(statements.LOADS))
     measured = measured[np.argsort(measured[:, 0], kind="stable")]
     for key, issued, step, text in found:
-        first, last = np.searchsorted(measured[:, 0], [int(str(key)), int(str(key)) + 1])
+        first, last = np.searchsorted(measured[:, 0], [place[key], place[key] + 1])
         curve_w = np.array(msgspec.json.decode(str(text)), np.float64)
         issued_s, step_s = int(str(issued)), int(str(step))
         load_w = _mean_w(measured[first:last, 1:], issued_s, step_s, len(curve_w))
         yield _Kept(int(str(key)), issued_s, step_s, curve_w, load_w)
 
 
-def _mean_w(intervals: NDArray[np.int64], start_s: int, step_s: int, count: int) -> Floats:
-    """Mean load over `count` steps of intervals [n, (start, seconds, joules)]; NaN unless all of a step was measured."""
+def _mean_w(intervals: Floats, start_s: int, step_s: int, count: int) -> Floats:
+    """Mean load over `count` steps of intervals [n, (start, seconds, joules)]; NaN where a step has a gap."""
     starts, seconds, joules = intervals.T
-    place = (starts - start_s) // step_s
+    place = ((starts - start_s) // step_s).astype(np.intp)
     inside = (place >= 0) & (place < count) & (starts + seconds <= start_s + (place + 1) * step_s)
     known_s = np.bincount(place[inside], seconds[inside], count)
-    energy_j = np.bincount(place[inside], joules[inside].astype(np.float64), count)
+    energy_j = np.bincount(place[inside], joules[inside], count)
     return np.where(known_s == step_s, energy_j / step_s, np.nan)
 
 

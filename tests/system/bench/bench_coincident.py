@@ -26,6 +26,7 @@ from core.forecast.forecaster import Forecaster
 F64 = NDArray[np.float64]
 NOBODYS = Persistence(0.0, 0.5)
 ENSEMBLE_DAYS = 56
+METHODS = ("quantiles only", "copula alone", "as if independent", "centre: peak head", "centre: errors of 56 days")
 
 
 def nightly(load_w: F64, interval_s: int, *, peak: bool = False) -> tuple[F64, F64, F64]:
@@ -100,8 +101,7 @@ def measure(pool: Pool, flats: int, buildings: int, seed: int) -> None:
     past = (total_w - expected_w) / np.abs(expected_w).mean(axis=1, keepdims=True)
     spread_w = (centre_quantiles_w[:, -1] - centre_quantiles_w[:, 0]) / 3.29
     centre_errors = (total_w - centre_w) / spread_w
-    found = {name: Score() for name in (
-        "quantiles only", "copula alone", "as if independent", "centre: peak head", "centre: errors of 56 days")}  # fmt: skip
+    found = {name: Score() for name in METHODS}
     brier: list[tuple[float, float]] = []
     peaks = [*before]
     spent_s, learned = 0.0, Dependence()
@@ -124,7 +124,9 @@ def measure(pool: Pool, flats: int, buildings: int, seed: int) -> None:
         peaks.append(truth)
     scored = len(total_w) - STUDY_DAYS
     mean_peak_w = float(total_w[STUDY_DAYS:].max(axis=1).mean())
-    click.echo(f"\n{buildings} buildings of {flats} flats, seed {seed}, {scored} days; coincident peak {mean_peak_w:.3g} W")
+    click.echo(
+        f"\n{buildings} buildings of {flats} flats, seed {seed}, {scored} days; coincident peak {mean_peak_w:.3g} W"
+    )
     click.echo(f"{'':28}{'CRPS':>8}{'bias':>9}{'in 90 %':>9}   (CRPS by the mean peak)")
     for name, score in found.items():
         click.echo(f"{name:28}{score.line(mean_peak_w)}")

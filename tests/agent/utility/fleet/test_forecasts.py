@@ -140,7 +140,11 @@ def answers(dsn, *arguments):
 
 
 def test_peaks_by_feeder_and_district_as_the_sites_say(dsn, store, say):
-    for number, feeder, district, at in ((1, "F1", "Hill", 20), (2, "F1", "Harbour", 40), (3, "10 kV 滨江线", "Hill", 20)):
+    for number, feeder, district, at in (
+        (1, "F1", "Hill", 20),
+        (2, "F1", "Harbour", 40),
+        (3, "10 kV 滨江线", "Hill", 20),
+    ):
         say(number, "forecast/building", forecast(at=at))
         say(number, "info", info(feeder, district))
     say(4, "forecast/building", forecast(at=20))  # says of neither where it belongs
@@ -262,10 +266,11 @@ def test_the_dependence_and_the_fleets_own_errors_are_learned_from_days_that_are
     assert dependence.shared.level > 0.25
 
 
-def test_many_zones_are_looked_back_at_through_the_key(dsn, store):
-    plan = str(store.rows(("EXPLAIN QUERY PLAN " if store.server.dialect == "sqlite" else "EXPLAIN ") + statements.loads(
-        store.server.dialect, 3), (0, 86400, 1, 2, 3)))  # fmt: skip
-    if store.server.dialect == "sqlite":
+def test_many_zones_are_looked_back_at_through_the_key(store):
+    dialect = store.server.dialect
+    explain = "EXPLAIN QUERY PLAN " if dialect == "sqlite" else "EXPLAIN "
+    plan = str(store.rows(explain + statements.loads(dialect, 3), (0, 86400, 1, 2, 3)))
+    if dialect == "sqlite":
         assert "start_s=? AND zone_key=?" in plan
         assert "SCAN b" not in plan
     else:

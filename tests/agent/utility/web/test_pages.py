@@ -19,7 +19,7 @@ from agent.utility.fleet import outcomes
 from agent.utility.ingest.decode import Reader
 from agent.utility.mqtt.packets import Publish
 from agent.utility.sql.store import open_store
-from agent.utility.web import exports, pages
+from agent.utility.web import exports, forecasts, pages
 from agent.utility.web.app import application
 from agent.utility.web.guard import POLICY
 from agent.utility.web.settings import Settings
@@ -33,7 +33,8 @@ def addresses(fleet: Any) -> list[str]:
     place = fleet.building
     return [
         "/", "/cases", "/cases?state=all&sort=age&page=1", f"/case/{fleet.cases[0]}", f"/building/{place}", "/gateways",
-        f"/gateway/{place}", "/precision", "/exports", "/search?q=site-0000", "/search?q=%25",
+        f"/gateway/{place}", "/precision", "/forecast", "/forecast?by=feeder&name=Feeder+2", "/forecast?by=district",
+        "/exports", "/search?q=site-0000", "/search?q=%25",
     ]  # fmt: skip
 
 
@@ -181,7 +182,7 @@ def test_every_text_of_the_pages_stands_in_every_catalogue() -> None:
     from babel.messages.extract import extract_from_dir
     from babel.messages.pofile import read_po
 
-    found: set[str] = {*pages.KINDS.values(), *pages.STATES.values(), *pages.SIGNS.values()}
+    found: set[str] = {*forecasts.NAMES.values(), *pages.KINDS.values(), *pages.STATES.values(), *pages.SIGNS.values()}
     found |= {"%(n)s minute", "%(n)s hour", "%(n)s day"}
     methods = [("**.py", "python"), ("templates/**.html", "jinja2")]
     for _, _, message, _, _ in extract_from_dir(
