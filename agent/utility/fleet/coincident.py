@@ -4,8 +4,9 @@ It owns how quantiles of single buildings become a distribution of their sum. Ea
 under a Gaussian copula (Sklar 1959) with one common factor: part of every error is common to all (weather, holidays),
 the rest its own; both persist over the day. How much is common and how long it persists is learned from past errors,
 shrunk towards what London flats showed. Where the sum's own past errors are known, up to half of the courses are the
-expected course with those laid on it: a linear pool of two views of one day (Stone 1961). The seed is fixed, so that
-the same forecasts give the same answer. Buildings are added one by one: memory does not grow with the fleet.
+expected course with those laid on it: a linear pool of two views of one day (Stone 1961). Each building has a seed of
+its own, so that the same forecasts give the same answer in whatever company. Buildings are added one by one: memory
+does not grow with the fleet.
 """
 
 from __future__ import annotations
@@ -162,27 +163,29 @@ class Courses:
 
     def __init__(self, dependence: Dependence, steps: int, courses: int = COURSES) -> None:
         self.steps, self.courses = steps, courses
-        self._rng = np.random.default_rng(SEED)
         self._own = dependence.own
-        self._shared = np.float32(dependence.common**0.5) * self._scores(dependence.shared)
+        shared = self._scores(dependence.shared, np.random.default_rng(SEED))
+        self._shared = np.float32(dependence.common**0.5) * shared
         self._weight = np.float32((1 - dependence.common) ** 0.5)
 
-    def _scores(self, persistence: Persistence) -> Singles:
+    def _scores(self, persistence: Persistence, rng: np.random.Generator) -> Singles:
         """Standard normal series [steps, courses] with this persistence."""
-        out = self._rng.standard_normal((self.steps, self.courses), np.float32)
+        out = rng.standard_normal((self.steps, self.courses), np.float32)
         keep, fresh = np.float32(persistence.next_step), np.float32((1 - persistence.next_step**2) ** 0.5)
         for step in range(1, self.steps):
             out[step] = keep * out[step - 1] + fresh * out[step]
         out *= np.float32((1 - persistence.level) ** 0.5)
-        out += np.float32(persistence.level**0.5) * self._rng.standard_normal(self.courses, np.float32)
+        out += np.float32(persistence.level**0.5) * rng.standard_normal(self.courses, np.float32)
         return out
 
-    def of(self, levels: Sequence[float] | Floats, quantiles_w: Floats) -> Singles:
+    def of(self, building: int, levels: Sequence[float] | Floats, quantiles_w: Floats) -> Singles:
         """Loads [steps, courses] of a building with `quantiles_w` [levels, steps] at rising `levels`.
 
-        Between the levels, and beyond them, linear in the normal score.
+        `building` is its number, by which its own part is drawn. Between the levels, and beyond them, linear in the
+        normal score.
         """
-        normal = self._shared + self._weight * self._scores(self._own)
+        rng = np.random.default_rng((SEED, building % (1 << 64)))
+        normal = self._shared + self._weight * self._scores(self._own, rng)
         table = _table(levels, quantiles_w)
         place = np.clip((normal + np.float32(_REACH)) * np.float32(_PER_UNIT), 0, len(table) - 1.001)
         whole = place.astype(np.int32)
@@ -216,13 +219,6 @@ class SumOfBuildings:
         self._mean_w += mean_w
         self._total += drawn_w
         self.sum_of_peaks_w += float(drawn_w.max(axis=0).mean())
-
-    def join(self, other: SumOfBuildings) -> None:
-        """Add another sum whose courses have the same common part."""
-        self.zones += other.zones
-        self._mean_w += other._mean_w
-        self._total += other._total
-        self.sum_of_peaks_w += other.sum_of_peaks_w
 
     def forecast(self, past: Floats | None = None) -> FleetForecast:
         """What is expected of the sum.
@@ -269,6 +265,6 @@ def combine(
         raise ValueError(f"expected quantiles of [buildings, {len(levels)}, steps], got {quantiles_w.shape}")
     drawn = Courses(dependence or Dependence(), quantiles_w.shape[2], courses)
     added = SumOfBuildings(quantiles_w.shape[2], courses)
-    for quantiles, mean in zip(quantiles_w, mean_w, strict=True):
-        added.add(drawn.of(levels, quantiles), mean)
+    for building, (quantiles, mean) in enumerate(zip(quantiles_w, mean_w, strict=True)):
+        added.add(drawn.of(building, levels, quantiles), mean)
     return added.forecast(past)

@@ -102,8 +102,8 @@ def coincident(store: Store, now_s: float, kind: Kind = "fleet", only: str | Non
     out = []
     for name, keys in sorted(groups.items()):
         added = SumOfBuildings(SLOTS)
-        for levels, quantiles_w, mean_w in _grids(store, keys, start_s):
-            added.add(courses.of(levels, quantiles_w), mean_w)
+        for key, levels, quantiles_w, mean_w in _grids(store, keys, start_s):
+            added.add(courses.of(key, levels, quantiles_w), mean_w)
         if added.zones:
             past = [np.roll(errors, -turn) for _, errors in studied(store, now_s, kind, name)]
             said = added.forecast(np.array(past) if past else None)
@@ -121,10 +121,10 @@ def _why_no_group(kind: Kind, only: str | None, known: bool) -> str:
     return f'no site with a fresh forecast says its {kind}: set {kind} = "..." under [site] in the site files'
 
 
-def _grids(store: Store, keys: list[int], start_s: float) -> Iterator[tuple[list[float], Floats, Floats]]:
-    """Levels, quantiles [levels, 48] and mean [48] of each forecast that covers the 24 h from `start_s` on."""
+def _grids(store: Store, keys: list[int], start_s: float) -> Iterator[tuple[int, list[float], Floats, Floats]]:
+    """Zone, levels, quantiles [levels, 48] and mean [48] of each forecast that covers the 24 h from `start_s` on."""
     for page in paged(keys):
-        for (body,) in store.rows(f"SELECT body FROM forecast WHERE zone_key IN ({marks(page)})", page):
+        for key, body in store.rows(f"SELECT zone_key, body FROM forecast WHERE zone_key IN ({marks(page)})", page):
             forecast = wire.decode(wire.Forecast, str(body).encode())
             levels = sorted(forecast.quantiles_w, key=float)
             curves = np.array([forecast.mean_w, *(forecast.quantiles_w[level] for level in levels)]).T
@@ -133,7 +133,7 @@ def _grids(store: Store, keys: list[int], start_s: float) -> Iterator[tuple[list
             fine = np.repeat(curves, forecast.interval_s // part, axis=0)[round(first) :][: per * SLOTS]
             if first >= 0 and len(fine) == per * SLOTS:
                 slots = fine.reshape(SLOTS, per, -1).mean(axis=1).T
-                yield [float(level) for level in levels], slots[1:], slots[0]
+                yield int(str(key)), [float(level) for level in levels], slots[1:], slots[0]
 
 
 def group_peaks(store: Store, now_s: float, kind: Kind) -> Answer:

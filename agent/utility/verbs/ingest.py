@@ -35,9 +35,14 @@ class Lookback:
         self._dsn = dsn
         self._thread: threading.Thread | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether it is at it."""
+        return self._thread is not None and self._thread.is_alive()
+
     def begin(self, now_s: float) -> None:
         """Begin, unless the last one is still at it."""
-        if self._thread is None or not self._thread.is_alive():
+        if not self.busy:
             self._thread = threading.Thread(target=self._run, args=(now_s,), name="forecasts looked back", daemon=True)
             self._thread.start()
 

@@ -94,7 +94,7 @@ def group_forecast(words: Words, group: Sum | None) -> str:
     if group.capacity_w is not None:
         lines.append(Line(words.say("capacity"), np.full(len(x), group.capacity_w / 1000), RED, "6 3"))
     bands = [Band(words.say("90 % interval"), said.quantiles_w[0] / 1000, said.quantiles_w[-1] / 1000)]
-    return chart(words.say("Forecast, kW"), x, lines, bands=bands, y_label="kW", hours=True)
+    return chart(words.say("Forecast, kW"), x, lines, bands=bands, y_label="kW")
 
 
 def peak_days(words: Words, days: Sequence[dict[str, Any]]) -> str:

@@ -65,6 +65,15 @@ def test_the_same_quantiles_give_the_same_answer():
     np.testing.assert_array_equal(a.quantiles_w, b.quantiles_w)
 
 
+def test_a_building_is_the_same_in_whatever_company():
+    quantiles = normal_quantiles(10.0, 2.0)
+    drawn = Courses(Dependence(), 24)
+    alone = drawn.of(-7, LEVELS, quantiles)
+    drawn.of(8, LEVELS, quantiles)
+    np.testing.assert_array_equal(drawn.of(-7, LEVELS, quantiles), alone)
+    assert not np.array_equal(drawn.of(8, LEVELS, quantiles), alone)
+
+
 def errors(common, persistence, days=400, steps=48, buildings=20, seed=3):
     rng = np.random.default_rng(seed)
 
@@ -104,8 +113,8 @@ def test_what_lasts_the_whole_day_is_told_from_what_the_next_step_still_knows():
     assert found.own.level < 0.1
     drawn = Courses(found, 48)
     fleet = SumOfBuildings(48)
-    for _ in range(100):
-        fleet.add(drawn.of(LEVELS, normal_quantiles(10.0, 2.0, 48)), np.full(48, 10.0))
+    for building in range(100):
+        fleet.add(drawn.of(building, LEVELS, normal_quantiles(10.0, 2.0, 48)), np.full(48, 10.0))
     said = fleet.forecast()
     # 100 sd 2, of whose variance a quarter is common: the mean of a day spreads by a bit less than 100.
     assert (said.quantiles_w[-1] - said.quantiles_w[0]).mean() / (2 * 1.645) == pytest.approx(101, rel=0.1)
@@ -153,10 +162,10 @@ def test_the_probability_to_pass_a_capacity():
 def test_memory_does_not_grow_with_the_fleet():
     drawn, fleet = Courses(Dependence(), 48), SumOfBuildings(48)
     quantiles, mean = normal_quantiles(10.0, 2.0, 48), np.full(48, 10.0)
-    fleet.add(drawn.of(LEVELS, quantiles), mean)
+    fleet.add(drawn.of(0, LEVELS, quantiles), mean)
     tracemalloc.start()
-    for _ in range(50):
-        fleet.add(drawn.of(LEVELS, quantiles), mean)
+    for building in range(50):
+        fleet.add(drawn.of(building, LEVELS, quantiles), mean)
     kept, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert fleet.zones == 51

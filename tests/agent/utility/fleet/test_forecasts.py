@@ -18,6 +18,7 @@ from agent.utility.load_test.building import Building
 from agent.utility.mqtt.packets import Publish
 from agent.utility.sql import statements
 from agent.utility.sql.upkeep import maintain
+from agent.utility.verbs.ingest import Lookback
 
 DAY_S = 86_400
 NOW_S = int(time.time())
@@ -159,6 +160,8 @@ def test_peaks_by_feeder_and_district_as_the_sites_say(dsn, store, say):
     assert row["zones"] == 4
     assert (row["capacity_kw"], row["over_probability"]) == (None, None)
     assert "2 zones: coincident peak" in run(dsn, "coincident-peak", "--feeder", "F1")
+    (alone,), among = forecasts.coincident(store, NOW_S, "feeder", "F1"), forecasts.coincident(store, NOW_S, "feeder")
+    assert list(alone.forecast.peaks_w) == list(next(one for one in among if one.name == "F1").forecast.peaks_w)
     assert store.rows("SELECT site FROM zone_peak WHERE feeder = 'F1' ORDER BY site") == [("site-1",), ("site-2",)]
 
 
@@ -264,6 +267,15 @@ def test_the_dependence_and_the_fleets_own_errors_are_learned_from_days_that_are
     ((_, _, dependence, _, _),) = forecasts.coincident(store, NOW_S)
     assert dependence.common > 0.3  # four days of 1, shrunk towards .15
     assert dependence.shared.level > 0.25
+
+
+def test_the_ingest_looks_back_beside_its_work(dsn, store, say, wait):
+    told(say, 1, NOW_S // DAY_S - 3, 1.0)
+    lookback = Lookback(dsn)
+    lookback.begin(NOW_S)
+    lookback.begin(NOW_S)  # it is at it, or has been
+    wait(lambda: not lookback.busy, "the comparison is over")
+    assert store.rows("SELECT zones FROM group_peak_day") == [(1,)]
 
 
 def test_many_zones_are_looked_back_at_through_the_key(store):
