@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help build test lint format demo deb clean soak fuzz twins proof-kill proof-utility
-.PHONY: bench-agent bench-core bench-detection bench-dlms bench-forecast bench-link bench-page bench-protocols bench-train
+.PHONY: bench-agent bench-coincident bench-core bench-detection bench-dlms bench-forecast bench-link bench-page bench-protocols bench-train
 .PHONY: bench-utility proof-hostile proof-tidb
 .PHONY: test-arm64 test-armhf
 .PHONY: proof-deb test-trixie
@@ -106,6 +106,9 @@ bench-detection: build ## Detection, delay, ranking, false alarms beside the two
 
 bench-forecast: build ## Forecasts beside simple rules and LightGBM (pip install -e .[bench]), on simulated flats
 	$(PY) -m agent.offline.evaluation.bench_forecast
+
+bench-coincident: build ## The coincident peak of 100 buildings from quantiles, beside a centre with all curves (minutes)
+	$(PY) tests/system/bench/bench_coincident.py
 
 bench-train: build ## AUC over 200 splits beside scikit-learn's: make bench-train TABLE=features.csv
 	@test -n "$(TABLE)" || { echo "make bench-train TABLE=features.csv"; exit 2; }

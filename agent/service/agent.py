@@ -319,6 +319,8 @@ class Agent:
             name=self._config.site.name,
             address=self._config.site.address,
             contact=self._config.site.contact,
+            feeder=self._config.site.feeder,
+            district=self._config.site.district,
             versions=self._versions,
             meters=[
                 wire.MeterInfo(

@@ -25,6 +25,7 @@ from agent.utility.ingest.checks import (
     body_of,
     clean,
     count,
+    group_of,
     joules,
     name_of,
     on_grid,
@@ -320,6 +321,8 @@ class Reader:
             None if info.model_version is None else count(info.model_version),
             None if info.config_sha256 is None else sha256_of(info.config_sha256),
             body_of(info),
+            group_of(info.feeder),
+            group_of(info.district),
             self._time(info.time, "time"),
         )
         rows = self._names(route, None)

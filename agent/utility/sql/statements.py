@@ -123,25 +123,35 @@ HISTORY = ("start_s", "seconds", "main_j", "sum_j", "residual_j", "uncertainty_j
 _MOST_STARTS = 10_000  # of different intervals' starts that one question goes through
 
 
+LOADS = ("zone_key", "start_s", "seconds", "main_j")
+
+
 def history(dialect: Dialect) -> str:
-    """One zone's intervals (HISTORY) in a stretch of time; values: from, to, zone_key.
+    """One zone's intervals (HISTORY) in a stretch of time; values: from, to, zone_key."""
+    return _stretch(dialect, HISTORY, 1) + " ORDER BY start_s"
+
+
+def loads(dialect: Dialect, zones: int) -> str:
+    """The main meter's intervals (LOADS) of so many zones in a stretch of time; values: from, to, the zone_keys."""
+    return _stretch(dialect, LOADS, zones)
+
+
+def _stretch(dialect: Dialect, columns: Sequence[str], zones: int) -> str:
+    """Intervals of some zones.
 
     In SQLite the rows lie by time, and there are as many in a stretch as the fleet has zones: it goes from one start to
-    the next through the key (a loose index scan) and looks up the zone at each.
+    the next through the key (a loose index scan) and looks up the zones at each.
     """
+    listed, marks = ", ".join(f"b.{name} AS {name}" for name in columns), ", ".join("?" * zones)
     if dialect == "mysql":
-        return (
-            f"SELECT {', '.join(HISTORY)} FROM balance WHERE start_s >= ? AND start_s <= ? AND zone_key = ? "
-            "ORDER BY start_s"
-        )
-    columns = ", ".join(f"b.{name}" for name in HISTORY)
+        return f"SELECT {listed} FROM balance b WHERE b.start_s >= ? AND b.start_s <= ? AND b.zone_key IN ({marks})"
     return (
         "WITH RECURSIVE span(since_s, until_s) AS (VALUES (?, ?)), starts(start_s) AS ("
         "SELECT MIN(start_s) FROM balance WHERE start_s >= (SELECT since_s FROM span) "
         "UNION ALL SELECT (SELECT MIN(n.start_s) FROM balance n WHERE n.start_s > starts.start_s) FROM starts "
         f"WHERE starts.start_s < (SELECT until_s FROM span) LIMIT {_MOST_STARTS}) "
-        f"SELECT {columns} FROM starts CROSS JOIN balance b ON b.start_s = starts.start_s "
-        "WHERE b.zone_key = ? AND b.start_s <= (SELECT until_s FROM span) ORDER BY b.start_s"
+        f"SELECT {listed} FROM starts CROSS JOIN balance b ON b.start_s = starts.start_s "
+        f"WHERE b.zone_key IN ({marks}) AND b.start_s <= (SELECT until_s FROM span)"
     )
 
 

@@ -31,8 +31,17 @@ VIEWS = {
         FROM balance_day GROUP BY day""",
     "zone_peak": """
         SELECT g.tenant, g.site, g.gateway, z.zone, f.issued_s, f.peak_w, f.peak_low_w, f.peak_high_w, f.peak_s,
-            f.trough_w, f.trough_s, f.capacity_w, f.over_probability
-        FROM forecast f JOIN zone z ON z.zone_key = f.zone_key JOIN gateway g ON g.gateway_key = z.gateway_key""",
+            f.trough_w, f.trough_s, f.capacity_w, f.over_probability, i.feeder, i.district
+        FROM forecast f JOIN zone z ON z.zone_key = f.zone_key JOIN gateway g ON g.gateway_key = z.gateway_key
+        LEFT JOIN gateway_info i ON i.gateway_key = z.gateway_key""",
+    # NMAE and coverage are sums over sums: of a stretch of days add up the kWh and the steps, not the shares.
+    "forecast_skill_day": """
+        SELECT day * 86400 AS day_start_s, lead_h, COUNT(*) AS zones, SUM(load_kwh) AS load_kwh,
+            SUM(error_kwh) AS error_kwh, SUM(bias_kwh) AS bias_kwh, SUM(inside) AS inside, SUM(steps) AS steps
+        FROM forecast_error GROUP BY day, lead_h""",
+    "group_peak_day": """
+        SELECT kind, name, day * 86400 AS day_start_s, zones, forecast_peak_w, peak_w FROM group_day
+        WHERE zones > 0""",
     "open_case": """
         SELECT a.alert_id, g.tenant, g.site, g.gateway, z.zone, a.kind, a.severity, a.onset_s, a.updated_s, a.loss_w,
             a.loss_kwh, COALESCE(a.suspect, a.meter) AS suspect, a.probability, a.upstream_probability, a.model_score,

@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from agent.utility.fleet import promise, queries
+from agent.utility.fleet import promise, queries, realised
 from agent.utility.fleet.queries import Answer
 from agent.utility.sql.store import Store
 
@@ -21,6 +21,7 @@ EXPORTS: dict[str, Ask] = {
     "gateways": lambda store, now_s: queries.gateways(store, now_s, 2.0, TOP),
     "trend": lambda store, now_s: queries.trend(store, now_s, 365),
     "precision": lambda store, _: queries.precision(store),
+    "forecast-skill": lambda store, now_s: realised.skill(store, now_s, 90),
     "inspected": lambda store, _: promise.inspected(store),
 }
 

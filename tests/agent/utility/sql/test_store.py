@@ -221,6 +221,10 @@ class TestSchema:
             store.rows("INSERT INTO outcome VALUES (7, 'theft', 'flat-1', 5, 'seal broken', 6)")
             store.rows("DROP TABLE setting")
             store.rows("ALTER TABLE alert DROP COLUMN unexplained_probability")
+            for table in ("forecast_error", "group_day", "group_capacity"):
+                store.rows(f"DROP TABLE {table}")
+            for column in ("feeder", "district"):
+                store.rows(f"ALTER TABLE gateway_info DROP COLUMN {column}")
             store.rows("UPDATE migration SET version = 1")
             with pytest.raises(StoreMisfit, match="version 1"):
                 store.check_version()
@@ -231,6 +235,9 @@ class TestSchema:
             ]
             assert store.rows("SELECT COUNT(*) FROM audit") == [(0,)]
             store.rows("SELECT * FROM inspected_case")
+            for view in ("zone_peak", "forecast_skill_day", "group_peak_day"):
+                assert store.rows(f"SELECT * FROM {view}") == []
+            assert store.rows("SELECT feeder, district FROM gateway_info") == []
             store.apply([alert(1)])
             assert store.rows("SELECT unexplained_probability FROM open_case") == []  # its gateway has no name
             assert store.rows("SELECT unexplained_probability, revision FROM alert") == [(0.02, 1)]

@@ -20,7 +20,8 @@ def addresses(full: Any) -> list[str]:
     place = full.building
     return [
         "/", "/cases", "/cases?state=all", f"/case/{full.cases[0]}", f"/case/{full.cases[0]}/evidence",
-        f"/building/{place}", "/gateways", f"/gateway/{place}", "/precision", "/exports", "/search?q=site", "/audit",
+        f"/building/{place}", "/gateways", f"/gateway/{place}", "/forecast?by=feeder", "/precision",
+        "/exports", "/search?q=site", "/audit",
         "/nowhere",
     ]  # fmt: skip
 

@@ -15,11 +15,12 @@ from click.testing import CliRunner
 from agent import wire
 from agent.cli.lab.serve import evidence
 from agent.cli.main import cli
-from agent.utility.fleet import outcomes
+from agent.utility.fleet import outcomes, realised
+from agent.utility.fleet.forecasts import coincident as forecasts_of
 from agent.utility.ingest.decode import Reader
 from agent.utility.mqtt.packets import Publish
 from agent.utility.sql.store import open_store
-from agent.utility.web import exports, pages
+from agent.utility.web import exports, forecasts, pages
 from agent.utility.web.app import application
 from agent.utility.web.guard import POLICY
 from agent.utility.web.settings import Settings
@@ -33,7 +34,8 @@ def addresses(fleet: Any) -> list[str]:
     place = fleet.building
     return [
         "/", "/cases", "/cases?state=all&sort=age&page=1", f"/case/{fleet.cases[0]}", f"/building/{place}", "/gateways",
-        f"/gateway/{place}", "/precision", "/exports", "/search?q=site-0000", "/search?q=%25",
+        f"/gateway/{place}", "/precision", "/forecast", "/forecast?by=feeder&name=Feeder+2", "/forecast?by=district",
+        "/exports", "/search?q=site-0000", "/search?q=%25",
     ]  # fmt: skip
 
 
@@ -77,6 +79,21 @@ def test_the_figures_are_the_stores(full: Any, ask: Any) -> None:
     assert f"<strong>{cases}</strong>" in text
     lines = list(csv.DictReader(io.StringIO(ask(app, "GET", "/export/cases.csv").text.lstrip("\ufeff"))))
     assert len(lines) == cases
+
+
+def test_the_coincident_peaks_are_those_of_the_verb_and_what_came_true_stands_beside(full: Any, ask: Any) -> None:
+    app = application(Settings(full.dsn))
+    with open_store(full.dsn) as store:
+        now_s = time.time()
+        first, *_ = forecasts_of(store, now_s, "district")
+        skill = realised.skill(store, now_s, 28).rows
+    number = Words("en", Settings("").zone).number
+    text = ask(app, "GET", f"/forecast?by=district&name={first.name.replace(' ', '+')}").text
+    assert f"<strong>{number(first.forecast.peak_w[9] / 1000)} kW</strong>" in text
+    assert f"<h2>{first.name}</h2>" in text
+    assert skill
+    assert f'<td class="n">{number(100 * skill[0][2], 1)} %</td>' in text
+    assert "which of these it belongs to" not in text
 
 
 def test_parquet_holds_what_the_csv_holds(full: Any, ask: Any) -> None:
@@ -181,7 +198,7 @@ def test_every_text_of_the_pages_stands_in_every_catalogue() -> None:
     from babel.messages.extract import extract_from_dir
     from babel.messages.pofile import read_po
 
-    found: set[str] = {*pages.KINDS.values(), *pages.STATES.values(), *pages.SIGNS.values()}
+    found: set[str] = {*forecasts.NAMES.values(), *pages.KINDS.values(), *pages.STATES.values(), *pages.SIGNS.values()}
     found |= {"%(n)s minute", "%(n)s hour", "%(n)s day"}
     methods = [("**.py", "python"), ("templates/**.html", "jinja2")]
     for _, _, message, _, _ in extract_from_dir(
