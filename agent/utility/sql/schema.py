@@ -14,7 +14,7 @@ from __future__ import annotations
 from agent.utility.sql.cases import ALERT, ALERT_EVENT, EVIDENCE, OUTCOME, SUSPECT, TAMPER
 from agent.utility.sql.table import EVENT, INTEGER, KEY, NAME, REQUIRED_NAME, SHA256, Table
 
-VERSION = 3
+VERSION = 4
 DAY_S = 86_400
 JOULES_PER_KWH = 3_600_000
 
@@ -92,9 +92,12 @@ BALANCE_DAY = Table(
         ("technical_j", INTEGER),
         ("residual_j", INTEGER),
         ("last_end_s", INTEGER),
+        # The length of all intervals of the day; 0 if they have several, or if nobody knows: see Store.apply.
+        ("step_s", "INT NOT NULL DEFAULT 0"),
     ),
     keys=2,
     merge="add",
+    guard="step_s",
     numbers=True,
     by_time="day",
 )

@@ -257,7 +257,7 @@ def bench_views(folder: Path) -> None:
                 (rng.randrange(10**9), rng.randrange(10**9), rng.randrange(10**7), rng.randrange(10**7)) for _ in keys
             ]
             end_s = (day + 1) * DAY_S
-            store.write(BALANCE_DAY, [(k + 1, day, 96, DAY_S, *s, end_s) for k, s in zip(keys, sums, strict=True)])
+            store.write(BALANCE_DAY, [(k + 1, day, 96, DAY_S, *s, end_s, 900) for k, s in zip(keys, sums, strict=True)])
         month = time.strftime("%Y-%m", time.gmtime(now_s - 15 * DAY_S))
         asked: dict[str, Callable[[], object]] = {
             "losses --days 30": lambda: queries.losses(store, now_s, 30, 20),

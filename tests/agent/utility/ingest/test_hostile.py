@@ -13,6 +13,7 @@ import random
 import re
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,8 @@ def hostile(rng: random.Random, now_s: float) -> Iterator[tuple[bytes, bytes]]:
 def apply(store: Store, reader: Reader, letters: list[Any]) -> None:
     """As the ingest does: halve what is refused, and put one refused message aside."""
     try:
-        store.apply(letters)
+        for letter in store.apply(letters).overlapping:
+            store.apply([reader.dead(letter.packet_id, letter.topic, letter.payload, "overlap: as the ingest says")])
     except StoreRefused as error:
         if len(letters) > 1:
             half = len(letters) // 2
@@ -156,6 +158,10 @@ def test_no_end_and_no_wrong_row(tmp_path: Path) -> None:
         known = "main_j IS NOT NULL AND sum_j IS NOT NULL AND technical_j IS NOT NULL AND residual_j IS NOT NULL"
         assert store.rows(f"SELECT {sums} FROM balance WHERE {known}") == store.rows(f"SELECT {sums} FROM balance_day")
         assert store.rows("SELECT COUNT(*) FROM balance") == store.rows("SELECT SUM(intervals) FROM balance_day")
+        spans: list[Any] = store.rows("SELECT zone_key, start_s, seconds FROM balance ORDER BY zone_key, start_s")
+        assert not [(one, two) for one, two in pairwise(spans) if one[0] == two[0] and one[1] + one[2] > two[1]], (
+            "a moment counts twice"
+        )
         steering = re.compile(r"[\x00-\x1f\x7f\u202a-\u202e]")
         for table in TABLES:
             shown = [column for column, kind in table.columns if kind.startswith(("VARCHAR", "CHAR"))]

@@ -220,6 +220,10 @@ class TestDeadLetters:
             (between("00:07:00", "00:22:00"), "time: an interval of 900 s that begins 420 s off its grid"),
             (between("00:00:01", "00:15:01"), "time: an interval of 900 s that begins 1 s off its grid"),
             (between("00:07:00", "00:22:00.001"), "off its grid"),
+            (
+                {**BALANCE_BODY, "start": "2026-11-17T21:00:00Z", "end": "2026-11-18T04:00:00Z"},
+                "runs past midnight UTC",
+            ),
             (between("23:15:00", "23:45:00"), "time: an interval of 1800 s that begins -900 s off its grid"),
         ],
     )
