@@ -245,6 +245,8 @@ class TestDeadLetters:
         [
             ("source", "/acme/site-2/gw-1", "source: the topic says /acme/site-1/gw-1"),
             ("id", "not-a-uuid", "id: 'not-a-uuid'"),
+            ("id", "7d8c1a5200004000800000000000000a", "is no UUID of 36 characters"),
+            ("id", "{7d8c1a52-0000-4000-8000-00000000000a}", "is no UUID of 36 characters"),
             ("type", "checkmeter.alert.v2", "checkmeter.alert.v2"),
             ("time", "2099-01-01T00:00:00Z", "time: time"),
             ("data.onset", "1990-01-01T00:00:00Z", "time: onset"),
@@ -324,6 +326,15 @@ class TestPublishedSchemas:
     def validator(name: str) -> jsonschema.Draft202012Validator:
         schema = json.loads((SCHEMAS / f"{name}.json").read_text())
         return jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
+
+    @pytest.mark.parametrize("name", ["checkmeter.alert.v1", "checkmeter.tamper.v1"])
+    def test_an_events_id_is_a_uuid(self, name: str) -> None:
+        validator = self.validator(name)
+        said = validator.schema["$defs"][validator.schema["$ref"].rpartition("/")[2]]["properties"]["id"]  # type: ignore[index, call-overload]
+        assert said["format"] == "uuid"
+        for text in ("1", "", "7d8c1a5200004000800000000000000a", "{7d8c1a52-0000-4000-8000-00000000000a}"):
+            assert not validator.evolve(schema=said).is_valid(text), text
+        assert validator.evolve(schema=said).is_valid("7d8c1a52-0000-4000-8000-00000000000A")
 
     def test_what_the_simulated_fleet_says_is_valid_and_readable(self) -> None:
         reader = Reader(lambda: NOW_S)
