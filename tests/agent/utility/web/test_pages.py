@@ -15,11 +15,11 @@ from click.testing import CliRunner
 from agent import wire
 from agent.cli.lab.serve import evidence
 from agent.cli.main import cli
-from agent.utility.fleet import outcomes
+from agent.utility.fleet import outcomes, queries
 from agent.utility.ingest.decode import Reader
 from agent.utility.mqtt.packets import Publish
 from agent.utility.sql.store import open_store
-from agent.utility.web import exports, pages
+from agent.utility.web import asks, exports, pages
 from agent.utility.web.app import application
 from agent.utility.web.guard import POLICY
 from agent.utility.web.settings import Settings
@@ -118,6 +118,56 @@ def test_a_case_of_which_only_the_state_is_known_has_a_page_that_says_so(tmp_pat
     for text in ("Only the state of this case is known", "resend", "512", "flat-7"):
         assert text in answer.text
     assert ask(app, "GET", "/case/t/s/g/case-2").status_code == 404
+
+
+def test_a_surplus_and_a_case_without_loss_are_told_as_they_are(tmp_path: Path, ask: Any) -> None:
+    """Energy that was found is never negative, whatever an estimate ended at."""
+    now_s = time.time()
+    dsn = f"sqlite:///{tmp_path / 'fleet.sqlite'}"
+
+    def alert(alert_id: str, loss_w: float | None, loss_kwh: float | None, **more: Any) -> wire.AlertData:
+        kind = more.pop("kind", "bypass")
+        return wire.AlertData(
+            alert_id=alert_id, revision=3, kind=kind, severity="warning", onset=wire.utc(now_s - 7200), zone="z",
+            loss_w=loss_w, loss_kwh=loss_kwh, **{"state": "updated", **more},
+        )  # fmt: skip
+
+    said = [
+        alert("surplus", -50.0, -3.0, kind="balance_surplus"),
+        alert("withdrawn", 0.0, 0.0, state="cleared"),
+        alert("over", -0.4, -0.3, state="cleared"),
+        alert("thief", 500.0, 10.0, upstream_probability=0.0),
+        alert("tap", 400.0, 8.0, upstream_probability=0.6, unexplained_probability=0.1,
+              suspects=[wire.SuspectData(meter="flat-1", probability=0.3)]),
+        alert("unknown", None, None),
+    ]  # fmt: skip
+    with open_store(dsn, make=True) as store:
+        store.migrate(now_s)
+        topic = wire.Address("t", "s", "g").topic("active").encode()
+        active = wire.ActiveSnapshot(time=wire.utc(now_s), alerts=said)
+        store.apply([Reader(lambda: now_s).read(Publish(topic, 1, wire.encode(active), False))])
+        for alert_id in ("thief", "over", "surplus", "unknown"):
+            outcomes.record(store, alert_id, None, outcomes.Found("theft", None, int(now_s), None, "ana"), now_s)
+        told = queries.cases(store, now_s, 10)
+        assert [row[0] for row in told.rows] == ["thief", "tap", "unknown", "surplus"], "those that lose most first"
+        both = [(row[9], row[10]) for row in told.rows]
+        pages_say = {one["alert_id"]: (one["suspect"], one["confidence"]) for one in asks.cases(store)}
+        assert both == [pages_say[str(row[0])] for row in told.rows]
+        assert pages_say["tap"] == (None, 0.6)
+        assert asks.found_kwh(store) == 10.0
+    app = application(Settings(dsn))
+    page = ask(app, "GET", "/cases?state=all").text
+    assert "Energy of the cases in which theft was found: 10 kWh" in page
+    cell = '<td class="n">([^<]*)</td>'
+    rows = re.findall(f'/case/t/s/g/([a-z]+)".*?{cell}{cell}{cell}', page, re.DOTALL)
+    assert [(row[0], *row[2:]) for row in rows] == [
+        ("thief", "500", "10.0"), ("tap", "400", "8.0"), ("withdrawn", "0", "0.0"), ("over", "0", "-0.3"),
+        ("surplus", "-50", "-3.0"), ("unknown", "–", "–"),
+    ]  # fmt: skip
+    surplus = ask(app, "GET", "/case/t/s/g/surplus").text
+    assert "Surplus power" in surplus
+    assert "50 W" in surplus
+    assert "-50" not in surplus
 
 
 EVIL = "<script>alert(1)</script>\"'&\u202e"
