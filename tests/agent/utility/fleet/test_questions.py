@@ -360,6 +360,17 @@ def test_csv_holds_what_json_holds(fleet: FleetOfFour, ask: Any, dsn: str) -> No
     assert both.exit_code == 2
 
 
+def test_no_cell_of_a_verbs_csv_is_a_formula(fleet: FleetOfFour, ask: Any, dsn: str) -> None:
+    evil = "=HYPERLINK(1)"
+    fleet.say(1, "status", wire.Status(state="degraded", reason=evil, versions={}))
+    fleet.store.apply([fleet.reader.read(Publish(evil.encode(), 1, b"{}", False))])
+    for verb, column in (("gateways", "reason"), ("letters", "topic")):
+        said = CliRunner().invoke(cli, ["utility", verb, "--store", dsn, "--csv"]).output
+        assert {row[column] for row in csv.DictReader(said.splitlines()) if "HYPER" in row[column]} == {"'" + evil}
+        (told,) = [row[column] for row in ask(verb) if "HYPER" in str(row[column])]
+        assert told == evil, "JSON says it as it is"
+
+
 def test_an_empty_answer_says_why(store: Store, ask: Any) -> None:
     assert "no whole day yet" in ask("losses", plain=True)
     assert "no whole day yet" in ask("trend", plain=True)

@@ -158,8 +158,10 @@ def test_what_is_not_believed(fleet: Any, provider: Running, ask: Any, fault: st
     assert "site-" not in answer.text
 
 
-@pytest.mark.parametrize("claims", [{}, {"preferred_username": "  "}, {"preferred_username": 7},
-                                    {"preferred_username": "a\nb"}, {"preferred_username": "x" * 65}])  # fmt: skip
+@pytest.mark.parametrize(
+    "claims",
+    [{}, *({"preferred_username": name} for name in ("  ", 7, "a\nb", "a\u202eb", "x" * 65))],
+)
 def test_somebody_without_a_name_does_not_come_in(fleet: Any, provider: Running, ask: Any, claims: Any) -> None:
     provider.next(claims=claims)
     assert "gives no name" in Browser(app(fleet, provider), ask).sign_in().text

@@ -215,16 +215,23 @@ def test_what_a_gateway_sends_is_text_and_nothing_else(tmp_path: Path, ask: Any)
             "%3Cscript" in text or "&lt;script" in text
         )
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in ask(app, "GET", "/gateway/t/s/g").text, "it is shown, as text"
-    exported = ask(app, "GET", "/export/gateways.csv").text
-    assert "\u202e" not in exported
+    for name in exports.EXPORTS:
+        for form in ("csv", *(["parquet"] if exports.parquet_is_there() else [])):
+            answer = ask(app, "GET", f"/export/{name}.{form}")
+            assert (answer.status_code, answer.headers["x-content-type-options"]) == (200, "nosniff"), (name, form)
+            if name != "inspected":  # that holds what a person said
+                assert "\u202e".encode() not in answer.content, (name, form)
 
 
 def test_no_cell_of_a_csv_is_a_formula() -> None:
     from agent.utility.fleet.queries import Answer
     from agent.utility.web.exports import as_csv
 
-    text = as_csv(Answer(("a", "b"), [("=1+1", -2.5), ("@x", None), ("plain", "+7")])).decode("utf-8-sig")
-    assert list(csv.reader(io.StringIO(text)))[1:] == [["'=1+1", "-2.5"], ["'@x", ""], ["plain", "'+7"]]
+    rows: list[tuple[object, ...]] = [("=1+1", -2.5), ("@x", None), ("plain", "+7"), (" =1", "＝1"), ("a=1", "\n=1")]
+    text = as_csv(Answer(("a", "b"), rows)).decode("utf-8-sig")
+    assert list(csv.reader(io.StringIO(text, newline="")))[1:] == [
+        ["'=1+1", "-2.5"], ["'@x", ""], ["plain", "'+7"], ["' =1", "'＝1"], ["a=1", "'\n=1"],
+    ]  # fmt: skip
 
 
 def test_every_text_of_the_pages_stands_in_every_catalogue() -> None:
