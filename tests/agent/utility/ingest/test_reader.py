@@ -313,6 +313,11 @@ class TestDeadLetters:
         now_s[0] += 3600
         assert len(read(reader, "status", b"x" * 100)[DEAD_LETTER.name][4]) == 100
 
+    def test_what_a_sender_writes_is_no_label_of_a_metric(self, reader: Reader) -> None:
+        for topic in ('":x', 'a"} 1\n:', "a:", "x: y", "checkmeter: v1/a/b/c/status"):
+            reader.read(Publish(topic.encode(), 1, b"{}", False))
+        assert reader.refused == {"topic": 5}
+
     def test_they_are_counted_by_kind(self, reader: Reader) -> None:
         read(reader, "balance/building", {**BALANCE_BODY, "main_kwh": 1e9})
         read(reader, "balance/building", b"")
