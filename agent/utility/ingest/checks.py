@@ -45,8 +45,15 @@ def within(value: float | None, limit: float, field: str, least: float | None = 
 
 
 def on_grid(start_s: float, length_s: float) -> None:
-    """An interval begins a whole number of its lengths after midnight UTC: one that does not overlaps those that do."""
+    """An interval begins a whole number of its lengths after midnight UTC, and ends on the same day.
+
+    One that does not overlaps those that do. Whether two lengths overlap is the store's matter.
+    """
     start_ms, length_ms = round(start_s * 1000) % DAY_MS, max(1, round(length_s * 1000))
+    if start_ms + length_ms > DAY_MS + DAY_MS // length_ms:
+        raise Unreadable(
+            f"time: an interval of {length_s:g} s that runs past midnight UTC: it would overlap the next one"
+        )
     past_ms = (start_ms + length_ms // 2) % length_ms - length_ms // 2
     # What is no whole number of ms (a seventh of a day) is rounded: each length before this one may be one ms off.
     if abs(past_ms) > (0 if DAY_MS % length_ms == 0 else start_ms // length_ms + 1):

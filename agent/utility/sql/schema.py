@@ -94,9 +94,12 @@ BALANCE_DAY = Table(
         ("technical_j", INTEGER),
         ("residual_j", INTEGER),
         ("last_end_s", INTEGER),
+        # The length of all intervals of the day; 0 if they have several, or if nobody knows: see Store.apply.
+        ("step_s", "INT NOT NULL DEFAULT 0"),
     ),
     keys=2,
     merge="add",
+    guard="step_s",
     numbers=True,
     by_time="day",
 )

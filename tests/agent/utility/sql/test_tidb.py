@@ -126,8 +126,8 @@ def test_every_statement_that_reaches_the_server(mariadb: Any, balances: Any) ->
         store.check_version()
         reader = Reader(lambda: now_s)
         letters = [reader.read(Publish(topic.encode(), 1, body, False)) for topic, body in balances(3, 5)]
-        assert store.apply(letters[:10]) == 10
-        assert store.apply(letters) == 5
+        assert store.apply(letters[:10]).new == 10
+        assert store.apply(letters).new == 5
         store.apply([Letter(1, b"", b"", ((table, _row(table)),)) for table in TABLES if table is not BALANCE])
         maintain(store, now_s + 86_400, keep_days=5)
         for answer in (
@@ -264,8 +264,8 @@ class TestTheServer:
         with open_store(tidb.emptied()) as store:
             reader = Reader(time.time)
             letters = [reader.read(Publish(topic.encode(), 1, body, False)) for topic, body in balances(3, 5)]
-            assert store.apply(letters) == 15
-            assert store.apply(letters) == 0
+            assert store.apply(letters).new == 15
+            assert store.apply(letters).new == 0
             assert store.rows("SELECT SUM(intervals) FROM balance_day") == [(15,)]
 
     def test_the_plans(self, tidb: Any) -> None:
