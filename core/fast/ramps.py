@@ -1,0 +1,195 @@
+"""How steeply cumulative unexplained energy rises over some boundaries of short rows, and how steep is a loss.
+
+It owns the slope, its standard deviation, and the threshold. It refuses to know how rows come and what is told of them.
+
+What is known of a boundary is of two kinds. Read skew and jitter have tails, and the test is wary of them (`TAIL`). A
+register's step is another thing: what is shown is behind what has flowed by less than a step, always. A weighted sum of
+such errors has tails thinner than the Gaussian of its variance, and ends: six standard deviations of one register of
+100 Wh in a minute do not exist. So the threshold is the least power that the cumulant generating function of both
+together allows with the promised probability (Chernoff 1952), where the Gaussian alone would ask for more.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from statistics import NormalDist
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from core.arrays import Bools, Floats
+
+WINDOWS_MIN = (3, 4, 5, 6, 9, 13, 19, 28, 42, 63, 95)
+RATE_SHARE = 0.05  # of the promised false alarms that may come from here
+TAIL = 1.2  # stretch of the Gaussian quantile: minutes have heavier tails than hours
+STEP_TAIL = 1.06  # the same of registers' steps, whose errors are not quite independent from one boundary to the next
+FLOOR_SHARE = 0.015  # of the load: what is smaller takes hours, and is the search's
+EXPECTED_DOUBT = 0.3  # of what is expected beyond the usual
+WRONG_Z, WRONG_WEIGHT = 5.0, 1e-4  # standard deviations beside its neighbours' line: then it is a wrong read
+MAD_SD = 1.4826  # median of absolute deviations to standard deviation (Gaussian)
+LEAST_WH2 = 0.01  # a boundary is known no better: no register has finer steps
+WHITE = 1.5  # white energy errs in a slope by so much more than in a difference, at most
+BEFORE = 10  # boundaries that tell the level before
+COARSE_WH = 200.0  # registers of larger steps are booked by estimate while they stand still
+NEAR_Z = 2.0  # standard deviations below which a slope is no loss, however thin the tails
+TILTS = 6.0 * 2.0 ** (np.arange(-16, 13) / 4)  # where the bound is looked for, over the steps' standard deviation
+# Columns before those of the flats; cumulative but for the variances of boundary and gap.
+UNEXPLAINED, BOUNDARY, GAP, MAIN, EXPECTED, LOST, FLATS = range(7)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What is known of the zone now: nominal load W, variances in W^2 (and W^2 h), and of each flat's error in W.
+
+    per_own, per_wh: standard deviation of a flat's own copper and of its gain, in units of `own_wh`, `subs_wh`.
+    usual_w, usual_w2: unexplained power of the day before and its variance, used until the short rows know their own.
+    """
+
+    load_w: float
+    rough_w2h: float
+    slow_w2: float
+    level_w2: float
+    per_own: float
+    per_wh: Floats
+    usual_w: float
+    rate: float
+    usual_w2: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """What is usual in the zone: unexplained power, W, its variance, and the loss that is expected, W."""
+
+    power_w: float
+    power_w2: float
+    expected_w: float
+
+
+@cache
+def threshold(hours: float, rate_per_year: float) -> float:
+    """Standard deviations of a Gaussian from which a window of `hours` is an alarm."""
+    looks = 365.25 * 24 / hours
+    alone = RATE_SHARE * rate_per_year / len(WINDOWS_MIN)
+    return NormalDist().inv_cdf(1 - min(0.01, alone / looks))
+
+
+class Steps:
+    """The steps of a zone's registers, and how large a slope they can feign."""
+
+    def __init__(self, main_wh: float = 0.0, subs_wh: Sequence[float] = ()) -> None:
+        self.main_wh = main_wh if main_wh <= COARSE_WH else 0.0
+        self._meters = Counter(step for step in (self.main_wh, *subs_wh) if 0.0 < step <= COARSE_WH)
+        self._made: dict[int, tuple[float, Floats, Floats]] = {}  # by window
+
+    def of(self, window: int) -> tuple[float, Floats, Floats]:
+        """Of the slope over `window` rows: variance, arguments and values of the cumulant generating function.
+
+        In Wh a row; for boundaries that are known alike and registers that move between them.
+        """
+        if window not in self._made:
+            at = np.arange(window + 1.0)
+            square, lever = float(at @ at), float(at.sum())
+            parts = np.concatenate([at / square, np.full(BEFORE, lever / square / BEFORE)])
+            shares = np.multiply.outer(np.array([*self._meters]) / 2.0, parts).ravel()
+            count = np.repeat([float(n) for n in self._meters.values()], len(parts))
+            variance = float(count @ shares**2) / 3.0
+            shares *= STEP_TAIL
+            tilts = TILTS / np.sqrt(variance) if variance > 0.0 else TILTS
+            self._made[window] = variance, tilts, _log_sinhc(np.multiply.outer(tilts, shares)) @ count
+        return self._made[window]
+
+
+def _log_sinhc(x: Floats) -> Floats:
+    """log(sinh(x) / x) for x >= 0: the cumulant generating function of a uniform error."""
+    small, large = np.minimum(x, 0.5), np.maximum(x, 0.5)
+    series = small**2 / 6 - small**4 / 180 + small**6 / 2835
+    return np.asarray(np.where(x < 0.5, series, large + np.log1p(-np.exp(-2 * large)) - np.log(2 * large)))
+
+
+class Ramps:
+    """Slopes of the cumulative unexplained energy over some boundaries, whose figures are `whole` [K, FLATS + 2 N]."""
+
+    def __init__(self, whole: Floats, row_h: float, usual: Usual, scene: Scene, steps: Steps) -> None:
+        self._whole, self._row_h, self._usual, self._scene, self._steps = whole, row_h, usual, scene, steps
+        at = np.arange(len(whole), dtype=np.float64)
+        energy = whole[:, UNEXPLAINED] - whole[0, UNEXPLAINED] - usual.power_w * row_h * at
+        weight = self._weights(energy, np.maximum(whole[:, BOUNDARY], LEAST_WH2))
+        parts = weight, weight * at, weight * at * at, weight * energy, weight * energy * at
+        self._sums = [np.concatenate([[0.0], np.cumsum(part)]) for part in parts]
+
+    @staticmethod
+    def _weights(energy_wh: Floats, boundary_wh2: Floats) -> Floats:
+        """One over each boundary's variance; next to nothing for those that lie beside the line of their neighbours."""
+        weight: Floats = 1.0 / boundary_wh2
+        if len(energy_wh) > 2:
+            beside = energy_wh[1:-1] - (energy_wh[:-2] + energy_wh[2:]) / 2
+            known = boundary_wh2[1:-1] + (boundary_wh2[:-2] + boundary_wh2[2:]) / 4
+            weight[1:-1][beside**2 > WRONG_Z**2 * known] *= WRONG_WEIGHT
+        return weight
+
+    def standing(self, window: int, share: float) -> Bools:
+        """Whether a loss that began `window` rows ago stands out, and stood out by a `share` of that one row before.
+
+        For each end from boundary `window` + BEFORE on.
+        """
+        power_w, sd_w = self.slope(window)
+        least_w = self._least_w(window, power_w, sd_w)
+        return np.asarray((power_w > least_w)[1:] & (power_w > share * least_w)[:-1])
+
+    def _least_w(self, window: int, power_w: Floats, sd_w: Floats) -> Floats:
+        """The power from which a slope is a loss, W."""
+        scene, steps = self._scene, self._steps
+        z = threshold(window * self._row_h, scene.rate)
+        least_w = TAIL * z * sd_w
+        main_wh = self._whole[window + BEFORE - 1 :, MAIN] - self._whole[: len(self._whole) - window - BEFORE + 1, MAIN]
+        # A main register that stands still for a row errs alike at both its ends: then only the variance is known.
+        moving = main_wh >= (window + BEFORE - 1) * steps.main_wh
+        near = np.flatnonzero(moving & (power_w > NEAR_Z * sd_w))
+        if len(near):
+            variance_wh2, tilts, cumulant = steps.of(window)
+            rest_wh2 = TAIL**2 * np.maximum((sd_w[near] * self._row_h) ** 2 - variance_wh2, 0.0)
+            bound = (cumulant + 0.5 * rest_wh2[:, None] * tilts**2 + 0.5 * z * z) / tilts
+            least_w[near] = np.minimum(least_w[near], bound.min(axis=1) / self._row_h)
+        return np.maximum(least_w, FLOOR_SHARE * scene.load_w)
+
+    def rough_w2h(self, window: int) -> float:
+        """White noise that the slopes show beyond all that is known of them, W^2 h; large ones do not count."""
+        power_w, sd_w = self.slope(window)
+        spread_w2 = float(np.median(np.abs(power_w - np.median(power_w))) * MAD_SD) ** 2
+        hours = window * self._row_h
+        known_w2 = float(np.median(sd_w)) ** 2 - WHITE * self._scene.rough_w2h / hours
+        # The level before is known as if no white noise were in it: what it has of it is a part of what is measured.
+        return max(0.0, spread_w2 - max(0.0, known_w2)) * hours / WHITE
+
+    def slope(self, window: int) -> tuple[Floats, Floats]:
+        """Its power and standard deviation, W, for each end from boundary `window` + BEFORE - 1 on."""
+        whole, row_h, scene = self._whole, self._row_h, self._scene
+        start = np.arange(BEFORE - 1, len(whole) - window)  # the last boundary before the loss
+        zero, one, two, energy, moment = ((s[start + window + 1] - s[start + 1]) for s in self._sums)
+        before, level = ((self._sums[n][start + 1] - self._sums[n][start + 1 - BEFORE]) for n in (0, 3))
+        level = level / before
+        lever = one - start * zero
+        square = two - 2 * start * one + start * start * zero
+        slope = (moment - start * energy - level * lever) / square
+        flats = whole[start + window, FLATS:] - whole[start, FLATS:]
+        flats = flats * np.concatenate([np.full(flats.shape[1] // 2, scene.per_own), scene.per_wh])
+        # A gap errs by what it grows meanwhile; where a meter answers, by all that was estimated.
+        gaps = sliding_window_view(whole[:, GAP], window + BEFORE)[: len(start)]
+        long = gaps.max(axis=1) - gaps.min(axis=1)
+        lost = whole[start + window, LOST] - whole[np.maximum(start - BEFORE, 0), LOST]
+        spread = np.einsum("tn,tn->t", flats, flats) + 4 * long + lost
+        rough_wh2 = scene.rough_w2h * row_h  # of a row
+        variance = (
+            1.0 / square
+            + (lever / square) ** 2 * (1.0 / before + rough_wh2 * BEFORE / 3)
+            + WHITE * rough_wh2 / window
+            + spread / window**2
+        )
+        # Copper is learned from rows in which peaks are levelled out: beyond what is usual it is known by a share only.
+        expected_w = (whole[start + window, EXPECTED] - whole[start, EXPECTED]) / (window * row_h)
+        copper_w = EXPECTED_DOUBT * np.maximum(expected_w - self._usual.expected_w, 0.0)
+        power_sd_w = np.sqrt(variance / row_h**2 + scene.slow_w2 + self._usual.power_w2 + copper_w**2)
+        return np.asarray(slope / row_h), np.asarray(power_sd_w)
