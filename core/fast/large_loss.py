@@ -144,8 +144,7 @@ class LargeLossTest:
         for window in self._windows:
             if window + BEFORE >= len(whole):
                 break
-            over = np.flatnonzero(ramps.standing(window, HALF)) + window + BEFORE
-            over = over[over >= first]
+            over = ramps.standing(window, HALF, first)
             if len(over) and (end is None or over[0] < end):
                 end = int(over[0])
         if end is None:
@@ -168,9 +167,8 @@ class LargeLossTest:
         """The window up to boundary `end` that stands out most, the power in it, W, and its standard deviation."""
         found = []
         for window in self._windows:
-            k = end - window - BEFORE + 1
-            if k >= 0:
-                power_w, sd_w = (float(part[k]) for part in ramps.slope(window))
+            if end >= window + BEFORE - 1:
+                power_w, sd_w = (float(part[0]) for part in ramps.slope(window, end))
                 found.append((power_w / sd_w, window, power_w, sd_w))
         return max(found)[1:]
 

@@ -20,7 +20,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from core.arrays import Bools, Floats
+from core.arrays import Floats, Ints
 
 WINDOWS_MIN = (3, 4, 5, 6, 9, 13, 19, 28, 42, 63, 95)
 RATE_SHARE = 0.05  # of the promised false alarms that may come from here
@@ -32,9 +32,9 @@ WRONG_Z, WRONG_WEIGHT = 5.0, 1e-4  # standard deviations beside its neighbours' 
 MAD_SD = 1.4826  # median of absolute deviations to standard deviation (Gaussian)
 LEAST_WH2 = 0.01  # a boundary is known no better: no register has finer steps
 WHITE = 1.5  # white energy errs in a slope by so much more than in a difference, at most
-BEFORE = 10  # boundaries that tell the level before
+BEFORE = 16  # boundaries that tell the level before
 COARSE_WH = 200.0  # registers of larger steps are booked by estimate while they stand still
-NEAR_Z = 2.0  # standard deviations below which a slope is no loss, however thin the tails
+NEAR_Z = 3.0  # standard deviations of the boundaries below which a slope is no loss, however thin the tails
 TILTS = 6.0 * 2.0 ** (np.arange(-16, 13) / 4)  # where the bound is looked for, over the steps' standard deviation
 # Columns before those of the flats; cumulative but for the variances of boundary and gap.
 UNEXPLAINED, BOUNDARY, GAP, MAIN, EXPECTED, LOST, FLATS = range(7)
@@ -109,6 +109,15 @@ def _log_sinhc(x: Floats) -> Floats:
     return np.asarray(np.where(x < 0.5, series, large + np.log1p(-np.exp(-2 * large)) - np.log(2 * large)))
 
 
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """Slopes over a window: power W, variance by the boundaries' errors, Wh^2 a row, and the level's weight in each."""
+
+    power_w: Floats
+    edge_wh2: Floats
+    lever: Floats
+
+
 class Ramps:
     """Slopes of the cumulative unexplained energy over some boundaries, whose figures are `whole` [K, FLATS + 2 N]."""
 
@@ -119,6 +128,8 @@ class Ramps:
         weight = self._weights(energy, np.maximum(whole[:, BOUNDARY], LEAST_WH2))
         parts = weight, weight * at, weight * at * at, weight * energy, weight * energy * at
         self._sums = [np.concatenate([[0.0], np.cumsum(part)]) for part in parts]
+        self._gaps = bool(whole[:, GAP].any())
+        self._per_flat = np.concatenate([np.full(len(scene.per_wh), scene.per_own), scene.per_wh])
 
     @staticmethod
     def _weights(energy_wh: Floats, boundary_wh2: Floats) -> Floats:
@@ -130,29 +141,37 @@ class Ramps:
             weight[1:-1][beside**2 > WRONG_Z**2 * known] *= WRONG_WEIGHT
         return weight
 
-    def standing(self, window: int, share: float) -> Bools:
-        """Whether a loss that began `window` rows ago stands out, and stood out by a `share` of that one row before.
+    def standing(self, window: int, share: float, first: int) -> Ints:
+        """The ends, boundaries from `first` on, at which a loss that began `window` rows ago stands out.
 
-        For each end from boundary `window` + BEFORE on.
+        And stood out by a `share` of that one row before.
         """
-        power_w, sd_w = self.slope(window)
-        least_w = self._least_w(window, power_w, sd_w)
-        return np.asarray((power_w > least_w)[1:] & (power_w > share * least_w)[:-1])
+        first = max(first - 1, window + BEFORE - 1)
+        line = self._line(window, first)
+        edge_w = np.sqrt(line.edge_wh2) / self._row_h
+        near = np.flatnonzero(line.power_w > np.maximum(NEAR_Z * edge_w, FLOOR_SHARE * self._scene.load_w))
+        near = near[near > 0]
+        if not len(near):
+            return near
+        now, before = (
+            line.power_w[at] - part * self._least_w(window, line, first, at)
+            for at, part in ((near, 1.0), (near - 1, share))
+        )
+        return near[(now > 0.0) & (before > 0.0)] + first
 
-    def _least_w(self, window: int, power_w: Floats, sd_w: Floats) -> Floats:
-        """The power from which a slope is a loss, W."""
-        scene, steps = self._scene, self._steps
+    def _least_w(self, window: int, line: _Line, first: int, at: Ints) -> Floats:
+        """The power from which slopes `at` of a line are a loss, W."""
+        scene, steps, main = self._scene, self._steps, self._whole[:, MAIN]
         z = threshold(window * self._row_h, scene.rate)
+        sd_w = self._sd_w(window, line, first, at)
         least_w = TAIL * z * sd_w
-        main_wh = self._whole[window + BEFORE - 1 :, MAIN] - self._whole[: len(self._whole) - window - BEFORE + 1, MAIN]
         # A main register that stands still for a row errs alike at both its ends: then only the variance is known.
-        moving = main_wh >= (window + BEFORE - 1) * steps.main_wh
-        near = np.flatnonzero(moving & (power_w > NEAR_Z * sd_w))
-        if len(near):
-            variance_wh2, tilts, cumulant = steps.of(window)
-            rest_wh2 = TAIL**2 * np.maximum((sd_w[near] * self._row_h) ** 2 - variance_wh2, 0.0)
-            bound = (cumulant + 0.5 * rest_wh2[:, None] * tilts**2 + 0.5 * z * z) / tilts
-            least_w[near] = np.minimum(least_w[near], bound.min(axis=1) / self._row_h)
+        rows = window + BEFORE - 1
+        moving = main[first + at] - main[first + at - rows] >= rows * steps.main_wh
+        variance_wh2, tilts, cumulant = steps.of(window)
+        rest_wh2 = TAIL**2 * np.maximum((sd_w * self._row_h) ** 2 - variance_wh2, 0.0)
+        bound = (cumulant + 0.5 * rest_wh2[:, None] * tilts**2 + 0.5 * z * z) / tilts
+        least_w = np.where(moving, np.minimum(least_w, bound.min(axis=1) / self._row_h), least_w)
         return np.maximum(least_w, FLOOR_SHARE * scene.load_w)
 
     def rough_w2h(self, window: int) -> float:
@@ -164,32 +183,43 @@ class Ramps:
         # The level before is known as if no white noise were in it: what it has of it is a part of what is measured.
         return max(0.0, spread_w2 - max(0.0, known_w2)) * hours / WHITE
 
-    def slope(self, window: int) -> tuple[Floats, Floats]:
-        """Its power and standard deviation, W, for each end from boundary `window` + BEFORE - 1 on."""
-        whole, row_h, scene = self._whole, self._row_h, self._scene
-        start = np.arange(BEFORE - 1, len(whole) - window)  # the last boundary before the loss
-        zero, one, two, energy, moment = ((s[start + window + 1] - s[start + 1]) for s in self._sums)
-        before, level = ((self._sums[n][start + 1] - self._sums[n][start + 1 - BEFORE]) for n in (0, 3))
-        level = level / before
+    def slope(self, window: int, first: int = 0) -> tuple[Floats, Floats]:
+        """Its power and standard deviation, W, for each end from boundary `first`, or `window` + BEFORE - 1, on."""
+        first = max(first, window + BEFORE - 1)
+        line = self._line(window, first)
+        return line.power_w, self._sd_w(window, line, first, np.arange(len(line.power_w)))
+
+    def _line(self, window: int, first: int) -> _Line:
+        """The slopes up to each end from boundary `first` on."""
+        count = len(self._whole)
+        start = np.arange(first - window, count - window)  # the last boundary before the loss
+        since, behind = slice(first - window + 1, count - window + 1), slice(first + 1, count + 1)
+        ahead = slice(first - window + 1 - BEFORE, count - window + 1 - BEFORE)
+        zero, one, two, energy, moment = (s[behind] - s[since] for s in self._sums)
+        before, level = (self._sums[n][since] - self._sums[n][ahead] for n in (0, 3))
         lever = one - start * zero
         square = two - 2 * start * one + start * start * zero
-        slope = (moment - start * energy - level * lever) / square
-        flats = whole[start + window, FLATS:] - whole[start, FLATS:]
-        flats = flats * np.concatenate([np.full(flats.shape[1] // 2, scene.per_own), scene.per_wh])
-        # A gap errs by what it grows meanwhile; where a meter answers, by all that was estimated.
-        gaps = sliding_window_view(whole[:, GAP], window + BEFORE)[: len(start)]
-        long = gaps.max(axis=1) - gaps.min(axis=1)
-        lost = whole[start + window, LOST] - whole[np.maximum(start - BEFORE, 0), LOST]
-        spread = np.einsum("tn,tn->t", flats, flats) + 4 * long + lost
+        slope = (moment - start * energy - level / before * lever) / square
+        lever /= square
+        return _Line(slope / self._row_h, 1.0 / square + lever**2 / before, lever)
+
+    def _sd_w(self, window: int, line: _Line, first: int, at: Ints) -> Floats:
+        """The standard deviations of slopes `at` of a line, W."""
+        whole, row_h, scene = self._whole, self._row_h, self._scene
+        end, start = first + at, first + at - window
+        flats = (whole[end, FLATS:] - whole[start, FLATS:]) * self._per_flat
+        spread = np.einsum("tn,tn->t", flats, flats) + whole[end, LOST] - whole[np.maximum(start - BEFORE, 0), LOST]
+        if self._gaps:  # a gap errs by what it grows meanwhile; where a meter answers, by all that was estimated
+            gaps = sliding_window_view(whole[:, GAP], window + BEFORE)[start - BEFORE + 1]
+            spread += 4 * (gaps.max(axis=1) - gaps.min(axis=1))
         rough_wh2 = scene.rough_w2h * row_h  # of a row
         variance = (
-            1.0 / square
-            + (lever / square) ** 2 * (1.0 / before + rough_wh2 * BEFORE / 3)
+            line.edge_wh2[at]
+            + line.lever[at] ** 2 * rough_wh2 * BEFORE / 3
             + WHITE * rough_wh2 / window
             + spread / window**2
         )
         # Copper is learned from rows in which peaks are levelled out: beyond what is usual it is known by a share only.
-        expected_w = (whole[start + window, EXPECTED] - whole[start, EXPECTED]) / (window * row_h)
+        expected_w = (whole[end, EXPECTED] - whole[start, EXPECTED]) / (window * row_h)
         copper_w = EXPECTED_DOUBT * np.maximum(expected_w - self._usual.expected_w, 0.0)
-        power_sd_w = np.sqrt(variance / row_h**2 + scene.slow_w2 + self._usual.power_w2 + copper_w**2)
-        return np.asarray(slope / row_h), np.asarray(power_sd_w)
+        return np.asarray(np.sqrt(variance / row_h**2 + scene.slow_w2 + self._usual.power_w2 + copper_w**2))
