@@ -20,7 +20,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from core.arrays import Floats, Ints
+from core.arrays import Bools, Floats, Ints
 
 WINDOWS_MIN = (3, 4, 5, 6, 9, 13, 19, 28, 42, 63, 95)
 RATE_SHARE = 0.05  # of the promised false alarms that may come from here
@@ -32,8 +32,9 @@ WRONG_Z, WRONG_WEIGHT = 5.0, 1e-4  # standard deviations beside its neighbours' 
 MAD_SD = 1.4826  # median of absolute deviations to standard deviation (Gaussian)
 LEAST_WH2 = 0.01  # a boundary is known no better: no register has finer steps
 WHITE = 1.5  # white energy errs in a slope by so much more than in a difference, at most
-BEFORE = 16  # boundaries that tell the level before
+BEFORE = 10  # boundaries that tell the level before
 COARSE_WH = 200.0  # registers of larger steps are booked by estimate while they stand still
+ALIKE = 3.0  # times the power of independent errors that a slow wave of them has; by chance one window of twenty
 NEAR_Z = 3.0  # standard deviations of the boundaries below which a slope is no loss, however thin the tails
 TILTS = 6.0 * 2.0 ** (np.arange(-16, 13) / 4)  # where the bound is looked for, over the steps' standard deviation
 # Columns before those of the flats; cumulative but for the variances of boundary and gap.
@@ -84,6 +85,13 @@ class Steps:
         self._meters = Counter(step for step in (self.main_wh, *subs_wh) if 0.0 < step <= COARSE_WH)
         self._made: dict[int, tuple[float, Floats, Floats]] = {}  # by window
 
+    @staticmethod
+    @cache
+    def independent(window: int) -> float:
+        """Variance of the slope over `window` rows for boundaries of variance one that err independently."""
+        at = np.arange(window + 1.0)
+        return float(1.0 / (at @ at) + (at.sum() / (at @ at)) ** 2 / BEFORE)
+
     def of(self, window: int) -> tuple[float, Floats, Floats]:
         """Of the slope over `window` rows: variance, arguments and values of the cumulant generating function.
 
@@ -111,11 +119,15 @@ def _log_sinhc(x: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """Slopes over a window: power W, variance by the boundaries' errors, Wh^2 a row, and the level's weight in each."""
+    """Slopes over a window: power W, variance by the boundaries' errors, Wh^2 a row, and the level's weight in each.
+
+    apart: whether the main register's errors were independent enough for what steps can feign to be bounded.
+    """
 
     power_w: Floats
     edge_wh2: Floats
     lever: Floats
+    apart: Bools
 
 
 class Ramps:
@@ -126,7 +138,11 @@ class Ramps:
         at = np.arange(len(whole), dtype=np.float64)
         energy = whole[:, UNEXPLAINED] - whole[0, UNEXPLAINED] - usual.power_w * row_h * at
         weight = self._weights(energy, np.maximum(whole[:, BOUNDARY], LEAST_WH2))
-        parts = weight, weight * at, weight * at * at, weight * energy, weight * energy * at
+        parts = [weight, weight * at, weight * at * at, weight * energy, weight * energy * at]
+        if steps.main_wh > 0.0:  # how far between two of its steps the main register is, but for a constant
+            flowed = whole[:, MAIN] - whole[0, MAIN] - energy
+            phase = weight * np.exp((2j * np.pi / steps.main_wh) * flowed)
+            parts += [phase, phase * at]
         self._sums = [np.concatenate([[0.0], np.cumsum(part)]) for part in parts]
         self._gaps = bool(whole[:, GAP].any())
         self._per_flat = np.concatenate([np.full(len(scene.per_wh), scene.per_own), scene.per_wh])
@@ -161,17 +177,14 @@ class Ramps:
 
     def _least_w(self, window: int, line: _Line, first: int, at: Ints) -> Floats:
         """The power from which slopes `at` of a line are a loss, W."""
-        scene, steps, main = self._scene, self._steps, self._whole[:, MAIN]
+        scene, steps = self._scene, self._steps
         z = threshold(window * self._row_h, scene.rate)
         sd_w = self._sd_w(window, line, first, at)
         least_w = TAIL * z * sd_w
-        # A main register that stands still for a row errs alike at both its ends: then only the variance is known.
-        rows = window + BEFORE - 1
-        moving = main[first + at] - main[first + at - rows] >= rows * steps.main_wh
         variance_wh2, tilts, cumulant = steps.of(window)
         rest_wh2 = TAIL**2 * np.maximum((sd_w * self._row_h) ** 2 - variance_wh2, 0.0)
         bound = (cumulant + 0.5 * rest_wh2[:, None] * tilts**2 + 0.5 * z * z) / tilts
-        least_w = np.where(moving, np.minimum(least_w, bound.min(axis=1) / self._row_h), least_w)
+        least_w = np.where(line.apart[at], np.minimum(least_w, bound.min(axis=1) / self._row_h), least_w)
         return np.maximum(least_w, FLOOR_SHARE * scene.load_w)
 
     def rough_w2h(self, window: int) -> float:
@@ -190,18 +203,37 @@ class Ramps:
         return line.power_w, self._sd_w(window, line, first, np.arange(len(line.power_w)))
 
     def _line(self, window: int, first: int) -> _Line:
-        """The slopes up to each end from boundary `first` on."""
-        count = len(self._whole)
+        """The slopes up to each end from boundary `first` on.
+
+        A register's error is a sawtooth of what has flowed through it, mostly its first harmonic (Widrow & Kollar 2008,
+        ch. 3), and what has flowed the sub-meters tell. Where a steady load of about a step a row, or far less, makes
+        of the main register's errors a slow wave, that wave has a slope like a loss; then its variance is that much
+        more.
+        """
+        count, steps = len(self._whole), self._steps
         start = np.arange(first - window, count - window)  # the last boundary before the loss
         since, behind = slice(first - window + 1, count - window + 1), slice(first + 1, count + 1)
         ahead = slice(first - window + 1 - BEFORE, count - window + 1 - BEFORE)
-        zero, one, two, energy, moment = (s[behind] - s[since] for s in self._sums)
-        before, level = (self._sums[n][since] - self._sums[n][ahead] for n in (0, 3))
+        zero, one, two, *lines = (s[behind] - s[since] for s in self._sums)
+        before, *levels = (s[since] - s[ahead] for s in (self._sums[0], *self._sums[3::2]))
         lever = one - start * zero
         square = two - 2 * start * one + start * start * zero
-        slope = (moment - start * energy - level / before * lever) / square
+        slope, *wave = (
+            (moment - start * energy - level / before * lever) / square
+            for energy, moment, level in zip(lines[::2], lines[1::2], levels, strict=True)
+        )
         lever /= square
-        return _Line(slope / self._row_h, 1.0 / square + lever**2 / before, lever)
+        edge_wh2 = 1.0 / square + lever**2 / before
+        if not wave:
+            return _Line(slope / self._row_h, edge_wh2, lever, np.ones(len(slope), np.bool_))
+        alike = np.abs(wave[0]) ** 2 / steps.independent(window)
+        phase, weight = (self._sums[n][behind] - self._sums[n][ahead] for n in (5, 0))
+        together = np.abs(phase / weight) ** 2 * (window + BEFORE)  # all near the end of a step: a jump comes next
+        apart = (alike <= ALIKE) & (together <= ALIKE)
+        more_wh2 = np.where(
+            alike <= ALIKE, 0.0, (alike - 1.0) * steps.independent(window) * steps.main_wh**2 / (2 * np.pi**2)
+        )
+        return _Line(slope / self._row_h, edge_wh2 + more_wh2, lever, apart)
 
     def _sd_w(self, window: int, line: _Line, first: int, at: Ints) -> Floats:
         """The standard deviations of slopes `at` of a line, W."""
