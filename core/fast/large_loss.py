@@ -45,6 +45,7 @@ USUAL_S, USUAL_LEAST_S = 86_400.0, 12 * 3600.0  # the day whose mean is usual, u
 ROWS_LEAST = 3
 USUAL_EVERY_S = 10_800.0  # what is usual is looked up so often
 EXPECTED_SHARE = 0.03  # of the load, until a day is known
+DOUBTFUL = 4.0  # times the variance of the longer rows' mean: then that is the better one
 HALF = 0.5  # of the threshold has to stand one row ago
 MEASURE_S = 2700.0  # length of the slopes by which the roughness is measured
 ROUGH_LEAST = 3e-4  # of the load, over an hour: however calm the last days were
@@ -186,7 +187,7 @@ class LargeLossTest:
         gained = (new[1] - old[1]) / hours
         edges_wh2 = float(new[1][BOUNDARY] + old[1][BOUNDARY] + new[1][GAP] + old[1][GAP] + new[1][LOST] - old[1][LOST])
         power_w2 = scene.rough_w2h / hours + edges_wh2 / hours**2
-        if power_w2 > before.power_w2:  # a meter was silent at one end, or is another one now
+        if power_w2 > DOUBTFUL * before.power_w2:  # a meter was silent at one end, or is another one now
             return replace(before, expected_w=float(gained[EXPECTED]))
         return Usual(float(gained[UNEXPLAINED]), power_w2, float(gained[EXPECTED]))
 

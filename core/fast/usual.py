@@ -14,14 +14,18 @@ DOUBTFUL = 4.0  # times the usual variance: such a boundary lies in a gap
 
 
 def usual_power(history: History, first: int, row_h: float) -> tuple[float, float]:
-    """Mean unexplained power of the rows from `first` on, W, and its variance, W^2, by how well its ends are known."""
+    """Mean unexplained power of the rows from `first` on, W, and its variance, W^2, by its parts' ends.
+
+    Rows that touch a gap are left out, if half of the day is left without them: an estimate is no measure, and what is
+    set right at its end belongs to no hour.
+    """
     booked_wh, variance_wh2 = history.booked(first, history.count)
     lost_wh2 = history.rows(first, history.count).lost_wh2
-    count = len(booked_wh) - 1
-    start, stop = 0, count
-    known = np.flatnonzero(variance_wh2 <= DOUBTFUL * np.median(variance_wh2))
-    if known[-1] - known[0] >= count / 2:
-        start, stop = int(known[0]), int(known[-1])
-    hours = (stop - start) * row_h
-    variance = variance_wh2[start] + variance_wh2[stop] + lost_wh2[start:stop].sum()
-    return float(booked_wh[stop] - booked_wh[start]) / hours, float(variance) / hours**2
+    known = variance_wh2 <= DOUBTFUL * np.median(variance_wh2)
+    whole = known[1:] & known[:-1]
+    if 2 * whole.sum() < len(whole):
+        whole = np.ones(len(whole), np.bool_)
+    hours = float(whole.sum()) * row_h
+    ends = np.diff(whole, prepend=False, append=False)
+    variance = variance_wh2[ends].sum() + lost_wh2[whole].sum()
+    return float(np.diff(booked_wh)[whole].sum()) / hours, float(variance) / hours**2
