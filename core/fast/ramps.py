@@ -34,6 +34,7 @@ LEAST_WH2 = 0.01  # a boundary is known no better: no register has finer steps
 WHITE = 1.5  # white energy errs in a slope by so much more than in a difference, at most
 BEFORE = 10  # boundaries that tell the level before
 COARSE_WH = 200.0  # registers of larger steps are booked by estimate while they stand still
+FEW = 6  # rows of a window in which steps count as bounded errors: in more of them slow waves of these have room
 ALIKE = 3.0  # times the power of independent errors that a slow wave of them has; by chance one window of twenty
 NEAR_Z = 3.0  # standard deviations of the boundaries below which a slope is no loss, however thin the tails
 TILTS = 6.0 * 2.0 ** (np.arange(-16, 13) / 4)  # where the bound is looked for, over the steps' standard deviation
@@ -181,10 +182,11 @@ class Ramps:
         z = threshold(window * self._row_h, scene.rate)
         sd_w = self._sd_w(window, line, first, at)
         least_w = TAIL * z * sd_w
-        variance_wh2, tilts, cumulant = steps.of(window)
-        rest_wh2 = TAIL**2 * np.maximum((sd_w * self._row_h) ** 2 - variance_wh2, 0.0)
-        bound = (cumulant + 0.5 * rest_wh2[:, None] * tilts**2 + 0.5 * z * z) / tilts
-        least_w = np.where(line.apart[at], np.minimum(least_w, bound.min(axis=1) / self._row_h), least_w)
+        if window <= FEW:
+            variance_wh2, tilts, cumulant = steps.of(window)
+            rest_wh2 = TAIL**2 * np.maximum((sd_w * self._row_h) ** 2 - variance_wh2, 0.0)
+            bound = (cumulant + 0.5 * rest_wh2[:, None] * tilts**2 + 0.5 * z * z) / tilts
+            least_w = np.where(line.apart[at], np.minimum(least_w, bound.min(axis=1) / self._row_h), least_w)
         return np.maximum(least_w, FLOOR_SHARE * scene.load_w)
 
     def rough_w2h(self, window: int) -> float:
