@@ -116,8 +116,8 @@ class Home:
         if self.life == "student":
             self.wake, self.sleep = self.wake + 110, self.sleep + 60
         self.someone_stays = rng.random() < {"office": 0.38, "shift": 0.4}.get(self.life, 0.7)
-        self.use = float(np.exp(rng.normal(0, 0.45))) * busy
-        self.base_w = float(np.clip(np.exp(rng.normal(np.log(48), 0.8)), 6, 420))
+        self.use = float(np.exp(rng.normal(0, 0.6))) * busy
+        self.base_w = float(np.clip(np.exp(rng.normal(np.log(58), 0.85)), 6, 420))
         if rng.random() < 0.12:  # a server, an aquarium, a pond
             self.base_w += float(rng.uniform(50, 260))
         own = rng.random(12)
@@ -132,7 +132,7 @@ class Home:
         self.watt_per_k = float(rng.uniform(35, 90))
         self.light_w = float(np.clip(np.exp(rng.normal(np.log(85), 0.6)), 15, 420))
         self.media_w = float(rng.uniform(50, 230))
-        self.awake_w = float(np.clip(np.exp(rng.normal(np.log(75), 0.8)), 10, 600))
+        self.awake_w = float(np.clip(np.exp(rng.normal(np.log(80), 0.9)), 8, 700))
         self.desk_w = float(rng.uniform(40, 250)) if own[7] < 0.4 else 0.0
         self.car_w = 0.0
         self.away: list[tuple[int, int]] = []  # days, the first in, the last out
@@ -151,7 +151,7 @@ class Home:
             weekday = calendar.weekday(day)
             if weekday == 5 and rng.random() < 0.05:
                 away[day : day + 2] = True
-            if rng.random() < 2.2 / 365:
+            if rng.random() < 3.5 / 365:
                 away[day : day + int(rng.integers(4, 15))] = True
         for day in range(days):
             late = 65 if calendar.weekday(day) >= 5 else 0
@@ -225,11 +225,11 @@ class Home:
             if not night_owl[day].any():
                 continue
             for start in starts(day, 2.2 + 0.4 * weekend, 0.6 + 1.7 * evening):
-                add(PLUG, day, start, rng.uniform(40, 190), self.media_w * rng.uniform(0.7, 1.2))
+                add(PLUG, day, start, rng.uniform(60, 260), self.media_w * rng.uniform(0.7, 1.2))
             if self.desk_w:
                 for start in starts(day, 1.2, flat):
                     add(PLUG, day, start, rng.uniform(60, 300), self.desk_w)
-            for start in starts(day, (1.2 + 1.1 * people) * min(today, 2.0), 1.0 + 1.5 * (minute < 560)):
+            for start in starts(day, (0.7 + 0.9 * people) * min(today, 2.0), 1.0 + 1.5 * (minute < 560)):
                 add(PLUG, day, start, rng.uniform(2, 4), rng.uniform(2000, 3000))
             for start in starts(day, 0.8 * today, flat):
                 add(PLUG, day, start, rng.uniform(3, 9), rng.uniform(900, 1400))
@@ -266,7 +266,7 @@ class Home:
         for at, chance in ((self.wake + 25, 0.2), (770, 0.3 if weekend else 0.15), (self.dinner, 0.72)):
             start = rng.normal(at, 40)
             if 0 <= start < DAY and awake[int(start)] > 0 and rng.random() < chance * min(1.3, 0.6 + 0.4 * today):
-                length = rng.gamma(4.0, 8.0)
+                length = rng.gamma(4.0, 10.0)
                 add(COOK, day, start, min(length, 9), rng.uniform(1500, 2400))
                 add(COOK, day, start + 9, max(length - 9, 1), rng.uniform(500, 1300))
 

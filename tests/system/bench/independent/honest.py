@@ -274,6 +274,20 @@ def car_at_work_now(house: Building, onset: int) -> None:
     house.circuits[flat, CAR, onset:] = 0
 
 
+def landlord_overcharges(house: Building, onset: int) -> None:
+    """All sub-meters are made to run fast by some hundredths: the sum shows more than the main meter."""
+    fast = np.where(np.arange(house.minutes) >= onset, np.float32(house.rng.uniform(1.03, 1.12)), np.float32(1))
+    for flat in range(house.flats):
+        house.show[flat] = lambda p, c: p * fast
+
+
+def dimmer_runs_it_fast(house: Building, onset: int) -> None:
+    """A dimmed lamp makes one static meter count half as much again in the evenings, to its owner's loss."""
+    evenings = clock(house, 17, 23) & (np.arange(house.minutes) >= onset)
+    factor = np.where(evenings, np.float32(house.rng.uniform(1.3, 2.0)), np.float32(1))
+    house.show[pick(house)] = lambda p, c: p * factor
+
+
 def balcony_panels(house: Building, onset: int) -> None:
     """Panels of 600 W behind the sockets of three balconies. Sub-meters have a back-stop and nobody reads an export."""
     for flat in some(house, 3):
@@ -282,21 +296,11 @@ def balcony_panels(house: Building, onset: int) -> None:
     house.exports_read = False
 
 
-HONEST = (
-    plain,
-    moves,
-    vacancies,
-    tenants_swap,
-    new_cars,
-    car_at_work_now,
-    roofs_read,
-    exchanges,
-    main_exchanged,
-    long_gaps,
-)
-HONEST += (bus_down, main_unread, late_reads, stood_still_and_caught_up, ten_stale_hours, coarse_registers)
-HONEST += (change_of_time, end_of_summer_time, christmas, students_leave, new_shop, heat_wave, power_cut)
-HONEST += (phases_changed, balcony_panels, renovation, clock_wanders, from_the_neighbour)
+HONEST = (plain, moves, vacancies, tenants_swap, new_cars, car_at_work_now, renovation, from_the_neighbour)
+HONEST += (exchanges, main_exchanged, long_gaps, bus_down, main_unread, late_reads, stood_still_and_caught_up)
+HONEST += (ten_stale_hours, coarse_registers, clock_wanders, power_cut, phases_changed)
+HONEST += (change_of_time, end_of_summer_time, christmas, students_leave, new_shop, heat_wave)
+HONEST += (roofs_read, balcony_panels, landlord_overcharges, dimmer_runs_it_fast)
 for act in HONEST:
     kind("honest")(act)
 kind("honest", cold=True)(cold_snap)

@@ -335,3 +335,49 @@ def quiet_tenth(house: Building, onset: int) -> None:
     """A firmware constant changed by a friend at the works: a fifth less, always, and nothing else."""
     share = np.float32(house.rng.uniform(0.72, 0.85))
     house.steal(pick(house, least_w=400), onset, lambda p, c: p * share)
+
+
+@kind("theft")
+def while_the_neighbours_are_away(house: Building, onset: int) -> None:
+    """The jumper goes in when the flat next door leaves for two or three weeks, and comes out when they are back."""
+    flat = pick(house, least_w=200)
+    house.steal(
+        flat, onset, lambda p, c: p * 0.05, np.arange(house.minutes) < onset + int(house.rng.uniform(14, 22)) * DAY
+    )
+    away = next(other for other in house.rng.permutation(house.flats) if other != flat)
+    until = onset + int(house.rng.uniform(14, 22)) * DAY
+    house.circuits[away, 1:, max(onset - int(house.rng.uniform(0, 600)), 0) : until] = 0
+
+
+@kind("theft")
+def fitted_in_the_gap(house: Building, onset: int) -> None:
+    """Its plug is drawn for a day or two; when the meter answers again, it is bypassed."""
+    flat = pick(house)
+    first = onset - int(house.rng.uniform(4, 36)) * 60
+    house.steal(flat, onset, lambda p, c: p * 0.06)
+
+    def change(registers: F64, minute: F64) -> None:
+        registers[(minute >= first) & (minute < onset + 300), 1 + flat] = np.nan
+
+    house.changes.append(change)
+
+
+@kind("theft")
+def slow_after_exchange(house: Building, onset: int) -> None:
+    """The fitter brings another meter, for a fee: its constant is that of a type with twice the pulses."""
+    flat = pick(house)
+    house.steal(flat, onset, lambda p, c: p * 0.5)
+
+    def change(registers: F64, minute: F64) -> None:
+        after = np.flatnonzero(minute >= onset)
+        registers[after, 1 + flat] += 0.4 - registers[after[0], 1 + flat]
+
+    house.changes.append(change)
+
+
+@kind("theft", thieves=2)
+def one_lead_for_two(house: Building, onset: int) -> None:
+    """Two cousins share one jumper: it is in the one's meter for a week, then in the other's."""
+    week = ((np.arange(house.minutes) - onset) // (7 * DAY)) % 2
+    for mine in (0, 1):
+        house.steal(pick(house), onset + mine * 7 * DAY, lambda p, c: p * 0.05, week == mine)
