@@ -86,9 +86,10 @@ def judge(record: Record) -> Record:
     for word in sorted((w for w in record["words"] if w["kind"] in LOSS), key=lambda w: (w["at"], w["revision"])):
         alerts[word["alert"]].append(word)
     missing = onset is not None and record["balance"]
-    case = {key: words for key, words in alerts.items() if missing and words[0]["at"] >= onset}
+    since = {key: words for key, words in alerts.items() if onset is not None and words[0]["at"] >= onset}
+    case = since if missing else {}
     every = [word for words in alerts.values() for word in words]
-    out: Record = {"false": len(alerts) - len(case), "found": bool(case), "alerts": len(case), "missing": missing}
+    out: Record = {"false": len(alerts) - len(since), "found": bool(case), "alerts": len(case), "missing": missing}
     out["innocent"] = names(every) - guilty
     out["surplus"] = len({w["alert"] for w in record["words"] if w["kind"] == "balance_surplus"})
     out["fault"] = len({w["alert"] for w in record["words"] if w["kind"] in ("meter_fault", "tamper")})
