@@ -279,13 +279,16 @@ def landlord_overcharges(house: Building, onset: int) -> None:
     fast = np.where(np.arange(house.minutes) >= onset, np.float32(house.rng.uniform(1.03, 1.12)), np.float32(1))
     for flat in range(house.flats):
         house.show[flat] = lambda p, c: p * fast
+        house.over.add(house.meter(flat))
 
 
 def dimmer_runs_it_fast(house: Building, onset: int) -> None:
     """A dimmed lamp makes one static meter count half as much again in the evenings, to its owner's loss."""
     evenings = clock(house, 17, 23) & (np.arange(house.minutes) >= onset)
     factor = np.where(evenings, np.float32(house.rng.uniform(1.3, 2.0)), np.float32(1))
-    house.show[pick(house)] = lambda p, c: p * factor
+    flat = pick(house)
+    house.show[flat] = lambda p, c: p * factor
+    house.over.add(house.meter(flat))
 
 
 def balcony_panels(house: Building, onset: int) -> None:

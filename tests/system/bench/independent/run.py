@@ -139,6 +139,7 @@ def replay(kind: Kind, args: argparse.Namespace, number: int, keep: Path | None 
         if house.declared_w
         else "silent",
         "life": life,
+        "over": sorted(house.over),
         "guilty": house.guilty,
         "onset": house.onset,
         "balance": kind.balance,

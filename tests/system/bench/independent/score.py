@@ -93,6 +93,7 @@ def judge(record: Record) -> Record:
     out["innocent"] = names(every) - guilty
     out["surplus"] = len({w["alert"] for w in record["words"] if w["kind"] == "balance_surplus"})
     out["fault"] = len({w["alert"] for w in record["words"] if w["kind"] in ("meter_fault", "tamper")})
+    out["slandered"] = names([w for w in record["words"] if w["kind"] == "balance_surplus"]) - set(record["over"])
     out["nonsense"] = nonsense(record, alerts)
     out["stated"] = [(max((p for _, p in w["suspects"]), default=0.0), guilty, w) for w in last_words(alerts)]
     if not case:
@@ -271,6 +272,7 @@ def summary(group: str, pairs: Sequence[tuple[Record, Record]]) -> list[str]:
             f"{median([j['energy'] for j in found if 'energy' in j])}"
         )
     out.append(f"  an innocent named at any time      {wilson(sum(bool(j['innocent']) for j in judged), len(judged))}")
+    out.append(f"  a surplus put on a right meter     {wilson(sum(bool(j['slandered']) for j in judged), len(judged))}")
     out.append(f"  false loss alarms                  {poisson(sum(j['false'] for j in judged), before)}")
     out.append(
         f"  surpluses told / meters' faults    {sum(j['surplus'] for j in judged)} / {sum(j['fault'] for j in judged)}"

@@ -59,7 +59,7 @@ def word(**said: object) -> dict[str, object]:
 
 
 def record(words: list[dict[str, object]], **told: object) -> dict[str, object]:
-    return {"guilty": {"f1": DAY}, "onset": DAY, "balance": True, "thieves": 1, "words": words} | told
+    return {"guilty": {"f1": DAY}, "onset": DAY, "balance": True, "thieves": 1, "over": [], "words": words} | told
 
 
 def test_the_score_tells_a_thief_from_an_innocent_and_a_false_alarm_from_a_finding():

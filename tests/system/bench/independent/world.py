@@ -67,6 +67,7 @@ class Building:
     show: dict[int, Show] = field(default_factory=dict)
     solar_w: dict[int, F32] = field(default_factory=dict)
     ahead_w: list[F32] = field(default_factory=list)
+    over: set[str] = field(default_factory=set)  # meters that count too much
     guilty: dict[str, int] = field(default_factory=dict)
     nobody: int | None = None  # onset of a loss that is no flat's
     onset: int | None = None
