@@ -94,7 +94,11 @@ def judge(record: Record) -> Record:
     out["surplus"] = len({w["alert"] for w in record["words"] if w["kind"] == "balance_surplus"})
     out["fault"] = len({w["alert"] for w in record["words"] if w["kind"] in ("meter_fault", "tamper")})
     out["slandered"] = names([w for w in record["words"] if w["kind"] == "balance_surplus"]) - set(record["over"])
-    out["nonsense"] = nonsense(record, alerts)
+    surpluses: dict[str, list[Word]] = defaultdict(list)
+    for word in record["words"]:
+        if word["kind"] == "balance_surplus":
+            surpluses[word["alert"]].append(word)
+    out["nonsense"] = nonsense(alerts) + nonsense(surpluses, "surplus: ")
     out["stated"] = [(max((p for _, p in w["suspects"]), default=0.0), guilty, w) for w in last_words(alerts)]
     if not case:
         return out
@@ -115,9 +119,10 @@ def judge(record: Record) -> Record:
     return out
 
 
-def nonsense(record: Record, alerts: dict[str, list[Word]]) -> Counter[str]:
+def nonsense(alerts: dict[str, list[Word]], what: str = "") -> Counter[str]:
     """What no alert may say, whatever the truth is; one count an alert and fault."""
     seen: Counter[str] = Counter()
+    ends = [words[-1] for words in alerts.values() if words[-1]["state"] == "cleared"]
     for words in alerts.values():
         found = set()
         later, back, peak = 0, 0.0, 0.0
@@ -148,7 +153,13 @@ def nonsense(record: Record, alerts: dict[str, list[Word]]) -> Counter[str]:
         end = words[-1]
         if end["state"] == "cleared" and (end["loss_kwh"] or 0) > 2 * max(end["ever_kwh"], 0) + 5:
             found.add("ended with energy that never was")
-        seen.update(found)
+        if words[0]["interval"] and words[0]["interval"][0] <= 0:
+            found.add("raised with zero in its interval")
+        if any(0 <= words[0]["at"] - end["at"] < 2 * DAY and end["onset"] < words[0]["onset"] + DAY for end in ends):
+            found.add("raised again within two days of its end")
+        if what:
+            found.discard("ended with energy that never was")  # no truth of a surplus is drawn
+        seen.update(what + name for name in found)
     return seen
 
 

@@ -79,7 +79,10 @@ def test_the_score_tells_a_thief_from_an_innocent_and_a_false_alarm_from_a_findi
 
 def test_nonsense_is_seen():
     seen = judge(record([word(loss_w=-5.0, interval=[-20.0, 10.0])]))["nonsense"]
-    assert seen == {"negative watts": 1, "names while zero is in the interval": 1}
+    zero = {"names while zero is in the interval": 1, "raised with zero in its interval": 1}
+    assert seen == zero | {"negative watts": 1}
+    again = [word(), word(revision=2, state="cleared", at=3.0 * DAY), word(alert="b", at=3.5 * DAY, onset=1.6 * DAY)]
+    assert judge(record(again))["nonsense"]["raised again within two days of its end"] == 1
     assert not judge(record([word()]))["nonsense"]
 
 
