@@ -188,12 +188,20 @@ def measure(args: argparse.Namespace) -> None:
             if not args.quiet:
                 print(line_of(record), file=sys.stderr, flush=True)
     good = [r for r in records if "failed" not in r and r["kind"] in kinds and r["number"] < args.first + args.each]
+    print(f"seed {args.seed}, {args.days} days, tree {commit_of(args.tree)}, homes {args.loads or 'drawn'}")
     print(tables(good))
     if left:
         print(f"{left} buildings are left: the same command goes on with them.")
     failed = sum("failed" in r for r in records)
     if failed:
         print(f"{failed} replays failed: see {results}")
+
+
+def commit_of(tree: Path) -> str:
+    """What was measured, as git names it; "-dirty" where files were changed since."""
+    command = ["git", "-C", str(tree), "describe", "--always", "--dirty"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    return done.stdout.strip() or "without history"
 
 
 def line_of(record: dict[str, Any]) -> str:
@@ -262,7 +270,7 @@ def main() -> None:
     parser.add_argument("--validate", action="store_true")
     parser.add_argument("--loads", type=Path, help="npz of measured homes: kwh [half hours of a year, homes]")
     args = parser.parse_args()
-    args.loads_w = None
+    args.out, args.loads_w = args.out.resolve(), None
     if args.loads is not None:
         kwh = np.load(args.loads)["kwh"]
         args.loads_w = np.nan_to_num(kwh[:, np.isnan(kwh).mean(0) < 0.02] * 2000).astype(np.float32)

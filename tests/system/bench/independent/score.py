@@ -155,7 +155,9 @@ def nonsense(alerts: dict[str, list[Word]], what: str = "") -> Counter[str]:
             found.add("ended with energy that never was")
         if words[0]["interval"] and words[0]["interval"][0] <= 0:
             found.add("raised with zero in its interval")
-        if any(0 <= words[0]["at"] - end["at"] < 2 * DAY and end["onset"] < words[0]["onset"] + DAY for end in ends):
+        if any(
+            0 <= words[0]["at"] - end["at"] < 2 * DAY and abs(end["onset"] - words[0]["onset"]) < DAY for end in ends
+        ):
             found.add("raised again within two days of its end")
         if what:
             found.discard("ended with energy that never was")  # no truth of a surplus is drawn
