@@ -4,8 +4,10 @@ Owns the runs and the score. Every building is written as a site file and a reco
 (as a process, in the tree that is asked for), and its alerts are read as a utility reads them: every revision, and
 nothing else. Refuses to import the product.
 
-    python -m tests.system.bench.independent.run --each 3 --seed 1 --jobs 2 --tree . --out build/independent
-        [--kinds theft,ahead,honest or names] [--minutes 9]   stop then; the same command goes on where it stopped
+    python -m tests.system.bench.independent.run --each 3 --seed 1 --jobs 2 --tree . [--out FOLDER]
+        [--kinds theft,ahead,honest or names] [--minutes 9]
+        stops then; the same command goes on where it stopped, of one commit, seed and length. After a change that is
+        not committed give another --out.
         [--loads HOMES.npz]   measured homes in place of drawn ones
     python -m tests.system.bench.independent.run --validate      homes beside those of Low Carbon London
     python -m tests.system.bench.independent.run --show KIND:NUMBER --seed 1   one building: files, truth, alerts
@@ -164,6 +166,8 @@ def measure(args: argparse.Namespace) -> None:
     results = args.out / "results.jsonl"
     kinds = {kind.name for kind in chosen(args.kinds)}
     records = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    if any(r.get("seed", args.seed) != args.seed or r.get("days", args.days) != args.days for r in records):
+        raise SystemExit(f"{args.out} holds buildings of another seed or length: give another --out")
     have = {(r["kind"], r["number"]) for r in records if "failed" not in r}
     todo = [
         (kind, number)
@@ -264,13 +268,18 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1e6, help="start no more after so many")
     parser.add_argument("--tree", type=Path, default=Path(__file__).resolve().parents[4], help="the product's checkout")
     parser.add_argument("--python", default=sys.executable)
-    parser.add_argument("--out", type=Path, default=Path("build/independent"))
+    parser.add_argument("--out", type=Path, help="default: build/independent/COMMIT-seedN")
     parser.add_argument("--quiet", action="store_true")
     parser.add_argument("--show", help="KIND:NUMBER: keep its files under --out, print every word")
     parser.add_argument("--validate", action="store_true")
     parser.add_argument("--loads", type=Path, help="npz of measured homes: kwh [half hours of a year, homes]")
     args = parser.parse_args()
-    args.out, args.loads_w = args.out.resolve(), None
+    out = (
+        args.out
+        or Path("build/independent")
+        / f"{commit_of(args.tree)}-seed{args.seed}-{args.days}{'-measured' if args.loads else ''}"
+    )
+    args.out, args.loads_w = out.resolve(), None
     if args.loads is not None:
         kwh = np.load(args.loads)["kwh"]
         args.loads_w = np.nan_to_num(kwh[:, np.isnan(kwh).mean(0) < 0.02] * 2000).astype(np.float32)
