@@ -6,8 +6,8 @@ STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help build test lint format demo deb clean soak fuzz twins proof-kill proof-utility
-.PHONY: bench-agent bench-core bench-detection bench-dlms bench-forecast bench-link bench-page bench-protocols bench-train
-.PHONY: bench-utility proof-hostile proof-tidb
+.PHONY: bench-agent bench-coincident bench-core bench-detection bench-dlms bench-forecast bench-link bench-page bench-protocols bench-train
+.PHONY: bench-independent bench-utility proof-hostile proof-tidb
 .PHONY: test-arm64 test-armhf
 .PHONY: proof-deb test-trixie
 .PHONY: world proof-disk lock sbom audit
@@ -104,8 +104,15 @@ bench-core: build ## The balance kernel beside NumPy and pure Python; a Kalman r
 bench-detection: build ## Detection, delay, ranking, false alarms beside the two usual rules (minutes)
 	$(PY) -m agent.offline.evaluation.bench_detection
 
+bench-independent: build ## Names and alarms in a world that its makers did not write (KINDS=all EACH=3 SEED=1 JOBS=2 TREE=.)
+	$(PY) -m tests.system.bench.independent.run --kinds $(or $(KINDS),all) --each $(or $(EACH),3) --seed $(or $(SEED),1) \
+	  --jobs $(or $(JOBS),2) --tree $(or $(TREE),.)
+
 bench-forecast: build ## Forecasts beside simple rules and LightGBM (pip install -e .[bench]), on simulated flats
 	$(PY) -m agent.offline.evaluation.bench_forecast
+
+bench-coincident: build ## The coincident peak of 100 buildings from quantiles, beside a centre with all curves (minutes)
+	$(PY) tests/system/bench/bench_coincident.py
 
 bench-train: build ## AUC over 200 splits beside scikit-learn's: make bench-train TABLE=features.csv
 	@test -n "$(TABLE)" || { echo "make bench-train TABLE=features.csv"; exit 2; }

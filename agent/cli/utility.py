@@ -21,6 +21,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "gateways": ("agent.utility.verbs.fleet:gateways", "Gateways that are silent, degraded or offline"),
     "trend": ("agent.utility.verbs.fleet:trend", "The fleet's loss day by day"),
     "peaks": ("agent.utility.verbs.forecasts:peaks", "The next day's peaks, those nearest to their capacity first"),
+    "forecast": (
+        "agent.utility.verbs.forecasts:forecast",
+        "The next day's coincident peaks: fleet, feeders, districts",
+    ),
+    "capacity": ("agent.utility.verbs.forecasts:capacity", "What a feeder, a district or the fleet can carry"),
     "coincident-peak": ("agent.utility.verbs.forecasts:coincident_peak", "The fleet's next day and its peak"),
     "forecast-skill": ("agent.utility.verbs.forecasts:forecast_skill", "Realised against forecast, by horizon"),
     "serve": ("agent.cli.lab.serve:command", "The fleet as a web page"),

@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
+
 from agent.alerts.book import AlertBook
 from agent.downlink.commands import (
     Acknowledge,
@@ -25,6 +27,7 @@ from agent.downlink.commands import (
     NoArguments,
     Report,
     SetMode,
+    WeatherArguments,
 )
 from agent.downlink.examination import Kind
 from agent.downlink.in_force import InForce
@@ -38,12 +41,14 @@ from agent.uplink.publisher import Downlink, Publisher
 from agent.wire.events import AlertData, AlertEvent
 from agent.wire.topics import Address
 from agent.wire.values import utc
+from core.arrays import Floats
 from firmware_io.clock import Clock
 
 log = logging.getLogger("checkmeter.backend")
 
 WAITING_MAX = 32  # messages from the backend not yet worked off; more stay with the broker
 MAINTENANCE_S = 86400.0  # the longest
+WEATHER_BACK_S, WEATHER_AHEAD_S = 75 * 86400.0, 10 * 86400.0  # how far temperatures may lie from now
 
 
 class Backend:
@@ -54,6 +59,7 @@ class Backend:
         open_alerts: the alerts that are open now.
         republish_all: says status, info, active and health anew.
         send_evidence: queues the evidence of an alert between two times (None: the whole case); the messages queued.
+        take_weather: takes temperatures in degrees Celsius at UTC seconds, as of a time, in the pipeline's thread.
     """
 
     def __init__(
@@ -67,6 +73,7 @@ class Backend:
         open_alerts: Callable[[], list[AlertData]],
         republish_all: Callable[[], None],
         send_evidence: Callable[[AlertData, float | None, float | None], int],
+        take_weather: Callable[[Floats, Floats, float], None] | None = None,
     ) -> None:
         self._config, self._in_force, self._clock = config, in_force, clock
         self._open_alerts = open_alerts
@@ -79,7 +86,12 @@ class Backend:
             "reload": self._reload,
             "live": self._look,
         }
-        book_handlers: dict[str, BookHandler] = {"acknowledge": self._acknowledge, "set-mode": self._set_mode}
+        self._take_weather = take_weather
+        book_handlers: dict[str, BookHandler] = {
+            "acknowledge": self._acknowledge,
+            "set-mode": self._set_mode,
+            "weather": self._weather,
+        }
         self._desk = CommandDesk(address, self._keys, store, clock.now, handlers, book_handlers, give)
         self.live = LiveView(zone.id for zone in config.zone)
         self._lock = threading.Lock()
@@ -184,6 +196,24 @@ class Backend:
             return []
 
         return BookChange(act, {"mode": arguments.mode})
+
+    def _weather(self, arguments: WeatherArguments, _by: str) -> BookChange:
+        take, now_s = self._take_weather, self._clock.now()
+        if take is None:
+            raise CommandFailed(
+                "this gateway makes no forecast: [forecast] enabled = false, or its interval is too odd"
+            )
+        times_s = arguments.start.timestamp() + arguments.interval_s * np.arange(len(arguments.outdoor_c))
+        if times_s[0] < now_s - WEATHER_BACK_S or times_s[-1] > now_s + WEATHER_AHEAD_S:
+            raise CommandFailed("temperatures are taken of the last 75 days and the next 10")
+        outdoor_c = np.array(arguments.outdoor_c)
+
+        def act(_book: AlertBook) -> list[AlertEvent]:
+            take(times_s, outdoor_c, now_s)
+            return []
+
+        past = int((times_s <= now_s).sum())
+        return BookChange(act, {"measured": past, "expected": len(times_s) - past})
 
     def _reload(self, _arguments: NoArguments, _by: str) -> dict[str, Any]:
         if self._in_force is None:

@@ -44,6 +44,7 @@ SKEW = timedelta(minutes=5)  # between the backend's clock and ours
 LIFETIME = timedelta(days=1)  # the longest: bounds how long an id must be remembered
 ANSWERS, ANSWERS_S = 30, 60.0  # refusals answered: bounds what somebody without a key can make us send
 RESEND_MAX = 1000
+WEATHER_MAX = 1800  # temperatures in one command: the hours of 75 days
 _BEGUN = b"begun"
 
 
@@ -92,6 +93,19 @@ class LiveArguments(Order, frozen=True, kw_only=True):
     meters: bool = False
 
 
+class WeatherArguments(Order, frozen=True, kw_only=True):
+    """`weather`: outdoor temperatures in degrees Celsius, one each `interval_s` from `start` on.
+
+    Those of instants before now count as measured, later ones as expected.
+    """
+
+    start: Time
+    interval_s: Annotated[int, msgspec.Meta(ge=300, le=3600)] = 3600
+    outdoor_c: Annotated[
+        list[Annotated[float, msgspec.Meta(ge=-60, le=60)]], msgspec.Meta(min_length=1, max_length=WEATHER_MAX)
+    ]
+
+
 ARGUMENTS: Mapping[str, type[Order]] = {
     "ping": NoArguments,
     "snapshot": NoArguments,
@@ -101,6 +115,7 @@ ARGUMENTS: Mapping[str, type[Order]] = {
     "set-mode": SetMode,
     "reload": NoArguments,
     "live": LiveArguments,
+    "weather": WeatherArguments,
 }
 
 

@@ -15,7 +15,9 @@ import numpy as np
 from agent.forecast.calendar import calendar_of
 from agent.site.tables import Config
 from core.arrays import Floats
+from core.checkpoint import pack, unpack
 from core.forecast.forecaster import Forecaster, step_of
+from core.forecast.outdoor import HOURS, OutdoorTemperature
 from core.forecast.values import Forecast
 from core.registers.align import Flag
 from core.registers.booked import StoredHistory
@@ -53,11 +55,15 @@ class ZoneForecasts:
     """One forecaster a zone. One thread only.
 
     `muted`: take readings, issue nothing (stored ones at a start). `record`, where given, is told every interval taken:
-    zone, end in s, energy in Wh or NaN, and what is booked for it, Wh or NaN.
+    zone, end in s, energy in Wh or NaN, and what is booked for it, Wh or NaN. `outdoor`: one that has temperatures.
     """
 
     def __init__(
-        self, config: Config, interval_s: float, record: Callable[[str, float, float, float], None] | None = None
+        self,
+        config: Config,
+        interval_s: float,
+        record: Callable[[str, float, float, float], None] | None = None,
+        outdoor: OutdoorTemperature | None = None,
     ) -> None:
         self.interval_s, self.muted, self._record, self._config = interval_s, False, record, config
         self.zones: dict[str, Forecaster] = {}
@@ -65,14 +71,17 @@ class ZoneForecasts:
         self._missing_w: dict[str, float] = {}
         self._withdrawn: set[str] = set()  # zones of which it was said that they have no forecast
         self._issued = Issued()
+        self._outdoor, self._outdoor_stored = outdoor, True
         if not config.forecast.enabled:
             return
         if step_of(interval_s) is None:
             log.info("no forecast: intervals of %g s do not divide an hour", interval_s)
             return
         calendar = calendar_of(config.site.timezone, config.forecast.holidays)
+        self._outdoor = outdoor or OutdoorTemperature(calendar)
         self.zones = {
-            zone.id: Forecaster(zone.id, interval_s, calendar, capacity_w=zone.capacity_w) for zone in config.zone
+            zone.id: Forecaster(zone.id, interval_s, calendar, capacity_w=zone.capacity_w, outdoor=self._outdoor)
+            for zone in config.zone
         }
 
     def take(self, zone: str, ends_s: Floats, energy_wh: Floats, booked_wh: Floats | None = None) -> None:
@@ -120,8 +129,8 @@ class ZoneForecasts:
 
     def fresh(self) -> ZoneForecasts:
         """The same, as if nothing had been taken."""
-        other = ZoneForecasts(self._config, self.interval_s, self._record)
-        other.muted, other._issued = self.muted, self._issued
+        other = ZoneForecasts(self._config, self.interval_s, self._record, self._outdoor)
+        other.muted, other._issued, other._outdoor_stored = self.muted, self._issued, self._outdoor_stored
         return other
 
     def at_midnight(self, forecast: Forecast) -> bool:
@@ -137,6 +146,49 @@ class ZoneForecasts:
         issued.withdrawn.sort()
         issued.overloads.sort(key=lambda overload: overload.time_s)
         return issued
+
+    # -- outdoor temperature -------------------------------------------------------------------------------------------
+
+    def take_outdoor(self, times_s: Floats, outdoor_c: Floats, now_s: float = np.inf) -> None:
+        """Take temperatures [n] at `times_s` [n], degrees Celsius: until `now_s` as measured, after it as expected.
+
+        They bear on forecasts from the next local midnight on; a measured one is not used before its day is over.
+        """
+        if self._outdoor is None:
+            return
+        past = times_s <= now_s
+        self._outdoor.measure(times_s[past], outdoor_c[past])
+        self._outdoor.expect(times_s[~past], outdoor_c[~past])
+        self._outdoor_stored = False
+
+    def outdoor_state(self) -> bytes | None:
+        """The temperatures for the store; None where there is nothing new since the last call."""
+        if self._outdoor is None or self._outdoor_stored:
+            return None
+        self._outdoor_stored = True
+        tables = zip(("measured", "expected"), self._outdoor.rows(), strict=True)
+        return pack(
+            {
+                name + part: array
+                for name, rows in tables
+                for part, array in (
+                    ("_days", np.array(list(rows), np.intp)),
+                    ("_c", np.array(list(rows.values()), np.float32).reshape(-1, HOURS)),
+                )
+            }
+        )
+
+    def restore_outdoor(self, state: bytes | None) -> None:
+        """Take the temperatures of a store; those of a torn or foreign one are lost, which costs a week's accuracy."""
+        if self._outdoor is None or state is None:
+            return
+        try:
+            kept = unpack(state)
+            for name, rows in zip(("measured", "expected"), self._outdoor.rows(), strict=True):
+                table = np.asarray(kept[name + "_c"], np.float64).reshape(-1, HOURS)
+                rows |= dict(zip(kept[name + "_days"].tolist(), table, strict=True))
+        except (KeyError, TypeError, ValueError) as error:
+            log.warning("stored outdoor temperatures could not be taken over: %s", error)
 
     def missing(self, meter: str, since_s: float, now_s: float, loss_w: float) -> None:
         """`meter` shows `loss_w` too little since then (0: no longer): where it is a zone's main meter, the load is

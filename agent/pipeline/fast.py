@@ -39,20 +39,20 @@ def short_rows_s(interval_s: float, row_s: float, poll_s: float = 0.0) -> float 
 
 
 class FastRows:
-    """The short rows of all zones."""
+    """The short rows of all zones; `zones`: each one's columns among the meters, the main meter's first."""
 
-    def __init__(self, specs: Sequence[RegisterSpec], row_s: float, zones: Sequence[int]) -> None:
+    def __init__(self, specs: Sequence[RegisterSpec], row_s: float, zones: Sequence[Sequence[int]]) -> None:
         self.row_s = row_s
         # In a minute, what a read brings too much of the next one is soon more than any load of that minute.
         slack = max(1.0, SLACK_S / row_s)
         self._specs = [replace(spec, limit_w=spec.limit_w * slack) for spec in specs]
-        self._sizes = zones
+        self._steps_wh = [[specs[column].resolution_wh for column in zone] for zone in zones]
         self.reset()
 
     def reset(self) -> None:
         """Forget everything that was fed."""
         self._aligner = Aligner(self._specs, self.row_s, short=True)
-        self._watches = [ZoneWatch(self.row_s, subs) for subs in self._sizes]
+        self._watches = [ZoneWatch(self.row_s, steps_wh) for steps_wh in self._steps_wh]
         self._waiting: AlignedRows | None = None
 
     def feed(self, samples: Iterable[RegisterSample]) -> None:

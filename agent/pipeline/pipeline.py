@@ -85,7 +85,8 @@ class Pipeline:
         self._zones = self._fresh_zones()
         polls_s = [bus.poll_s for bus in config.bus] if interval_s is None else []
         short_s = short_rows_s(self._asked_s, self.interval_s, max(polls_s, default=0.0))
-        self._fast = None if short_s is None else FastRows(self._specs, short_s, [len(z.subs) for z in config.zone])
+        columns = [zone.columns.tolist() for zone in self._zones]
+        self._fast = None if short_s is None else FastRows(self._specs, short_s, columns)
         self._tree = zone_tree.nesting({zone.id: (zone.main, frozenset(zone.subs)) for zone in config.zone})
         self._open: dict[str, float] = {}  # W lost in each zone with a latched loss that was told
         self._clocks: dict[str, float] = {}  # meters that are found to be at fault, and since when that is known

@@ -23,11 +23,15 @@ REBUILD_ROWS = 1024  # of the stored history at once: bounds what a start takes 
 
 @dataclass(slots=True)
 class PipelineZone:
-    """A monitor and where its meters stand among the columns."""
+    """A monitor and where its meters stand among the columns.
+
+    edge_wh2: variance at the end of the last row as it was read; the monitor may know more of it since.
+    """
 
     monitor: ZoneMonitor
     columns: NDArray[np.int32]
     sign: Floats
+    edge_wh2: float | None = None
 
     def rows(self, aligned: AlignedRows) -> tuple[ZoneRows, NDArray[np.bool_], Floats]:
         """The zone's rows, which sub-meters were missed, and the share of meters read."""
@@ -73,6 +77,7 @@ class PipelineZone:
         rows = [part for part, _, _ in parts]
         columns = [field.name for field in fields(ZoneRows)]
         whole = ZoneRows(*(np.concatenate([getattr(part, name) for part in rows]) for name in columns))
+        self.edge_wh2 = float(whole.boundary_wh2[-1] + whole.gap_wh2[-1]) if len(whole) else None
         return whole, np.concatenate([missed for _, missed, _ in parts]), np.concatenate([read for _, _, read in parts])
 
     def balances(self, rows: ZoneRows, read: Floats, step_s: float) -> list[Balance]:
@@ -80,14 +85,13 @@ class PipelineZone:
         monitor, count = self.monitor, len(rows)
         stop = monitor.history.count
         start = max(monitor.history.first, stop - count)
-        rows, read = rows[count - (stop - start) :], read[count - (stop - start) :]
-        loss = monitor.history.expected(start, stop)
         edge = rows.boundary_wh2 + rows.gap_wh2
-        before = edge[:1]
-        if start > monitor.history.first:  # a row in which a meter answers again ends what was estimated before it
-            last = monitor.history.rows(start - 1, start)
-            before = last.boundary_wh2 + last.gap_wh2
-        variance = edge + np.concatenate([before, edge[:-1]]) + rows.lost_wh2
+        # A row in which a meter answers again ends what was estimated before it.
+        variance = edge + np.append(edge[0] if self.edge_wh2 is None else self.edge_wh2, edge[:-1]) + rows.lost_wh2
+        self.edge_wh2 = float(edge[-1])
+        kept = slice(count - (stop - start), None)
+        rows, read, variance = rows[kept], read[kept], variance[kept]
+        loss = monitor.history.expected(start, stop)
         return [
             Balance(
                 monitor.zone.id,

@@ -113,6 +113,8 @@ class Worker:
         """
         meters, history = self._pipeline.meters, None
         saved, alerts = self._store.checkpoints(checkpoint.HEAD), self._store.checkpoint("alerts")
+        if self._pipeline.forecasts is not None:
+            self._pipeline.forecasts.restore_outdoor(self._store.checkpoint("outdoor"))
         if alerts is not None:
             try:
                 self._book.restore(alerts)
@@ -376,6 +378,9 @@ class Worker:
             checkpoints["alerts"] = self._book.state()
         if step.checkpoint is not None:
             checkpoints |= step.checkpoint
+        forecasts = self._pipeline.forecasts
+        if forecasts is not None and (outdoor := forecasts.outdoor_state()) is not None:
+            checkpoints["outdoor"] = outdoor
         answers = [answer for _, outcome in taken.requests for answer in outcome.answers]
         return Commit(messages, checkpoints, self._pipeline.meters, step.history, answers)
 

@@ -98,6 +98,7 @@ class Agent:
                 open_alerts=lambda: self._worker.view.alerts,
                 republish_all=self._republish_all,
                 send_evidence=self._worker.evidence.send,
+                take_weather=forecasts.take_outdoor if forecasts.zones else None,
             )
             self._publisher_beat = Heartbeat("publisher", 120.0)
             self._publisher = self._make_publisher(address)
@@ -318,6 +319,8 @@ class Agent:
             name=self._config.site.name,
             address=self._config.site.address,
             contact=self._config.site.contact,
+            feeder=self._config.site.feeder,
+            district=self._config.site.district,
             versions=self._versions,
             meters=[
                 wire.MeterInfo(

@@ -75,6 +75,15 @@ Label = Annotated[
         extra={"expected": "up to 200 characters of any script on one line, none that turns the writing direction"},
     ),
 ]
+GroupName = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=64,
+        pattern=r"^[^\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]*(?![\s\S])",
+        extra={"expected": "up to 64 characters of any script on one line, none that is invisible"},
+    ),
+]
 Hex16 = Annotated[
     str, msgspec.Meta(pattern=r"^[0-9A-Fa-f]{16}(?![\s\S])", extra={"expected": "16 hexadecimal digits (8 octets)"})
 ]
@@ -114,6 +123,10 @@ class Site(_Table, frozen=True, kw_only=True):
     name: Annotated[Label | None, about("The building as people call it, in any script.")] = None
     address: Annotated[Label | None, about("Its postal address.")] = None
     contact: Annotated[Label | None, about("Who opens the door: a name, a telephone number.")] = None
+    feeder: Annotated[
+        GroupName | None, about("What supplies it, a line or a transformer: the utility adds up peaks by it.")
+    ] = None
+    district: Annotated[GroupName | None, about("Where it lies: the utility adds up peaks by it, too.")] = None
     timezone: Annotated[Text, about("Of the people: for hours of the day, reports, clocks of DL/T 645 meters.")] = "UTC"
 
 
@@ -275,6 +288,10 @@ class Forecast(_Table, frozen=True, kw_only=True):
         ],
         about("Days like Sundays: 2026-04-06 once, 12-25 every year."),
     ] = []
+    temperature: Annotated[
+        Label | None,
+        about("Column of a replay's READINGS.csv: outdoor temperature in °C. Live: the command `weather`."),
+    ] = None
 
 
 class Detection(_Table, frozen=True, kw_only=True):

@@ -41,7 +41,7 @@ class Command(Order, frozen=True, kw_only=True):
 
     id: Id
     target: str
-    name: Literal["ping", "snapshot", "report", "resend", "acknowledge", "set-mode", "reload", "live"]
+    name: Literal["ping", "snapshot", "report", "resend", "acknowledge", "set-mode", "reload", "live", "weather"]
     issued: Time
     expires: Time
     by: Annotated[str, msgspec.Meta(max_length=128)] = ""

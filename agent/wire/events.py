@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from agent.wire.values import Body, Id, Share, Time
+from agent.wire.values import Body, Id, Share, Time, Uuid
 
 AlertKind = Literal[
     "non_technical_loss",
@@ -125,7 +125,7 @@ class CloudEvent(msgspec.Struct, frozen=True, kw_only=True):
     """The envelope (CloudEvents 1.0, section 2); `time` is that of the measurement, also when sent late."""
 
     specversion: Literal["1.0"] = "1.0"
-    id: str
+    id: Uuid
     type: str
     source: str
     subject: str

@@ -34,7 +34,7 @@ class Forecast(Body, frozen=True, kw_only=True):
     """`forecast/{zone}`, retained: the next 48 h from `issued` on, of what was read before.
 
     `mean_w` and each of `quantiles_w` ("0.05" to "0.95") have one figure for each `interval_s`. `flags` say what makes
-    it worse than usual: `warming_up`, `gaps`, `stale`.
+    it worse than usual: `warming_up`, `gaps`, `stale`, `temperature_stale`.
     """
 
     zone: str

@@ -80,12 +80,17 @@ class ZoneInfo(Body, frozen=True, kw_only=True):
 
 
 class Info(Body, frozen=True, kw_only=True):
-    """`info`, retained: what this gateway is made of, and where it is, in words for people."""
+    """`info`, retained: what this gateway is made of, and where it is, in words for people.
+
+    `feeder` and `district` are the groups by which a utility adds up peaks.
+    """
 
     time: Time
     name: str | None = None
     address: str | None = None
     contact: str | None = None
+    feeder: str | None = None
+    district: str | None = None
     versions: dict[str, str]
     meters: list[MeterInfo]
     zones: list[ZoneInfo]

@@ -24,6 +24,11 @@ Sha256 = Annotated[str, msgspec.Meta(pattern=f"^[0-9a-f]{{64}}{END}")]
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=f"^[A-Za-z0-9._-]+{END}")]
 
+UUID = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"  # RFC 9562, section 4: its text form
+
+# Said, not enforced here: what the gateway derives is one, and who stores events checks it.
+Uuid = Annotated[str, msgspec.Meta(extra_json_schema={"format": "uuid", "pattern": f"^{UUID}{END}"})]
+
 
 class WireError(ValueError):
     """Bytes that are not the message they should be; the text says what is wrong, fit to be sent back."""

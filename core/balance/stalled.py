@@ -117,7 +117,12 @@ def catch_ups(history: History, stop: int, row_h: float) -> list[CatchUp]:
             gained = float(history.rows(start, stop + 1).subs_wh[:, sub].sum())
             usual = column[: start - kept, 0]
             most = float(np.convolve(usual, np.ones(width)).max())
-            if gained > CATCH_UP * most and gained > CATCH_UP_SHARE * usual.mean() * (first - start):
+            stood = history.rows(start, first).subs_wh[:, sub]  # and not only unread: then its profile has been booked
+            if (
+                (stood < NOTHING_WH).sum() >= still
+                and gained > CATCH_UP * most
+                and gained > CATCH_UP_SHARE * usual.mean() * (first - start)
+            ):
                 found.append(CatchUp(int(sub), start, stop))
     return found
 

@@ -19,53 +19,37 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cache
-from statistics import NormalDist
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from core.arrays import DAY_S, Z95, Floats
 from core.evidence import Evidence, LossKind, Residual
 from core.fast.pyramid import Pyramid
+from core.fast.ramps import (
+    BEFORE,
+    BOUNDARY,
+    EXPECTED,
+    FLATS,
+    GAP,
+    LOST,
+    MAIN,
+    UNEXPLAINED,
+    WINDOWS_MIN,
+    Ramps,
+    Scene,
+    Steps,
+    Usual,
+)
 
-WINDOWS_MIN = (3, 4, 6, 9, 13, 19, 28, 42, 63, 95)
-RATE_SHARE = 0.05  # of the promised false alarms that may come from here
-TAIL = 1.2  # stretch of the Gaussian quantile: minutes have heavier tails than hours
-FLOOR_SHARE = 0.015  # of the load: what is smaller takes hours, and is the search's
 USUAL_S, USUAL_LEAST_S = 86_400.0, 12 * 3600.0  # the day whose mean is usual, up to the longest window; half is enough
 ROWS_LEAST = 3
 USUAL_EVERY_S = 10_800.0  # what is usual is looked up so often
-EXPECTED_SHARE, EXPECTED_DOUBT = 0.03, 0.3  # of the load, until a day is known; of what is expected beyond it
-WRONG_Z, WRONG_WEIGHT = 5.0, 1e-4  # standard deviations beside its neighbours' line: then it is a wrong read
+EXPECTED_SHARE = 0.03  # of the load, until a day is known
+DOUBTFUL = 4.0  # times the variance of the longer rows' mean: then that is the better one
 HALF = 0.5  # of the threshold has to stand one row ago
 MEASURE_S = 2700.0  # length of the slopes by which the roughness is measured
 ROUGH_LEAST = 3e-4  # of the load, over an hour: however calm the last days were
 KEPT, DOUBT = 0.8, 2.0  # a day's roughness fades so; and as it is known from some days only, it counts so much more
-MAD_SD = 1.4826  # median of absolute deviations to standard deviation (Gaussian)
-LEAST_WH2 = 0.01  # a boundary is known no better: no register has finer steps
-WHITE = 1.5  # white energy errs in a slope by so much more than in a difference, at most
-BEFORE = 10  # boundaries that tell the level before
-# Columns before those of the flats; cumulative but for the variances of boundary and gap.
-UNEXPLAINED, BOUNDARY, GAP, MAIN, EXPECTED, LOST, FLATS = range(7)
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """What is known of the zone now: nominal load W, variances in W^2 (and W^2 h), and of each flat's error in W.
-
-    per_own, per_wh: standard deviation of a flat's own copper and of its gain, in units of `own_wh`, `subs_wh`.
-    usual_w: unexplained power of the day before, used until the short rows know their own.
-    """
-
-    load_w: float
-    rough_w2h: float
-    slow_w2: float
-    level_w2: float
-    per_own: float
-    per_wh: Floats
-    usual_w: float
-    rate: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +81,12 @@ class LargeLoss:
     expected_wh: float
 
 
-@cache
-def threshold(hours: float, rate_per_year: float) -> float:
-    """Standard deviations from which a window of `hours` is an alarm."""
-    looks = 365.25 * 24 / hours
-    alone = RATE_SHARE * rate_per_year / len(WINDOWS_MIN)
-    return TAIL * NormalDist().inv_cdf(1 - min(0.01, alone / looks))
-
-
 class LargeLossTest:
     """One zone's. `step` takes short rows in order."""
 
-    def __init__(self, row_s: float, subs: int) -> None:
+    def __init__(self, row_s: float, subs: int, steps: Steps | None = None) -> None:
         self.row_s = row_s
+        self._steps = steps or Steps()
         self._windows = sorted({max(ROWS_LEAST, round(60 * m / row_s)) for m in WINDOWS_MIN})
         self._pyramid = Pyramid(row_s, FLATS + 2 * subs)
         self._total = np.zeros(FLATS + 2 * subs)
@@ -152,8 +129,8 @@ class LargeLossTest:
         if len(whole) * self.row_s < DAY_S / 2:
             return
         bare = replace(scene, rough_w2h=0.0, slow_w2=0.0)
-        usual = _Usual(scene.usual_w, 0.0, 0.0)
-        seen = _Ramps(whole.copy(), self.row_s / 3600.0, usual, bare).rough_w2h(window)
+        usual = Usual(scene.usual_w, 0.0, 0.0)
+        seen = Ramps(whole.copy(), self.row_s / 3600.0, usual, bare, self._steps).rough_w2h(window)
         least = (ROUGH_LEAST * scene.load_w) ** 2
         seen = max(seen, least)
         self._rough_w2h = seen if self._rough_w2h is None else max(seen, KEPT * self._rough_w2h + (1 - KEPT) * seen)
@@ -162,14 +139,13 @@ class LargeLossTest:
         """The first fresh boundary at which a window stands out."""
         whole = np.vstack([before, fresh])
         first = len(before)
-        ramps = _Ramps(whole, self.row_s / 3600.0, self._usual(float(rows.ends_s[0]), scene), scene)
+        usual = self._usual(float(rows.ends_s[0]), scene)
+        ramps = Ramps(whole, self.row_s / 3600.0, usual, scene, self._steps)
         end: int | None = None
         for window in self._windows:
             if window + BEFORE >= len(whole):
                 break
-            now, before_now = ramps.excess(window)[1:], ramps.excess(window, HALF)[:-1]
-            over = np.flatnonzero((now > 0.0) & (before_now > 0.0)) + window + BEFORE
-            over = over[over >= first]
+            over = ramps.standing(window, HALF, first)
             if len(over) and (end is None or over[0] < end):
                 end = int(over[0])
         if end is None:
@@ -188,109 +164,32 @@ class LargeLossTest:
             expected_wh=float(whole[end, EXPECTED] - whole[end - window, EXPECTED]),
         )
 
-    def _likeliest(self, ramps: _Ramps, end: int) -> tuple[int, float, float]:
+    def _likeliest(self, ramps: Ramps, end: int) -> tuple[int, float, float]:
         """The window up to boundary `end` that stands out most, the power in it, W, and its standard deviation."""
         found = []
         for window in self._windows:
-            k = end - window - BEFORE + 1
-            if k >= 0:
-                power_w, sd_w = (float(part[k]) for part in ramps.slope(window))
+            if end >= window + BEFORE - 1:
+                power_w, sd_w = (float(part[0]) for part in ramps.slope(window, end))
                 found.append((power_w / sd_w, window, power_w, sd_w))
         return max(found)[1:]
 
-    def _usual(self, at_s: float, scene: Scene) -> _Usual:
+    def _usual(self, at_s: float, scene: Scene) -> Usual:
         """The day before the longest window."""
         at_s = math.ceil(at_s / USUAL_EVERY_S - 1.0) * USUAL_EVERY_S  # however the rows come in parts
         until_s = at_s - (max(self._windows) + 2) * self.row_s
         new, old = self._pyramid.at(until_s), self._pyramid.at(until_s - USUAL_S)
         if old is None:
             old = self._pyramid.at(until_s - USUAL_LEAST_S)
+        before = Usual(scene.usual_w, scene.level_w2 + scene.usual_w2, EXPECTED_SHARE * scene.load_w)
         if new is None or old is None or new[0] - old[0] < USUAL_LEAST_S / 2:
-            return _Usual(scene.usual_w, scene.level_w2, EXPECTED_SHARE * scene.load_w)
+            return before
         hours = (new[0] - old[0]) / 3600.0
-        edges = float(new[1][BOUNDARY] + old[1][BOUNDARY] + new[1][GAP] + old[1][GAP]) / hours**2
         gained = (new[1] - old[1]) / hours
-        return _Usual(float(gained[UNEXPLAINED]), scene.rough_w2h / hours + edges, float(gained[EXPECTED]))
-
-
-@dataclass(frozen=True, slots=True)
-class _Usual:
-    """What is usual in the zone: unexplained power, W, its variance, and the loss that is expected, W."""
-
-    power_w: float
-    power_w2: float
-    expected_w: float
-
-
-class _Ramps:
-    """Slopes of the cumulative unexplained energy over some boundaries, whose figures are `whole` [K, FLATS + 2 N]."""
-
-    def __init__(self, whole: Floats, row_h: float, usual: _Usual, scene: Scene) -> None:
-        self._whole, self._row_h, self._usual, self._scene = whole, row_h, usual, scene
-        at = np.arange(len(whole), dtype=np.float64)
-        energy = whole[:, UNEXPLAINED] - whole[0, UNEXPLAINED] - usual.power_w * row_h * at
-        weight = self._weights(energy, np.maximum(whole[:, BOUNDARY], LEAST_WH2))
-        parts = weight, weight * at, weight * at * at, weight * energy, weight * energy * at
-        self._sums = [np.concatenate([[0.0], np.cumsum(part)]) for part in parts]
-
-    @staticmethod
-    def _weights(energy_wh: Floats, boundary_wh2: Floats) -> Floats:
-        """One over each boundary's variance; next to nothing for those that lie beside the line of their neighbours."""
-        weight: Floats = 1.0 / boundary_wh2
-        if len(energy_wh) > 2:
-            beside = energy_wh[1:-1] - (energy_wh[:-2] + energy_wh[2:]) / 2
-            known = boundary_wh2[1:-1] + (boundary_wh2[:-2] + boundary_wh2[2:]) / 4
-            weight[1:-1][beside**2 > WRONG_Z**2 * known] *= WRONG_WEIGHT
-        return weight
-
-    def excess(self, window: int, share: float = 1.0) -> Floats:
-        """Standard deviations beyond a share of the threshold of a loss that began `window` rows ago.
-
-        For each end from boundary `window` + BEFORE - 1 on.
-        """
-        power_w, sd_w = self.slope(window)
-        scene = self._scene
-        least_w = np.maximum(threshold(window * self._row_h, scene.rate) * sd_w, FLOOR_SHARE * scene.load_w)
-        return np.asarray((power_w - share * least_w) / sd_w)
-
-    def rough_w2h(self, window: int) -> float:
-        """White noise that the slopes show beyond all that is known of them, W^2 h; large ones do not count."""
-        power_w, sd_w = self.slope(window)
-        spread_w2 = float(np.median(np.abs(power_w - np.median(power_w))) * MAD_SD) ** 2
-        hours = window * self._row_h
-        known_w2 = float(np.median(sd_w)) ** 2 - WHITE * self._scene.rough_w2h / hours
-        # The level before is known as if no white noise were in it: what it has of it is a part of what is measured.
-        return max(0.0, spread_w2 - max(0.0, known_w2)) * hours / WHITE
-
-    def slope(self, window: int) -> tuple[Floats, Floats]:
-        """Its power and standard deviation, W, for each end from boundary `window` + BEFORE - 1 on."""
-        whole, row_h, scene = self._whole, self._row_h, self._scene
-        start = np.arange(BEFORE - 1, len(whole) - window)  # the last boundary before the loss
-        zero, one, two, energy, moment = ((s[start + window + 1] - s[start + 1]) for s in self._sums)
-        before, level = ((self._sums[n][start + 1] - self._sums[n][start + 1 - BEFORE]) for n in (0, 3))
-        level = level / before
-        lever = one - start * zero
-        square = two - 2 * start * one + start * start * zero
-        slope = (moment - start * energy - level * lever) / square
-        flats = whole[start + window, FLATS:] - whole[start, FLATS:]
-        flats = flats * np.concatenate([np.full(flats.shape[1] // 2, scene.per_own), scene.per_wh])
-        # A gap errs by what it grows meanwhile; where a meter answers, by all that was estimated.
-        gaps = sliding_window_view(whole[:, GAP], window + BEFORE)[: len(start)]
-        long = gaps.max(axis=1) - gaps.min(axis=1)
-        lost = whole[start + window, LOST] - whole[np.maximum(start - BEFORE, 0), LOST]
-        spread = np.einsum("tn,tn->t", flats, flats) + 4 * long + lost
-        rough_wh2 = scene.rough_w2h * row_h  # of a row
-        variance = (
-            1.0 / square
-            + (lever / square) ** 2 * (1.0 / before + rough_wh2 * BEFORE / 3)
-            + WHITE * rough_wh2 / window
-            + spread / window**2
-        )
-        # Copper is learned from rows in which peaks are levelled out: beyond what is usual it is known by a share only.
-        expected_w = (whole[start + window, EXPECTED] - whole[start, EXPECTED]) / (window * row_h)
-        copper_w = EXPECTED_DOUBT * np.maximum(expected_w - self._usual.expected_w, 0.0)
-        power_sd_w = np.sqrt(variance / row_h**2 + scene.slow_w2 + self._usual.power_w2 + copper_w**2)
-        return np.asarray(slope / row_h), np.asarray(power_sd_w)
+        edges_wh2 = float(new[1][BOUNDARY] + old[1][BOUNDARY] + new[1][GAP] + old[1][GAP] + new[1][LOST] - old[1][LOST])
+        power_w2 = scene.rough_w2h / hours + edges_wh2 / hours**2
+        if power_w2 > DOUBTFUL * before.power_w2:  # a meter was silent at one end, or is another one now
+            return replace(before, expected_w=float(gained[EXPECTED]))
+        return Usual(float(gained[UNEXPLAINED]), power_w2, float(gained[EXPECTED]))
 
 
 def large_loss_evidence(zone: str, episode: int, found: LargeLoss, hours: float) -> Evidence:

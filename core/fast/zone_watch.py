@@ -5,23 +5,26 @@ It owns what of a short row is known less well than of a long one. It refuses to
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from core.arrays import Bools
 from core.balance.losses import GAP_TAIL, OWN_FACTOR, OWN_LIMIT_W, LossModel
 from core.balance.rows import ZoneRows
-from core.fast.large_loss import LargeLoss, LargeLossTest, Rows, Scene
+from core.fast.large_loss import LargeLoss, LargeLossTest, Rows
 from core.fast.last_known import LastKnown
+from core.fast.ramps import Scene, Steps
 
 OVER_SHARE = 0.3  # of what a flat shows beyond what one phase bears may be anything: copper, a late read, a gap's end
 
 
 class ZoneWatch:
-    """One zone's. `step` takes short rows in order."""
+    """One zone's. `step` takes short rows in order. steps_wh: of its registers, the main meter's first."""
 
-    def __init__(self, row_s: float, subs: int) -> None:
-        self._test = LargeLossTest(row_s, subs)
-        self._last = LastKnown(1 + subs)
+    def __init__(self, row_s: float, steps_wh: Sequence[float]) -> None:
+        self._test = LargeLossTest(row_s, len(steps_wh) - 1, Steps(steps_wh[0], steps_wh[1:]))
+        self._last = LastKnown(len(steps_wh))
         self._main_wh = 0.0
 
     def step(

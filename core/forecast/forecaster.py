@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.forecast.calendar import Calendar
-from core.forecast.load import LoadModel
+from core.forecast.load import SHARES, LoadModel
+from core.forecast.outdoor import OutdoorTemperature
 from core.forecast.peaks import ExtremeHead
 from core.forecast.values import Extreme, Forecast, OverCapacity
 from core.forecast.window import DAYS, LoadWindow, Scale
@@ -26,6 +27,7 @@ DRIFT = 3.0  # the mean load may change by this factor before the scale is learn
 NEARBY_S = 3600.0  # a peak's time is right within this
 STALE_DAYS = 3  # whole local days without a reading: from then on nothing is said
 BEYOND_SEEN = 3.0  # a figure may pass the highest and the lowest load that is kept by so many of the larger of them
+CUMULATIVE = np.array([0.0, *SHARES.tolist(), 1.0])
 RECENT_S = 3600.0  # an error older than this says nothing of now
 
 
@@ -41,6 +43,8 @@ def step_of(interval_s: float) -> float | None:
 class Forecaster:
     """One zone's forecast. `capacity_w`: of fuse, transformer share or contract. `signed`: energy may flow back.
 
+    `outdoor`: temperatures, taken up when a local day closes; without any the forecast is what it is without them.
+
     Raises:
         ValueError: `interval_s` does not divide an hour; such a site has no forecast.
     """
@@ -53,17 +57,18 @@ class Forecaster:
         *,
         capacity_w: float | None = None,
         signed: bool = False,
+        outdoor: OutdoorTemperature | None = None,
     ) -> None:
         step_s = step_of(interval_s)
         if step_s is None:
             raise ValueError(f"zone {zone}: a forecast needs intervals that divide an hour, got {interval_s:g} s")
         self.zone, self.interval_s, self.step_s = zone, interval_s, step_s
-        self.calendar, self.capacity_w, self._signed = calendar, capacity_w, signed
+        self.calendar, self.capacity_w, self._signed, self._outdoor = calendar, capacity_w, signed, outdoor
         self.window = LoadWindow(step_s, calendar)
         self._until_s = -np.inf  # end of the last interval
         self._begun = False
         self._scale: Scale | None = None
-        self._model = LoadModel(step_s, calendar, 0)
+        self._model = LoadModel(step_s, calendar, 0, outdoor)
         self._heads = self._fresh_heads()
         self._said: tuple[tuple[float, Floats], ...] = ()  # height and band of each head for the open day
         self._at_midnight: tuple[float, ...] = ()  # mean extreme of the possible courses of the open day
@@ -134,7 +139,7 @@ class Forecaster:
         unit = float(np.nanmean(np.abs(recent)))
         signed = self._signed or bool(np.nanmin(known) < -0.02 * unit)
         self._scale = Scale(unit, signed=signed)
-        self._model = LoadModel(self.step_s, self.calendar, window.last - len(known) + 1)
+        self._model = LoadModel(self.step_s, self.calendar, window.last - len(known) + 1, self._outdoor)
         self._heads = self._fresh_heads()
         for power_w in known:
             self._learn(self._scale.of(power_w))
@@ -187,7 +192,8 @@ class Forecaster:
         quantiles = self._scale.power_w(mean[:, None] + (spread * narrow)[:, None] * levels[leads]).T
         first = self.window.steps
         paths = self._paths(steps[:first], told[:first], mean[:first], spread[:first])
-        peak, trough = (self._extreme(k, issued_s, steps[:first], paths, int(days[0])) for k in (0, 1))
+        curve = mean[:first], (spread * narrow)[:first]
+        peak, trough = (self._extreme(k, issued_s, steps[:first], curve, paths, int(days[0])) for k in (0, 1))
         return Forecast(
             self.zone,
             issued_s,
@@ -231,9 +237,15 @@ class Forecaster:
         return np.asarray(mean + spread * (errors - told * begun))
 
     def _extreme(
-        self, which: int, issued_s: float, steps: NDArray[np.intp], paths: Floats, day: int
+        self,
+        which: int,
+        issued_s: float,
+        steps: NDArray[np.intp],
+        curve: tuple[Floats, Floats],
+        paths: Floats,
+        day: int,
     ) -> tuple[Extreme, float]:
-        """Peak (0) or trough (1), and its height as a number."""
+        """Peak (0) or trough (1) of a `curve` of mean and spread, and its height as a number."""
         assert self._scale is not None
         head, (centre, band) = self._heads[which], self._said[which]
         weights = self._model.weights
@@ -242,7 +254,7 @@ class Forecaster:
             moved = float(weights @ head.best(paths)) - self._at_midnight[which]
             centre, band = centre + moved, band + moved
         habit = head.times(self.calendar.kind(day), day)[steps]
-        probability = head.probability(paths, weights, habit / habit.sum())
+        probability = head.probability(*curve, self._model.points, CUMULATIVE, habit / habit.sum())
         near = round(NEARBY_S / self.step_s)
         total = np.concatenate([[0.0], np.cumsum(probability)])
         at = np.arange(len(steps))
@@ -276,5 +288,6 @@ class Forecaster:
             ("warming_up", self._measured_days() < WARM_DAYS),
             ("gaps", float(share.mean()) < 0.95),
             ("stale", float(share[-1]) == 0.0),
+            ("temperature_stale", self._model.blind),
         )
         return tuple(name for name, is_so in flags if is_so)

@@ -27,7 +27,10 @@ CURVE_SHARE = 0.6  # of the height; the rest is the short memory
 TIME_HALF_LIFE, TIME_OTHER_KIND = 25.0, 0.3
 PRIOR_ERROR = 0.2  # spread before errors were seen
 RATE = 0.08
-ABOUT_S, BLUR_S = 2700.0, 1800.0  # times are spread so far: of days before, of paths
+ABOUT_S = 2700.0  # times of days before are spread so far
+CURVE_TIME_SHARE = 0.6  # of the time's probability; the rest is when it came on such days
+OWN_SPREAD = 0.9  # of a step's spread: what an error has in common with the whole day moves no extreme in time
+GRID = 160  # heights at which a step is compared with all others
 PRIOR_TIME = 0.02  # share of the time's probability that is spread evenly: nothing is impossible
 
 
@@ -63,7 +66,7 @@ class ExtremeHead:
         self._times: list[tuple[int, int]] = []  # (local day, step) of extremes
         self._said: tuple[float, Floats] | None = None
         apart = (np.arange(self.steps)[:, None] - np.arange(self.steps)) * step_s
-        self._about, self._blur = (_blur(apart, width_s) for width_s in (ABOUT_S, BLUR_S))
+        self._about = _blur(apart, ABOUT_S)
 
     def best(self, numbers: Floats) -> Floats:
         """The extremes along the last axis."""
@@ -143,12 +146,27 @@ class ExtremeHead:
         frequency = frequency @ self._about
         return np.asarray(frequency / frequency.sum())
 
-    def probability(self, paths: Floats, weights: Floats, habit: Floats) -> Floats:
-        """Probability of each step [steps]: half what `paths` [n, steps] say, half `habit` [steps]."""
-        at = np.bincount(self.where(paths), weights, minlength=self.steps) @ self._blur if len(paths) else habit
-        mixed = 0.5 * at / at.sum() + 0.5 * habit
-        mixed = (1 - PRIOR_TIME) * mixed / mixed.sum() + PRIOR_TIME / self.steps
-        return np.asarray(mixed / mixed.sum())
+    def probability(self, mean: Floats, spread: Floats, points: Floats, shares: Floats, habit: Floats) -> Floats:
+        """Probability of each step [steps]: what the curve says, and `habit` [steps].
+
+        Errors of `spread` [steps] about `mean` [steps] lie with probability `shares` [n] below `points` [n] spreads.
+        """
+        mixed = CURVE_TIME_SHARE * self._of_errors(mean, spread, points, shares) + (1 - CURVE_TIME_SHARE) * habit
+        return np.asarray((1 - PRIOR_TIME) * mixed / mixed.sum() + PRIOR_TIME / self.steps)
+
+    def _of_errors(self, mean: Floats, spread: Floats, points: Floats, shares: Floats) -> Floats:
+        """Probability that a step lies beyond all others, were their errors independent: over the heights, that it
+        lies there and all others do not.
+        """
+        if self.sign < 0:
+            mean, points, shares = -mean, -points[::-1], 1 - shares[::-1]
+        scale = OWN_SPREAD * spread
+        lowest, highest = (mean + scale * points[0]).max(), (mean + scale * points[-1]).max()
+        heights = np.linspace(lowest, highest, GRID + 1)
+        below = np.maximum(np.interp((heights - mean[:, None]) / scale[:, None], points, shares), 1e-9)
+        logs = np.log(0.5 * (below[:, 1:] + below[:, :-1]))
+        chance = (np.diff(below, axis=1) * np.exp(logs.sum(axis=0) - logs)).sum(axis=1)
+        return np.asarray(chance / chance.sum())
 
 
 def _blur(apart_s: Floats, width_s: float) -> Floats:

@@ -43,7 +43,8 @@ class Forecast:
     """One zone's next 48 h, of what was known before `issued_s`.
 
     `mean_w` [steps], `quantiles_w` [19, steps]. `days` of readings lie behind it; `flags` say what makes it worse than
-    usual: `warming_up` (fewer than 28 days), `gaps` (readings missing in the last week), `stale` (none for a day).
+    usual: `warming_up` (fewer than 28 days), `gaps` (readings missing in the last week), `stale` (none for a day),
+    `temperature_stale` (outdoor temperatures that used to come are missing).
     """
 
     zone: str

@@ -23,7 +23,9 @@ from core.balance.losses import LossModel
 from core.balance.rows import ZoneRows
 from core.balance.stalled import MOST_H, moved, moves_again, without_stalled
 from core.evidence import Evidence
-from core.fast.large_loss import LargeLoss, Scene, large_loss_evidence, onset_rows
+from core.fast.large_loss import LargeLoss, large_loss_evidence, onset_rows
+from core.fast.ramps import Scene
+from core.fast.usual import usual_power
 from core.monitor.alarm import Alarm
 from core.monitor.alarm_life import AlarmLife
 from core.monitor.learning import START_DAYS, Learning
@@ -127,7 +129,7 @@ class ZoneMonitor:
         history, learning = self.history, self.learning
         model, noise = learning.predictor(row_h), learning.noise
         start = max(history.first, history.count - learning.day_rows)
-        booked, _ = history.booked(start, history.count)
+        usual_w, usual_w2 = usual_power(history, start, self.row_h)
         return model, Scene(
             load_w=learning.load_w,
             rough_w2h=noise.rough_w2h,
@@ -135,7 +137,8 @@ class ZoneMonitor:
             level_w2=noise.level_w2,
             per_own=model.own_sd,
             per_wh=model.gain_sd,
-            usual_w=float(booked[-1] - booked[0]) / ((history.count - start) * self.row_h),
+            usual_w=usual_w,
+            usual_w2=usual_w2,
             rate=learning.settings.false_alarms_per_year,
         )
 

@@ -87,10 +87,11 @@ def _typed(name: str, args: tuple[str, ...]) -> dict[str, Any]:
     """Arguments as the command's own types have them, checked as the gateway will. Raises: BadParameter."""
     from agent.downlink.commands import ARGUMENTS
 
-    given = dict(arg.partition("=")[::2] for arg in args)
+    given: dict[str, Any] = dict(arg.partition("=")[::2] for arg in args)
     try:
+        given = {key: msgspec.json.decode(text) if text.startswith("[") else text for key, text in given.items()}
         order = msgspec.convert(given, ARGUMENTS[name], strict=False)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
         known = ", ".join(ARGUMENTS[name].__struct_fields__) or "none"
         raise click.BadParameter(f"{name} takes {known}: {error}", param_hint="--arg") from None
     return {key: value for key, value in msgspec.to_builtins(order).items() if key in given}

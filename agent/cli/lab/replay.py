@@ -45,7 +45,8 @@ def command(
     """Run recorded registers through the service's own detection.
 
     READINGS.csv has the header time,<meter id>,...: times ISO 8601 or epoch seconds, UTC; cells are cumulative import
-    in kWh, empty where not read. A column <meter id>:export is what a meter fed in, where a zone's `export` names it.
+    in kWh, empty where not read. A column <meter id>:export is what a meter fed in, where a zone's `export` names it;
+    the one that `[forecast] temperature` names is the outdoor temperature in degrees Celsius.
     What cannot be used is named by line and column and left out, never taken as zero.
     """
     config = load(site_file)
@@ -55,7 +56,8 @@ def command(
         raise ConfigError([f"{site_file}: [detection] model = {config.detection.model!r}: {error}"]) from None
     meters = tuple(dict.fromkeys(m for zone in config.zone for m in (zone.main, *zone.subs)))
     try:
-        readings = read(readings_file, meters, {m for zone in config.zone for m in zone.export})
+        exports = {m for zone in config.zone for m in zone.export}
+        readings = read(readings_file, meters, exports, config.forecast.temperature)
         signs, sign_notes = ([], None) if events is None else read_events(events, meters)
         with click.progressbar(
             length=len(readings.times_s),

@@ -101,7 +101,16 @@ class Gathered:
     info: Info | None
     tampers: tuple[TamperEvent, ...]
     detectable_w: dict[str, float]  # by zone, as the last health says
-    skipped: int
+    wrong: dict[str, tuple[str, int]]  # by kind: what is wrong with the first that cannot be read, and how many
+
+    def unreadable(self, kind: str) -> str:
+        """How many messages of a kind cannot be read, and why, as the end of a sentence; empty if all can."""
+        if kind not in self.wrong:
+            return ""
+        reason, count = self.wrong[kind]
+        if count == 1:
+            return f"; 1 {kind} message cannot be read: {reason}"
+        return f"; {count} {kind} messages cannot be read, the first: {reason}"
 
 
 def from_messages(lines: Iterable[str], alert_id: str) -> Case:
@@ -112,12 +121,18 @@ def from_messages(lines: Iterable[str], alert_id: str) -> Case:
     """
     found = _gather(lines, alert_id)
     if not found.revisions:
-        raise CaseError(f"no revision of alert {alert_id} is among the messages; record event/alert too")
+        raise CaseError(
+            f"no revision of alert {alert_id} is among the messages"
+            f"{found.unreadable('event/alert') or '; record event/alert too'}"
+        )
     if not found.chunks:
         raise CaseError(
-            f"no evidence/{alert_id}/... is among the messages; ask the gateway for it with the report command"
+            f"no evidence/{alert_id}/... is among the messages"
+            f"{found.unreadable('evidence') or '; ask the gateway for it with the report command'}"
         )
     if found.info is None:
+        if wrong := found.wrong.get("info"):
+            raise CaseError(f"the gateway's info message cannot be read: {wrong[0]}")
         raise CaseError("the gateway's retained info message is missing; it says which meter is the main meter")
     zone = found.chunks[0].zone
     known = next((z for z in found.info.zones if z.id == zone), None)
@@ -125,7 +140,10 @@ def from_messages(lines: Iterable[str], alert_id: str) -> Case:
         raise CaseError(f"the gateway's info knows no zone {zone!r}")
     missing = sorted(set(range(1, found.chunks[0].of + 1)) - {c.n for c in found.chunks})
     if missing:
-        raise CaseError(f"of {found.chunks[0].of} evidence messages these are missing: {missing}; ask for them again")
+        raise CaseError(
+            f"of {found.chunks[0].of} evidence messages these are missing: {missing}"
+            f"{found.unreadable('evidence')}; ask for them again"
+        )
     energies = _on_one_grid(found.chunks, known.main)
     energies.subs_kwh[:, [name in known.minus for name in energies.subs]] *= -1.0
     check_complete(energies, found.info, zone)
@@ -145,17 +163,19 @@ def _gather(lines: Iterable[str], alert_id: str) -> Gathered:
     tampers: dict[str, TamperEvent] = {}
     info: Info | None = None
     detectable_w: dict[str, float] = {}
-    skipped = 0
+    wrong: dict[str, tuple[str, int]] = {}
     for line in lines:
         topic, _, body = line.strip().partition(" ")
+        kind = ""
         try:
             _, suffix = split_topic(topic)
             payload = body.encode()
+            kind = "evidence" if suffix.startswith(f"evidence/{alert_id}/") else suffix
             if suffix == "event/alert":
                 event = decode(AlertEvent, payload)
                 if event.data.alert_id == alert_id:
                     revisions[event.data.revision] = event
-            elif suffix.startswith(f"evidence/{alert_id}/"):
+            elif kind == "evidence":
                 chunk = decode(EvidenceChunk, payload)
                 chunks[chunk.n] = chunk
             elif suffix == "event/tamper":
@@ -165,15 +185,17 @@ def _gather(lines: Iterable[str], alert_id: str) -> Gathered:
                 info = decode(Info, payload)
             elif suffix == "health":
                 detectable_w = decode(Health, payload).detectable_w
-        except (WireError, msgspec.ValidationError):
-            skipped += 1
+        except (WireError, msgspec.ValidationError) as error:
+            if kind:
+                first, count = wrong.get(kind, (str(error), 0))
+                wrong[kind] = first, count + 1
     return Gathered(
         tuple(revisions[k] for k in sorted(revisions)),
         tuple(chunks[k] for k in sorted(chunks)),
         info,
         tuple(sorted(tampers.values(), key=lambda t: t.time)),
         detectable_w,
-        skipped,
+        wrong,
     )
 
 

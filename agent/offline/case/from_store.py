@@ -84,6 +84,8 @@ def _info(config: Config, time: datetime) -> Info:
         name=config.site.name,
         address=config.site.address,
         contact=config.site.contact,
+        feeder=config.site.feeder,
+        district=config.site.district,
         versions={"checkmeter": importlib.metadata.version("checkmeter")},
         meters=meters,
         zones=zones,

@@ -56,23 +56,25 @@ class Notes:
 class Readings:
     """Registers in Wh, [T, meters] in the order asked for, NaN where not read, at rising `times_s` [T].
 
-    `lines` [T] are their lines in the file.
+    `lines` [T] are their lines in the file. `outdoor_c` [T]: outdoor temperature, NaN where not read; None without.
     """
 
     times_s: Floats
     wh: Floats
     lines: NDArray[np.intp]
     notes: Notes
+    outdoor_c: Floats | None = None
 
 
 EXPORT = ":export"  # behind a meter's id: the column of its export register
 
 
-def read(path: Path, meters: Sequence[str], exports: Collection[str] = ()) -> Readings:
+def read(path: Path, meters: Sequence[str], exports: Collection[str] = (), temperature: str | None = None) -> Readings:
     """Read READINGS.csv: header `time,<meter id>,...`, cells cumulative import in kWh, empty where not read.
 
     Where a meter of `exports` has a column `<meter id>:export` it is taken off; where it has none, its column is taken
-    for import minus export already, and that is noted.
+    for import minus export already, and that is noted. `temperature` names the column of the outdoor temperature in
+    degrees Celsius; where it is missing, that is noted.
 
     Raises:
         ReadingsError: a column is missing or doubled, or too little of the file is usable.
@@ -80,10 +82,12 @@ def read(path: Path, meters: Sequence[str], exports: Collection[str] = ()) -> Re
     """
     notes = Notes(str(path))
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        return _read(file, meters, exports, notes)
+        return _read(file, meters, exports, temperature, notes)
 
 
-def _read(file: TextIO, meters: Sequence[str], exports: Collection[str], notes: Notes) -> Readings:
+def _read(
+    file: TextIO, meters: Sequence[str], exports: Collection[str], temperature: str | None, notes: Notes
+) -> Readings:
     rows = _open(file, notes, "row")
     if rows.delimiter == ";":
         notes.add(
@@ -96,7 +100,10 @@ def _read(file: TextIO, meters: Sequence[str], exports: Collection[str], notes: 
         )
     header = [name.strip() for name in rows.header]
     fed_in = [meter for meter in meters if meter in exports and meter + EXPORT in header]
-    place = _columns(header, [*meters, *(meter + EXPORT for meter in fed_in)], notes)
+    outside = [temperature] if temperature is not None and temperature in header else []
+    if temperature is not None and not outside:
+        notes.add("no column of temperature", 1, temperature, "no such column; forecasts go without a temperature")
+    place = _columns(header, [*meters, *(meter + EXPORT for meter in fed_in), *outside], notes)
     for meter in meters:
         if meter in exports and meter not in fed_in:
             detail = f"no column {meter}{EXPORT}; {meter} is taken for import minus export"
@@ -131,13 +138,14 @@ def _read(file: TextIO, meters: Sequence[str], exports: Collection[str], notes: 
             + "".join(f"\n  {note}" for note in notes.named[:10])
         )
     wh = np.array(cells, np.float64) * 1000.0
+    outdoor_c = wh[:, -1] / 1000.0 if outside else None
     for k, meter in enumerate(fed_in, start=len(meters)):
         wh[:, meters.index(meter)] -= wh[:, k]
     wh = np.ascontiguousarray(wh[:, : len(meters)])
     silent = [meter for j, meter in enumerate(meters) if np.isnan(wh[:, j]).all()]
     if silent:
         raise ReadingsError(f"{notes.path}: no reading at all in column {', '.join(silent)}; mend the export")
-    return Readings(np.array(times), wh, np.array(lines, np.intp), notes)
+    return Readings(np.array(times), wh, np.array(lines, np.intp), notes, outdoor_c)
 
 
 def _open(file: TextIO, notes: Notes, what: str) -> CsvLines:

@@ -96,6 +96,8 @@ def replay(
     begins = {begin for begin, _ in _without_holes(readings.times_s)}
     began_s = ended_s = -np.inf
     for start, stop, feed in blocks(readings, interval_s, pipeline):
+        if forecasts is not None and readings.outdoor_c is not None:
+            forecasts.take_outdoor(readings.times_s[start:stop], readings.outdoor_c[start:stop])
         until_s = float(readings.times_s[stop - 1])
         while waiting and waiting[0].time_s <= until_s:
             pipeline.sign(waiting.pop(0))

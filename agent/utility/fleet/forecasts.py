@@ -1,19 +1,22 @@
-"""What the gateways' forecasts say of the fleet: peaks zone by zone, the coincident peak, and what came true.
+"""What the gateways' forecasts say of the fleet: peaks zone by zone, and the coincident peaks of its groups.
 
-It owns the questions; how quantiles add up is `agent.utility.fleet.coincident`'s.
+It owns the questions; how quantiles add up is `agent.utility.fleet.coincident`'s, what came true `.realised`'s.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from agent import wire
-from agent.utility.fleet.coincident import Dependence, FleetForecast, combine, learn
+from agent.utility.fleet.coincident import LEVELS, Courses, Dependence, FleetForecast, SumOfBuildings, learn
+from agent.utility.fleet.groups import FLEET, Kind, capacities, marks, members, outer, paged
 from agent.utility.fleet.queries import HOUR_S, Answer
+from agent.utility.fleet.realised import SLOT_S, SLOTS, studied
 from agent.utility.sql.schema import DAY_S
 from agent.utility.sql.statements import Row
 from agent.utility.sql.store import Store, timestamp
@@ -21,9 +24,7 @@ from agent.utility.sql.store import Store, timestamp
 Floats = NDArray[np.float64]
 
 FRESH_S = 3 * HOUR_S  # an older forecast is that of a gateway that has gone silent
-STUDIED = 200  # zones whose past errors are read: bounds what a question about a whole fleet reads
-STUDY_DAYS = 28
-SPREADS = 2 * 1.645  # between the 5 % and the 95 % quantile of a normal error
+MEDIAN = len(LEVELS) // 2
 
 
 class NothingKnown(Exception):
@@ -60,130 +61,97 @@ def why_none(store: Store, now_s: float) -> str:
     )
 
 
-def coincident(store: Store, now_s: float) -> tuple[float, float, int, Dependence, FleetForecast]:
-    """The sum over the next 24 h of all zones that lie in no other one.
+class Sum(NamedTuple):
+    """The next 24 h of one group from `start_s` on, in half hours, and what it can carry if somebody has said so."""
 
-    Start and step in s, how many zones, how their errors hang together, the sum. Forecasts of different steps are
-    brought to the coarsest one.
+    name: str
+    start_s: float
+    dependence: Dependence
+    capacity_w: float | None
+    forecast: FleetForecast
+
+    @property
+    def over_probability(self) -> float | None:
+        """How probably the peak passes the capacity."""
+        return None if self.capacity_w is None else self.forecast.over(self.capacity_w)
+
+
+def coincident(store: Store, now_s: float, kind: Kind = "fleet", only: str | None = None) -> list[Sum]:
+    """The sum over the next 24 h of the zones of each group that lie in no other zone, the largest peak first.
+
+    `only`: that group alone. What is held in memory is one group's courses and a hundred forecasts at a time.
 
     Raises:
-        NothingKnown: there is no fresh forecast.
+        NothingKnown: there is no fresh forecast, or no site says what its `kind` is.
     """
     found = store.rows(
-        "SELECT f.body, z.zone, z.gateway_key, i.body FROM forecast f JOIN zone z ON z.zone_key = f.zone_key "
-        "LEFT JOIN gateway_info i ON i.gateway_key = z.gateway_key WHERE f.issued_s >= ? ORDER BY f.zone_key",
+        "SELECT f.zone_key, z.gateway_key, z.zone, f.issued_s FROM forecast f JOIN zone z ON z.zone_key = f.zone_key "
+        "WHERE f.issued_s >= ?",
         (int(now_s) - FRESH_S,),
     )
-    inner = {gateway: _inner(info) for _, _, gateway, info in found}
-    bodies = [
-        wire.decode(wire.Forecast, str(body).encode()) for body, zone, gateway, _ in found if zone not in inner[gateway]
-    ]
-    if not bodies:
+    if not found:
         raise NothingKnown(why_none(store, now_s))
-    step_s = max(body.interval_s for body in bodies)
-    start_s = math.ceil(max(body.issued.timestamp() for body in bodies) / step_s) * step_s
-    count = DAY_S // step_s
-    levels = [float(level) for level in sorted(bodies[0].quantiles_w, key=float)]
-    grids = [grid for body in bodies if (grid := _grid(body, levels, start_s, step_s, count)) is not None]
-    if not grids:
-        raise NothingKnown("no forecast reaches over the next 24 h")
-    dependence = learn(_errors(store, now_s, step_s))
-    return start_s, step_s, len(grids), dependence, combine(levels, np.array(grids), dependence)
-
-
-def _inner(info: object) -> set[str]:
-    """The zones of a gateway whose load another zone of it contains: they must not be counted twice."""
-    if info is None:
-        return set()
-    zones = wire.decode(wire.Info, str(info).encode()).zones
-    behind = {sub for zone in zones for sub in zone.subs}
-    return {zone.id for zone in zones if zone.main in behind}
-
-
-def _grid(body: wire.Forecast, levels: list[float], start_s: float, step_s: int, count: int) -> Floats | None:
-    """A forecast's quantiles [levels, count] on the common grid; None where it does not cover it."""
-    quantiles = {float(level): row for level, row in body.quantiles_w.items()}
-    if step_s % body.interval_s or any(level not in quantiles for level in levels):
-        return None
-    per, first = step_s // body.interval_s, round((start_s - body.issued.timestamp()) / body.interval_s)
-    rows = np.array([quantiles[level][first : first + per * count] for level in levels])
-    return rows.reshape(len(levels), count, per).mean(axis=2) if rows.shape[1] == per * count else None
-
-
-def _errors(store: Store, now_s: float, step_s: int) -> Floats:
-    """Past day-ahead errors in spreads, [days, steps, zones], NaN where a step was not measured."""
-    today = int(now_s // DAY_S)
-    days, steps = range(today - STUDY_DAYS, today), DAY_S // step_s
-    rows = _looked_back(store, today - STUDY_DAYS, today)
-    zones = sorted({zone for zone, _, _, _, _ in rows})
-    out = np.full((len(days), steps, len(zones)), np.nan)
-    for zone, day, _, curve, load_w in rows:
-        ahead = min(steps, len(curve))
-        if len(load_w) >= ahead and ahead == steps:
-            spread = np.maximum(curve[:steps, 2] - curve[:steps, 0], 1.0) / SPREADS
-            out[day - days[0], :, zones.index(zone)] = (load_w[:steps] - curve[:steps, 1]) / spread
-    enough = np.isfinite(out).all(axis=1).mean(axis=0) > 0.5
-    return out[:, :, enough]
-
-
-def _looked_back(store: Store, first_day: int, last_day: int) -> list[tuple[int, int, int, Floats, Floats]]:
-    """(zone, day, step in s, curve [steps, (5 %, mean, 95 %)], load in W [steps]) of the days that are over."""
-    zones = [
-        int(str(key))
-        for (key,) in store.rows(
-            "SELECT DISTINCT zone_key FROM forecast_day WHERE day >= ? AND day < ? ORDER BY zone_key LIMIT ?",
-            (first_day, last_day, STUDIED),
-        )
-    ]
+    zones = {int(str(key)): (int(str(gateway)), str(zone)) for key, gateway, zone, _ in found}
+    start_s = math.ceil(max(int(str(issued)) for *_, issued in found) / SLOT_S) * SLOT_S
+    groups = members(store, kind, outer(store, zones))
+    if only is not None:
+        groups = {name: keys for name, keys in groups.items() if name == only}
+    dependence = learn(day for day, _ in studied(store, now_s, "fleet", FLEET))
+    courses, limits = Courses(dependence, SLOTS), capacities(store, kind)
+    turn = start_s % DAY_S // SLOT_S
     out = []
-    for zone in zones:
-        measured = {
-            int(str(start)): (int(str(seconds)), main)
-            for start, seconds, main in store.rows(
-                "SELECT start_s, seconds, main_j FROM balance WHERE zone_key = ? AND start_s >= ? AND start_s < ?",
-                (zone, first_day * DAY_S, (last_day + 2) * DAY_S),
-            )
-        }
-        kept = store.rows(
-            "SELECT day, issued_s, step_s, curve FROM forecast_day WHERE zone_key = ? AND day >= ? AND day < ?",
-            (zone, first_day, last_day),
+    for name, keys in sorted(groups.items()):
+        added = SumOfBuildings(SLOTS)
+        for key, levels, quantiles_w, mean_w in _grids(store, keys, start_s):
+            added.add(courses.of(key, levels, quantiles_w), mean_w)
+        if added.zones:
+            past = [np.roll(errors, -turn) for _, errors in studied(store, now_s, kind, name)]
+            said = added.forecast(np.array(past) if past else None)
+            out.append(Sum(name, start_s, dependence, limits.get(name), said))
+    if not out:
+        raise NothingKnown(_why_no_group(kind, only, bool(groups)))
+    return sorted(out, key=lambda one: (-float(one.forecast.peak_w[MEDIAN]), one.name))
+
+
+def _why_no_group(kind: Kind, only: str | None, known: bool) -> str:
+    if known:
+        return "no forecast reaches over the next 24 h"
+    if only is not None:
+        return f"no site with a fresh forecast says {kind} = {only!r}"
+    return f'no site with a fresh forecast says its {kind}: set {kind} = "..." under [site] in the site files'
+
+
+def _grids(store: Store, keys: list[int], start_s: float) -> Iterator[tuple[int, list[float], Floats, Floats]]:
+    """Zone, levels, quantiles [levels, 48] and mean [48] of each forecast that covers the 24 h from `start_s` on."""
+    for page in paged(keys):
+        for key, body in store.rows(f"SELECT zone_key, body FROM forecast WHERE zone_key IN ({marks(page)})", page):
+            forecast = wire.decode(wire.Forecast, str(body).encode())
+            levels = sorted(forecast.quantiles_w, key=float)
+            curves = np.array([forecast.mean_w, *(forecast.quantiles_w[level] for level in levels)]).T
+            part = math.gcd(forecast.interval_s, SLOT_S)
+            first, per = (start_s - forecast.issued.timestamp()) / part, SLOT_S // part
+            fine = np.repeat(curves, forecast.interval_s // part, axis=0)[round(first) :][: per * SLOTS]
+            if first >= 0 and len(fine) == per * SLOTS:
+                slots = fine.reshape(SLOTS, per, -1).mean(axis=1).T
+                yield int(str(key)), [float(level) for level in levels], slots[1:], slots[0]
+
+
+def group_peaks(store: Store, now_s: float, kind: Kind) -> Answer:
+    """The coincident peak of each group over the next 24 h: those nearest to their capacity first, then the largest."""
+    rows: list[Row] = [
+        (
+            one.name,
+            one.forecast.zones,
+            *(float(one.forecast.peak_w[at]) / 1000 for at in (MEDIAN, 0, -1)),
+            timestamp(one.start_s + float(one.forecast.peak_time.argmax()) * SLOT_S),
+            one.forecast.sum_of_peaks_w / 1000,
+            None if one.capacity_w is None else one.capacity_w / 1000,
+            one.over_probability,
         )
-        for day, issued_s, step_s, text in kept:
-            curve = np.array(msgspec.json.decode(str(text)), np.float64)
-            start_s, step = int(str(issued_s)), int(str(step_s))
-            load = [_mean_w(measured, start_s + k * step, step) for k in range(len(curve))]
-            out.append((zone, int(str(day)), step, curve, np.array(load)))
-    return out
-
-
-def _mean_w(measured: dict[int, tuple[int, object]], start_s: int, step_s: int) -> float:
-    """The mean load over a step, NaN unless all of it was measured."""
-    joules, at_s = 0.0, start_s
-    while at_s < start_s + step_s:
-        seconds, main_j = measured.get(at_s, (0, None))
-        if not seconds or main_j is None:
-            return math.nan
-        joules += float(str(main_j))
-        at_s += seconds
-    return joules / (at_s - start_s)
-
-
-def skill(store: Store, now_s: float, days: int) -> Answer:
-    """Realised against forecast, by horizon, over the last whole days and up to 200 zones."""
-    today = int(now_s // DAY_S)
-    groups: dict[str, list[tuple[Floats, Floats]]] = {"0 to 24 h": [], "24 to 48 h": []}
-    for _, _, step_s, curve, load_w in _looked_back(store, today - days, today):
-        steps = DAY_S // step_s
-        for name, part in (("0 to 24 h", slice(0, steps)), ("24 to 48 h", slice(steps, 2 * steps))):
-            if len(load_w[part]) == steps and np.isfinite(load_w[part]).all():
-                groups[name].append((curve[part], load_w[part]))
-    rows: list[Row] = []
-    for name, pairs in groups.items():
-        if not pairs:
-            continue
-        error = float(sum(np.abs(load - curve[:, 1]).sum() for curve, load in pairs))
-        energy = float(sum(np.abs(load).sum() for _, load in pairs))
-        inside = float(np.mean([((c[:, 0] <= load) & (load <= c[:, 2])).mean() for c, load in pairs]))
-        peak = float(np.mean([abs(c[:, 1].max() - load.max()) / max(load.max(), 1.0) for c, load in pairs]))
-        rows.append((name, len(pairs), error / max(energy, 1.0), inside, peak))
-    return Answer(("horizon", "zone_days", "nmae", "coverage_of_90", "peak_of_curve_mape"), rows)
+        for one in sorted(coincident(store, now_s, kind), key=lambda one: -(one.over_probability or 0.0))
+    ]
+    columns = (
+        kind, "zones", "peak_kw", "at_least_kw", "at_most_kw", "peak_about", "sum_of_peaks_kw", "capacity_kw",
+        "over_probability",
+    )  # fmt: skip
+    return Answer(columns, rows)

@@ -20,6 +20,7 @@ from core.scoring.features import FEATURES
 
 IDENTIFIERS = ("building", "meter", "day")
 TARGET = "is_theft"
+NAMED_METERS = 12  # of those that a refusal names
 LEAST_PREFIX = 6  # characters of an id that name an alert
 
 
@@ -124,21 +125,29 @@ def _standing(store: Store, key: int, *, lock: bool = True) -> Standing | None:
 
 
 def _must_be_of_the_zone(store: Store, alert_key: int, meter: str) -> None:
-    """Refuse a meter that the alert's zone does not have, where the gateway has said which it has."""
-    rows = store.rows(
-        "SELECT i.body, z.zone FROM alert a JOIN gateway_info i ON i.gateway_key = a.gateway_key "
+    """Refuse a meter that the alert's zone does not have, by the gateway's `info`, or else by the alert's features."""
+    ((body, zone),) = store.rows(
+        "SELECT i.body, z.zone FROM alert a LEFT JOIN gateway_info i ON i.gateway_key = a.gateway_key "
         "LEFT JOIN zone z ON z.zone_key = a.zone_key WHERE a.alert_key = ?",
         (alert_key,),
     )
-    if not rows:
-        return
-    info, zone = wire.decode(wire.Info, str(rows[0][0]).encode()), rows[0][1]
-    known = {one.id for one in info.meters} if zone is None else _meters_of(info, str(zone))
+    where = "this gateway" if zone is None else f"zone {zone}"
+    known: set[str] = set()
+    if body is not None:
+        info = wire.decode(wire.Info, str(body).encode())
+        if zone is not None:
+            known = _meters_of(info, str(zone))
+        if not known:  # an alert from before the zones were changed: the gateway's meters will have to do
+            where, known = "this gateway", {one.id for one in info.meters}
+    if not known and (event := _with_features(store, alert_key)) is not None:
+        known = {*(event.data.features or {}), *(suspect.meter for suspect in event.data.suspects or [])}
     if not known or meter in known:
         return
-    near = get_close_matches(meter, sorted(known), n=3, cutoff=0.5) or sorted(known)[:3]
-    where = "this gateway" if zone is None else f"zone {zone}"
-    raise StoreMisfit(f"{where} has no meter {meter[:64]!r}; did you mean {', '.join(near)}?")
+    near = get_close_matches(meter, sorted(known), n=3, cutoff=0.5)
+    more = f" and {len(known) - NAMED_METERS} more" if len(known) > NAMED_METERS else ""
+    listed = ", ".join(sorted(known)[:NAMED_METERS])
+    guess = f"did you mean {', '.join(near)}? " if near else ""
+    raise StoreMisfit(f"{where} has no meter {meter[:64]!r}; {guess}it has {listed}{more}")
 
 
 def _meters_of(info: wire.Info, zone: str) -> set[str]:
@@ -228,8 +237,15 @@ def _inspected(store: Store) -> Iterator[tuple[str, str | None, str, wire.AlertE
         "ORDER BY g.tenant, g.site, g.gateway, a.alert_id"
     )
     for key, outcome, meter, *names in store.rows(query):
-        for (body,) in store.rows("SELECT body FROM alert_event WHERE alert_key = ? ORDER BY revision DESC", (key,)):
-            event = wire.decode(wire.AlertEvent, str(body).encode())
-            if event.data.features:
-                yield str(outcome), None if meter is None else str(meter), "/".join(map(str, names)), event
-                break
+        if (event := _with_features(store, int(str(key)))) is not None:
+            yield str(outcome), None if meter is None else str(meter), "/".join(map(str, names)), event
+
+
+def _with_features(store: Store, alert_key: int) -> wire.AlertEvent | None:
+    """The last transition of an alert that carried its meters' features; None if none did."""
+    query = "SELECT body FROM alert_event WHERE alert_key = ? ORDER BY revision DESC"
+    for (body,) in store.rows(query, (alert_key,)):
+        event = wire.decode(wire.AlertEvent, str(body).encode())
+        if event.data.features:
+            return event
+    return None

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from agent.utility.sql.schema import DAY_S
 from agent.utility.sql.statements import Row
 from agent.utility.sql.store import Store, timestamp
+from agent.utility.sql.views import CONFIDENCE, NAMED
 
 HOUR_S = 3600
 
@@ -44,16 +45,10 @@ def losses(store: Store, now_s: float, days: int, top: int, price: float | None 
 
 
 def cases(store: Store, now_s: float, top: int) -> Answer:
-    """Open cases, those that lose most first.
-
-    Confidence is the probability of the suspect; where a load ahead of the meters is likelier, it is that one's, and
-    no suspect stands beside it.
-    """
+    """Open cases, those that lose most first, a surplus last. Whom one names, and how surely, is the views' matter."""
     found = store.rows(
-        "SELECT alert_id, tenant, site, zone, kind, severity, (? - onset_s) / 86400.0, loss_w, loss_kwh, "
-        "CASE WHEN upstream_probability > COALESCE(probability, 0) THEN NULL ELSE suspect END, "
-        "CASE WHEN upstream_probability > COALESCE(probability, 0) THEN upstream_probability ELSE probability END, "
-        "outcome, unconfirmed, unexplained_probability FROM open_case "
+        f"SELECT alert_id, tenant, site, zone, kind, severity, (? - onset_s) / 86400.0, loss_w, loss_kwh, {NAMED}, "
+        f"{CONFIDENCE}, outcome, unconfirmed, unexplained_probability FROM open_case a "
         "ORDER BY COALESCE(loss_kwh, 0) DESC, onset_s, alert_id LIMIT ?",
         (int(now_s), top),
     )

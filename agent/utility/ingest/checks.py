@@ -17,6 +17,8 @@ LARGEST_W = 1e8  # a hundred times what a building's transformer gives
 DAY_MS = 1000 * DAY_S
 MAX_BODY_OCTETS = 5 << 20  # of a row: TiDB takes 6 MiB; a packet has 1 MiB, so only a change of ours can meet it
 
+MAX_GROUP_NAME = 64  # characters of a feeder's or a district's name, as the site file has it
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ALERT_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
@@ -43,8 +45,15 @@ def within(value: float | None, limit: float, field: str, least: float | None = 
 
 
 def on_grid(start_s: float, length_s: float) -> None:
-    """An interval begins a whole number of its lengths after midnight UTC: one that does not overlaps those that do."""
+    """An interval begins a whole number of its lengths after midnight UTC, and ends on the same day.
+
+    One that does not overlaps those that do. Whether two lengths overlap is the store's matter.
+    """
     start_ms, length_ms = round(start_s * 1000) % DAY_MS, max(1, round(length_s * 1000))
+    if start_ms + length_ms > DAY_MS + DAY_MS // length_ms:
+        raise Unreadable(
+            f"time: an interval of {length_s:g} s that runs past midnight UTC: it would overlap the next one"
+        )
     past_ms = (start_ms + length_ms // 2) % length_ms - length_ms // 2
     # What is no whole number of ms (a seventh of a day) is rounded: each length before this one may be one ms off.
     if abs(past_ms) > (0 if DAY_MS % length_ms == 0 else start_ms // length_ms + 1):
@@ -82,6 +91,13 @@ def clean(text: str) -> str:
 
 def text_of(text: str | None) -> str | None:
     return None if text is None else clean(text[:255])
+
+
+def group_of(name: str | None) -> str | None:
+    """A feeder's or a district's name; one that is only spaces is none."""
+    if name is not None and len(name) > MAX_GROUP_NAME:
+        raise Unreadable(f"name: {name[:MAX_GROUP_NAME]!r}... is longer than {MAX_GROUP_NAME} characters")
+    return None if name is None else clean(name).strip() or None
 
 
 def body_of(message: msgspec.Struct) -> str:

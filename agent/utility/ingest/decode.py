@@ -8,6 +8,7 @@ message in the store is a lie, and the whole one in the dead letters can be mend
 from __future__ import annotations
 
 import logging
+import re
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -25,6 +26,7 @@ from agent.utility.ingest.checks import (
     body_of,
     clean,
     count,
+    group_of,
     joules,
     name_of,
     on_grid,
@@ -52,6 +54,7 @@ from agent.utility.sql.schema import (
 from agent.utility.sql.statements import Row
 from agent.utility.sql.store import KEEP_DAYS, timestamp
 from agent.utility.sql.table import Table
+from agent.wire.values import UUID
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +64,8 @@ AHEAD_S = DAY_S
 LONGEST_INTERVAL_S = DAY_S
 ALERTS_KEEP_S = 20 * 366 * DAY_S  # an onset may lie far back, but not before meters were read over a bus
 
+_UUID = re.compile(UUID)
+_KIND = re.compile(r"([a-z]{1,16}): ")
 MAX_ROUTES = 200_000  # topics remembered; bounds what a sender of made-up topics can make us keep
 MAX_LETTER_OCTETS = 64 * 1024  # of a dead letter's payload that are kept; its full length stands beside it
 MAX_HOURLY_OCTETS = 1 << 30  # of all payloads kept in an hour; bounds what one gateway gone mad can make us store
@@ -135,7 +140,8 @@ class Reader:
 
     def dead(self, packet_id: int, topic: bytes, payload: bytes, reason: str) -> Letter:
         """The dead letter of a message that cannot be read, or that the store refuses."""
-        self.refused[reason.split(":")[0] if ":" in reason[:24] else "form"] += 1
+        kind = _KIND.match(reason)  # a metric's label: a word of ours, never what a sender wrote
+        self.refused[kind[1] if kind else "form"] += 1
         kept = payload[:MAX_LETTER_OCTETS]
         if (hour := int(self._now() // 3600)) != self._hour:
             self._hour, self._hour_octets = hour, 0
@@ -163,6 +169,8 @@ class Reader:
             address, suffix = wire.split_topic(topic.decode())
         except UnicodeDecodeError:
             raise Unreadable("topic: not UTF-8") from None
+        except wire.WireError as error:  # it begins with what the sender wrote
+            raise Unreadable(f"topic: {error}") from None
         for name in address:
             if not NAME.fullmatch(name):
                 raise Unreadable(f"topic: {name!r} is no name of 1 to 64 letters, digits, dot, dash, underscore")
@@ -320,6 +328,8 @@ class Reader:
             None if info.model_version is None else count(info.model_version),
             None if info.config_sha256 is None else sha256_of(info.config_sha256),
             body_of(info),
+            group_of(info.feeder),
+            group_of(info.district),
             self._time(info.time, "time"),
         )
         rows = self._names(route, None)
@@ -368,10 +378,9 @@ class Reader:
         """The event's key, and its time."""
         if event.source != route.address.source:
             raise Unreadable(f"source: the topic says {route.address.source}, the event {event.source[:200]!r}")
-        try:
-            event_id = event_key(route.gateway_key, uuid.UUID(event.id).bytes)
-        except ValueError:
-            raise Unreadable(f"id: {event.id[:64]!r} is no UUID") from None
+        if not _UUID.fullmatch(event.id):
+            raise Unreadable(f"id: {event.id[:64]!r} is no UUID of 36 characters")
+        event_id = event_key(route.gateway_key, uuid.UUID(event.id).bytes)  # one id, in capitals or not
         return event_id, self._time(event.time, "time", since_s=int(self._now()) - ALERTS_KEEP_S)
 
     def _time(self, moment: datetime, field: str, since_s: int = FIRST_POSSIBLE_S) -> int:

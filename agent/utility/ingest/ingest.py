@@ -35,7 +35,8 @@ from agent.utility.sql.batch import Letter
 from agent.utility.sql.cases import ALERT_EVENT, TAMPER
 from agent.utility.sql.schema import BALANCE, DAY_S, DEAD_LETTER
 from agent.utility.sql.server import StoreError, StoreMisfit, StoreRefused, StoreUnavailable
-from agent.utility.sql.store import Store
+from agent.utility.sql.statements import Row
+from agent.utility.sql.store import Store, timestamp
 from firmware_io.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -194,17 +195,13 @@ class Ingest:
         self.metrics.messages += len(letters)
         self.metrics.unacknowledged = len(letters)
         begun_s = self._clock.monotonic()
-        new = self._write(letters, connection, stop)
+        self._write(letters, connection, stop)
         connection.send(packets.pubacks([letter.packet_id for letter in letters]))
         self._confirm(letters, connection)
         self.metrics.unacknowledged = 0
         self.metrics.commit_seconds += self._clock.monotonic() - begun_s
         self.metrics.batches += 1
-        self.metrics.balances += new
-        # A message may be in order and make no row at all: `active` of a healthy gateway.
-        balances = [row for letter in letters for table, row in letter.rows[-1:] if table is BALANCE]
-        self.metrics.repeated += len(balances) - new
-        if balances:
+        if balances := _balances(letters):
             start_s, seconds = cast(tuple[int, int], balances[-1][1:3])
             self.metrics.newest_interval_seconds = start_s + seconds
 
@@ -220,12 +217,17 @@ class Ingest:
             self._answers.queue(gateway + b"/ack", wire.encode(wire.Ack(ids=ids)))
         self._answers.send(connection)
 
-    def _write(self, letters: list[Letter], connection: Connection, stop: threading.Event) -> int:
-        """Apply the batch, whatever it takes; returns how many balances were new."""
+    def _write(self, letters: list[Letter], connection: Connection, stop: threading.Event) -> None:
+        """Apply the batch, whatever it takes; what overlaps is put aside before anything is acknowledged."""
         failures = 0
         while True:
             try:
-                return self._store.apply(letters)
+                new, overlapping = self._store.apply(letters)
+                self.metrics.balances += new
+                self.metrics.repeated += len(_balances(letters)) - new - len(overlapping)
+                if not overlapping:
+                    return
+                letters = [self._overlapping(letter) for letter in overlapping]
             except StoreUnavailable as error:
                 self.metrics.store_waits += 1
                 pause_s = BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
@@ -243,7 +245,9 @@ class Ingest:
                 # has found: the same message would find it again after each restart, so it must not end us.
                 if len(letters) > 1:
                     half = len(letters) // 2
-                    return self._write(letters[:half], connection, stop) + self._write(letters[half:], connection, stop)
+                    self._write(letters[:half], connection, stop)
+                    self._write(letters[half:], connection, stop)
+                    return
                 letter = letters[0]
                 if letter.rows[:1] and letter.rows[0][0] is DEAD_LETTER:
                     raise StoreMisfit(f"the store refuses even a dead letter: {error}") from error
@@ -254,6 +258,12 @@ class Ingest:
                 )
                 letters = [self._reader.dead(letter.packet_id, letter.topic, letter.payload, said)]
                 self._reader.forget_names()
+
+    def _overlapping(self, letter: Letter) -> Letter:
+        """The dead letter of a balance of which some time is counted already."""
+        start_s, seconds = cast(tuple[int, int], _balances([letter])[0][1:3])
+        said = f"overlap: {seconds} s from {timestamp(start_s)} UTC on: another interval of the zone counts that time"
+        return self._reader.dead(letter.packet_id, letter.topic, letter.payload, said)
 
     def _upkeep(self) -> None:
         """Once a day the store's maintenance, and every few seconds the metrics."""
@@ -275,3 +285,8 @@ class Ingest:
             self.metrics.write(self._metrics_path)
         except OSError as error:
             log.warning("metrics: %s", error)
+
+
+def _balances(letters: list[Letter]) -> list[Row]:
+    """Their balances. A message may be in order and make no row at all: `active` of a healthy gateway."""
+    return [row for letter in letters for table, row in letter.rows[-1:] if table is BALANCE]

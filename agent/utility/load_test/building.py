@@ -85,6 +85,8 @@ class Building:
             name=f"House {self.address.site[5:]}",
             address=f"{int(self.address.site[5:])} Fleet Street",
             contact="the caretaker",
+            feeder=f"Feeder {int(self.address.site[5:]) // 50 + 1}",
+            district=("Harbour", "Hill", "Old Town")[int(self.address.site[5:]) % 3],
             versions=VERSIONS,
             meters=[
                 wire.MeterInfo(

@@ -14,7 +14,7 @@ from __future__ import annotations
 from agent.utility.sql.cases import ALERT, ALERT_EVENT, EVIDENCE, OUTCOME, SUSPECT, TAMPER
 from agent.utility.sql.table import EVENT, INTEGER, KEY, NAME, REQUIRED_NAME, SHA256, Table
 
-VERSION = 3
+VERSION = 4
 DAY_S = 86_400
 JOULES_PER_KWH = 3_600_000
 
@@ -55,6 +55,8 @@ GATEWAY_INFO = Table(
         ("model_version", "BIGINT"),
         ("config_sha256", SHA256),
         ("body", "MEDIUMTEXT NOT NULL"),
+        ("feeder", NAME),
+        ("district", NAME),
         ("info_s", INTEGER),
     ),
     keys=1,
@@ -92,9 +94,12 @@ BALANCE_DAY = Table(
         ("technical_j", INTEGER),
         ("residual_j", INTEGER),
         ("last_end_s", INTEGER),
+        # The length of all intervals of the day; 0 if they have several, or if nobody knows: see Store.apply.
+        ("step_s", "INT NOT NULL DEFAULT 0"),
     ),
     keys=2,
     merge="add",
+    guard="step_s",
     numbers=True,
     by_time="day",
 )
@@ -133,6 +138,53 @@ FORECAST_DAY = Table(
     keys=2,
     merge="first",
     by_time="day",
+)
+# What became of the first forecast of a day, by hours ahead: `load_kwh` sums |load|, `bias_kwh` forecast minus load.
+FORECAST_ERROR = Table(
+    "forecast_error",
+    (
+        ("zone_key", KEY),
+        ("day", "INT NOT NULL"),
+        ("lead_h", "INT NOT NULL"),
+        ("steps", "INT NOT NULL"),
+        ("load_kwh", "DOUBLE NOT NULL"),
+        ("error_kwh", "DOUBLE NOT NULL"),
+        ("bias_kwh", "DOUBLE NOT NULL"),
+        ("inside", "INT NOT NULL"),  # steps whose load lay within the 90 % band
+    ),
+    keys=3,
+    merge="first",
+    by_time="day",
+)
+# The same for sums: of the fleet, of a feeder, of a district, over the zones of which the whole day is known.
+GROUP_DAY = Table(
+    "group_day",
+    (
+        ("group_key", KEY),
+        ("day", "INT NOT NULL"),
+        ("kind", "VARCHAR(16) NOT NULL"),
+        ("name", REQUIRED_NAME),
+        ("zones", "INT NOT NULL"),
+        ("forecast_peak_w", "DOUBLE NOT NULL"),  # the highest of the curves added up
+        ("peak_w", "DOUBLE NOT NULL"),
+        ("body", "TEXT NOT NULL"),  # JSON: agent.utility.fleet.realised.GroupErrors
+    ),
+    keys=2,
+    merge="first",
+    by_time="day",
+)
+GROUP_CAPACITY = Table(
+    "group_capacity",
+    (
+        ("group_key", KEY),
+        ("kind", "VARCHAR(16) NOT NULL"),
+        ("name", REQUIRED_NAME),
+        ("capacity_w", "DOUBLE NOT NULL"),
+        ("changed_ms", INTEGER),
+    ),
+    keys=1,
+    merge="newest",
+    guard="changed_ms",
 )
 # What a meter of water, heat or gas counts, as it was last told: in no balance, so only the newest is kept.
 REGISTER = Table(
@@ -296,6 +348,9 @@ TABLES = (
     BALANCE_DAY,
     FORECAST,
     FORECAST_DAY,
+    FORECAST_ERROR,
+    GROUP_DAY,
+    GROUP_CAPACITY,
     REGISTER,
     ALERT,
     SUSPECT,

@@ -82,12 +82,7 @@ def insert(table: Table, dialect: Dialect) -> tuple[str, str]:
                 sets = ", ".join(f"{name} = excluded.{name}" for name in others)
                 return head, f"{tail}UPDATE SET {sets} WHERE excluded.{table.guard} > {table.name}.{table.guard}"
             case "add":
-                sets = ", ".join(
-                    f"{name} = MAX({name}, excluded.{name})"
-                    if name.startswith("last_")
-                    else f"{name} = {name} + excluded.{name}"
-                    for name in others
-                )
+                sets = ", ".join(_added(table, name, f"excluded.{name}", "MAX") for name in others)
                 return head, f"{tail}UPDATE SET {sets}"
     tail = " ON DUPLICATE KEY UPDATE "
     match table.merge:
@@ -99,22 +94,26 @@ def insert(table: Table, dialect: Dialect) -> tuple[str, str]:
             newer = f"VALUES({table.guard}) > {table.guard}"
             return head, tail + ", ".join(f"{name} = IF({newer}, VALUES({name}), {name})" for name in others)
         case "add":
-            return head, tail + ", ".join(
-                f"{name} = GREATEST({name}, VALUES({name}))"
-                if name.startswith("last_")
-                else f"{name} = {name} + VALUES({name})"
-                for name in others
-            )
+            return head, tail + ", ".join(_added(table, name, f"VALUES({name})", "GREATEST") for name in others)
 
 
-def existing(table: Table, dialect: Dialect, keys: Iterable[Sequence[int]]) -> str:
-    """Which of these integer keys are there already."""
+def _added(table: Table, name: str, new: str, greatest: str) -> str:
+    """What becomes of one column when a row is added to the one that is there."""
+    if name == table.guard:  # NOT NULL: where they differ the server refuses the row, and the transaction ends
+        return f"{name} = CASE WHEN {name} = {new} THEN {name} END"
+    if name.startswith("step_"):
+        return f"{name} = {new}"
+    return f"{name} = {greatest}({name}, {new})" if name.startswith("last_") else f"{name} = {name} + {new}"
+
+
+def existing(table: Table, dialect: Dialect, keys: Iterable[Sequence[int]], more: Sequence[str] = ()) -> str:
+    """Which of these integer keys are there already, with the columns `more`."""
     listed = ", ".join("(" + ", ".join(str(int(part)) for part in key) + ")" for key in keys)
     if dialect == "mysql":
-        names = ", ".join(table.key)
-        return f"SELECT {names} FROM {table.name} WHERE ({names}) IN ({listed})"
+        names = ", ".join((*table.key, *more))
+        return f"SELECT {names} FROM {table.name} WHERE ({', '.join(table.key)}) IN ({listed})"
     # SQLite would scan the table for a list of row values; a join over the list goes through the key.
-    names = ", ".join(f"t.{name}" for name in table.key)
+    names = ", ".join(f"t.{name}" for name in (*table.key, *more))
     same = " AND ".join(f"t.{name} = k.column{n}" for n, name in enumerate(table.key, 1))
     return f"SELECT {names} FROM (VALUES {listed}) k CROSS JOIN {table.name} t WHERE {same}"
 
@@ -123,25 +122,53 @@ HISTORY = ("start_s", "seconds", "main_j", "sum_j", "residual_j", "uncertainty_j
 _MOST_STARTS = 10_000  # of different intervals' starts that one question goes through
 
 
+LOADS = ("zone_key", "start_s", "seconds", "main_j")
+
+
 def history(dialect: Dialect) -> str:
-    """One zone's intervals (HISTORY) in a stretch of time; values: from, to, zone_key.
+    """One zone's intervals (HISTORY) in a stretch of time; values: from, to, zone_key."""
+    return _stretch(dialect, HISTORY, 1) + " ORDER BY start_s"
+
+
+def loads(dialect: Dialect, zones: int) -> str:
+    """The main meter's intervals (LOADS) of so many zones in a stretch of time; values: from, to, the zone_keys."""
+    return _stretch(dialect, LOADS, zones)
+
+
+def _stretch(dialect: Dialect, columns: Sequence[str], zones: int) -> str:
+    """Intervals of some zones.
 
     In SQLite the rows lie by time, and there are as many in a stretch as the fleet has zones: it goes from one start to
-    the next through the key (a loose index scan) and looks up the zone at each.
+    the next through the key (a loose index scan) and looks up the zones at each.
     """
+    listed, marks = ", ".join(f"b.{name} AS {name}" for name in columns), ", ".join("?" * zones)
     if dialect == "mysql":
-        return (
-            f"SELECT {', '.join(HISTORY)} FROM balance WHERE start_s >= ? AND start_s <= ? AND zone_key = ? "
-            "ORDER BY start_s"
-        )
-    columns = ", ".join(f"b.{name}" for name in HISTORY)
+        return f"SELECT {listed} FROM balance b WHERE b.start_s >= ? AND b.start_s <= ? AND b.zone_key IN ({marks})"
     return (
         "WITH RECURSIVE span(since_s, until_s) AS (VALUES (?, ?)), starts(start_s) AS ("
         "SELECT MIN(start_s) FROM balance WHERE start_s >= (SELECT since_s FROM span) "
         "UNION ALL SELECT (SELECT MIN(n.start_s) FROM balance n WHERE n.start_s > starts.start_s) FROM starts "
         f"WHERE starts.start_s < (SELECT until_s FROM span) LIMIT {_MOST_STARTS}) "
-        f"SELECT {columns} FROM starts CROSS JOIN balance b ON b.start_s = starts.start_s "
-        "WHERE b.zone_key = ? AND b.start_s <= (SELECT until_s FROM span) ORDER BY b.start_s"
+        f"SELECT {listed} FROM starts CROSS JOIN balance b ON b.start_s = starts.start_s "
+        f"WHERE b.zone_key IN ({marks}) AND b.start_s <= (SELECT until_s FROM span)"
+    )
+
+
+def spans(dialect: Dialect, day: int, zone_keys: Iterable[int]) -> str:
+    """Every interval (zone_key, start_s, seconds) of these zones on one UTC day; along the key, as `history`."""
+    since_s, until_s = day * DAY_S, (day + 1) * DAY_S
+    keys = [str(int(key)) for key in zone_keys]
+    if dialect == "mysql":
+        return (
+            f"SELECT zone_key, start_s, seconds FROM balance WHERE start_s >= {since_s} AND start_s < {until_s} "
+            f"AND zone_key IN ({', '.join(keys)})"
+        )
+    return (
+        f"WITH RECURSIVE starts(start_s) AS (SELECT MIN(start_s) FROM balance WHERE start_s >= {since_s} "
+        "UNION ALL SELECT (SELECT MIN(n.start_s) FROM balance n WHERE n.start_s > starts.start_s) FROM starts "
+        f"WHERE starts.start_s < {until_s} LIMIT {DAY_S + 2}) SELECT b.zone_key, b.start_s, b.seconds FROM starts "
+        f"CROSS JOIN (VALUES {', '.join(f'({key})' for key in keys)}) k CROSS JOIN balance b "
+        f"WHERE starts.start_s < {until_s} AND b.start_s = starts.start_s AND b.zone_key = k.column1"
     )
 
 

@@ -3,21 +3,27 @@
 Every transaction here is idempotent, because its message may come again: after a crash between COMMIT and PUBACK,
 from a second replica, or because the answer to COMMIT was lost. Exactness of the day rollups rests on one thing: a
 balance adds to its day in the transaction in which its row is new, and in no other.
+
+No moment of a zone counts twice. Intervals of one length lie on one grid and cannot overlap, so a day remembers its
+length, and its upsert refuses another one. Only then are the day's intervals looked up, under the lock of the day's
+row: what overlaps one of them is not written, and `apply` tells which it was. The usual case costs nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple, cast
 from urllib.parse import unquote, urlsplit
 
 from agent import wire
 from agent.utility.sql import statements
-from agent.utility.sql.batch import Letter, day_rows, merged
+from agent.utility.sql.batch import LOOKED_AT_DAY, Day, Letter, Span, apart, day_of, day_rows, merged
 from agent.utility.sql.cases import EVIDENCE
 from agent.utility.sql.schema import BALANCE, BALANCE_DAY, DAY_S, MIGRATION, TABLES, VERSION
-from agent.utility.sql.server import Server, StoreMisfit, StoreUnavailable
+from agent.utility.sql.server import Server, StoreMisfit, StoreRefused, StoreUnavailable
 from agent.utility.sql.statements import Row
 from agent.utility.sql.table import Table
 from agent.utility.sql.tidb import tidb_statements
@@ -29,8 +35,23 @@ MIGRATION_TIMEOUT_S = 900.0  # for one statement: TiDB's SPLIT waits up to 300 s
 _TRIES = 16  # to insert balances that other replicas insert at the same time
 
 
+MAX_MIXED = 100_000  # zones' days known to hold intervals of several lengths; a hint, so it may be forgotten
+_NEW_DAY = replace(BALANCE_DAY, merge="first")
+
+
+class Applied(NamedTuple):
+    """What became of a batch: how many balances were new, and the letters whose interval overlaps another one."""
+
+    new: int
+    overlapping: tuple[Letter, ...]
+
+
 class _SeenBefore(Exception):
     """Some of the batch's balances are in the store already."""
+
+
+class _OtherLength(Exception):
+    """A zone's day holds intervals of another length than the batch's."""
 
 
 def open_store(dsn: str, *, make: bool = False) -> Store:
@@ -66,6 +87,7 @@ class Store:
     def __init__(self, server: Server) -> None:
         self.server = server
         self._tidb: bool | None = None
+        self._mixed: set[Day] = set()
 
     def __enter__(self) -> Store:
         return self
@@ -157,28 +179,75 @@ class Store:
 
     # -- writing -----------------------------------------------------------------------------------------------
 
-    def apply(self, letters: Sequence[Letter]) -> int:
-        """Write the letters' rows in one transaction; returns how many balances were new.
+    def apply(self, letters: Sequence[Letter]) -> Applied:
+        """Write the letters' rows in one transaction, but for balances that overlap others of their zone.
 
         Raises StoreUnavailable (try again) or StoreRefused (one of them cannot be written: halve the batch).
         """
         tables = merged(letters)
         balances = tables.pop(BALANCE, [])
+        looked_at = {day for day in map(day_of, balances) if day in self._mixed} if self._mixed else set()
+        overlapping: list[Row] = []  # nothing changes that any more: what they overlap is committed
         for _ in range(_TRIES):
             try:
                 with self.server.transaction():
-                    if balances:
-                        if self.server.insert(BALANCE, balances) != len(balances):
-                            raise _SeenBefore
-                        self.server.insert(BALANCE_DAY, day_rows(balances))
+                    new, refused = self._insert_balances(balances, looked_at) if balances else (0, [])
                     for table in TABLES:
                         if rows := tables.get(table):
                             self.server.insert(table, rows)
-                return len(balances)
+                return Applied(new, _letters_of(letters, overlapping + refused))
             except _SeenBefore:
-                known = set(self.rows(statements.existing(BALANCE, self.server.dialect, [row[:2] for row in balances])))  # type: ignore[misc]
+                query = statements.existing(
+                    BALANCE,
+                    self.server.dialect,
+                    [cast(Day, row[:2]) for row in balances],
+                    ("seconds",),
+                )
+                known = {row[:2]: row[2] for row in self.rows(query)}
+                overlapping += [row for row in balances if known.get(row[:2], row[2]) != row[2]]
                 balances = [row for row in balances if row[:2] not in known]
+            except _OtherLength:
+                looked_at = set(map(day_of, balances))
         raise StoreUnavailable(f"{_TRIES} times another writer was faster with some of these {len(balances)} balances")
+
+    def _insert_balances(self, balances: list[Row], looked_at: set[Day]) -> tuple[int, list[Row]]:
+        """Inside a transaction: how many are new, and those that overlap. `looked_at`: days whose intervals it reads.
+
+        Raises: _SeenBefore, _OtherLength: roll back, and try again with less to write, or with more to look at.
+        """
+        refused: list[Row] = []
+        steps: dict[Day, int] = {}
+        if looked_at:
+            balances, refused, steps = apart(balances, self._spans(sorted(looked_at)))
+        days = day_rows(balances)
+        if any(row[-1] == 0 and row[:2] not in looked_at for row in days):
+            raise _OtherLength
+        if balances and self.server.insert(BALANCE, balances) != len(balances):
+            raise _SeenBefore
+        try:
+            if of_one_length := [row for row in days if row[:2] not in looked_at]:
+                self.server.insert(BALANCE_DAY, of_one_length)
+        except StoreRefused as error:
+            raise _OtherLength from error
+        if others := [(*row[:-1], steps[cast(Day, row[:2])]) for row in days if row[:2] in looked_at]:
+            self.server.insert(LOOKED_AT_DAY, others)
+        if len(self._mixed) > MAX_MIXED:
+            self._mixed.clear()
+        self._mixed.update(day for day, step_s in steps.items() if not step_s)
+        return len(balances), refused
+
+    def _spans(self, days: Sequence[Day]) -> dict[Day, list[Span]]:
+        """Every interval of these zones' days, which nobody adds to until the transaction ends."""
+        self.server.insert(_NEW_DAY, [(*day, *(0,) * (len(BALANCE_DAY.columns) - 2)) for day in days])
+        if self.server.dialect == "mysql":  # SQLite has one writer at a time
+            self.server.run(statements.existing(BALANCE_DAY, "mysql", days) + " FOR UPDATE")
+        found: dict[Day, list[Span]] = {day: [] for day in days}
+        for day in sorted({day for _, day in days}):
+            zone_keys = [zone_key for zone_key, other in days if other == day]
+            for row in self.rows(statements.spans(self.server.dialect, day, zone_keys)):
+                zone_key, start_s, seconds = cast(tuple[int, int, int], row)
+                found[zone_key, day].append((start_s, seconds))
+        return found
 
     def write(self, table: Table, rows: Sequence[Row]) -> None:
         """Upsert rows of one table in a transaction of their own."""
@@ -190,3 +259,13 @@ class Store:
     def rows(self, query: str, values: Sequence[object] = ()) -> list[Row]:
         """The rows that a query returns."""
         return self.server.run(query, values)
+
+
+def _letters_of(letters: Sequence[Letter], balances: Sequence[Row]) -> tuple[Letter, ...]:
+    """The letters that these rows come from."""
+    if not balances:
+        return ()
+    spans = {row[:3] for row in balances}
+    return tuple(
+        letter for letter in letters if any(table is BALANCE and row[:3] in spans for table, row in letter.rows)
+    )

@@ -23,7 +23,8 @@ Merge = Literal["first", "newest", "add"]
 class Table:
     """One table: `columns` are (name, type); the first `keys` of them are the clustered primary key.
 
-    `merge` says what a repeated key does; "newest" compares the column `guard`, which must come last. `numbers`
+    `merge` says what a repeated key does; "newest" compares the column `guard`, which must come last; "add" refuses a
+    row whose `guard` differs from that of the row that is there, and without a guard takes the new one's. `numbers`
     holds if every column is an integer: such rows need no quoting. `by_time` names the key's column of time: on one
     node (SQLite) rows lie by it, so that the fleet's next interval fills a few pages instead of touching one page
     for each building (8 times fewer octets written); on a distributed store it must not come first. `partitioned`

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from agent.utility.sql import statements
 from agent.utility.sql.keys import name_key
-from agent.utility.sql.schema import BALANCE, DAY_S, DEAD_LETTER, FORECAST_DAY, MAINTENANCE
+from agent.utility.sql.schema import BALANCE, DAY_S, DEAD_LETTER, FORECAST_DAY, FORECAST_ERROR, GROUP_DAY, MAINTENANCE
 from agent.utility.sql.server import StoreError, StoreMisfit
 from agent.utility.sql.store import AHEAD_DAYS, KEEP_DAYS, MIGRATION_TIMEOUT_S, Store, timestamp
 from agent.utility.sql.tidb import after_the_day, new_partitions
@@ -44,7 +44,8 @@ def maintain(
         else:
             with store.server.patient(MIGRATION_TIMEOUT_S):
                 done = _move_partitions(store, today - keep_days, today, since)
-        store.rows(f"DELETE FROM {FORECAST_DAY.name} WHERE day < ?", (today - keep_days,))
+        for table in (FORECAST_DAY, FORECAST_ERROR, GROUP_DAY):
+            store.rows(f"DELETE FROM {table.name} WHERE day < ?", (today - keep_days,))
         done += _delete_letters(store, timestamp(now_s - keep_letters_days * DAY_S))
         store.rows("DELETE FROM maintenance WHERE day < ?", (today - 30,))
     except StoreError:

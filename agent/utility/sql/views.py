@@ -6,6 +6,12 @@ are a promise: dashboards and spreadsheets read them.
 
 from __future__ import annotations
 
+# What is stated of a case `a`, and with which probability: the suspect, or, where it is likelier, a load ahead of the
+# meters, and then the figure is about no suspect. Whoever shows a case asks these two.
+_UPSTREAM = "a.upstream_probability > COALESCE(a.probability,0)"
+CONFIDENCE = f"CASE WHEN {_UPSTREAM} THEN a.upstream_probability ELSE a.probability END"
+NAMED = f"CASE WHEN {_UPSTREAM} THEN NULL ELSE a.suspect END"
+
 # The verbs ask these, or the same tables with a window of time.
 VIEWS = {
     # Outcomes that count: where the store asks for a second pair of eyes, those that have had it.
@@ -31,8 +37,17 @@ VIEWS = {
         FROM balance_day GROUP BY day""",
     "zone_peak": """
         SELECT g.tenant, g.site, g.gateway, z.zone, f.issued_s, f.peak_w, f.peak_low_w, f.peak_high_w, f.peak_s,
-            f.trough_w, f.trough_s, f.capacity_w, f.over_probability
-        FROM forecast f JOIN zone z ON z.zone_key = f.zone_key JOIN gateway g ON g.gateway_key = z.gateway_key""",
+            f.trough_w, f.trough_s, f.capacity_w, f.over_probability, i.feeder, i.district
+        FROM forecast f JOIN zone z ON z.zone_key = f.zone_key JOIN gateway g ON g.gateway_key = z.gateway_key
+        LEFT JOIN gateway_info i ON i.gateway_key = z.gateway_key""",
+    # NMAE and coverage are sums over sums: of a stretch of days add up the kWh and the steps, not the shares.
+    "forecast_skill_day": """
+        SELECT day * 86400 AS day_start_s, lead_h, COUNT(*) AS zones, SUM(load_kwh) AS load_kwh,
+            SUM(error_kwh) AS error_kwh, SUM(bias_kwh) AS bias_kwh, SUM(inside) AS inside, SUM(steps) AS steps
+        FROM forecast_error GROUP BY day, lead_h""",
+    "group_peak_day": """
+        SELECT kind, name, day * 86400 AS day_start_s, zones, forecast_peak_w, peak_w FROM group_day
+        WHERE zones > 0""",
     "open_case": """
         SELECT a.alert_id, g.tenant, g.site, g.gateway, z.zone, a.kind, a.severity, a.onset_s, a.updated_s, a.loss_w,
             a.loss_kwh, COALESCE(a.suspect, a.meter) AS suspect, a.probability, a.upstream_probability, a.model_score,
@@ -67,13 +82,12 @@ VIEWS = {
             SUM(CASE WHEN o.outcome = 'theft' AND o.meter = a.suspect THEN 1 ELSE 0 END) AS right_meter
         FROM valid_outcome o JOIN alert a ON a.alert_key = o.alert_key GROUP BY COALESCE(a.model_sha256, 'none')""",
     # What was stated of a case, held against what somebody found there. A case that nobody has inspected says nothing.
-    "inspected_case": """
+    "inspected_case": f"""
         SELECT a.alert_id, g.tenant, g.site, g.gateway, a.kind, a.suspect, a.loss_kwh,
-            CASE WHEN a.upstream_probability > COALESCE(a.probability, 0) THEN a.upstream_probability
-                ELSE a.probability END AS stated_probability,
+            {CONFIDENCE} AS stated_probability,
             o.outcome, o.meter, o.inspected_s, o.inspector, o.confirmed_by,
-            CASE WHEN o.outcome = 'theft' AND (o.meter = a.suspect OR (o.meter IS NULL
-                AND a.upstream_probability > COALESCE(a.probability, 0))) THEN 1 ELSE 0 END AS as_stated,
+            CASE WHEN o.outcome = 'theft' AND (o.meter = a.suspect OR (o.meter IS NULL AND {_UPSTREAM}))
+                THEN 1 ELSE 0 END AS as_stated,
             a.unexplained_probability
         FROM valid_outcome o JOIN alert a ON a.alert_key = o.alert_key
         JOIN gateway g ON g.gateway_key = a.gateway_key""",

@@ -1,13 +1,16 @@
-"""`checkmeter utility peaks`, `coincident-peak` and `forecast-skill`."""
+"""`checkmeter utility peaks`, `forecast`, `coincident-peak`, `capacity` and `forecast-skill`."""
 
 from __future__ import annotations
 
 import click
 
 from agent.process.clock import SystemClock
-from agent.utility.fleet import forecasts
+from agent.utility.fleet import forecasts, realised
+from agent.utility.fleet.groups import FLEET, KINDS, Kind, set_capacity
 from agent.utility.sql.store import open_store, timestamp
-from agent.utility.verbs.options import Form, form_options, show, store_option, top_option
+from agent.utility.verbs.options import Form, form_options, printable, show, store_option, top_option
+
+KIND = click.Choice(KINDS)
 
 
 @click.command()
@@ -24,47 +27,91 @@ def peaks(dsn: str, top: int, form: Form) -> None:
     show(answer.columns, answer.rows, form, none)
 
 
-@click.command("coincident-peak")
+@click.command()
 @store_option
+@click.option("--by", "kind", type=KIND, default="fleet", show_default=True, help="Whose peaks: as the sites say.")
 @form_options
-def coincident_peak(dsn: str, form: Form) -> None:
-    """The fleet's next 24 h and its peak, from the gateways' quantiles and how their errors hang together."""
+def forecast(dsn: str, kind: Kind, form: Form) -> None:
+    """The coincident peak of the next 24 h of the fleet, or of each feeder or district."""
     with open_store(dsn) as store:
         store.check_version()
         try:
-            start_s, step_s, zones, dependence, fleet = forecasts.coincident(store, SystemClock().now())
+            answer = forecasts.group_peaks(store, SystemClock().now(), kind)
         except forecasts.NothingKnown as error:
             raise click.ClickException(str(error)) from None
-    low, middle, high = (int(fleet.levels.searchsorted(level - 1e-9)) for level in (0.05, 0.5, 0.95))
+    show(answer.columns, answer.rows, form)
+
+
+@click.command("coincident-peak")
+@store_option
+@click.option("--feeder", help="What this feeder supplies, instead of the whole fleet.")
+@click.option("--district", help="What lies in this district, instead of the whole fleet.")
+@form_options
+def coincident_peak(dsn: str, feeder: str | None, district: str | None, form: Form) -> None:
+    """The next 24 h of the fleet, a feeder or a district, half hour by half hour, from the gateways' quantiles."""
+    if feeder is not None and district is not None:
+        raise click.UsageError("--feeder or --district, not both")
+    kind: Kind = "feeder" if feeder is not None else "district" if district is not None else "fleet"
+    with open_store(dsn) as store:
+        store.check_version()
+        try:
+            (group,) = forecasts.coincident(store, SystemClock().now(), kind, feeder or district or FLEET)
+        except forecasts.NothingKnown as error:
+            raise click.ClickException(str(error)) from None
+    said, step_s = group.forecast, realised.SLOT_S
     if form is Form.TABLE:
-        about = timestamp(start_s + float(fleet.peak_time.argmax()) * step_s)
+        about = timestamp(group.start_s + float(said.peak_time.argmax()) * step_s)
+        over = "" if group.capacity_w is None else (
+            f"; over {group.capacity_w / 1000:,.1f} kW with {100 * (group.over_probability or 0.0):.0f} %"
+        )  # fmt: skip
         click.echo(
-            f"{zones} zones: coincident peak {fleet.peak_w[middle] / 1000:,.1f} kW "
-            f"({fleet.peak_w[low] / 1000:,.1f} to {fleet.peak_w[high] / 1000:,.1f}) about {about} UTC; "
-            f"their own peaks add up to {fleet.sum_of_peaks_w / 1000:,.1f} kW; "
-            f"{100 * dependence.common:.0f} % of the errors are common"
+            f"{said.zones} zones: coincident peak {said.peak_w[forecasts.MEDIAN] / 1000:,.1f} kW "
+            f"({said.peak_w[0] / 1000:,.1f} to {said.peak_w[-1] / 1000:,.1f}) about {about} UTC; "
+            f"their own peaks add up to {said.sum_of_peaks_w / 1000:,.1f} kW; "
+            f"{100 * group.dependence.common:.0f} % of the errors are common{over}"
         )
     rows = [
         (
-            timestamp(start_s + k * step_s),
-            float(fleet.mean_w[k]) / 1000,
-            float(fleet.quantiles_w[low, k]) / 1000,
-            float(fleet.quantiles_w[high, k]) / 1000,
-            float(fleet.peak_time[k]),
+            timestamp(group.start_s + k * step_s),
+            float(said.mean_w[k]) / 1000,
+            float(said.quantiles_w[0, k]) / 1000,
+            float(said.quantiles_w[-1, k]) / 1000,
+            float(said.peak_time[k]),
         )
-        for k in range(len(fleet.mean_w))
+        for k in range(len(said.mean_w))
     ]
     show(("start", "mean_kw", "at_least_kw", "at_most_kw", "peak_probability"), rows, form)
 
 
-@click.command("forecast-skill")
+@click.command()
 @store_option
-@click.option("--days", type=click.IntRange(1, 90), default=14, show_default=True, help="Whole days, up to yesterday.")
-@form_options
-def forecast_skill(dsn: str, days: int, form: Form) -> None:
-    """Realised load against the first forecast of each day, by horizon."""
+@click.argument("kind", type=KIND)
+@click.argument("name")
+@click.argument("kw", type=click.FloatRange(0, 1e9, min_open=True))
+def capacity(dsn: str, kind: Kind, name: str, kw: float) -> None:
+    """What a feeder, a district or the fleet can carry: capacity feeder F12 400. From then on `forecast` says how
+    probably its peak passes that."""
+    if kind == "fleet" and name != FLEET:
+        raise click.UsageError(f"there is one fleet: capacity fleet {FLEET} {kw:g}")
+    if len(name) > 64:
+        raise click.UsageError("a name has 64 characters at most")
     with open_store(dsn) as store:
         store.check_version()
-        answer = forecasts.skill(store, SystemClock().now(), days)
-    none = f"within {days} days no whole day has both a forecast and all of its intervals"
+        set_capacity(store, kind, name, 1000 * kw, SystemClock().now())
+    click.echo(f"{kind} {printable(name)}: {kw:g} kW")
+
+
+@click.command("forecast-skill")
+@store_option
+@click.option("--days", type=click.IntRange(1, 90), default=14, show_default=True, help="Days that are over.")
+@form_options
+def forecast_skill(dsn: str, days: int, form: Form) -> None:
+    """Realised load against the first forecast of each day, by hours ahead."""
+    with open_store(dsn) as store:
+        store.check_version()
+        answer = realised.skill(store, SystemClock().now(), days)
+    none = (
+        f"nothing was compared of the {days} days that are over: a day is compared three days later, "
+        "by the ingest or by checkmeter utility maintain"
+    )
     show(answer.columns, answer.rows, form, none)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import signal
 import threading
 from pathlib import Path
@@ -16,9 +17,43 @@ from agent.utility.ingest.decode import Reader
 from agent.utility.ingest.ingest import Ingest, Replica
 from agent.utility.ingest.metrics import progress_seconds
 from agent.utility.mqtt.connection import Broker
+from agent.utility.sql.server import StoreError
 from agent.utility.sql.store import KEEP_DAYS, open_store
 from agent.utility.sql.upkeep import maintain
 from agent.utility.verbs.options import broker_options, store_option
+
+log = logging.getLogger(__name__)
+
+
+class Lookback:
+    """Holds forecasts that are over against their loads, beside the ingest: a thread and a connection of its own.
+
+    The thread may die with the process: what it had not written is compared the next day.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._thread: threading.Thread | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether it is at it."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def begin(self, now_s: float) -> None:
+        """Begin, unless the last one is still at it."""
+        if not self.busy:
+            self._thread = threading.Thread(target=self._run, args=(now_s,), name="forecasts looked back", daemon=True)
+            self._thread.start()
+
+    def _run(self, now_s: float) -> None:
+        from agent.utility.fleet.realised import settle  # with NumPy, which the ingest itself does without
+
+        try:
+            with open_store(self._dsn) as store:
+                log.info("%d forecasts that are over were held against their loads", settle(store, now_s))
+        except StoreError as error:
+            log.warning("forecasts that are over: %s", error)
 
 
 @click.command()
@@ -68,17 +103,23 @@ def ingest(
     gc.set_threshold(100_000, 50, 100)
     clock = SystemClock()
     stop = threading.Event()
+    lookback = Lookback(dsn)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with open_store(dsn) as store:
         store.check_version()
+
+        def daily(now_s: float) -> None:
+            maintain(store, now_s, keep_days, replica=f"{group}-{replica}")
+            lookback.begin(now_s)
+
         Ingest(
             broker,
             store,
             Reader(clock.now, tenants, keep_days),
             clock,
             Replica(replica, group),
-            maintain=lambda now_s: maintain(store, now_s, keep_days, replica=f"{group}-{replica}"),
+            maintain=daily,
             metrics_path=metrics_path,
             leaving=leave,
         ).run(stop)

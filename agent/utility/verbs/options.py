@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import click
 
+from agent.utility.fleet.spreadsheet import cell
 from agent.utility.mqtt.connection import Broker
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -124,7 +125,7 @@ def show(
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows([["" if value is None else value for value in row] for row in listed])
+        writer.writerows([cell(value) for value in row] for row in listed)
         click.echo(out.getvalue(), nl=False)
         return
     if not listed:

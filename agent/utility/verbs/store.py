@@ -7,6 +7,7 @@ import textwrap
 import click
 
 from agent.process.clock import SystemClock
+from agent.utility.fleet import realised
 from agent.utility.sql import upkeep
 from agent.utility.sql.schema import VERSION
 from agent.utility.sql.store import KEEP_DAYS, open_store
@@ -51,8 +52,10 @@ def maintain(dsn: str, keep_days: int) -> None:
     """What every ingest does once a day: partitions ahead, old ones dropped, old dead letters forgotten."""
     with open_store(dsn) as store:
         store.check_version()
-        for line in upkeep.maintain(store, SystemClock().now(), keep_days):
+        now_s = SystemClock().now()
+        for line in upkeep.maintain(store, now_s, keep_days):
             click.echo(line)
+        click.echo(f"{realised.settle(store, now_s)} forecasts that are over were held against their loads")
 
 
 @click.command()

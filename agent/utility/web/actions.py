@@ -30,7 +30,7 @@ def record(asked: Asked) -> Response:
         raise Refused(400, say("Say what was found: theft, fault or nothing."))
     if meter and (outcome != "theft" or not _METER.fullmatch(meter)):
         raise Refused(400, say("The meter is that of a theft, by its id."))
-    if len(note) > 255 or re.search(r"[\x00-\x1f\x7f]", note):
+    if len(note) > 255 or re.search(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", note):
         raise Refused(400, say("A note is one line of at most 255 characters."))
     now_s = asked.site.clock.now()
     try:

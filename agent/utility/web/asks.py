@@ -15,6 +15,7 @@ from agent.utility.sql import statements
 from agent.utility.sql.keys import name_key
 from agent.utility.sql.schema import DAY_S
 from agent.utility.sql.store import Store
+from agent.utility.sql.views import CONFIDENCE, NAMED
 
 SILENT_HOURS = 2.0
 EVERYTHING = 1_000_000
@@ -81,26 +82,23 @@ def cases(store: Store, *, everything: bool = False) -> list[dict[str, Any]]:
     found = records(
         store,
         "SELECT a.alert_id, g.tenant, g.site, g.gateway, z.zone, a.kind, a.severity, a.state, a.onset_s, a.updated_s, "
-        "a.loss_w, a.loss_kwh, a.suspect, a.meter, a.probability, a.upstream_probability, "
+        f"a.loss_w, a.loss_kwh, {NAMED} AS suspect, a.meter, {CONFIDENCE} AS confidence, "
         "a.unexplained_probability, o.outcome, o.confirmed_by "
         "FROM alert a JOIN gateway g ON g.gateway_key = a.gateway_key LEFT JOIN zone z ON z.zone_key = a.zone_key "
         f"LEFT JOIN outcome o ON o.alert_key = a.alert_key{where}",
     )
     for case in found:
-        upstream, named = case["upstream_probability"] or 0.0, case["probability"] or 0.0
-        case["confidence"] = max(upstream, named) or None
         other = case["unexplained_probability"] or 0.0
-        case["none_of_these"] = other if other > max(upstream, named) else None
-        if upstream > named:
-            case["suspect"] = None  # whom the figure beside it is not about
+        case["none_of_these"] = other if other > (case["confidence"] or 0.0) else None
         case["where"] = case["suspect"] or case["meter"]
     return found
 
 
 def found_kwh(store: Store) -> float:
-    """The energy of the cases in which theft was found."""
+    """The energy of the cases in which theft was found; an estimate below 0 takes nothing from the others."""
     query = (
-        "SELECT COALESCE(SUM(a.loss_kwh), 0) FROM valid_outcome o JOIN alert a ON a.alert_key = o.alert_key "
+        "SELECT COALESCE(SUM(CASE WHEN a.loss_kwh > 0 THEN a.loss_kwh ELSE 0 END), 0) "
+        "FROM valid_outcome o JOIN alert a ON a.alert_key = o.alert_key "
         "WHERE o.outcome = 'theft'"
     )
     return float(str(store.rows(query)[0][0]))

@@ -7,12 +7,12 @@ import io
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from agent.utility.fleet import promise, queries
+from agent.utility.fleet import promise, queries, realised
 from agent.utility.fleet.queries import Answer
+from agent.utility.fleet.spreadsheet import cell
 from agent.utility.sql.store import Store
 
 TOP = 1_000_000
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 Ask = Callable[[Store, float], Answer]
 EXPORTS: dict[str, Ask] = {
@@ -21,6 +21,7 @@ EXPORTS: dict[str, Ask] = {
     "gateways": lambda store, now_s: queries.gateways(store, now_s, 2.0, TOP),
     "trend": lambda store, now_s: queries.trend(store, now_s, 365),
     "precision": lambda store, _: queries.precision(store),
+    "forecast-skill": lambda store, now_s: realised.skill(store, now_s, 90),
     "inspected": lambda store, _: promise.inspected(store),
 }
 
@@ -35,7 +36,7 @@ def as_csv(answer: Answer) -> bytes:
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(answer.columns)
-    writer.writerows([_cell(value) for value in row] for row in answer.rows)
+    writer.writerows([cell(value) for value in row] for row in answer.rows)
     return b"\xef\xbb\xbf" + out.getvalue().encode()
 
 
@@ -48,14 +49,6 @@ def as_parquet(answer: Answer) -> bytes:
     out = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.table(columns), out)
     return out.getvalue()
-
-
-def _cell(value: object) -> object:
-    if value is None:
-        return ""
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return "'" + value
-    return value
 
 
 def _plain(value: object) -> object:

@@ -7,11 +7,12 @@ import logging
 from starlette.responses import RedirectResponse, Response
 
 from agent.utility.web.app import Asked, Handler, Refused
-from agent.utility.web.signin.oidc import CALLBACK, LOGIN_LIFETIME_S, Provider, ProviderAway, SignInRefused
+from agent.utility.web.signin.oidc import CALLBACK, LOGIN_LIFETIME_S, SIGNED_OUT, Provider, ProviderAway, SignInRefused
 from agent.utility.web.signin.people import Role
 from agent.utility.web.signin.sessions import Sessions
 
 log = logging.getLogger(__name__)
+OUT = "out"  # the state of a way out; it says what the page says, and nothing else
 
 
 def login(asked: Asked) -> Response:
@@ -33,7 +34,7 @@ def back(asked: Asked) -> Response:
     provider, sessions = _parts(asked)
     entrance = asked.site.entrance
     try:
-        person, then = provider.finish(asked.query, asked.cookies.get(entrance.login_cookie, ""))
+        person, then, id_token = provider.finish(asked.query, asked.cookies.get(entrance.login_cookie, ""))
     except SignInRefused as error:
         log.warning("sign-in refused: %s", error)
         what = asked.words.say("Signing in did not succeed. Begin again.")
@@ -41,21 +42,32 @@ def back(asked: Asked) -> Response:
     except ProviderAway as error:
         raise _away(asked, error) from error
     log.info("%s has signed in as %s", person.name, person.role.name.lower())
-    response = _with_cookie(asked, then, entrance.session_cookie, sessions.begin(person), sessions.lifetime_s)
+    response = _with_cookie(asked, then, entrance.session_cookie, sessions.begin(person, id_token), sessions.lifetime_s)
     _forget(asked, response, entrance.login_cookie)
     return response
 
 
 def logout(asked: Asked) -> Response:
-    """The end of the session here; the provider's own goes on."""
-    response = RedirectResponse("/signed-out", 303)
-    _forget(asked, response, asked.site.entrance.session_cookie)
+    """The end of the session here, and on to the provider's, if it says where that ends."""
+    provider, sessions = _parts(asked)
+    entrance = asked.site.entrance
+    try:
+        there = provider.sign_out(sessions.id_token(asked.cookies.get(entrance.session_cookie, "")), OUT)
+    except ProviderAway as error:
+        log.warning("%s", error)  # whoever wants out gets out
+        there = None
+    response: Response = RedirectResponse(SIGNED_OUT, 303)
+    if there is not None:
+        # A page and not a redirect: the policy lets a form lead to us alone, by whichever way round.
+        response = asked.page("signed_out.html", there=there)
+        response.headers["refresh"] = f"0; url={there}"
+    _forget(asked, response, entrance.session_cookie)
     return response
 
 
 def signed_out(asked: Asked) -> Response:
-    """Where one is then."""
-    return asked.page("signed_out.html")
+    """Where one is then; the provider sends people here with the state that it was given."""
+    return asked.page("signed_out.html", there="", everywhere=asked.query.get("state") == OUT)
 
 
 def _parts(asked: Asked) -> tuple[Provider, Sessions]:
@@ -87,5 +99,5 @@ ENTRANCES: tuple[tuple[str, Handler, Role | None, bool], ...] = (  # the last: w
     ("/login", login, None, False),
     (CALLBACK, back, None, False),
     ("/logout", logout, Role.VIEWER, True),
-    ("/signed-out", signed_out, None, False),
+    (SIGNED_OUT, signed_out, None, False),
 )

@@ -9,7 +9,7 @@ from starlette.responses import HTMLResponse, Response
 
 from agent.utility.fleet import four_eyes, promise, queries
 from agent.utility.sql.schema import DAY_S
-from agent.utility.web import asks, exports, pictures
+from agent.utility.web import asks, exports, forecasts, pictures
 from agent.utility.web.app import Asked, Handler, Refused, Site
 from agent.utility.web.asks import Place
 from agent.utility.web.guard import evidence_policy
@@ -287,6 +287,7 @@ PAGES: tuple[tuple[str, Handler, Role | None], ...] = (  # None: anybody
     (f"/building/{_PLACE}", building, Role.VIEWER),
     ("/gateways", gateways, Role.VIEWER),
     (f"/gateway/{_PLACE}", gateway, Role.VIEWER),
+    ("/forecast", forecasts.forecast, Role.VIEWER),
     ("/precision", precision, Role.VIEWER),
     ("/exports", exports_page, Role.VIEWER),
     ("/export/{file}", export, Role.VIEWER),

@@ -9,7 +9,9 @@ import numpy as np
 
 from agent import wire
 from agent.charts.svg import Band, Line, chart
+from agent.utility.fleet.forecasts import Sum
 from agent.utility.fleet.promise import Stated
+from agent.utility.fleet.realised import SLOT_S
 from agent.utility.sql.schema import DAY_S, JOULES_PER_KWH
 from agent.utility.web.words import Words
 
@@ -80,6 +82,29 @@ def zone_forecast(words: Words, forecast: wire.Forecast | None) -> str:
     )
     lines = [Line(words.say("expected"), mean, BLUE, width=2.0)]
     return chart(words.say("Forecast, kW"), x, lines, bands=[Band(words.say("90 % interval"), low, high)], y_label="kW")
+
+
+def group_forecast(words: Words, group: Sum | None) -> str:
+    """The sum of a group over the next 24 h, kW, with its 90 % band and what it can carry."""
+    if group is None:
+        return ""
+    said = group.forecast
+    x = group.start_s + SLOT_S * np.arange(len(said.mean_w), dtype=np.float64)
+    lines = [Line(words.say("expected"), said.mean_w / 1000, BLUE, width=2.0)]
+    if group.capacity_w is not None:
+        lines.append(Line(words.say("capacity"), np.full(len(x), group.capacity_w / 1000), RED, "6 3"))
+    bands = [Band(words.say("90 % interval"), said.quantiles_w[0] / 1000, said.quantiles_w[-1] / 1000)]
+    return chart(words.say("Forecast, kW"), x, lines, bands=bands, y_label="kW")
+
+
+def peak_days(words: Words, days: Sequence[dict[str, Any]]) -> str:
+    """A group's highest half hour day by day, beside the highest that was expected of the sum, kW."""
+    if len(days) < 2:
+        return ""
+    x = np.array([day["day_start_s"] for day in days], dtype=np.float64)
+    foreseen, true = (np.array([day[name] for day in days], np.float64) for name in ("forecast_peak_kw", "peak_kw"))
+    lines = [Line(words.say("come true"), true, BLUE, width=2.0), Line(words.say("foreseen"), foreseen, GREY, "6 3")]
+    return chart(words.say("The day's peak: foreseen and come true, kW"), x, lines, y_label="kW")
 
 
 def calibration(words: Words, rows: Sequence[Stated]) -> str:

@@ -51,13 +51,16 @@ class Kept:
         self._renewing: set[str] = set()
         self._one = threading.Lock()  # renewal at a time: they read the same tables
 
-    def get(self, name: str, ask: Callable[[Store], T]) -> T:
-        """The answer of that name: kept, or asked for now. `ask` may run in another thread, with a store of its own."""
+    def get(self, name: str, ask: Callable[[Store], T], *, fresh_s: float = FRESH_S) -> T:
+        """The answer of that name: kept, or asked for now. `ask` may run in another thread, with a store of its own.
+
+        `fresh_s`: so long it is not asked for again; twice as long it is shown, if that is more than STALE_S.
+        """
         with self._lock:
             found = self._answers.get(name)
             asking = self._asking.setdefault(name, threading.Lock())
-        if found is not None and (age_s := self._now() - found[0]) <= STALE_S:
-            if age_s > FRESH_S:
+        if found is not None and (age_s := self._now() - found[0]) <= max(STALE_S, 2 * fresh_s):
+            if age_s > fresh_s:
                 self._renew(name, ask)
             return found[1]  # type: ignore[no-any-return]
         with asking:

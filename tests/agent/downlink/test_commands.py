@@ -13,7 +13,15 @@ import pytest
 from click.testing import CliRunner
 
 from agent.cli.gateway.keys import command as keys_verb
-from agent.downlink.commands import ANSWERS, ARGUMENTS, Acknowledge, CommandDesk, CommandFailed, LiveArguments
+from agent.downlink.commands import (
+    ANSWERS,
+    ARGUMENTS,
+    Acknowledge,
+    CommandDesk,
+    CommandFailed,
+    LiveArguments,
+    WeatherArguments,
+)
 from agent.keys.signing import KeyRing, read_public, sign
 from agent.store.messages import Priority
 from agent.store.store import Store
@@ -230,6 +238,7 @@ TYPED: dict[str, dict[str, str]] = {
     "set-mode": {"mode": "maintenance", "until": "2026-01-02T00:00:00Z"},
     "reload": {},
     "live": {"zone": "12", "for_s": "300", "meters": "true"},
+    "weather": {"start": "2026-01-01T00:00:00Z", "interval_s": "3600", "outdoor_c": "[3.5, -2, 0]"},
 }
 
 
@@ -248,6 +257,9 @@ def test_each_command_is_signed_with_arguments_as_the_gateway_takes_them(name: s
     if name == "acknowledge":
         assert isinstance(order, Acknowledge)
         assert order.reason == "true"
+    if name == "weather":
+        assert isinstance(order, WeatherArguments)
+        assert (order.interval_s, order.outdoor_c) == (3600, [3.5, -2.0, 0.0])
     wrong = CliRunner().invoke(keys_verb, [*key, "--arg", "colour=red", name])
     assert (wrong.exit_code, f"{name} takes" in wrong.output) == (2, True), wrong.output
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from agent.downlink.backend import Backend as Desk
@@ -46,6 +47,7 @@ class Room:
         self.desk = Desk(
             rig.config, None, rig.store, rig.clock, give=give, open_alerts=lambda: rig.worker.view.alerts,
             republish_all=lambda: None, send_evidence=rig.worker.evidence.send,
+            take_weather=lambda *given: rig.pipeline.forecasts.take_outdoor(*given),
         )  # fmt: skip
         self.desk._desk._keys = self.backend.ring
 
@@ -111,3 +113,40 @@ def test_a_command_that_comes_twice_before_its_turn_is_carried_out_once(room: Ro
     room.rig.work()
     assert room.rig.book.state() == revision
     assert {(a.id, a.status) for a in room.answers()} == {("c-1", "done")}
+
+
+def test_temperatures_are_with_the_forecasts_from_then_on_also_after_a_restart(room: Room) -> None:
+    now_s = room.rig.clock.now()
+    start_s = now_s // 3600 * 3600 - 3 * 86_400
+    room.send("weather", "c-1", start=utc(start_s), outdoor_c=[float(k % 24) for k in range(96)])
+    room.rig.work()
+    (answer,) = room.answers()
+    assert (answer.status, answer.result) == ("done", {"measured": 73, "expected": 23})
+
+    def hours() -> list[int]:
+        rows = room.rig.pipeline.forecasts._outdoor.rows()
+        return [sum(int(np.isfinite(row).sum()) for row in table.values()) for table in rows]
+
+    assert hours() == [73, 23]
+    room.rig.restart()
+    assert hours() == [73, 23]
+    room.rig.pipeline.reset()  # the balance begins again; the weather does not
+    assert hours() == [73, 23]
+
+
+@pytest.mark.parametrize("days", [-80, 12])
+def test_temperatures_of_another_season_are_not_taken(room: Room, days: int) -> None:
+    room.send("weather", "c-1", start=utc(room.rig.clock.now() + days * 86_400), outdoor_c=[1.0, 2.0])
+    room.rig.work()
+    (answer,) = room.answers()
+    assert (answer.status, "last 75 days" in (answer.reason or "")) == ("failed", True)
+    assert room.rig.pipeline.forecasts._outdoor.rows() == ({}, {})
+
+
+@pytest.mark.parametrize("outdoor_c", [[], [99.0], ["warm"], [1.0] * 1801])
+def test_what_is_no_list_of_temperatures_is_refused(room: Room, outdoor_c: list[Any]) -> None:
+    room.send("weather", "c-1", start=utc(room.rig.clock.now()), outdoor_c=outdoor_c)
+    room.rig.work()
+    (answer,) = room.answers()
+    assert answer.status == "refused"
+    assert "outdoor_c" in (answer.reason or "")

@@ -173,3 +173,26 @@ def test_a_zone_whose_forecast_is_gone_says_so_once_and_again_after_the_next_gap
         assert at_s == START_S + (days - 10 + 3) * 86_400
         forecasts.take("building", ends_s((days + 10) * 48)[-480:], load_wh(10))
         assert forecasts.drain().withdrawn == []
+
+
+def test_temperatures_go_into_the_store_once_and_come_back_and_a_torn_state_costs_no_forecast(caplog):
+    forecasts, again = ZoneForecasts(site(), STEP_S), ZoneForecasts(site(), STEP_S)
+    assert forecasts.outdoor_state() is None
+    times_s = START_S + 3600.0 * np.arange(48)
+    forecasts.take_outdoor(times_s, np.linspace(-5, 5, 48), START_S + 86_400)
+    state = forecasts.outdoor_state()
+    assert forecasts.outdoor_state() is None
+    again.restore_outdoor(state)
+    again.take_outdoor(times_s[:1], np.array([-5.0]))
+    assert again.outdoor_state() == state
+    torn = ZoneForecasts(site(), STEP_S)
+    torn.restore_outdoor(state[:-4])
+    assert "could not be taken over" in caplog.text
+    torn.take("building", ends_s(480), load_wh(10))
+    assert torn.drain().forecasts
+
+
+def test_a_site_without_forecasts_takes_no_temperatures():
+    off = ZoneForecasts(site(enabled=False), STEP_S)
+    off.take_outdoor(np.array([START_S]), np.array([1.0]))
+    assert off.outdoor_state() is None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core.fast.large_loss import LargeLossTest, Rows, Scene, onset_rows, threshold
+from core.fast.large_loss import LargeLossTest, Rows, onset_rows
 from core.fast.last_known import LastKnown
+from core.fast.ramps import Scene, threshold
 
 ROW_S, FLATS, LOAD_W = 60.0, 20, 10_000.0
 SCENE = Scene(LOAD_W, 15.0**2, 15.0**2, 10.0**2, 0.003, np.full(FLATS, 0.002), 0.0, 0.1)

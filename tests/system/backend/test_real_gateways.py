@@ -84,7 +84,7 @@ class Gateway:
         self.folder, self.name = folder, name
         tree = copy.deepcopy(read_site(ROOT / "examples/demo-building.toml").tree)
         tree["site"] |= {"site": f"site-{name}", "gateway": name, "name": "滨江 12 号", "address": "12 Riverside"}
-        tree["site"]["contact"] = "caretaker, 555 0112"
+        tree["site"] |= {"contact": "caretaker, 555 0112", "feeder": "10 kV 滨江线", "district": "Harbour"}
         tree["zone"][0]["name"] = "whole house"
         tree["meter"][1] |= {"name": "1 单元 101 室", "service_point": "SP-101"}
         tree["mqtt"] = {"url": url, **mqtt}
@@ -213,7 +213,7 @@ def test_every_topic_of_real_gateways_reaches_the_store_and_every_question_has_i
         silent = {"kind": "magnet", "meter": "flat-101", "onset": "-1h"}
         healthy = Gateway(
             tmp_path / "gw-healthy", "gw-healthy", mosquitto.url, {"delivery": "end_to_end", **keys},
-            {"theft": [], "fault": [silent], "history_days": 2},
+            {"theft": [], "fault": [silent], "history_days": 9},  # from seven on it forecasts
         )  # fmt: skip
         until(lambda: ingest.connected() == 1, "the ingest is connected")
         thief.start(launch, start_s)
@@ -242,6 +242,10 @@ def test_every_topic_of_real_gateways_reaches_the_store_and_every_question_has_i
                 "config_reported", "model_reported", "gateway_status", "gateway_info", "register",
             )  # fmt: skip
             until(lambda: all(map(count, tables)), f"a row in each of {tables}")
+            fresh = "SELECT COUNT(*) FROM forecast WHERE issued_s > ?"
+            until(
+                lambda: alive() and store.rows(fresh, (time.time() - 3600,)) != [(0,)], "the next day is forecast", 60
+            )
             assert count("dead_letter") == 0, store.rows("SELECT topic, reason FROM dead_letter")
             until(lambda: count("alert_event") == len({e.id for e in listener.alerts()}), "every alert is stored")
             assert (
@@ -255,6 +259,10 @@ def test_every_topic_of_real_gateways_reaches_the_store_and_every_question_has_i
         assert any(row["site"] == "site-gw-thief" and row["unexplained_kwh"] > 0 for row in answers["losses"])
         assert any(row["meter"] == THIEF for row in answers["suspects"])
         assert answers["trend"]
+        (feeder,) = ask("forecast", dsn, "--by", "feeder")  # of the thief's time is two days ago: its forecasts are old
+        assert (feeder["feeder"], feeder["zones"]) == ("10 kV 滨江线", 1)
+        assert 0 < feeder["at_least_kw"] < feeder["peak_kw"] < feeder["at_most_kw"] < 100
+        assert ask("forecast", dsn, "--by", "district")[0]["district"] == "Harbour"
         assert answers["letters"] == []
         recorded = CliRunner().invoke(
             cli, ["utility", "outcome", "--store", dsn, alert.data.alert_id, "theft", "--meter", THIEF, "--by", "ana"]

@@ -2,10 +2,11 @@
 
 Real processes: a simulated building on pseudo-terminals (no pacing: the agent is what is measured), Mosquitto with a
 subscriber, and the agent as a gateway runs it. Bytes written are measured over short intervals and told per day of 96
-quarters of an hour.
+quarters of an hour. `--store-days` begins with a store as so many days of service leave it; without, the first of two
+starts reads `--history-days` of load profiles. Every wait has a deadline.
 
     bench_agent.py [--meters 100] [--buses 1] [--poll-s 10] [--interval-s 30] [--history-days 2] [--measure-s 120]
-                   [--tcp] [--pace --baud 9600]
+                   [--store-days 60] [--tcp] [--pace --baud 9600]
 """
 
 from __future__ import annotations
@@ -25,8 +26,12 @@ from urllib.parse import urlsplit
 import paho.mqtt.client as mqtt
 
 from agent.offline.demo.brokers import end, local_broker
+from agent.polling.rates import least_cycle_s
+from agent.site.load import load
 from agent.status.local_socket import ask
+from agent.status.snapshot import Snapshot
 
+READY_S, ONLINE_S, SETTLE_S, ANSWER_S, STOP_S = 300.0, 900.0, 600.0, 60.0, 20.0  # deadlines of what is waited for
 TICK = os.sysconf("SC_CLK_TCK")
 BOUNDARIES_A_DAY = 96
 UNIT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}  # as in checkmeter.service
@@ -96,6 +101,7 @@ def main() -> int:
     parser.add_argument("--pace", action="store_true", help="octets take the time that they take at --baud")
     parser.add_argument("--baud", type=int, default=9600)
     parser.add_argument("--history-days", type=int, default=2, help="what a first start reads of each meter")
+    parser.add_argument("--store-days", type=int, default=0, help="begin with a store that holds so many days")
     parser.add_argument("--measure-s", type=float, default=120)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as name:
@@ -103,10 +109,16 @@ def main() -> int:
         with local_broker(folder, "mosquitto") as broker, subscriber(broker.url):
             site = folder / "site.toml"
             site.write_text(site_text(folder, broker.url, arguments))
+            if arguments.store_days:  # in a process of its own: what it takes is none of the agent's
+                filler = Path(__file__).with_name("prepared_store.py")
+                words = [sys.executable, str(filler), str(site), str(arguments.store_days)]
+                subprocess.run(words, check=True, timeout=ONLINE_S, env=os.environ | UNIT)
             building = start("simulate", site, log=folder / "building.log")
             try:
+                until_s = time.monotonic() + READY_S
                 while b"ready" not in (folder / "building.log").read_bytes():
                     assert building.poll() is None, (folder / "building.log").read_text()
+                    assert time.monotonic() < until_s, f"the building is not ready after {READY_S:.0f} s"
                     time.sleep(0.1)
                 return measure(site, folder, arguments)
             finally:
@@ -131,14 +143,14 @@ def subscriber(url: str) -> Iterator[None]:
 def measure(site: Path, folder: Path, arguments: argparse.Namespace) -> int:
     control = str(folder / "control.sock")
     # A second start is the usual one: the building has filled its caches, and the store is there.
-    for turn in ("first start", "restart"):
+    for turn in ("restart",) if arguments.store_days else ("first start", "restart"):
         began = time.monotonic()
         agent = start("run", site, log=folder / "agent.log")
         first_s = online_s = None
         try:
             while online_s is None:
                 assert agent.poll() is None, (folder / "agent.log").read_text()
-                assert time.monotonic() - began < 900, "not online after a quarter of an hour"
+                assert time.monotonic() - began < ONLINE_S, f"not online after {ONLINE_S:.0f} s"
                 try:
                     seen = ask(control)
                 except OSError:
@@ -151,32 +163,49 @@ def measure(site: Path, folder: Path, arguments: argparse.Namespace) -> int:
                     online_s = now
                 time.sleep(0.05)
             print(f"{turn}: first reading after {first_s:.2f} s, all read after {online_s:.1f} s", flush=True)
-            settle(agent.pid)
+            if not settle(agent.pid):
+                print(
+                    f"{turn}: still busy {SETTLE_S:.0f} s later: what follows is measured under that load", flush=True
+                )
             usage = Usage(agent.pid)
             print(f"{turn}: {usage.rss_mb:.1f} MB resident once settled, {usage.peak_mb:.1f} MB at most", flush=True)
             if turn == "restart":
-                report(agent.pid, control, arguments)
+                report(agent.pid, control, site, arguments)
         finally:
             asked = time.monotonic()
-            code = end(agent, 20)
+            code = end(agent, STOP_S)
             print(f"{turn}: ended {time.monotonic() - asked:.2f} s after SIGTERM, exit code {code}", flush=True)
     return 0
 
 
-def settle(pid: int) -> None:
-    """Wait until the stored rows are worked off: else the restart would be a first start."""
-    while True:
+def settle(pid: int) -> bool:
+    """Wait until the stored rows are worked off: else the restart would be a first start. False: it took too long."""
+    until_s = time.monotonic() + SETTLE_S
+    quiet = 0
+    while quiet < 2 and time.monotonic() < until_s:
         before = Usage(pid)
         time.sleep(2)
-        if Usage(pid).cpu_s - before.cpu_s < 0.5:
-            return
+        quiet = quiet + 1 if Usage(pid).cpu_s - before.cpu_s < 0.5 else 0
+    return quiet == 2
 
 
-def report(pid: int, control: str, arguments: argparse.Namespace) -> None:
+def answer(control: str) -> Snapshot:
+    """What the agent says of itself; a busy machine may make it miss its turn."""
+    until_s = time.monotonic() + ANSWER_S
+    while True:
+        try:
+            return ask(control)
+        except OSError:
+            if time.monotonic() > until_s:
+                raise
+            time.sleep(0.2)
+
+
+def report(pid: int, control: str, site: Path, arguments: argparse.Namespace) -> None:
     time.sleep(min(arguments.interval_s, 60) + 20)  # past the first boundary where boundaries are short
-    first, before = ask(control), Usage(pid)
+    first, before = answer(control), Usage(pid)
     time.sleep(arguments.measure_s)
-    after, seen = Usage(pid), ask(control)
+    after, seen = Usage(pid), answer(control)
     span_s = after.at_s - before.at_s
     boundaries = span_s / arguments.interval_s
     bus = seen.health.buses[0]
@@ -194,9 +223,12 @@ def report(pid: int, control: str, arguments: argparse.Namespace) -> None:
             f"{boundaries:.1f} boundaries)"
         )
     cycles = bus.cycles - first.health.buses[0].cycles
-    kept = cycles * arguments.poll_s / span_s
+    config = load(site, online=True)
+    wire_s = least_cycle_s(config, config.bus[0]) if arguments.pace else 0.0  # without pacing the line takes no time
+    asked_s = max(arguments.poll_s, wire_s)
     print(
-        f"  cycles            {cycles} in {span_s:.0f} s, one every {span_s / max(cycles, 1):.2f} s: {kept:.3f} of them"
+        f"  cycles            {cycles} in {span_s:.0f} s, one every {span_s / max(cycles, 1):.2f} s: "
+        f"{cycles * asked_s / span_s:.3f} of one every {asked_s:.2f} s"
     )
     print(f"  bus 0             {bus.cycles} cycles of {bus.cycle_s} s, {bus.skipped} skipped, errors {bus.errors}")
 

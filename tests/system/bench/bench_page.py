@@ -59,7 +59,7 @@ def fill(dsn: str) -> list[str]:
         for day in range(today - DAYS, today + 1):
             end_s = min(int(now_s), (day + 1) * DAY_S)
             rows = [
-                (zone, day, 96, DAY_S, 10**8, 98 * 10**6, 10**6, rng.randrange(-(10**5), 3 * 10**6), end_s)
+                (zone, day, 96, DAY_S, 10**8, 98 * 10**6, 10**6, rng.randrange(-(10**5), 3 * 10**6), end_s, 900)
                 for zone in zones
             ]
             for at in range(0, BUILDINGS, 2000):

@@ -40,6 +40,7 @@ CONNECTIONS = 4
 WINDOW = 1000
 DAYS = 90
 DEADLINE_S = 300.0  # of any one wait
+SOCKET_S = 30.0  # of one read or write of the sender's
 
 
 def cpu_s(pid: int) -> float:
@@ -52,7 +53,7 @@ class Source:
     """One connection of the sender: its packets are made before the clock runs."""
 
     def __init__(self, port: int, number: int, count: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket = socket.create_connection(("127.0.0.1", port), SOCKET_S)
         self.socket.sendall(packets.connect(f"source-{number}", keepalive_s=600, clean_start=True))
         self.socket.recv(1000)
         first_s = int(time.time()) // DAY_S * DAY_S - 5 * DAY_S
@@ -120,7 +121,12 @@ class Sender:
         command = [sys.executable, __file__, "--send", str(port), "--messages", str(count)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "ready\n"
+        watchdog = threading.Timer(DEADLINE_S, self.process.kill)  # then it says nothing
+        watchdog.start()
+        try:
+            assert self.process.stdout.readline() == "ready\n", "the sender did not get ready"
+        finally:
+            watchdog.cancel()
 
     def go(self) -> None:
         assert self.process.stdin is not None
@@ -129,7 +135,12 @@ class Sender:
 
     def finish(self) -> None:
         """Wait for its end; refuse a figure of which a part was accepted for nobody (reason 0x10)."""
-        said, _ = self.process.communicate(timeout=60)
+        try:
+            said, _ = self.process.communicate(timeout=DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.communicate(timeout=10)
+            raise
         assert self.process.returncode == 0, f"the sender ended with {self.process.returncode}"
         assert int(said) == 0, f"the broker accepted {int(said)} balances for no subscriber: they are not in the figure"
 
@@ -140,7 +151,9 @@ def receive_with_paho(port: int, count: int, started: Callable[[], None]) -> tup
     from paho.mqtt.packettypes import PacketTypes
     from paho.mqtt.properties import Properties
 
-    client = paho.Client(paho.CallbackAPIVersion.VERSION2, "by-paho", protocol=paho.MQTTv5, manual_ack=True)
+    client = paho.Client(
+        paho.CallbackAPIVersion.VERSION2, "by-paho", protocol=paho.MQTTv5, manual_ack=True, reconnect_on_failure=False
+    )
     properties = Properties(PacketTypes.CONNECT)
     properties.ReceiveMaximum = 2000
     waiting: list[tuple[int, int]] = []
@@ -162,7 +175,8 @@ def receive_with_paho(port: int, count: int, started: Callable[[], None]) -> tup
     client.on_subscribe = lambda *_: started()
     client.connect("127.0.0.1", port, clean_start=True, properties=properties)
     client.subscribe("$share/g/checkmeter/v1/+/+/+/balance/+", 1)
-    client.loop_forever()
+    client.loop_forever()  # ends with the connection, which the caller's watchdog ends
+    assert seen[0] == count, f"{seen[0]} of {count}"
     return time.perf_counter() - begun[0], time.process_time() - begun[1]
 
 
@@ -257,7 +271,7 @@ def bench_views(folder: Path) -> None:
                 (rng.randrange(10**9), rng.randrange(10**9), rng.randrange(10**7), rng.randrange(10**7)) for _ in keys
             ]
             end_s = (day + 1) * DAY_S
-            store.write(BALANCE_DAY, [(k + 1, day, 96, DAY_S, *s, end_s) for k, s in zip(keys, sums, strict=True)])
+            store.write(BALANCE_DAY, [(k + 1, day, 96, DAY_S, *s, end_s, 900) for k, s in zip(keys, sums, strict=True)])
         month = time.strftime("%Y-%m", time.gmtime(now_s - 15 * DAY_S))
         asked: dict[str, Callable[[], object]] = {
             "losses --days 30": lambda: queries.losses(store, now_s, 30, 20),

@@ -138,6 +138,10 @@ def test_killed_commanded_and_reconfigured_it_goes_on_reading(scene: Scene, wait
     assert view["difference_w"] == pytest.approx(view["main_w"] - view["sum_w"], abs=0.2)
     wait(lambda: len(set(views)) == len(views) <= 6, 5.0, "each once, and none when its time is over")
 
+    scene.command("weather", "weather-1", start=datetime.now(UTC) - timedelta(hours=3.5), outdoor_c=[4.0] * 52)
+    wait(lambda: scene.answers("weather-1"), 30.0, "an answer about the weather")
+    assert scene.answers("weather-1")[-1]["result"] == {"measured": 4, "expected": 48}
+
     wish = DesiredConfig(
         target=ADDRESS.target, version=1, issued=datetime.now(UTC), toml=site(scene.folder, scene.broker.port, 3.0)
     )

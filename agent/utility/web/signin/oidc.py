@@ -1,7 +1,8 @@
 """Signing in with an OpenID Connect provider: the authorization code flow with PKCE, roles from a claim.
 
 The library (authlib) speaks OAuth 2.0 and checks claims; here is decided what is asked for and what is believed.
-Sources: OpenID Connect Core 1.0 section 3.1, Discovery 1.0; RFC 7636 (PKCE, S256), RFC 9207 (`iss` in the answer).
+Sources: OpenID Connect Core 1.0 section 3.1, Discovery 1.0, RP-Initiated Logout 1.0; RFC 7636 (PKCE, S256), RFC 9207
+(`iss` in the answer).
 This module knows tokens and claims, not pages.
 """
 
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import requests
 from authlib.integrations.base_client.errors import OAuthError
@@ -27,10 +28,10 @@ from joserfc.jws import JWSRegistry
 
 from agent.utility.web.signin.people import NAME, Person, Role
 from agent.utility.web.signin.sessions import Sealer
+from agent.utility.web.signin.talk import bound
 
-CALLBACK = "/login/back"
+CALLBACK, SIGNED_OUT = "/login/back", "/signed-out"
 LOGIN_LIFETIME_S = 600.0  # from the way to the provider until the way back
-TIMEOUT_S = 10.0  # of one question to the provider
 KEEP_S = 3600.0  # what the provider says of itself, and its keys
 KEYS_AGAIN_S = 60.0  # between two looks for a key that we do not know
 AWAY_S = 5.0  # so long nobody else waits for a provider that has not answered
@@ -74,12 +75,25 @@ class Oidc:
         """Where the provider sends people back: it must be registered there."""
         return self.public_url.rstrip("/") + CALLBACK
 
+    @property
+    def signed_out_uri(self) -> str:
+        """Where it sends them after a sign-out: to be registered there, too."""
+        return self.public_url.rstrip("/") + SIGNED_OUT
+
 
 class Begun(NamedTuple):
     """A sign-in under way: where the browser goes, and what it carries meanwhile."""
 
     url: str
     cookie: str
+
+
+class SignedIn(NamedTuple):
+    """Who has come back, the page that they wanted, and the ID token, by which the provider knows the session again."""
+
+    person: Person
+    then: str
+    id_token: str
 
 
 class Provider:
@@ -107,8 +121,8 @@ class Provider:
         carried = {"state": state, "nonce": nonce, "verifier": verifier, "then": then}
         return Begun(url, self._sealer.seal(carried))
 
-    def finish(self, answer: Mapping[str, str], cookie: str) -> tuple[Person, str]:
-        """Who has come back, and the page that they wanted. `answer` is the address's query.
+    def finish(self, answer: Mapping[str, str], cookie: str) -> SignedIn:
+        """Who has come back. `answer` is the address's query.
 
         Raises:
             SignInRefused: it is not an answer to what this browser began, or its token is not believed.
@@ -125,7 +139,7 @@ class Provider:
             try:
                 token = session.fetch_token(
                     self._endpoint("token_endpoint"), grant_type="authorization_code", code=answer["code"],
-                    code_verifier=carried["verifier"], timeout=TIMEOUT_S, allow_redirects=False,
+                    code_verifier=carried["verifier"], allow_redirects=False,
                 )  # fmt: skip
             except OAuthError as error:
                 raise SignInRefused(f"the provider says: {str(error.error)[:100]}") from None
@@ -134,7 +148,28 @@ class Provider:
             claims = self._claims(token, carried["nonce"])
             if _claim(claims, self._oidc.roles_claim) is None or _claim(claims, self._oidc.name_claim) is None:
                 claims = self._more(session, claims)
-        return self._person(claims), carried["then"]
+        return SignedIn(self._person(claims), carried["then"], str(token["id_token"]))
+
+    def sign_out(self, id_token: str, state: str) -> str | None:
+        """Where a browser goes to end the provider's own session, too; None if it advertises no such place.
+
+        `state` comes back in the address (RP-Initiated Logout 1.0, sections 2 and 3). Without an ID token the provider
+        asks first.
+
+        Raises:
+            ProviderAway: it does not say what it has.
+        """
+        if not self.about().get("end_session_endpoint"):
+            return None
+        url = self._endpoint("end_session_endpoint")
+        told = {
+            "client_id": self._oidc.client_id,
+            "post_logout_redirect_uri": self._oidc.signed_out_uri,
+            "state": state,
+        }
+        if id_token:
+            told["id_token_hint"] = id_token
+        return url + ("&" if urlsplit(url).query else "?") + urlencode(told)
 
     def _person(self, claims: Mapping[str, Any]) -> Person:
         name = _claim(claims, self._oidc.name_claim)
@@ -176,7 +211,7 @@ class Provider:
         if not (url := self.about().get("userinfo_endpoint")):
             return claims
         try:
-            said = session.get(_safe("userinfo_endpoint", url), timeout=TIMEOUT_S, allow_redirects=False)
+            said = session.get(_safe("userinfo_endpoint", url), allow_redirects=False)
             said.raise_for_status()
             more = said.json()
         except (requests.RequestException, OAuthError, ValueError) as error:
@@ -193,8 +228,7 @@ class Provider:
             oidc.client_id, oidc.secret, scope=oidc.scope, redirect_uri=oidc.redirect_uri, code_challenge_method="S256",
             token_endpoint_auth_method="client_secret_basic" if oidc.secret else "none",
         )  # fmt: skip
-        session.trust_env = False  # no proxy or .netrc of the environment's
-        session.verify = oidc.ca_file or True
+        bound(session, oidc.ca_file)
         return session
 
     def _get(self, url: str) -> dict[str, Any]:
@@ -202,10 +236,8 @@ class Provider:
         if self._away is not None and 0.0 <= self._now() - self._away[0] < AWAY_S:
             raise ProviderAway(self._away[1])
         try:
-            with requests.Session() as session:
-                session.trust_env = False
-                session.verify = self._oidc.ca_file or True
-                answer = session.get(url, timeout=TIMEOUT_S, allow_redirects=False)
+            with bound(requests.Session(), self._oidc.ca_file) as session:
+                answer = session.get(url, allow_redirects=False)
                 answer.raise_for_status()
                 value = answer.json()
         except (requests.RequestException, ValueError) as error:

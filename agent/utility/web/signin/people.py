@@ -46,7 +46,8 @@ class NotSignedIn(Exception):
 
 
 ANYBODY = Person("", Role.VIEWER)
-NAME = re.compile(r"[^\x00-\x1f\x7f]{1,64}")
+# Nor what turns the direction of writing: who did something stands in the audit log, and must read as it is.
+NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]{1,64}")
 
 
 def who(proxy: Proxy | None, client: str, headers: Mapping[str, str]) -> Person:

@@ -18,6 +18,7 @@ from cryptography.fernet import Fernet, InvalidToken
 from agent.utility.web.signin.people import NAME, Person, Role
 
 MAX_COOKIE = 4096  # octets: what a browser keeps
+MAX_WITH_TOKEN = 3500  # of a cookie with an ID token, so that others of this host find room in a request's headers
 
 
 class Sealer:
@@ -50,9 +51,16 @@ class Sessions:
         self._sealer = Sealer(key, "session", lifetime_s, now)
         self.lifetime_s = int(lifetime_s)
 
-    def begin(self, person: Person) -> str:
-        """The cookie of a person who has just signed in."""
-        return self._sealer.seal({"name": person.name, "role": int(person.role)})
+    def begin(self, person: Person, id_token: str = "") -> str:
+        """The cookie of a person who has just signed in; the provider's ID token goes along where it has room."""
+        value = {"name": person.name, "role": int(person.role)}
+        with_token = self._sealer.seal({**value, "token": id_token}) if id_token else ""
+        return with_token if 0 < len(with_token) <= MAX_WITH_TOKEN else self._sealer.seal(value)
+
+    def id_token(self, cookie: str) -> str:
+        """The ID token that went along; empty if none did."""
+        value = self._sealer.open(cookie)
+        return "" if value is None else str(value.get("token", ""))
 
     def person(self, cookie: str) -> Person | None:
         """Whose session it is; None if it is none, or over."""

@@ -115,6 +115,24 @@ def test_missing_messages_are_named(bypassed: Building, drop: str, said: str) ->
         from_messages([line for line in bypassed.lines if drop not in line], ALERT_ID)
 
 
+@pytest.mark.parametrize(
+    ("spoiled", "said"),
+    [
+        ("/info ", r"info message cannot be read: .*Expected `datetime`"),
+        ("/event/alert ", r"no revision of alert .*2 event/alert messages cannot be read, the first: "),
+        (f"/evidence/{ALERT_ID}/", r"no evidence/.*messages cannot be read, the first: "),
+        (f"/evidence/{ALERT_ID}/2-", r"missing: \[2\].*1 evidence message cannot be read: "),
+    ],
+)
+def test_a_message_that_cannot_be_read_is_not_called_missing(bypassed: Building, spoiled: str, said: str) -> None:
+    lines = [line.partition(" ")[0] + ' {"time": 7}' if spoiled in line else line for line in bypassed.lines]
+    with pytest.raises(CaseError, match=said):
+        from_messages(lines, ALERT_ID)
+    empty = [line.partition(" ")[0] if spoiled in line else line for line in bypassed.lines]
+    with pytest.raises(CaseError, match=r"cannot be read: |the first: "):
+        from_messages(empty, ALERT_ID)
+
+
 def test_rubbish_between_the_messages_changes_nothing(bypassed: Building) -> None:
     rubbish = ["", "no topic", "checkmeter/v1/a/b/c/event/alert {", "checkmeter/v1/a/b/c/info []"]
     clean = from_messages(bypassed.lines, ALERT_ID)

@@ -209,3 +209,51 @@ def test_the_energy_of_a_gap_is_spread_evenly_and_a_long_one_stays_unknown():
     day = backtest.measured("z", START_S, 1800.0)
     assert day[2:6].tolist() == [500.0, 600.0, 600.0, 500.0]
     assert np.flatnonzero(np.isnan(day)).tolist() == [20, 21, *range(30, 37)]
+
+
+def with_temperature(folder, name, days=DAYS, stops=None):
+    """The recording with a column of the outdoor temperature, that is empty from a day on."""
+    site = folder / "site.toml"
+    if "temperature" not in site.read_text():
+        site.write_text(site.read_text() + '[forecast]\ntemperature = "outdoor"\n')
+    lines = (folder / "readings.csv").read_text().splitlines()[: days * 48 + 2]
+    cells = [f"{8 + 6 * math.sin(k / 40):.1f}" if stops is None or k < stops * 48 else "" for k in range(len(lines))]
+    rows = [f"{line},{cell}" for line, cell in zip(lines[1:], cells[1:], strict=True)]
+    (folder / name).write_text("\n".join([lines[0] + ",outdoor", *rows]) + "\n")
+
+
+def test_a_column_of_the_outdoor_temperature_is_used_and_a_cut_changes_no_earlier_line(folder):
+    _, plain = replay(folder)
+    with_temperature(folder, "warm.csv")
+    output, whole = replay(folder, "warm.csv", "warm.jsonl")
+    assert "column" not in output
+    assert len(whole) == len(plain)
+    assert whole != plain
+    with_temperature(folder, "short.csv", days=16)
+    assert replay(folder, "short.csv", "short.jsonl")[1] == whole[:10]
+
+
+def test_a_temperature_that_stops_is_flagged_and_one_without_a_column_is_noted(folder):
+    with_temperature(folder, "stops.csv", stops=15)
+    said = [json.loads(line) for line in replay(folder, "stops.csv", "stops.jsonl")[1]]
+    stale = [s["issued"][:10] for s in said if "temperature_stale" in s["flags"]]
+    assert stale == [f"2024-01-{day}" for day in range(17, 22)]
+    output, lines = replay(folder)
+    assert "no such column; forecasts go without a temperature" in output
+    assert len(lines) == len(said)
+
+
+def test_a_main_meter_that_is_exchanged_leaves_a_gap_and_no_load_that_never_was(folder):
+    """The new register begins at 3 kWh: neither a fall by all that the old one showed, nor a peak, is learned."""
+    _, plain = replay(folder)
+    kwh = registers()
+    kwh[15 * 48 + 20 :, 0] += 3.0 - kwh[15 * 48 + 20, 0]
+    write(folder / "exchanged.csv", kwh)
+    output, lines = replay(folder, "exchanged.csv", "exchanged.jsonl")
+    assert "1 x register replaced" in output
+    assert len(lines) == len(plain)
+    for line, old in zip(lines, plain, strict=True):
+        said, usual = json.loads(line), json.loads(old)
+        assert said["peak"]["w"] == pytest.approx(usual["peak"]["w"], rel=0.15)
+        assert said["trough"]["w"] == pytest.approx(usual["trough"]["w"], rel=0.25)
+        assert min(said["quantiles_w"]["0.05"]) > 0

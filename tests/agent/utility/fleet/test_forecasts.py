@@ -11,12 +11,14 @@ from click.testing import CliRunner
 
 from agent import wire
 from agent.cli.main import cli
-from agent.utility.fleet import forecasts
+from agent.utility.fleet import forecasts, realised
 from agent.utility.fleet.forecasts import FRESH_S
 from agent.utility.ingest.decode import Reader
 from agent.utility.load_test.building import Building
 from agent.utility.mqtt.packets import Publish
+from agent.utility.sql import statements
 from agent.utility.sql.upkeep import maintain
+from agent.utility.verbs.ingest import Lookback
 
 DAY_S = 86_400
 NOW_S = int(time.time())
@@ -114,8 +116,8 @@ def test_the_coincident_peak_counts_each_load_once_and_peaks_at_their_own_times(
     ]
     say(1, "info", wire.Info(time=wire.utc(NOW_S), versions={}, meters=[], zones=zones, schemas={}))
     say(2, "forecast/building", forecast(at=40))
-    _, step_s, count, _, fleet = forecasts.coincident(store, NOW_S)
-    assert (step_s, count) == (1800, 2)
+    ((name, _, _, capacity_w, fleet),) = forecasts.coincident(store, NOW_S)
+    assert (name, capacity_w, fleet.zones) == ("fleet", None, 2)
     assert fleet.peak_w[9] == pytest.approx(4000, rel=0.1)
     assert fleet.sum_of_peaks_w == pytest.approx(6000, rel=0.1)
     assert "2 zones: coincident peak" in run(dsn, "coincident-peak")
@@ -128,28 +130,173 @@ def test_without_a_fresh_forecast_it_says_what_to_look_at(dsn, say):
     assert "are the gateways connected" in done.output
 
 
-def test_realised_against_forecast_by_horizon(dsn, say):
+def info(feeder=None, district=None):
+    zones = [wire.ZoneInfo(id="building", main="main", subs=["b"])]
+    return wire.Info(time=wire.utc(NOW_S), versions={}, meters=[], zones=zones, schemas={}, feeder=feeder,
+                     district=district)  # fmt: skip
+
+
+def answers(dsn, *arguments):
+    return [json.loads(line) for line in run(dsn, *arguments, "--json").splitlines()]
+
+
+def test_peaks_by_feeder_and_district_as_the_sites_say(dsn, store, say):
+    for number, feeder, district, at in (
+        (1, "F1", "Hill", 20),
+        (2, "F1", "Harbour", 40),
+        (3, "10 kV 滨江线", "Hill", 20),
+    ):
+        say(number, "forecast/building", forecast(at=at))
+        say(number, "info", info(feeder, district))
+    say(4, "forecast/building", forecast(at=20))  # says of neither where it belongs
+    say(4, "info", info())
+    rows = {row["feeder"]: row for row in answers(dsn, "forecast", "--by", "feeder")}
+    assert {name: row["zones"] for name, row in rows.items()} == {"F1": 2, "10 kV 滨江线": 1}
+    assert rows["F1"]["peak_kw"] == pytest.approx(4, rel=0.1)  # at different times
+    assert rows["F1"]["sum_of_peaks_kw"] == pytest.approx(6, rel=0.1)
+    rows = {row["district"]: row for row in answers(dsn, "forecast", "--by", "district")}
+    assert rows["Hill"]["peak_kw"] == pytest.approx(6, rel=0.1)  # at the same time
+    (row,) = answers(dsn, "forecast")
+    assert row["zones"] == 4
+    assert (row["capacity_kw"], row["over_probability"]) == (None, None)
+    assert "2 zones: coincident peak" in run(dsn, "coincident-peak", "--feeder", "F1")
+    (alone,), among = forecasts.coincident(store, NOW_S, "feeder", "F1"), forecasts.coincident(store, NOW_S, "feeder")
+    assert list(alone.forecast.peaks_w) == list(next(one for one in among if one.name == "F1").forecast.peaks_w)
+    assert store.rows("SELECT site FROM zone_peak WHERE feeder = 'F1' ORDER BY site") == [("site-1",), ("site-2",)]
+
+
+def test_a_feeders_capacity_and_how_probably_its_peak_passes_it(dsn, say):
+    for number, feeder in ((1, "F1"), (2, "F1"), (3, "F2"), (4, "F2"), (5, "F3")):
+        say(number, "forecast/building", forecast())
+        say(number, "info", info(feeder))
+    run(dsn, "capacity", "feeder", "F1", "1")
+    run(dsn, "capacity", "feeder", "F1", "100")  # the later word counts
+    run(dsn, "capacity", "feeder", "F2", "4")
+    rows = answers(dsn, "forecast", "--by", "feeder")
+    assert [row["feeder"] for row in rows] == ["F2", "F1", "F3"]
+    assert [row["capacity_kw"] for row in rows] == [4, 100, None]
+    assert rows[0]["over_probability"] > 0.99
+    assert rows[1]["over_probability"] < 0.01
+    assert "over 4.0 kW with 100 %" in run(dsn, "coincident-peak", "--feeder", "F2")
+
+
+def test_what_nobody_says_is_said(dsn, say):
+    say(1, "forecast/building", forecast())
+    for arguments, reason in (
+        (("forecast", "--by", "feeder"), 'set feeder = "..." under [site]'),
+        (("coincident-peak", "--district", "Moon"), "no site with a fresh forecast says district = 'Moon'"),
+        (("capacity", "fleet", "mine", "5"), "capacity fleet fleet 5"),
+    ):
+        done = CliRunner().invoke(cli, ["utility", *arguments, "--store", dsn])
+        assert done.exit_code in {1, 2}
+        assert reason in done.output
+
+
+def test_steps_of_any_length_are_brought_to_half_hours(store, say):
+    for number, interval_s in ((1, 900), (2, 1800), (3, 3600)):
+        body = forecast(mean_w=1000.0, peak_w=1000.0, at=0, interval_s=interval_s)
+        say(number, "forecast/building", body)
+    ((*_, fleet),) = forecasts.coincident(store, NOW_S)
+    assert fleet.zones == 3
+    assert fleet.mean_w == pytest.approx(3000, rel=0.02)
+
+
+def test_a_name_of_a_feeder_is_bounded_and_cannot_steer_a_terminal(store, say):
+    names, row = say(1, "info", info("F" * 65))
+    assert names == ["dead_letter"]
+    assert "longer than 64 characters" in row[2]
+    say(2, "info", info("F1\x1b[2J", "  "))
+    assert store.rows("SELECT feeder, district FROM gateway_info") == [("F1?[2J", None)]
+
+
+def balance(start_s, load_w, seconds=1800):
+    return wire.Balance(
+        zone="building", start=wire.utc(start_s), end=wire.utc(start_s + seconds),
+        main_kwh=load_w * seconds / 3.6e6, sum_kwh=0.4, technical_loss_kwh=0.0, residual_kwh=0.1,
+        uncertainty_kwh=0.01, coverage=1.0,
+    )  # fmt: skip
+
+
+def test_realised_against_forecast_by_hours_ahead(dsn, store, say):
     first = (NOW_S // DAY_S - 3) * DAY_S
     say(1, "forecast/building", forecast(first, mean_w=1000.0, peak_w=1000.0))
     for k in range(96):
-        load_w = 1000.0 if k < 48 else 1250.0
-        balance = wire.Balance(
-            zone="building", start=wire.utc(first + 1800 * k), end=wire.utc(first + 1800 * (k + 1)),
-            main_kwh=load_w / 2000, sum_kwh=0.4, technical_loss_kwh=0.0, residual_kwh=0.1, uncertainty_kwh=0.01,
-            coverage=1.0,
-        )  # fmt: skip
-        say(1, "balance/building", balance)
-    rows = {r["horizon"]: r for r in map(json.loads, run(dsn, "forecast-skill", "--json").splitlines())}
-    assert rows["0 to 24 h"]["nmae"] == pytest.approx(0, abs=1e-6)
-    assert rows["0 to 24 h"]["coverage_of_90"] == 1
-    assert rows["24 to 48 h"]["nmae"] == pytest.approx(0.2)
-    assert rows["24 to 48 h"]["coverage_of_90"] == 0
+        if k != 47:  # one that was not measured
+            say(1, "balance/building", balance(first + 1800 * k, 1000.0 if k < 48 else 1250.0))
+    assert "nothing was compared" in run(dsn, "forecast-skill")
+    assert "1 forecasts that are over" in run(dsn, "maintain")
+    assert "0 forecasts that are over" in run(dsn, "maintain")
+    rows = {r["horizon"]: r for r in answers(dsn, "forecast-skill")}
+    assert list(rows) == [f"{lead} to {lead + 6} h" for lead in range(0, 48, 6)]
+    assert rows["18 to 24 h"] == {
+        "horizon": "18 to 24 h", "zone_days": 1, "nmae": 0.0, "bias": 0.0, "coverage_of_90": 1.0,
+    }  # fmt: skip
+    assert rows["24 to 30 h"]["nmae"] == pytest.approx(0.2)
+    assert rows["24 to 30 h"]["bias"] == pytest.approx(-0.2)
+    assert rows["42 to 48 h"]["coverage_of_90"] == 0
+    assert store.rows("SELECT SUM(steps), SUM(inside) FROM forecast_skill_day") == [(95, 47)]
+    assert store.rows("SELECT zones, peak_w FROM group_peak_day") == []  # of no zone a whole day is known
+
+
+def told(say, number, day, spread, feeder=None):
+    """A day's first forecast, and a load that is so many spreads above it in every step; quarter hours."""
+    start_s = day * DAY_S
+    say(number, "forecast/building", forecast(start_s, mean_w=1000.0, peak_w=1000.0))
+    if feeder is not None:
+        say(number, "info", info(feeder))
+    for k in range(96):
+        say(number, "balance/building", balance(start_s + 900 * k, 1000.0 + spread * 180.0 / 1.645, 900))
+
+
+def test_the_dependence_and_the_fleets_own_errors_are_learned_from_days_that_are_over(dsn, store, say):
+    today = NOW_S // DAY_S
+    for back, spread in ((3, 1.5), (4, -1.5), (5, 1.0), (6, -1.0)):  # all buildings err together, all day long
+        for number in range(1, 5):
+            told(say, number, today - back, spread, "F1" if number < 3 else None)
+    assert realised.settle(store, NOW_S) == 16
+    assert realised.settle(store, NOW_S) == 0
+    assert store.rows("SELECT kind, name, zones FROM group_peak_day WHERE day_start_s = ? ORDER BY kind",
+                      ((today - 3) * DAY_S,)) == [("feeder", "F1", 2), ("fleet", "fleet", 4)]  # fmt: skip
+    days = realised.studied(store, NOW_S, "fleet", "fleet")
+    assert [day.scores.mean() for day, _ in days] == pytest.approx([-1.0, 1.0, -1.5, 1.5], abs=0.02)
+    assert [errors.mean() for _, errors in days] == pytest.approx([-0.11, 0.11, -0.16, 0.16], abs=0.01)
+    peaks = realised.peak_days(store, NOW_S, "fleet", "fleet", 2).rows
+    assert [(row[1], row[2]) for row in peaks] == [(4, 4.0)] * 2
+    assert [row[3] for row in peaks] == pytest.approx([3.34, 4.66], abs=0.02)
+    say(1, "forecast/building", forecast())
+    ((_, _, dependence, _, _),) = forecasts.coincident(store, NOW_S)
+    assert dependence.common > 0.3  # four days of 1, shrunk towards .15
+    assert dependence.shared.level > 0.25
+
+
+def test_the_ingest_looks_back_beside_its_work(dsn, store, say, wait):
+    told(say, 1, NOW_S // DAY_S - 3, 1.0)
+    lookback = Lookback(dsn)
+    lookback.begin(NOW_S)
+    lookback.begin(NOW_S)  # it is at it, or has been
+    wait(lambda: not lookback.busy, "the comparison is over")
+    assert store.rows("SELECT zones FROM group_peak_day") == [(1,)]
+
+
+def test_many_zones_are_looked_back_at_through_the_key(store):
+    dialect = store.server.dialect
+    explain = "EXPLAIN QUERY PLAN " if dialect == "sqlite" else "EXPLAIN "
+    plan = str(store.rows(explain + statements.loads(dialect, 3), (0, 86400, 1, 2, 3)))
+    if dialect == "sqlite":
+        assert "start_s=? AND zone_key=?" in plan
+        assert "SCAN b" not in plan
+    else:
+        assert "PRIMARY" in plan
 
 
 def test_old_forecasts_are_forgotten(store, say):
     say(1, "forecast/building", forecast())
     maintain(store, NOW_S + 30 * DAY_S, keep_days=5)
-    assert store.rows("SELECT COUNT(*) FROM forecast_day")[0][0] == 0
+    told(say, 2, NOW_S // DAY_S - 3, 0.0)
+    assert realised.settle(store, NOW_S) == 1
+    maintain(store, NOW_S + 30 * DAY_S, keep_days=5)
+    for table in ("forecast_day", "forecast_error", "group_day"):
+        assert store.rows(f"SELECT COUNT(*) FROM {table}")[0][0] == 0
 
 
 def test_a_simulated_fleet_has_a_fresh_forecast_at_any_time(dsn, store):

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -359,6 +360,17 @@ def test_csv_holds_what_json_holds(fleet: FleetOfFour, ask: Any, dsn: str) -> No
     assert both.exit_code == 2
 
 
+def test_no_cell_of_a_verbs_csv_is_a_formula(fleet: FleetOfFour, ask: Any, dsn: str) -> None:
+    evil = "=HYPERLINK(1)"
+    fleet.say(1, "status", wire.Status(state="degraded", reason=evil, versions={}))
+    fleet.store.apply([fleet.reader.read(Publish(evil.encode(), 1, b"{}", False))])
+    for verb, column in (("gateways", "reason"), ("letters", "topic")):
+        said = CliRunner().invoke(cli, ["utility", verb, "--store", dsn, "--csv"]).output
+        assert {row[column] for row in csv.DictReader(said.splitlines()) if "HYPER" in row[column]} == {"'" + evil}
+        (told,) = [row[column] for row in ask(verb) if "HYPER" in str(row[column])]
+        assert told == evil, "JSON says it as it is"
+
+
 def test_an_empty_answer_says_why(store: Store, ask: Any) -> None:
     assert "no whole day yet" in ask("losses", plain=True)
     assert "no whole day yet" in ask("trend", plain=True)
@@ -428,8 +440,12 @@ def test_letters_show_their_reason_whole(fleet: FleetOfFour, ask: Any) -> None:
 
 
 def test_the_thiefs_meter_is_one_of_the_alerts_zone(fleet: FleetOfFour, ask: Any) -> None:
+    unsaid = fleet.alert(2, features=False)
+    ask("outcome", unsaid, "theft", "--meter", "whatever", plain=True)  # nobody has said what there is
+    fleet.store.rows("DELETE FROM outcome")
     alert_id = fleet.alert(1)
-    ask("outcome", alert_id, "theft", "--meter", "whatever", plain=True)  # the gateway has not said what it has
+    said = ask("outcome", alert_id, "theft", "--meter", "whatever", plain=True, code=CONFIG)
+    assert "no meter 'whatever'; it has flat-1, flat-2" in said  # as the features of the alert name them
     info = wire.Info(
         time=wire.utc(NOW_S), versions={}, schemas={},
         meters=[wire.MeterInfo(id=name) for name in ("main", "flat-1", "flat-2", "riser", "flat-3", "shop")],
@@ -438,8 +454,15 @@ def test_the_thiefs_meter_is_one_of_the_alerts_zone(fleet: FleetOfFour, ask: Any
                wire.ZoneInfo(id="yard", main="shop-main", subs=["shop"])],
     )  # fmt: skip
     fleet.say(1, "info", info)
-    said = ask("outcome", alert_id, "theft", "--meter", "flat1", plain=True, code=CONFIG)
-    assert "did you mean flat-1" in said
+    said = " ".join(ask("outcome", alert_id, "theft", "--meter", "flat1", plain=True, code=CONFIG).split())
+    assert "did you mean flat-1, flat-3, flat-2? it has flat-1, flat-2, flat-3, main, riser" in said
+    said = ask("outcome", alert_id, "theft", "--meter", "8'\n--", plain=True, code=CONFIG)
+    assert "it has flat-1" in said
+    # An alert of a zone that is no longer there: the gateway's meters.
+    gone = msgspec.structs.replace(info, time=wire.utc(NOW_S + 1), zones=info.zones[1:])
+    fleet.say(1, "info", gone)
+    assert "this gateway has no meter 'x'" in ask("outcome", alert_id, "theft", "--meter", "x", plain=True, code=CONFIG)
+    fleet.say(1, "info", msgspec.structs.replace(info, time=wire.utc(NOW_S + 2)))
     ask("outcome", alert_id, "theft", "--meter", "shop", plain=True, code=CONFIG)
     for meter in ("flat-2", "flat-3", "main"):
         ask("outcome", alert_id, "theft", "--meter", meter, plain=True)

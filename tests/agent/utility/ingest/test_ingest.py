@@ -183,6 +183,22 @@ def test_what_is_not_committed_is_not_acknowledged(faulty: Faulty, play: Any, ba
     assert ingest.metrics.messages in {500, 700}  # the second batch may end with the connection or in time
 
 
+def test_a_balance_over_another_one_is_a_dead_letter_and_acknowledged(faulty: Faulty, play: Any, balances: Any) -> None:
+    """A gateway's interval went from a quarter of an hour to half an hour, over a quarter that was sent already."""
+    quarters = balances(1, 3)
+    topic, octets = quarters[2]
+    quarter = wire.decode(wire.Balance, octets)
+    half = wire.encode(msgspec.structs.replace(quarter, end=quarter.end + (quarter.end - quarter.start)))
+    over = wire.encode(msgspec.structs.replace(wire.decode(wire.Balance, quarters[0][1]), end=quarter.start))
+    first = [*quarters[:1] * (MAX_LETTERS - 2), quarters[1], (topic, half)]
+    broker, ingest = play(faulty, [script(first), script([*first[:-2], (topic, over), (topic, half)])], stop_after=2)
+    assert acknowledged(broker) == [*range(1, MAX_LETTERS + 1)] * 2
+    assert faulty.run("SELECT intervals, known_s FROM balance_day") == [(3, 3600)]
+    [(reason,)] = faulty.run("SELECT reason FROM dead_letter")
+    assert str(reason).startswith("overlap: 1800 s from ")
+    assert (ingest.metrics.balances, ingest.metrics.repeated, ingest.metrics.letters_dead["overlap"]) == (3, 996, 1)
+
+
 def test_names_that_a_broken_connection_took_along_come_again(faulty: Faulty, play: Any, balances: Any) -> None:
     messages = balances(100, 5)
     play(faulty, [script(messages[:50]), script(messages)], stop_after=2)

@@ -220,6 +220,10 @@ class TestDeadLetters:
             (between("00:07:00", "00:22:00"), "time: an interval of 900 s that begins 420 s off its grid"),
             (between("00:00:01", "00:15:01"), "time: an interval of 900 s that begins 1 s off its grid"),
             (between("00:07:00", "00:22:00.001"), "off its grid"),
+            (
+                {**BALANCE_BODY, "start": "2026-11-17T21:00:00Z", "end": "2026-11-18T04:00:00Z"},
+                "runs past midnight UTC",
+            ),
             (between("23:15:00", "23:45:00"), "time: an interval of 1800 s that begins -900 s off its grid"),
         ],
     )
@@ -241,6 +245,8 @@ class TestDeadLetters:
         [
             ("source", "/acme/site-2/gw-1", "source: the topic says /acme/site-1/gw-1"),
             ("id", "not-a-uuid", "id: 'not-a-uuid'"),
+            ("id", "7d8c1a5200004000800000000000000a", "is no UUID of 36 characters"),
+            ("id", "{7d8c1a52-0000-4000-8000-00000000000a}", "is no UUID of 36 characters"),
             ("type", "checkmeter.alert.v2", "checkmeter.alert.v2"),
             ("time", "2099-01-01T00:00:00Z", "time: time"),
             ("data.onset", "1990-01-01T00:00:00Z", "time: onset"),
@@ -307,6 +313,11 @@ class TestDeadLetters:
         now_s[0] += 3600
         assert len(read(reader, "status", b"x" * 100)[DEAD_LETTER.name][4]) == 100
 
+    def test_what_a_sender_writes_is_no_label_of_a_metric(self, reader: Reader) -> None:
+        for topic in ('":x', 'a"} 1\n:', "a:", "x: y", "checkmeter: v1/a/b/c/status"):
+            reader.read(Publish(topic.encode(), 1, b"{}", False))
+        assert reader.refused == {"topic": 5}
+
     def test_they_are_counted_by_kind(self, reader: Reader) -> None:
         read(reader, "balance/building", {**BALANCE_BODY, "main_kwh": 1e9})
         read(reader, "balance/building", b"")
@@ -320,6 +331,15 @@ class TestPublishedSchemas:
     def validator(name: str) -> jsonschema.Draft202012Validator:
         schema = json.loads((SCHEMAS / f"{name}.json").read_text())
         return jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
+
+    @pytest.mark.parametrize("name", ["checkmeter.alert.v1", "checkmeter.tamper.v1"])
+    def test_an_events_id_is_a_uuid(self, name: str) -> None:
+        validator = self.validator(name)
+        said = validator.schema["$defs"][validator.schema["$ref"].rpartition("/")[2]]["properties"]["id"]  # type: ignore[index, call-overload]
+        assert said["format"] == "uuid"
+        for text in ("1", "", "7d8c1a5200004000800000000000000a", "{7d8c1a52-0000-4000-8000-00000000000a}"):
+            assert not validator.evolve(schema=said).is_valid(text), text
+        assert validator.evolve(schema=said).is_valid("7d8c1a52-0000-4000-8000-00000000000A")
 
     def test_what_the_simulated_fleet_says_is_valid_and_readable(self) -> None:
         reader = Reader(lambda: NOW_S)

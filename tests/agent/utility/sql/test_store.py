@@ -53,24 +53,24 @@ def days(store: Store) -> list[Any]:
 class TestBalances:
     def test_a_batch_twice_counts_once(self, store: Store) -> None:
         batch = [balance(zone, n) for zone in (-3, 7) for n in range(120)]
-        assert store.apply(batch) == 240
+        assert store.apply(batch).new == 240
         once = days(store)
-        assert store.apply(batch) == 0
+        assert store.apply(batch).new == 0
         assert days(store) == once
-        assert once[0] == (-3, TODAY - 2, 96, 86_400, 96_000, 48_000, 9_600, 38_400, (TODAY - 1) * DAY_S)
+        assert once[0] == (-3, TODAY - 2, 96, 86_400, 96_000, 48_000, 9_600, 38_400, (TODAY - 1) * DAY_S, 900)
 
     def test_batches_that_overlap(self, store: Store) -> None:
         rng = random.Random(3)
         whole = [balance(zone, n, rng.randrange(10**6)) for zone in range(8) for n in range(50)]
         new = 0
         for _ in range(20):
-            new += store.apply(rng.sample(whole, 100))
-        new += store.apply(whole)
+            new += store.apply(rng.sample(whole, 100)).new
+        new += store.apply(whole).new
         assert new == len(whole)
         assert days(store) == day_rows([row for item in whole for _, row in item.rows])
 
     def test_the_same_interval_twice_in_one_batch(self, store: Store) -> None:
-        assert store.apply([balance(1, 1), balance(1, 1), balance(1, 2)]) == 2
+        assert store.apply([balance(1, 1), balance(1, 1), balance(1, 2)]).new == 2
         assert days(store)[0][2] == 2
 
     def test_the_first_value_of_an_interval_stays(self, store: Store) -> None:
@@ -96,7 +96,7 @@ class TestBalances:
                 for at in range(0, len(order), 40):
                     while True:
                         try:
-                            new.append(other.apply(order[at : at + 40]))
+                            new.append(other.apply(order[at : at + 40]).new)
                             break
                         except StoreUnavailable:
                             continue  # a deadlock or a lock wait: the ingest tries again too
@@ -194,7 +194,7 @@ def test_a_commit_whose_answer_is_lost_is_done_once(store: Store) -> None:
     unsure = Store(LostAnswer(store.server, lose=1))
     with pytest.raises(StoreUnavailable):
         unsure.apply(batch)
-    assert unsure.apply(batch) == 0
+    assert unsure.apply(batch).new == 0
     assert days(store)[0][2] == 50
 
 
@@ -221,6 +221,10 @@ class TestSchema:
             store.rows("INSERT INTO outcome VALUES (7, 'theft', 'flat-1', 5, 'seal broken', 6)")
             store.rows("DROP TABLE setting")
             store.rows("ALTER TABLE alert DROP COLUMN unexplained_probability")
+            for table in ("forecast_error", "group_day", "group_capacity"):
+                store.rows(f"DROP TABLE {table}")
+            for column in ("feeder", "district"):
+                store.rows(f"ALTER TABLE gateway_info DROP COLUMN {column}")
             store.rows("UPDATE migration SET version = 1")
             with pytest.raises(StoreMisfit, match="version 1"):
                 store.check_version()
@@ -231,6 +235,9 @@ class TestSchema:
             ]
             assert store.rows("SELECT COUNT(*) FROM audit") == [(0,)]
             store.rows("SELECT * FROM inspected_case")
+            for view in ("zone_peak", "forecast_skill_day", "group_peak_day"):
+                assert store.rows(f"SELECT * FROM {view}") == []
+            assert store.rows("SELECT feeder, district FROM gateway_info") == []
             store.apply([alert(1)])
             assert store.rows("SELECT unexplained_probability FROM open_case") == []  # its gateway has no name
             assert store.rows("SELECT unexplained_probability, revision FROM alert") == [(0.02, 1)]

@@ -12,9 +12,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import pytest
 
-from agent.utility.fleet import four_eyes, outcomes, queries, rollout, statement
+from agent import wire
+from agent.utility.fleet import forecasts, four_eyes, outcomes, queries, realised, rollout, statement
+from agent.utility.fleet.groups import set_capacity
+from agent.utility.ingest.decode import Reader
+from agent.utility.load_test.building import Building
+from agent.utility.mqtt.packets import Publish
 from agent.utility.sql import statements
 from agent.utility.sql.batch import Letter
 from agent.utility.sql.schema import BALANCE, DAY_S, TABLES
@@ -113,9 +119,6 @@ def test_rows_of_each_table_lie_by_a_hash_or_a_random_id() -> None:
 @pytest.mark.xdist_group("mariadb")
 def test_every_statement_that_reaches_the_server(mariadb: Any, balances: Any) -> None:
     """The server's own log of statements, after everything that the package can do was done once."""
-    from agent.utility.ingest.decode import Reader
-    from agent.utility.mqtt.packets import Publish
-
     now_s = time.time()
     with open_store(mariadb.database()) as store:
         log_from = mariadb.log.stat().st_size
@@ -123,8 +126,8 @@ def test_every_statement_that_reaches_the_server(mariadb: Any, balances: Any) ->
         store.check_version()
         reader = Reader(lambda: now_s)
         letters = [reader.read(Publish(topic.encode(), 1, body, False)) for topic, body in balances(3, 5)]
-        assert store.apply(letters[:10]) == 10
-        assert store.apply(letters) == 5
+        assert store.apply(letters[:10]).new == 10
+        assert store.apply(letters).new == 5
         store.apply([Letter(1, b"", b"", ((table, _row(table)),)) for table in TABLES if table is not BALANCE])
         maintain(store, now_s + 86_400, keep_days=5)
         for answer in (
@@ -142,6 +145,7 @@ def test_every_statement_that_reaches_the_server(mariadb: Any, balances: Any) ->
         outcomes.training_rows(store)
         month = time.strftime("%Y-%m", time.gmtime(now_s))
         assert statement.months(store, *statement.bounds(month, "Asia/Kolkata"))
+        _look_ahead_and_back(store, now_s)
         rollout.targets(store, 1, 1.0)
         rollout.progress(store, 1)
         rollout.failures(store, 1, 5)
@@ -155,6 +159,25 @@ def test_every_statement_that_reaches_the_server(mariadb: Any, balances: Any) ->
     statements_only = [s.strip() for s in logged if s.strip() and not s.startswith("root@")]
     assert refused_by_the_parser(statements_only) == []
     assert {s: reasons for s in logged if (reasons := refusals(s))} == {}
+
+
+def _look_ahead_and_back(store: Store, now_s: float) -> None:
+    """Forecasts of a simulated fleet: added up by feeder, and those that are over held against their loads."""
+    reader, first_s = Reader(lambda: now_s, keep_days=10), (int(now_s) // DAY_S - 3) * DAY_S
+    for number in (1, 2, 3):
+        house = Building(1, number, first_s, int(now_s))
+        said: list[tuple[str, msgspec.Struct]] = [("info", house.info(now_s))]
+        said += [("forecast/building", house.forecast(at)) for at in (first_s, int(now_s) // 3600 * 3600)]
+        said += [("balance/building", house.balance(at)) for at in range(first_s, first_s + DAY_S, 900)]
+        store.apply([reader.read(Publish(house.address.topic(s).encode(), 1, wire.encode(m), False)) for s, m in said])
+    assert realised.settle(store, now_s) == 3
+    assert realised.skill(store, now_s, 5).rows
+    assert realised.peak_days(store, now_s, "fleet", "fleet", 5).rows
+    set_capacity(store, "feeder", "Feeder 1", 1e5, now_s)
+    assert [row[:2] for row in forecasts.group_peaks(store, now_s, "feeder").rows] == [("Feeder 1", 3)]
+    assert forecasts.coincident(store, now_s)[0].forecast.zones == 3
+    for view in ("zone_peak", "forecast_skill_day", "group_peak_day"):
+        assert store.rows(f"SELECT * FROM {view}")
 
 
 def test_only_today_and_what_comes_is_split_and_kept_split() -> None:
@@ -241,8 +264,8 @@ class TestTheServer:
         with open_store(tidb.emptied()) as store:
             reader = Reader(time.time)
             letters = [reader.read(Publish(topic.encode(), 1, body, False)) for topic, body in balances(3, 5)]
-            assert store.apply(letters) == 15
-            assert store.apply(letters) == 0
+            assert store.apply(letters).new == 15
+            assert store.apply(letters).new == 0
             assert store.rows("SELECT SUM(intervals) FROM balance_day") == [(15,)]
 
     def test_the_plans(self, tidb: Any) -> None:

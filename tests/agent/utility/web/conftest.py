@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from agent import wire
+from agent.utility.fleet.realised import settle
 from agent.utility.ingest.decode import Reader
 from agent.utility.load_test.building import Building
 from agent.utility.mqtt.packets import Publish
@@ -51,6 +52,7 @@ def fill(dsn: str, buildings: int, days: float, now_s: float) -> Fleet:
             for at in range(0, len(letters), 500):
                 store.apply(letters[at : at + 500])
         assert store.rows("SELECT COUNT(*) FROM dead_letter") == [(0,)]
+        assert settle(store, now_s)
         rows = store.rows(
             "SELECT tenant, site, gateway, alert_id FROM open_case WHERE loss_w IS NOT NULL ORDER BY site"
         )

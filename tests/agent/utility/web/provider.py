@@ -7,6 +7,7 @@ says: in a test that is what a browser was told beforehand with /next. Faults ar
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -18,6 +19,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from joserfc import jwt
+from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
 
@@ -35,6 +37,8 @@ class Provider(ThreadingHTTPServer):
         self.next: dict[str, Any] = {}
         self.codes: dict[str, dict[str, str]] = {}
         self.tokens: dict[str, dict[str, Any]] = {}
+        self.ends = False  # whether it advertises where its sessions end
+        self.signed_out = 0
 
     def id_token(self, asked: dict[str, str], access: str) -> str:
         """The token of a sign-in, with the fault that was told."""
@@ -81,11 +85,18 @@ class Handler(BaseHTTPRequestHandler):
                         "issuer": provider.issuer, "authorization_endpoint": provider.issuer + "/authorize",
                         "token_endpoint": provider.issuer + "/token", "jwks_uri": provider.issuer + "/keys",
                         "userinfo_endpoint": provider.issuer + "/userinfo", "response_types_supported": ["code"],
+                        **({"end_session_endpoint": provider.issuer + "/end"} if provider.ends else {}),
                         "id_token_signing_alg_values_supported": ["none", "HS256", "RS256"],
                     }
                 )  # fmt: skip
             case "/keys":
                 self.json({"keys": [key.as_dict(private=False) for key in provider.keys]})
+            case "/end":
+                self.end(query)
+            case "/drip/.well-known/openid-configuration":
+                self.drip(query)
+            case "/huge/.well-known/openid-configuration":
+                self.json({"issuer": provider.issuer + "/huge", "x": "x" * (3 << 20)})
             case "/authorize":
                 self.authorize(query)
             case "/userinfo":
@@ -94,6 +105,33 @@ class Handler(BaseHTTPRequestHandler):
                 self.json(known if known is not None else {"error": "invalid_token"}, 200 if known is not None else 401)
             case _:
                 self.json({}, 404)
+
+    def end(self, query: dict[str, str]) -> None:
+        """RP-Initiated Logout 1.0: whoever brings an ID token of ours is signed out, and sent back."""
+        provider = self.server
+        registered = provider.redirect_uri.replace("/login/back", "/signed-out")
+        try:
+            jwt.decode(query.get("id_token_hint", ""), provider.keys[-1], algorithms=["RS256", "ES256"])
+        except (JoseError, ValueError):
+            self.json({"error": "no ID token of ours"}, 400)
+            return
+        if query.get("client_id") != provider.client or query.get("post_logout_redirect_uri") != registered:
+            self.json({"error": "unknown client or post_logout_redirect_uri"}, 400)
+            return
+        provider.signed_out += 1
+        self.send_response(302)
+        self.send_header("location", f"{registered}?{urlencode({'state': query.get('state', '')})}")
+        self.end_headers()
+
+    def drip(self, query: dict[str, str]) -> None:
+        """An octet now and then, for ever: of the headers, or of a body without a length."""
+        text = b"HTTP/1.0 200 OK\r\nX-Long: " if "body" not in self.server.next else b"HTTP/1.0 200 OK\r\n\r\n{"
+        with contextlib.suppress(OSError):
+            self.wfile.write(text)
+            while True:
+                self.wfile.write(b" ")
+                self.wfile.flush()
+                time.sleep(0.05)
 
     def authorize(self, query: dict[str, str]) -> None:
         provider = self.server
@@ -121,10 +159,11 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length", "0"))).decode()
         if self.path == "/next":
             provider.next = json.loads(body)
+            provider.ends = provider.next.get("ends", False)
             if provider.next.get("fault") == "new keys":
                 provider.keys.append(ECKey.generate_key("P-256", {"kid": secrets.token_hex(4), "use": "sig"}))
                 del provider.keys[0]
-            self.json({})
+            self.json({"signed_out": provider.signed_out})
             return
         form = {name: values[0] for name, values in parse_qs(body).items()}
         basic = base64.b64encode(f"{provider.client}:{provider.secret}".encode()).decode()

@@ -20,7 +20,8 @@ def addresses(full: Any) -> list[str]:
     place = full.building
     return [
         "/", "/cases", "/cases?state=all", f"/case/{full.cases[0]}", f"/case/{full.cases[0]}/evidence",
-        f"/building/{place}", "/gateways", f"/gateway/{place}", "/precision", "/exports", "/search?q=site", "/audit",
+        f"/building/{place}", "/gateways", f"/gateway/{place}", "/forecast?by=feeder", "/precision",
+        "/exports", "/search?q=site", "/audit",
         "/nowhere",
     ]  # fmt: skip
 
@@ -62,7 +63,11 @@ def test_every_page(full: Any, serve: Any, browser: Any, axe: str, scheme: str, 
     context.close()
 
 
-def test_signing_in_with_a_provider_and_out_again(full: Any, serve: Any, browser: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ends", [False, True])
+def test_signing_in_with_a_provider_and_out_again(
+    full: Any, serve: Any, browser: Any, tmp_path: Path, ends: bool
+) -> None:
+    """With `ends` the provider says where its own session ends: the browser goes there, too, and comes back."""
     pytest.importorskip("authlib", reason="the extra `web` is not installed whole")
     port = free_port()
     here = f"http://127.0.0.1:{port}"
@@ -71,23 +76,25 @@ def test_signing_in_with_a_provider_and_out_again(full: Any, serve: Any, browser
     try:
         assert provider.stdout is not None
         issuer = provider.stdout.readline().strip()
+        context = browser.new_context()
         (tmp_path / "secret").write_text("secret\n")
         serve(
             full.dsn, "--port", str(port), "--public-url", here, "--oidc-issuer", issuer, "--oidc-client", "fleet",
             "--oidc-secret-file", str(tmp_path / "secret"), "--inspectors", "field-service",
         )  # fmt: skip
-        context = browser.new_context()
         page = context.new_page()
         said: list[str] = []
         page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
-        told = {"claims": {"preferred_username": "ana", "groups": ["field-service"]}}
+        told = {"claims": {"preferred_username": "ana", "groups": ["field-service"]}, "ends": ends}
         context.request.post(f"{issuer}/next", data=json.dumps(told))
         page.goto(f"{here}/case/{full.cases[0]}?lang=en")
         assert page.url == f"{here}/case/{full.cases[0]}?lang=en", "after the way over the provider, where one wanted"
         assert page.locator("footer", has_text="ana").count() == 1
         assert page.locator("form[action$='/outcome']").count() == 1
         page.click("text=Sign out")
-        assert page.url == f"{here}/signed-out"
+        page.wait_for_url(f"{here}/signed-out" + ("?state=out" if ends else ""))
+        left = page.locator("main", has_text="and the one at the service" if ends else "may still be signed in")
+        assert left.count() == 1
         context.request.post(f"{issuer}/next", data=json.dumps({"fault": "denied"}))
         page.click("main >> text=Sign in")
         assert page.locator("main", has_text="access_denied").count() == 1

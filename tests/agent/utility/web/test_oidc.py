@@ -35,9 +35,9 @@ class Running(NamedTuple):
     issuer: str
     public_url: str
 
-    def next(self, **what: Any) -> None:
-        """Who signs in next, and the fault to make."""
-        httpx.post(self.issuer + "/next", json=what).raise_for_status()
+    def next(self, **what: Any) -> int:
+        """Who signs in next, and the fault to make; returns how many it has signed out."""
+        return int(httpx.post(self.issuer + "/next", json=what).raise_for_status().json()["signed_out"])
 
     def settings(self, **more: Any) -> Any:
         return oidc.Oidc(self.issuer, "fleet", self.public_url, SECRET, roles=ROLES, **more)
@@ -158,8 +158,10 @@ def test_what_is_not_believed(fleet: Any, provider: Running, ask: Any, fault: st
     assert "site-" not in answer.text
 
 
-@pytest.mark.parametrize("claims", [{}, {"preferred_username": "  "}, {"preferred_username": 7},
-                                    {"preferred_username": "a\nb"}, {"preferred_username": "x" * 65}])  # fmt: skip
+@pytest.mark.parametrize(
+    "claims",
+    [{}, *({"preferred_username": name} for name in ("  ", 7, "a\nb", "a\u202eb", "x" * 65))],
+)
 def test_somebody_without_a_name_does_not_come_in(fleet: Any, provider: Running, ask: Any, claims: Any) -> None:
     provider.next(claims=claims)
     assert "gives no name" in Browser(app(fleet, provider), ask).sign_in().text
@@ -185,6 +187,69 @@ def test_an_answer_counts_in_the_browser_that_asked_and_once(fleet: Any, provide
     assert "invalid_grant" in mine.get(path).text, "the code itself counts once, too"
 
 
+def test_who_signs_out_is_signed_out_at_the_provider_too(fleet: Any, provider: Running, ask: Any) -> None:
+    before = provider.next(claims={"preferred_username": "ana"}, ends=True)
+    browser = Browser(app(fleet, provider), ask)
+    browser.sign_in()
+    csrf = re.search(r'name="csrf" value="([^"]+)"', browser.get("/").text)
+    assert csrf is not None
+    out = browser.get("/logout", "POST", data={"csrf": csrf.group(1)})
+    assert (out.status_code, browser.cookies) == (200, {})
+    assert "form-action 'self'" in out.headers["content-security-policy"], "no redirect of a form leads elsewhere"
+    there = out.headers["refresh"].removeprefix("0; url=")
+    assert there.replace("&", "&amp;") in out.text, "also where a browser does not follow by itself"
+    back = httpx.get(there)
+    assert back.status_code == 302, back.text
+    assert back.headers["location"] == "http://localhost/signed-out?state=out"
+    assert "and the one at the service" in browser.get("/signed-out?state=out").text
+    assert "may still be signed in" in browser.get("/signed-out").text
+    assert provider.next() == before + 1
+    assert browser.get("/cases").status_code == 303
+
+
+def test_an_id_token_that_is_too_large_for_a_cookie_stays_behind() -> None:
+    sessions = Sessions(b"k" * 32, 3600)
+    for token, kept in (("a" * 900, "a" * 900), ("a" * 9000, ""), ("", "")):
+        cookie = sessions.begin(Person("ana", Role.VIEWER), token)
+        assert len(cookie) < 3600
+        assert sessions.person(cookie) == Person("ana", Role.VIEWER)
+        assert sessions.id_token(cookie) == kept
+    assert sessions.id_token("x") == ""
+
+
+def test_a_role_that_was_taken_away_is_gone_with_the_session(
+    fleet: Any, provider: Running, ask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The provider's own session goes on: it sends the browser back at once, with what the person may now."""
+    key = "k" * 32
+    monkeypatch.setenv("CHECKMETER_CSRF_KEY", key)
+    page = application(Settings(fleet.dsn, oidc=provider.settings(), session_hours=0.1))
+    provider.next(claims={"preferred_username": "ana", "groups": []})  # since a moment ago
+    browser = Browser(page, ask)
+    for age_s, status in ((350, 200), (370, 303)):
+        began = Sessions(key.encode(), 1.0, lambda age_s=age_s: time.time() - age_s)
+        browser.cookies[SESSION_COOKIE] = began.begin(Person("ana", Role.OPERATOR))
+        assert browser.get("/audit").status_code == status
+    assert browser.sign_in("/audit").headers["location"] == "/audit"
+    assert browser.get("/audit").status_code == 403
+
+
+@pytest.mark.parametrize("part", ["headers", "body"])
+def test_a_provider_that_drips_is_given_up(provider: Running, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    """Each octet comes in time, the whole never does."""
+    monkeypatch.setattr(oidc.bound, "__defaults__", (0.5,))
+    provider.next(**{part: True})
+    one = oidc.Provider(oidc.Oidc(provider.issuer + "/drip", "fleet", "http://localhost", SECRET), b"k" * 32)
+    with pytest.raises(oidc.ProviderAway, match=r"no whole answer within 0\.5 s"):
+        one.about()
+
+
+def test_an_answer_without_end_is_not_kept(provider: Running) -> None:
+    one = oidc.Provider(oidc.Oidc(provider.issuer + "/huge", "fleet", "http://localhost", SECRET), b"k" * 32)
+    with pytest.raises(oidc.ProviderAway, match="more than 1048576 octets"):
+        one.about()
+
+
 def test_it_leads_to_pages_of_ours_only(fleet: Any, provider: Running, ask: Any) -> None:
     provider.next(claims={"preferred_username": "ana"})
     page = app(fleet, provider)
@@ -204,8 +269,7 @@ def test_new_keys_of_the_provider_are_found(provider: Running) -> None:
         begun = one.begin("/")
         back = urlsplit(httpx.get(begun.url).headers["location"])
         answer = {name: values[0] for name, values in parse_qs(back.query).items()}
-        person, _ = one.finish(answer, begun.cookie)
-        assert person == Person("ana", Role.OPERATOR)
+        assert one.finish(answer, begun.cookie).person == Person("ana", Role.OPERATOR)
 
 
 def test_a_provider_that_is_away(fleet: Any, ask: Any) -> None:

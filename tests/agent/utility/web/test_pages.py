@@ -15,11 +15,12 @@ from click.testing import CliRunner
 from agent import wire
 from agent.cli.lab.serve import evidence
 from agent.cli.main import cli
-from agent.utility.fleet import outcomes
+from agent.utility.fleet import outcomes, queries, realised
+from agent.utility.fleet.forecasts import coincident as forecasts_of
 from agent.utility.ingest.decode import Reader
 from agent.utility.mqtt.packets import Publish
 from agent.utility.sql.store import open_store
-from agent.utility.web import exports, pages
+from agent.utility.web import asks, exports, forecasts, pages
 from agent.utility.web.app import application
 from agent.utility.web.guard import POLICY
 from agent.utility.web.settings import Settings
@@ -33,7 +34,8 @@ def addresses(fleet: Any) -> list[str]:
     place = fleet.building
     return [
         "/", "/cases", "/cases?state=all&sort=age&page=1", f"/case/{fleet.cases[0]}", f"/building/{place}", "/gateways",
-        f"/gateway/{place}", "/precision", "/exports", "/search?q=site-0000", "/search?q=%25",
+        f"/gateway/{place}", "/precision", "/forecast", "/forecast?by=feeder&name=Feeder+2", "/forecast?by=district",
+        "/exports", "/search?q=site-0000", "/search?q=%25",
     ]  # fmt: skip
 
 
@@ -79,6 +81,21 @@ def test_the_figures_are_the_stores(full: Any, ask: Any) -> None:
     assert len(lines) == cases
 
 
+def test_the_coincident_peaks_are_those_of_the_verb_and_what_came_true_stands_beside(full: Any, ask: Any) -> None:
+    app = application(Settings(full.dsn))
+    with open_store(full.dsn) as store:
+        now_s = time.time()
+        first, *_ = forecasts_of(store, now_s, "district")
+        skill = realised.skill(store, now_s, 28).rows
+    number = Words("en", Settings("").zone).number
+    text = ask(app, "GET", f"/forecast?by=district&name={first.name.replace(' ', '+')}").text
+    assert f"<strong>{number(first.forecast.peak_w[9] / 1000)} kW</strong>" in text
+    assert f"<h2>{first.name}</h2>" in text
+    assert skill
+    assert f'<td class="n">{number(100 * skill[0][2], 1)} %</td>' in text
+    assert "which of these it belongs to" not in text
+
+
 def test_parquet_holds_what_the_csv_holds(full: Any, ask: Any) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     app = application(Settings(full.dsn))
@@ -118,6 +135,56 @@ def test_a_case_of_which_only_the_state_is_known_has_a_page_that_says_so(tmp_pat
     for text in ("Only the state of this case is known", "resend", "512", "flat-7"):
         assert text in answer.text
     assert ask(app, "GET", "/case/t/s/g/case-2").status_code == 404
+
+
+def test_a_surplus_and_a_case_without_loss_are_told_as_they_are(tmp_path: Path, ask: Any) -> None:
+    """Energy that was found is never negative, whatever an estimate ended at."""
+    now_s = time.time()
+    dsn = f"sqlite:///{tmp_path / 'fleet.sqlite'}"
+
+    def alert(alert_id: str, loss_w: float | None, loss_kwh: float | None, **more: Any) -> wire.AlertData:
+        kind = more.pop("kind", "bypass")
+        return wire.AlertData(
+            alert_id=alert_id, revision=3, kind=kind, severity="warning", onset=wire.utc(now_s - 7200), zone="z",
+            loss_w=loss_w, loss_kwh=loss_kwh, **{"state": "updated", **more},
+        )  # fmt: skip
+
+    said = [
+        alert("surplus", -50.0, -3.0, kind="balance_surplus"),
+        alert("withdrawn", 0.0, 0.0, state="cleared"),
+        alert("over", -0.4, -0.3, state="cleared"),
+        alert("thief", 500.0, 10.0, upstream_probability=0.0),
+        alert("tap", 400.0, 8.0, upstream_probability=0.6, unexplained_probability=0.1,
+              suspects=[wire.SuspectData(meter="flat-1", probability=0.3)]),
+        alert("unknown", None, None),
+    ]  # fmt: skip
+    with open_store(dsn, make=True) as store:
+        store.migrate(now_s)
+        topic = wire.Address("t", "s", "g").topic("active").encode()
+        active = wire.ActiveSnapshot(time=wire.utc(now_s), alerts=said)
+        store.apply([Reader(lambda: now_s).read(Publish(topic, 1, wire.encode(active), False))])
+        for alert_id in ("thief", "over", "surplus", "unknown"):
+            outcomes.record(store, alert_id, None, outcomes.Found("theft", None, int(now_s), None, "ana"), now_s)
+        told = queries.cases(store, now_s, 10)
+        assert [row[0] for row in told.rows] == ["thief", "tap", "unknown", "surplus"], "those that lose most first"
+        both = [(row[9], row[10]) for row in told.rows]
+        pages_say = {one["alert_id"]: (one["suspect"], one["confidence"]) for one in asks.cases(store)}
+        assert both == [pages_say[str(row[0])] for row in told.rows]
+        assert pages_say["tap"] == (None, 0.6)
+        assert asks.found_kwh(store) == 10.0
+    app = application(Settings(dsn))
+    page = ask(app, "GET", "/cases?state=all").text
+    assert "Energy of the cases in which theft was found: 10 kWh" in page
+    cell = '<td class="n">([^<]*)</td>'
+    rows = re.findall(f'/case/t/s/g/([a-z]+)".*?{cell}{cell}{cell}', page, re.DOTALL)
+    assert [(row[0], *row[2:]) for row in rows] == [
+        ("thief", "500", "10.0"), ("tap", "400", "8.0"), ("withdrawn", "0", "0.0"), ("over", "0", "-0.3"),
+        ("surplus", "-50", "-3.0"), ("unknown", "–", "–"),
+    ]  # fmt: skip
+    surplus = ask(app, "GET", "/case/t/s/g/surplus").text
+    assert "Surplus power" in surplus
+    assert "50 W" in surplus
+    assert "-50" not in surplus
 
 
 EVIL = "<script>alert(1)</script>\"'&\u202e"
@@ -165,23 +232,30 @@ def test_what_a_gateway_sends_is_text_and_nothing_else(tmp_path: Path, ask: Any)
             "%3Cscript" in text or "&lt;script" in text
         )
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in ask(app, "GET", "/gateway/t/s/g").text, "it is shown, as text"
-    exported = ask(app, "GET", "/export/gateways.csv").text
-    assert "\u202e" not in exported
+    for name in exports.EXPORTS:
+        for form in ("csv", *(["parquet"] if exports.parquet_is_there() else [])):
+            answer = ask(app, "GET", f"/export/{name}.{form}")
+            assert (answer.status_code, answer.headers["x-content-type-options"]) == (200, "nosniff"), (name, form)
+            if name != "inspected":  # that holds what a person said
+                assert "\u202e".encode() not in answer.content, (name, form)
 
 
 def test_no_cell_of_a_csv_is_a_formula() -> None:
     from agent.utility.fleet.queries import Answer
     from agent.utility.web.exports import as_csv
 
-    text = as_csv(Answer(("a", "b"), [("=1+1", -2.5), ("@x", None), ("plain", "+7")])).decode("utf-8-sig")
-    assert list(csv.reader(io.StringIO(text)))[1:] == [["'=1+1", "-2.5"], ["'@x", ""], ["plain", "'+7"]]
+    rows: list[tuple[object, ...]] = [("=1+1", -2.5), ("@x", None), ("plain", "+7"), (" =1", "＝1"), ("a=1", "\n=1")]
+    text = as_csv(Answer(("a", "b"), rows)).decode("utf-8-sig")
+    assert list(csv.reader(io.StringIO(text, newline="")))[1:] == [
+        ["'=1+1", "-2.5"], ["'@x", ""], ["plain", "'+7"], ["' =1", "'＝1"], ["a=1", "'\n=1"],
+    ]  # fmt: skip
 
 
 def test_every_text_of_the_pages_stands_in_every_catalogue() -> None:
     from babel.messages.extract import extract_from_dir
     from babel.messages.pofile import read_po
 
-    found: set[str] = {*pages.KINDS.values(), *pages.STATES.values(), *pages.SIGNS.values()}
+    found: set[str] = {*forecasts.NAMES.values(), *pages.KINDS.values(), *pages.STATES.values(), *pages.SIGNS.values()}
     found |= {"%(n)s minute", "%(n)s hour", "%(n)s day"}
     methods = [("**.py", "python"), ("templates/**.html", "jinja2")]
     for _, _, message, _, _ in extract_from_dir(

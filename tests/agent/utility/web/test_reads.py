@@ -69,6 +69,20 @@ def test_what_is_old_is_shown_while_another_thread_asks_again(watch: Watch) -> N
     assert watch.asked[1] != threading.get_ident(), "with a connection of that thread's"
 
 
+def test_a_dear_answer_is_asked_for_less_often(watch: Watch) -> None:
+    def get() -> int:
+        return watch.kept.get("x", watch.ask, fresh_s=900.0)
+
+    assert get() == 1
+    watch.now_s = 900.0
+    assert (get(), len(watch.asked)) == (1, 1)
+    watch.now_s = 1800.0
+    assert get() == 1, "shown while it is asked for again"
+    until(lambda: get() == 2, "the new answer is there")
+    watch.now_s = 3601.0
+    assert get() == 3, "too old to be shown"
+
+
 def test_what_is_too_old_is_not_shown(watch: Watch) -> None:
     watch.get()
     watch.now_s = STALE_S + 1
