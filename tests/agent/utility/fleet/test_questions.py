@@ -379,7 +379,7 @@ def test_an_empty_answer_says_why(store: Store, ask: Any) -> None:
     assert "could be read" in ask("letters", plain=True)
     assert "outcome" in ask("precision", plain=True)
     assert "no forecast has come yet" in ask("peaks", plain=True)
-    assert "no whole day has both" in ask("forecast-skill", plain=True)
+    assert "nothing was compared of the 14 days" in ask("forecast-skill", plain=True)
 
 
 def test_a_later_outcome_keeps_the_meter_and_says_who(fleet: FleetOfFour, ask: Any) -> None:
