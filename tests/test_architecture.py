@@ -198,7 +198,6 @@ ARROWS: dict[str, set[str]] = {
         "agent.offline",
         "agent.pipeline",
         "agent.site",
-        "agent.store",
         "agent.wire",
         "core",
         "core.registers",

@@ -16,9 +16,10 @@ from core.arrays import Floats
 from core.attribution import mechanisms
 from core.attribution.earlier_onset import earlier
 from core.attribution.flat_evidence import FlatEvidence, gather
-from core.attribution.hypotheses import Explanations, Weighed, beside, temper, weigh
+from core.attribution.hypotheses import Explanations, temper, weigh
 from core.attribution.rows import Onset, Rows
 from core.attribution.scene import Scene, coarse, head, later, log_nothing, stage
+from core.attribution.second_loss import Weighed, beside
 from core.attribution.signatures import Signatures, conserved, read
 
 __all__ = ["STATISTICS", "Attribution", "Onset", "Priors", "Rows", "attribute"]

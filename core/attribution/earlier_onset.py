@@ -46,13 +46,7 @@ def spreads(days_wh: Floats) -> Floats:
     """Logarithm of the spread [D] of each day's rows [D, K] about their median; NaN where half is unknown."""
     known = ~np.isnan(days_wh)
     out = np.full(len(days_wh), np.nan)
-    whole = known.all(1)
-    out[whole] = _spread(days_wh[whole])
-    for d in np.flatnonzero((known.mean(1) > 0.5) & ~whole):
-        out[d : d + 1] = _spread(days_wh[d : d + 1, known[d]])
+    for d in np.flatnonzero(known.mean(1) > 0.5):
+        day = days_wh[d][known[d]]
+        out[d] = np.log(np.quantile(np.abs(day - np.median(day)), 0.75) + 1e-3)
     return out
-
-
-def _spread(days_wh: Floats) -> Floats:
-    middle = np.median(days_wh, axis=1, keepdims=True)
-    return np.asarray(np.log(np.quantile(np.abs(days_wh - middle), 0.75, axis=1) + 1e-3))

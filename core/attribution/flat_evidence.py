@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.arrays import Bools, Floats, Ints
-from core.attribution.departure import DEPARTURE, departure
 from core.attribution.scene import Scene
 from core.attribution.usage import sum_by, weighted_quantiles
 
@@ -62,7 +61,6 @@ FLAT = (
     "past_size",  # log of e over the mean flat's
     "zero_rows",  # share of rows that show nothing, less the past's
     "estimated",  # share of rows that are spread over a gap
-    *DEPARTURE,
 )
 ZONE = (  # age: log of days since the onset; signal: log of y over its noise; the shares are of y over its mean
     "age", "missing_share", "signal", "block_scatter", "day_scatter", "profile_share", "night_share", "morning_share",
@@ -151,7 +149,6 @@ class _Gatherer:
         days = self._by_days()
         columns: dict[str, Floats] = {
             **self._restored(), **self._levels(), **days, **self._fits(), **self._likeness(),
-            **departure(self.scene, self.sign),
         }  # fmt: skip
         zone = self._zone(days)
         flat = np.column_stack([columns[name] for name in FLAT])
@@ -167,11 +164,7 @@ class _Gatherer:
         out: dict[str, Floats] = {}
         order = np.argsort(past, axis=0)
         logs = np.log(np.take_along_axis(past, order, 0) + LEAST_W)
-        same = np.array_equal(self.row_on, self.known)  # as for most losses: something is missing on all days
         for name, rows in (("restored_quantiles", self.row_on), ("restored_quantiles_all", self.known)):
-            if same and out:
-                out[name] = out["restored_quantiles"]
-                continue
             weight = _same_hours(scene.slot[rows], past_slot, scene.slots)
             before = weighted_quantiles(QUANTILES, logs, weight[order])
             after = np.quantile(np.log(with_y[rows] + LEAST_W), QUANTILES, axis=0)

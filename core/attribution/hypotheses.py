@@ -1,8 +1,7 @@
 """A list of explanations of one residual, in the one form that the kernel weighs.
 
 An explanation says of every row t: residual_t = mean_t + scale_t * x_t + design_t * theta, with x the unit deviation
-of a hidden household load and theta the one positive unknown that the rows settle. Two of them together are fitted in
-turn, each to what the other leaves.
+of a hidden household load and theta the one positive unknown that the rows settle.
 """
 
 from __future__ import annotations
@@ -15,14 +14,12 @@ import numpy as np
 from core.arrays import Floats
 from core.attribution._attribution import log_positive
 from core.attribution.residual_noise import BalanceNoise, evidence
-from core.attribution.scene import Scene
 
 NOBODY = -1
 WILDNESS = (0.25, 0.5, 0.75, 1.1, 1.6)  # how far a hidden load's spread is from what its history says
 # The rows' evidence counts for so much of itself, after months and at once: loads are not Gaussian, rows are not
 # independent, and what the explanations get wrong they get wrong every day. Estimated, see docs/attribution.md.
 TEMPER, TEMPER_AT_ONCE, TEMPER_DAYS = 0.3, 0.6, 7.0
-TRIED, ROUNDS = 3, 3
 
 
 @dataclass(slots=True)
@@ -138,59 +135,3 @@ def weigh(
 def temper(days: float) -> float:
     """What the rows' evidence counts after so many days."""
     return TEMPER + (TEMPER_AT_ONCE - TEMPER) / (1 + days / TEMPER_DAYS)
-
-
-@dataclass(frozen=True, slots=True)
-class Weighed:
-    """Explanations with the log weight [H] that the rows give them, and theta [H]."""
-
-    what: Explanations
-    weight: Floats
-    theta: Floats
-
-
-def beside(scene: Scene, flats: Weighed, first: int, prior: float) -> float:
-    """Log weight of `first` and of the likeliest flat beside it; -inf where no other comes into question."""
-    own = [k for k, flat in enumerate(flats.what.flat) if flat == first]
-    if not own:
-        return -np.inf
-    k = max(own, key=lambda k: float(flats.weight[k]))
-    one, theta = flats.what.only(k), float(flats.theta[k])
-    left = scene.residual_wh - one.part(0, theta)
-    nothing = Explanations(one.rows)
-    nothing.add(first, one.name[0], 0.0, scale=one.scale[0], theta=0.0, theta_sd=1e-6)
-    alone = float(weigh(nothing, left, scene.noise, scene.slots, scene.days)[0][0])
-    others = candidates(flats, first, log(prior / scene.sub_wh.shape[1]))
-    if not others.flat:
-        return -np.inf
-    rough, _ = weigh(others.beside(one.scale[0]), left, scene.noise, scene.slots, scene.days)
-    tried = [int(j) for j in np.argsort(-rough)[:TRIED]]
-    weight = np.array([both(scene, one, others.only(j), theta) for j in tried])
-    second = others.flat[tried[int(np.argmax(weight))]]
-    of_second = float(np.logaddexp.reduce(weight[[others.flat[j] == second for j in tried]]))
-    # What the first costs by itself, its prior and the freedom of its theta, is in its own weight.
-    return float(flats.weight[k]) - alone + of_second
-
-
-def candidates(flats: Weighed, first: int, log_prior: float) -> Explanations:
-    """Of every other flat and mechanism the variant that the rows like best, at the prior of a second loss."""
-    best: dict[tuple[int, str], int] = {}
-    for j in np.argsort(flats.weight):
-        if flats.what.flat[j] != first:
-            best[flats.what.flat[j], flats.what.name[j]] = int(j)
-    out = Explanations(flats.what.rows)
-    for j in best.values():
-        out.take(flats.what, j, log_prior)
-    return out
-
-
-def both(scene: Scene, one: Explanations, two: Explanations, theta: float) -> float:
-    """Log weight of the second explanation beside the first, whose theta starts from `theta`."""
-    weight, wide, other = np.zeros(1), two.beside(one.scale[0]), one.beside(two.scale[0])
-    for _ in range(ROUNDS):
-        left = scene.residual_wh - one.part(0, theta)
-        weight, second = weigh(wide, left, scene.noise, scene.slots, scene.days)
-        left = scene.residual_wh - two.part(0, float(second[0]))
-        _, fitted = weigh(other, left, scene.noise, scene.slots, scene.days)
-        theta = float(fitted[0])
-    return float(weight[0])

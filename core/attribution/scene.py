@@ -39,7 +39,6 @@ class Scene:
     past_slot: Ints
     record_wh: Floats
     record_estimated: Bools
-    record_residual_wh: Floats
     sub_by_slot: Floats
     expected_by_slot: Floats
     rows_by_slot: Floats
@@ -91,8 +90,7 @@ def stage(rows: Rows, onset: Onset) -> Scene:
     noise = measure(rows, onset.lo, variance, shown.sum(1))
     return Scene(
         residual, shown, estimated[start:], day, slot, rows.slots_per_day, resolution, usage, expected, past,
-        rows.slot[before], record, estimated, rows.residual_wh[: after.stop],
-        *by_slot(shown, expected, slot, rows.slots_per_day), noise,
+        rows.slot[before], record, estimated, *by_slot(shown, expected, slot, rows.slots_per_day), noise,
     )  # fmt: skip
 
 

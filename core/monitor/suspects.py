@@ -124,7 +124,8 @@ class SuspectList:
         stated = self.held.get(alarm.whose)
         if active:
             alarm.loss_w = max(w, 1.0)
-            stated = self._attribute(alarm, history, others_wh)
+            if stated is None or stop == history.count:  # in an open gap nothing new is known of anybody
+                stated = self._attribute(alarm, history, others_wh)
             self.held.pop(alarm.whose, None)
             self.held[alarm.whose] = stated
             while len(self.held) > HELD_MAX:

@@ -34,11 +34,11 @@ LEAD = (
     "restored_quantiles", "restored_quantiles_all", "distance_restored", "restored_profile", "restored_blocks",
     "restored_days", "restored_level", "vanished_peaks", "day_gain", "days_won", "week_won", "day_likeness",
     "day_contrast", "fit_shown", "fit_fall", "fit_both", "likeness_shown", "likeness_fall", "likeness_fall_within",
-    "profile_likeness", "fall_t", "likelihoods", "log_evidence", "under_registration", "bypass", "apart",
+    "profile_likeness", "fall_t", "likelihoods", "log_evidence", "under_registration", "bypass",
 )  # fmt: skip
 FALLING = {  # of these the least is the most suspect
     "restored_quantiles", "restored_quantiles_all", "distance_restored", "restored_profile", "restored_blocks",
-    "restored_days", "restored_level", "vanished_peaks", "day_gain", "fit_shown", "fit_fall", "fit_both", "apart",
+    "restored_days", "restored_level", "vanished_peaks", "day_gain", "fit_shown", "fit_fall", "fit_both",
 }  # fmt: skip
 KEPT = ("restored_quantiles", "restored_days", "day_gain", "fit_shown", "fit_fall", "likeness_fall", "likelihoods")
 REVISIONS = 6  # of one loss that are remembered

@@ -74,14 +74,11 @@ def site(building: Building) -> Config:
     """The site file's content for a building."""
     subs = meters(building)
     main = Meter(id="main", accuracy_class=building.main_class, resolution_wh=building.main_step_wh)
-    export = [subs[flat] for flat in building.exporting]
-    if (np.diff(building.main_wh[np.isfinite(building.main_wh)]) < 0).any():
-        export.append("main")
     own = [Meter(id=m, accuracy_class=building.sub_class, resolution_wh=building.sub_step_wh) for m in subs]
     return Config(
         site=Site(site="world", gateway="world"),
         meter=[main, *own],
-        zone=[Zone(id="building", main="main", subs=list(subs), export=export)],
+        zone=[Zone(id="building", main="main", subs=list(subs))],
         detection=Detection(interval_s=float(building.times_s[1] - building.times_s[0])),
     )
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from agent.offline.world import bystanders, mishaps, thefts
+from agent.offline.world import bystanders, thefts
 from agent.offline.world.climate import F64, draw_climate
 from agent.offline.world.households import Loads, draw_house, draw_loads
 from agent.offline.world.meters import BURDEN_W, Meter, Reading, draw_meter, draw_reading, register_wh, shifted
-from agent.offline.world.network import Riser, copper_wh, draw_common, draw_riser
+from agent.offline.world.network import copper_wh, draw_common, draw_riser
 from core.signs import SignKind
 
 START_S = 1_736_121_600  # 2025-01-06 00:00 UTC, a Monday
@@ -23,21 +23,15 @@ SLOTS = 48
 ROW_H = 24.0 / SLOTS
 SEVERAL = ("two", "three", "turns")
 FROM_START = ("bypass", "stopped", "shunt", "slow_meter", "steady", "home", "stairs")
-COINCIDENT = ("steady", "timer", "thermostat", "home", "visits", "workshop", "stairs", "pump", "alike")
-EMPTY = ", as a flat falls empty"
 HONEST = "honest"
-ALIKE = "alike"  # a load ahead of the meters that lives as one of the flats does
 ARTEFACT_FAMILY = {
     "hour off": "clock", "quarter off": "clock", "solar unread": "solar", "main drifts": "main",
     "main lost phase": "main", "sub too fast": "fast", "coarse start": "coarse",
-    mishaps.HELD: "held", mishaps.MOVES: "moves", mishaps.UNREAD: "main",
-    **dict.fromkeys(mishaps.FEED_IN, "solar"), **dict.fromkeys(mishaps.PHASES, "main"),
 }  # fmt: skip
 KINDS = (
-    *thefts.WAYS, *SEVERAL, *bystanders.LOADS, ALIKE, *(f"{kind}, from the start" for kind in FROM_START),
-    *(f"{kind}{EMPTY}" for kind in COINCIDENT), *bystanders.ARTEFACTS, HONEST,
+    *thefts.WAYS, *SEVERAL, *bystanders.LOADS, *(f"{kind}, from the start" for kind in FROM_START),
+    *bystanders.ARTEFACTS, HONEST,
 )  # fmt: skip
-NUISANCE_HELD, SEVERAL_MOVE = 0.04, 0.12  # of all buildings
 SIGNS = (SignKind.COVER_OPENED, SignKind.TERMINAL_OPENED, SignKind.MAGNETIC_FIELD, SignKind.PHASE_FAILURE)
 NEEDS = {"boiler": "electric_water", "heating": "electric_heat", "car": "cars", "kitchen": "electric_cooking"}
 
@@ -47,12 +41,8 @@ def family_of(kind: str) -> str:
     plain = kind.removesuffix(", from the start")
     if plain != kind:
         return "from the start"
-    if kind.endswith(EMPTY):
-        return "coincidence"
     if plain in SEVERAL:
         return "several"
-    if plain == ALIKE:
-        return bystanders.FAMILY_OF["home"]
     return thefts.FAMILY_OF.get(plain) or bystanders.FAMILY_OF.get(plain) or ARTEFACT_FAMILY.get(plain) or HONEST
 
 
@@ -91,7 +81,6 @@ class Building:
     stolen_wh: F64
     load_w: float
     unmetered_w: float  # of the house's own loads, from the start
-    exporting: tuple[int, ...] = ()
 
 
 def draw_plan(rng: np.random.Generator, kind: str) -> Plan:
@@ -116,7 +105,7 @@ class _Maker:
 
     def __init__(self, rng: np.random.Generator, plan: Plan, loads_wh: F64 | None) -> None:
         self.rng, self.plan = rng, plan
-        self.kind = plan.kind.removesuffix(", from the start").removesuffix(EMPTY)
+        self.kind = plan.kind.removesuffix(", from the start")
         self.rows = plan.days * SLOTS
         self.sky = draw_climate(rng, plan.days, SLOTS)
         shift = float(rng.choice([0.0, 0.0, rng.uniform(0, 1)])) if plan.onset_day else 0.0
@@ -125,8 +114,6 @@ class _Maker:
         self.true = self.loads.total_wh
         self.guilty: tuple[int, ...] = ()
         self.accepted: tuple[int, ...] = ()
-        self.exporting: tuple[int, ...] = ()
-        self.emptied: int | None = None
 
     def make(self) -> Building:
         rng, plan = self.rng, self.plan
@@ -149,33 +136,22 @@ class _Maker:
         flow = self.true.copy()
         solar = self._solar()
         shown, flow = np.maximum(shown - solar, 0.0), flow - solar
-        if self.exporting:
-            roof = mishaps.roof(rng, self.sky.sun, self.true.sum(1), self.onset)
-            shown[:, self.exporting[0]] -= roof
-            flow[:, self.exporting[0]] -= roof
         meters_wh = rng.uniform(*BURDEN_W) * plan.flats * ROW_H
         room_c = 20 + rng.uniform(0.1, 1.0) * (self.sky.temperature_c - 15)
         head = flow.sum(1) + tap + behind.sum(1) + house_wh + meters_wh
-        riser = draw_riser(rng, plan.flats)
-        head = head + copper_wh(riser, np.maximum(flow + behind, 0), tap, room_c)
+        head = head + copper_wh(draw_riser(rng, plan.flats), np.maximum(flow + behind, 0), tap, room_c)
         main, meters = self._meters(reading)
-        head = self._main_fault(head if self.exporting else np.maximum(head, 0.0), flow, riser)
+        head = self._main_fault(np.maximum(head, 0.0))
         main_wh = register_wh(rng, main, head, room_c, ROW_H)
-        columns = np.column_stack([register_wh(rng, m, shown[:, j], room_c, ROW_H) for j, m in enumerate(meters)])
-        if self.kind == mishaps.HELD:
-            mishaps.hold(rng, columns, self.onset, ROW_H)
-        elif rng.random() < NUISANCE_HELD:
-            mishaps.hold(rng, columns, int(rng.integers(SLOTS, self.rows)), ROW_H)
-        if self.kind == mishaps.UNREAD:
-            mishaps.unread(rng, main_wh, self.onset, ROW_H)
+        columns = [register_wh(rng, m, shown[:, j], room_c, ROW_H) for j, m in enumerate(meters)]
         stolen = (self.true - solar - shown).clip(0).sum(1) * (len(self.guilty) > 0) + tap + behind.sum(1)
         honest = self.kind == HONEST
         return Building(
-            plan, START_S + 3600.0 * ROW_H * np.arange(self.rows + 1.0), main_wh, columns,
+            plan, START_S + 3600.0 * ROW_H * np.arange(self.rows + 1.0), main_wh, np.column_stack(columns),
             reading.main_step_wh, reading.step_wh, reading.main_class, reading.sub_class, self._signs(), self.guilty,
             self.accepted, self.kind in bystanders.ARTEFACTS and not self.guilty,
             None if honest else START_S + self.onset * ROW_H * 3600.0, stolen,
-            float(self.true.sum(1).mean() / ROW_H), float(house_wh.mean() / ROW_H), self.exporting,
+            float(self.true.sum(1).mean() / ROW_H), float(house_wh.mean() / ROW_H),
         )  # fmt: skip
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -196,25 +172,15 @@ class _Maker:
         return (named[self.kind],) if self.kind in named else ()
 
     def _lives(self) -> None:
-        """About the onset others change, too: somebody moves out, or begins to use more; now and then several do."""
+        """About the onset others change, too: somebody moves out, or begins to use more."""
         rng = self.rng
-        many = self.kind == mishaps.MOVES or rng.random() < SEVERAL_MOVE
-        for flat in rng.permutation(self.plan.flats)[: 2 + rng.poisson(1.5) if many else rng.poisson(0.35)]:
+        for flat in rng.permutation(self.plan.flats)[: rng.poisson(0.35)]:
             start = max(0, self.onset + int(rng.normal(0, 2 * SLOTS)))
             stop = min(self.rows, start + int(rng.uniform(6, 40)) * SLOTS)
             factor = float(rng.choice([rng.uniform(0, 0.25), rng.uniform(1.4, 3)]))
             self.true[start:stop, flat] *= factor
             for part in self.loads.parts_wh.values():
                 part[start:stop, flat] *= factor
-        if self.plan.kind.endswith(EMPTY):
-            mean = self.true[: max(self.onset, SLOTS)].mean(0)
-            living = np.flatnonzero(mean >= np.quantile(mean, 0.3))
-            self.emptied = int(rng.choice(living))
-            row = mishaps.about(rng, self.onset, SLOTS, self.rows)
-            until = self.rows if rng.random() < 0.6 else min(self.rows, row + int(rng.uniform(10, 40)) * SLOTS)
-            mishaps.vacate(rng, self.true, self.emptied, row, ROW_H, until)
-        if self.kind in mishaps.FEED_IN:
-            self.exporting = (int(rng.integers(self.plan.flats)),)
 
     def _solar(self) -> F64:
         """Generation behind the meters [time, flat] whose export nobody reads; new ones from the onset."""
@@ -243,12 +209,13 @@ class _Maker:
                     self.guilty = tuple(sorted(int(f) for f in flats))
                     return shown, tap, behind
                 shown[:, flats] = self.true[:, flats]
-            elif kind in bystanders.LOADS or kind == ALIKE:
-                load = self._upstream()
+            elif kind in bystanders.LOADS:
+                flat_w = float(self.true.mean()) / ROW_H
+                load = bystanders.LOADS[kind](rng, self.sky, flat_w) * ROW_H
                 load[: self.onset] = 0.0
                 if load[month].sum() < least:
                     continue
-                if bystanders.FAMILY_OF.get(kind) == "hidden load" and rng.random() < 0.5:
+                if bystanders.FAMILY_OF[kind] == "hidden load" and rng.random() < 0.5:
                     flat = int(rng.integers(plan.flats))
                     behind[:, flat], self.accepted = load, (flat,)
                     return shown, tap, behind
@@ -263,19 +230,6 @@ class _Maker:
             else:
                 return shown, tap, behind
         raise ValueError(f"no {plan.kind!r} of {plan.least_share:.1%} of the load in this building")
-
-    def _upstream(self) -> F64:
-        """A load ahead of the meters [time] in Wh; often of the size of one flat, of the one that falls empty too."""
-        rng, before = self.rng, max(self.onset, SLOTS)
-        flat = int(rng.integers(self.plan.flats)) if self.emptied is None else self.emptied
-        if self.kind == ALIKE:  # what a flat of this very house did a week or two ago
-            other = int(rng.choice(np.delete(np.arange(self.plan.flats), flat)))
-            load = np.roll(self.true[:, other], int(rng.choice([7, 14])) * SLOTS)
-        else:
-            load = bystanders.LOADS[self.kind](rng, self.sky, float(self.true.mean()) / ROW_H) * ROW_H
-        if self.kind == ALIKE or (self.emptied is not None and rng.random() < 0.5):
-            load = load * rng.uniform(0.6, 1.5) * self.true[:before, flat].mean() / max(float(load.mean()), 1e-9)
-        return np.array(load)
 
     def _steal(self, shown: F64) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
         """Put a theft into `shown`; who steals."""
@@ -316,11 +270,7 @@ class _Maker:
                 meters[j] = shifted(meters[j], self.onset, float(rng.choice([-1, 1]) * rng.uniform(240, 2400)))
         return main, meters
 
-    def _main_fault(self, head_wh: F64, flow_wh: F64, riser: Riser) -> F64:
-        if self.kind in mishaps.PHASES:
-            return mishaps.wired_wrongly(self.rng, self.kind, riser, flow_wh, head_wh, self.onset)
-        if self.kind in mishaps.FEED_IN:
-            return mishaps.fed_in(self.kind, head_wh, self.onset)
+    def _main_fault(self, head_wh: F64) -> F64:
         if self.kind == "main drifts":
             head_wh[self.onset :] *= 1 + self.rng.choice([-1, 1]) * self.rng.uniform(0.008, 0.05)
         elif self.kind == "main lost phase":

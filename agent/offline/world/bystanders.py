@@ -11,7 +11,6 @@ import numpy as np
 
 from agent.offline.world.climate import F64, Climate
 from agent.offline.world.households import one_home
-from agent.offline.world.mishaps import MISHAPS
 
 Load = Callable[[np.random.Generator, Climate, float], F64]  # (rng, sky, mean power of a flat in W) -> W [time]
 
@@ -128,7 +127,7 @@ FAMILIES: dict[str, tuple[Load, ...]] = {
 LOADS: dict[str, Load] = {load.__name__: load for loads in FAMILIES.values() for load in loads}
 FAMILY_OF: dict[str, str] = {load.__name__: family for family, loads in FAMILIES.items() for load in loads}
 
-# Nobody steals and nothing more is drawn: a meter, a clock, a roof, or people who move.
+# Nobody steals and nothing more is drawn: a meter, a clock, a roof.
 ARTEFACTS = (
     "hour off",
     "quarter off",
@@ -137,5 +136,4 @@ ARTEFACTS = (
     "main lost phase",
     "sub too fast",
     "coarse start",
-    *MISHAPS,
 )

@@ -101,24 +101,19 @@ def draw_meter(rng: np.random.Generator, reading: Reading, rows: int, row_h: flo
 
 
 def register_wh(rng: np.random.Generator, meter: Meter, energy_wh: F64, temperature_c: F64, row_h: float) -> F64:
-    """The register [time + 1] that a gateway got at each boundary; NaN where the meter did not answer.
-
-    Where energy is negative the meter has an export register, and its import less its export falls.
-    """
+    """The register [time + 1] that a gateway got at each boundary; NaN where the meter did not answer."""
     rows = len(energy_wh)
     gain = np.full(rows, meter.gain)
     if meter.exchanged_row is not None:
         gain[meter.exchanged_row :] = meter.new_gain
-    seen = np.where(np.abs(energy_wh) < meter.starting_wh, 0.0, energy_wh)
+    seen = np.where(energy_wh < meter.starting_wh, 0.0, energy_wh)
     seen = seen * (gain + meter.per_k * (temperature_c - 20)) + np.where(seen > 0, meter.low_load, 0.0)
-    total = np.concatenate([[0.0], np.cumsum(np.where(energy_wh < 0, seen, np.maximum(seen, 0.0)))])
+    total = np.concatenate([[0.0], np.cumsum(np.maximum(seen, 0.0))])
     at = np.arange(rows + 1.0)
     # Within a row the power is not its mean: a short delay meets more or less of it.
     late = meter.offset_s / (row_h * 3600.0)
     late = np.where(np.abs(late) < 0.2, late * rng.gamma(2.0, 0.5, rows + 1), late)
-    read = np.interp(np.clip(at + late, 0, rows), at, total)
-    if (energy_wh >= 0).all():
-        read = np.maximum.accumulate(read)
+    read = np.maximum.accumulate(np.interp(np.clip(at + late, 0, rows), at, total))
     read = np.floor((read + rng.uniform(0, 3e7)) / meter.step_wh) * meter.step_wh
     if meter.exchanged_row is not None:
         read[meter.exchanged_row :] -= read[meter.exchanged_row] - meter.step_wh * rng.integers(0, 30)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core.attribution.departure import DEPARTURE
 from core.attribution.flat_evidence import FLAT, ZONE, gather
 from core.attribution.rows import Onset, Rows
 from core.attribution.scene import stage
@@ -117,37 +116,3 @@ def test_the_order_of_the_flats_does_not_matter() -> None:
     one, other = gather(scene(shown, used)), gather(scene(shown[:, order], used[:, order]))
     assert other.flat == pytest.approx(one.flat[order], abs=1e-9)
     assert other.zone == pytest.approx(one.zone, abs=1e-9)
-
-
-def emptied(shown: np.ndarray, used: np.ndarray, late_rows: int) -> np.ndarray:
-    """The household of THIEF moves out so many rows after the onset, and leaves a fridge."""
-    start = ONSET * SLOTS + late_rows
-    used[start:, THIEF] = 12.0 * np.random.default_rng(7).uniform(0.8, 1.2, len(used) - start)
-    return used.copy()
-
-
-@pytest.mark.parametrize("late_rows", [-40, 30])
-def test_who_moves_out_in_the_week_of_a_tap_fell_apart_from_it_and_to_what_runs_by_itself(late_rows: int) -> None:
-    used = homes(6)
-    tap = np.where(np.arange(len(used)) >= ONSET * SLOTS, used[:, THIEF].mean(), 0.0)
-    cut = used.copy()
-    cut[ONSET * SLOTS :, THIEF] *= 0.1  # a bypass that leaves a tenth
-    thief = gather(scene(cut, used)).flat[THIEF]
-    moved = emptied(used.copy(), used, late_rows)
-    gone = gather(scene(moved, used, tap)).flat[THIEF]
-    fallen, apart, calm, base = (FLAT.index(name) for name in DEPARTURE)
-    assert min(thief[fallen], gone[fallen]) > 2  # both plainly fell
-    assert gone[apart] > thief[apart] + 1.5
-    assert thief[calm] > -0.5 > gone[calm] + 0.5
-    assert gone[base] > thief[base]
-
-
-def test_without_a_past_nobody_can_say_when_a_flat_fell() -> None:
-    used = homes(7)
-    at = np.arange(len(used))
-    rows = Rows(
-        used, np.full(len(at), 50.0), np.full(len(at) + 1, 9.0), 20_000 + at // SLOTS, at % SLOTS, SLOTS,
-        np.zeros(used.shape, np.bool_), np.full(FLATS, 1.0),
-    )  # fmt: skip
-    found = gather(stage(rows, Onset(0, 0, 0))).flat
-    assert not found[:, [FLAT.index("fallen"), FLAT.index("apart")]].any()

@@ -21,7 +21,7 @@ DAY_S = 86_400
 
 @pytest.fixture(scope="module")
 def bypassed() -> Building:
-    return make((8, 4), Plan("bypass", 8, 40, 22, 0.05))
+    return make((8, 2), Plan("bypass", 8, 40, 22, 0.05))
 
 
 @pytest.fixture(scope="module")
