@@ -31,6 +31,7 @@ class Condition:
     hold_s: float | None = None  # instead of the policy's, where the condition has its own rhythm
 
 
+Fault = tuple[Severity, str]  # how bad it is, and in words
 EXPORT_UNREAD = (
     "the flats give back more than the house takes, and the export of this main meter is not read: until it is among "
     "`export` of [[zone]] {}, the hours in which the house gives back are not balanced"
@@ -44,11 +45,11 @@ def clock_words(late_s: float) -> str:
 
 
 def meter_faults(
-    known: Mapping[str, float], found: Mapping[str, tuple[Severity, str]], time_s: float
+    known: Mapping[str, float], found: Mapping[str, Fault], time_s: float
 ) -> tuple[dict[str, float], list[Condition]]:
     """Meters at fault, since when that is known, and a condition for each that was not before, or is not any more.
 
-    known: since when, by meter; found: severity and words for each meter.
+    known: since when, by meter; found: each meter's fault.
     """
     since = {meter: known.get(meter, time_s) for meter in found}
     changed = []

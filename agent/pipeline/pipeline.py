@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from agent.alerts.condition import EXPORT_UNREAD, clock_words, meter_faults
+from agent.alerts.condition import meter_faults
 from agent.forecast.zone_forecasts import ZoneForecasts
 from agent.pipeline import checkpoint
 from agent.pipeline.fast import SEGMENT_S, FastRows, short_rows_s
@@ -27,7 +27,7 @@ from agent.pipeline.pipeline_zone import PipelineZone
 from agent.pipeline.step import Book, Step
 from agent.site.local_time import offset_s
 from agent.site.tables import Config
-from agent.wire.events import AlertEvent, Severity
+from agent.wire.events import AlertEvent
 from core.arrays import Floats
 from core.balance.rows import ZoneRows
 from core.evidence import Evidence
@@ -89,7 +89,7 @@ class Pipeline:
         self._fast = None if short_s is None else FastRows(self._specs, short_s, columns)
         self._tree = zone_tree.nesting({zone.id: (zone.main, frozenset(zone.subs)) for zone in config.zone})
         self._open: dict[str, float] = {}  # W lost in each zone with a latched loss that was told
-        self._clocks: dict[str, float] = {}  # meters that are found to be at fault, and since when that is known
+        self._faults: dict[str, float] = {}  # meters that are found to be at fault, and since when that is known
         self.counted: dict[str, int] = {flag.name or "": 0 for flag in Flag}
         self._main_read: dict[str, bool] = {}  # whether a zone's main meter was read at the last boundary
         # A capacity bears on no balance: changing it must not cost the detector its state.
@@ -151,7 +151,7 @@ class Pipeline:
         self._zones, self._aligner, self._open = self._fresh_zones(), Aligner(self._specs, self.interval_s), {}
         self._aligner.counters = before.counters
         self._aligner.book_from(before.state["booked_wh"])  # later rows must not count from nothing again
-        self._main_read, self._clocks = {}, {}
+        self._main_read, self._faults = {}, {}
         if self._fast is not None:
             self._fast.reset()
         if self.forecasts is not None:
@@ -295,13 +295,8 @@ class Pipeline:
         """A meter whose clock is found to be off, or a main meter that lacks its export, is no theft."""
         if self.next_s is None:
             return []
-        found: dict[str, tuple[Severity, str]] = {}
-        for zone in self._zones:
-            monitor = zone.monitor
-            found |= {m: ("warning", clock_words(off_s)) for m, off_s in monitor.clocks().items()}
-            if monitor.export_unread:
-                found[self.meters[zone.columns[0]]] = ("info", EXPORT_UNREAD.format(monitor.zone.id))
-        self._clocks, changed = meter_faults(self._clocks, found, self.next_s - self.interval_s)
+        found = {meter: fault for zone in self._zones for meter, fault in zone.faults(self.meters).items()}
+        self._faults, changed = meter_faults(self._faults, found, self.next_s - self.interval_s)
         return self._book.observe(changed)
 
     def _forecast(self, forecasts: ZoneForecasts, zone: PipelineZone, aligned: AlignedRows, rows: ZoneRows) -> None:
@@ -357,7 +352,7 @@ class Pipeline:
             "next_s": self._aligner.next_s,
             "counted": self.counted,
             "open": self._open,
-            "clocks": self._clocks,
+            "clocks": self._faults,
         }
         values |= {f"aligner.{name}": array for name, array in self._aligner.state.items()}
         for n, zone in enumerate(self._zones):
@@ -402,4 +397,4 @@ class Pipeline:
             packed = {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
             zone.monitor.restore(packed, *zone.past(aligner, history, kept, packed["first"], packed["count"]))
         self._zones, self._aligner = fresh, aligner
-        self.counted, self._open, self._clocks = values["counted"], values["open"], values["clocks"]
+        self.counted, self._open, self._faults = values["counted"], values["open"], values["clocks"]

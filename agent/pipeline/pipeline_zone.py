@@ -5,11 +5,13 @@ It owns how a zone's rows are cut out of the rows of all meters, and what is sai
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.alerts.condition import EXPORT_UNREAD, Fault, clock_words
 from agent.pipeline.step import Balance
 from core.arrays import Z95, Floats
 from core.balance import _balance
@@ -49,6 +51,13 @@ class PipelineZone:
         """The zone's rows, and which of its meters were missed, the main meter first."""
         rows, _, _ = self.rows(aligned)
         return rows, (aligned.flags[:, self.columns] & np.uint8(Flag.MISSED)) > 0
+
+    def faults(self, meters: Sequence[str]) -> dict[str, Fault]:
+        """Meters, of the columns' `meters`, that are found to be at fault: how bad, and in words."""
+        found: dict[str, Fault] = {m: ("warning", clock_words(off_s)) for m, off_s in self.monitor.clocks().items()}
+        if self.monitor.export_unread:
+            found[meters[self.columns[0]]] = "info", EXPORT_UNREAD.format(self.monitor.zone.id)
+        return found
 
     def past(
         self, aligner: Aligner, history: StoredHistory, kept: int, first: int, count: int

@@ -138,9 +138,7 @@ class History:
     def settled(self, row: int) -> int:
         """The last row up to `row` that begins with no gap open: what flowed before it is known."""
         start = max(self.first, row - SETTLE_ROWS)
-        _, variance = self.booked(start, row)
-        known = np.flatnonzero(variance <= OPEN_GAP * variance.min())
-        return start + int(known[-1])
+        return start + last_settled(self.booked(start, row)[1])
 
     def write_expected(self, start: int, values_wh: Floats) -> None:
         """Set the expected technical loss of the rows from `start` on."""
@@ -165,6 +163,11 @@ class History:
         """Main energy of the row before `row`; that of `row` itself where nothing is before it."""
         before = max(row - 1, self.first)
         return float(self._column["main"][before - self.first + self._at])
+
+
+def last_settled(variance_wh2: Floats) -> int:
+    """The last of these boundaries at which no gap is open."""
+    return int(np.flatnonzero(variance_wh2 <= OPEN_GAP * variance_wh2.min())[-1])
 
 
 def _read_only(array: Floats, rows: slice) -> Floats:

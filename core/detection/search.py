@@ -14,7 +14,7 @@ from itertools import combinations
 import numpy as np
 
 from core.arrays import Z95, Floats, Ints
-from core.balance.history import OPEN_GAP, History
+from core.balance.history import History, last_settled
 from core.balance.losses import LossModel
 from core.balance.tracker import Follower
 from core.detection.bins import AGES_H, BLOCK_H
@@ -85,12 +85,10 @@ class SearchWindow:
 
         In a gap what was used is a guess. The mean up to the last boundary before it says more.
         """
-        variance = self.variance_wh2[1 : stop - self.first + 1]
-        known = np.flatnonzero(variance <= OPEN_GAP * variance.min())
-        if not len(known) or known[-1] == len(variance) - 1:
+        last = self.first + 1 + last_settled(self.variance_wh2[1 : stop - self.first + 1])
+        if last == stop or self.power_w(self.first, last)[1] >= self.power_w(self.first, stop)[1]:
             return stop
-        last = self.first + 1 + int(known[-1])
-        return last if self.power_w(self.first, last)[1] < self.power_w(self.first, stop)[1] else stop
+        return last
 
     def power_w(self, start: int, stop: int) -> tuple[float, float]:
         """Mean unexplained power of rows start .. stop - 1 of all time, and its standard deviation."""

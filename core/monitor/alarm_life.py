@@ -158,6 +158,10 @@ class AlarmLife:
         day, start = learning.day_rows, learning.history.settled(max(loss.lo, learning.history.first + 1))
         if loss.past_to or stop - day < loss.raised:
             return False
+        booked, _ = learning.history.booked(start, stop)
+        much_wh = CLEAR_SHARE * loss.first_w * (stop - start) * learning.row_h
+        if len(self.seen) == 1 and loss.sign * (booked[-1] - booked[0]) > much_wh:  # the usual case, and cheap to tell
+            return False
         now = self._search.window((), known=self.beside(loss), first=start)
         power_w, sd_w = now.power_w(start, stop)
         if loss.sign * power_w >= 2.5 * sd_w or sd_w > CLEAR_SHARE * loss.first_w:

@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from core.arrays import Bools, Floats, Ints
+from core.arrays import Z95, Bools, Floats, Ints
 from core.attribution.attribute import Attribution, attribute
 from core.balance.history import APPEND_MAX, History
 from core.balance.losses import LossModel
 from core.balance.rows import ZoneRows
 from core.balance.stalled import MOST_H, moved, moves_again, without_stalled
+from core.detection.search import SearchWindow
 from core.evidence import Evidence
 from core.fast.large_loss import LargeLoss, large_loss_evidence, onset_rows
 from core.fast.ramps import Scene
@@ -190,11 +191,12 @@ class ZoneMonitor:
         if found is None:
             return []
         loss = self.life.open(found)
-        evidence = self._evidence(loss, at_s)
-        if evidence.loss_w_interval[0] <= 0.0:  # as it would be told, it may as well be nothing
-            self.suspects.forget(loss)
+        since = self._since(loss)
+        power_w, sd_w = since.power_w(since.first, since.settled(self.history.count))
+        if loss.sign * power_w <= Z95 * sd_w:  # as it would be told, it may as well be nothing
             self.life.withdraw(loss, ())
             return []
+        evidence = self._evidence(loss, at_s)
         if any(loss.sign == other.sign and self.suspects.same_flat(other, loss) for other in others):
             if not loss.returned:
                 self.suspects.forget(loss)
@@ -260,19 +262,28 @@ class ZoneMonitor:
 
     def _evidence(self, loss: Alarm, at_s: float, stop: int | None = None, merged_into: int | None = None) -> Evidence:
         """A revision of the alarm, as it is told; what has ended ran until row `stop`."""
-        history = self.history
-        start = min(history.count - 1, max(loss.onset, history.first + START_ROWS))
         beside = self.life.beside(loss)
-        since = self.search.window((), known=beside, first=start)
-        settled = history.settled(start)
-        if settled < start:  # the onset lies in a gap: what flowed since it began is known better
-            before = self.search.window((), known=beside, first=settled)
-            if 2.0 * before.power_w(settled, history.count)[1] < since.power_w(start, history.count)[1]:
-                since = before
         evidence = self.suspects.evidence(
-            loss, at_s, history, since, lambda a, b: self.search.added_wh(beside, a, b, alike=True), stop
+            loss,
+            at_s,
+            self.history,
+            self._since(loss),
+            lambda a, b: self.search.added_wh(beside, a, b, alike=True),
+            stop,
         )
         return evidence if merged_into is None else replace(evidence, merged_into=merged_into)
+
+    def _since(self, loss: Alarm) -> SearchWindow:
+        """The balance since the onset; since the gap in which it lies began, where that is known better by far."""
+        history, beside = self.history, self.life.beside(loss)
+        start = min(history.count - 1, max(loss.onset, history.first + START_ROWS))
+        since = self.search.window((), known=beside, first=start)
+        settled = history.settled(start)
+        if settled < start:
+            before = self.search.window((), known=beside, first=settled)
+            if 2.0 * before.power_w(settled, history.count)[1] < since.power_w(start, history.count)[1]:
+                return before
+        return since
 
     # -- state --------------------------------------------------------------------------------------------------------
 

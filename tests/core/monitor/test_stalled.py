@@ -160,8 +160,10 @@ def test_while_a_meter_does_not_answer_a_loss_is_told_by_what_was_known_before(h
     guessed[gap.stop] += 0.2 * rows.main_wh[gap].sum()
     _, evidence = watched(Rows(replace(rows, residual_wh=guessed, gap_wh2=(0.2 * flowed) ** 2)))
     inside = [e for e in evidence if gap.start < e.time_s / 1800.0 <= gap.stop]
-    assert inside
+    known = [e for e in evidence if e.time_s / 1800.0 <= gap.start][-1]
+    assert len(inside) > 1
     for e in inside:
+        assert e.suspects == known.suspects, "nothing new is known of anybody"
         low, high = e.loss_w_interval
         assert e.loss_w == pytest.approx(300, rel=0.25)  # by the onset that is believed, some hours off
         assert high - low < 60
