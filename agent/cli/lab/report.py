@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -118,9 +119,12 @@ def _load(alert_id: str, site: Path | None, messages: Path | None) -> Case:
         with messages.open(encoding="utf-8", errors="replace") as lines:
             return from_messages(lines, alert_id)
     from agent.offline.case.from_store import from_store
+    from agent.offline.replay.standing import detectable_w
+    from agent.site.load import load
 
     assert site is not None
-    return from_store(site, alert_id)
+    case = from_store(site, alert_id)
+    return replace(case, detectable_w=detectable_w(load(site)).get(case.alert.data.zone or ""))
 
 
 def _from_fleet(dsn: str, alert_id: str, gateway: str | None) -> Case:

@@ -26,28 +26,37 @@ Floats = NDArray[np.float64]
 
 DAY_S = 86_400
 LEAST_DAYS_BEFORE = 5  # to fit two numbers and still have something left to judge the spread by
+STANDSTILL_H = 72.0  # a weekend and a day: registers that a gateway gets have stood still for as long
 CLASS_OF_UNKNOWN = 2.0  # percent; the coarsest class in household use, where the site file says nothing
 
 
-class Verdict(Enum):
-    """How an alternative explanation fares."""
+# An explanation of which the model says more than this is open, whatever sums say; below the second it is closed only
+# where sums speak against it, too.
+OPEN_SHARE, CLOSED_SHARE = 0.1, 0.01
 
-    EXCLUDED = "ruled out"
+
+class Verdict(Enum):
+    """How an alternative explanation fares: what sums of energy can say, never more than the probabilities allow."""
+
+    AGAINST = "the figures speak against it"
     UNLIKELY = "unlikely"
-    POSSIBLE = "cannot be excluded"
+    POSSIBLE = "possible"
 
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
     """Another explanation of the missing energy: the question, what the figures say, and the verdict.
 
-    Both texts are templates in English; `values` are what stands in them.
+    Both texts are templates in English; `values` are what stands in them. `share` is the probability that the gateway
+    states of it, or of all that it is a part of where `part` is set; None: it states none.
     """
 
     name_form: str
     figures_form: str
     verdict: Verdict
     values: dict[str, float | str]
+    share: float | None = None
+    part: bool = False
 
     @property
     def name(self) -> str:
@@ -269,10 +278,28 @@ def _neighbours(
 
 
 def _with_alternatives(case: Case, a: Analysis) -> Analysis:
-    found = [_clocks(a), _accuracy(case, a), _technical_loss(a), _unread_meter(a)]
+    data = case.alert.data
+    none, ahead = data.unexplained_probability, data.upstream_probability
+    found = [
+        _within(_clocks(a), none, part=True),
+        _within(_accuracy(case, a), none, part=True),
+        _within(_technical_loss(a), none, part=True),
+        _within(_unread_meter(a), ahead, part=True),
+    ]
     if a.suspect is not None:
-        found.append(_vacancy(a))
+        own = next(s.probability for s in data.suspects or [] if s.meter == a.suspect)
+        found.append(_within(_vacancy(a), 1.0 - own))
     return replace(a, alternatives=tuple(found))
+
+
+def _within(found: Alternative, share: float | None, part: bool = False) -> Alternative:
+    """The same with the probability stated of it: a verdict is never surer than that, or than none at all."""
+    verdict = found.verdict
+    if verdict is Verdict.AGAINST:
+        verdict = Verdict.UNLIKELY if share is None or share >= CLOSED_SHARE else verdict
+    elif share is not None and share >= OPEN_SHARE:
+        verdict = Verdict.POSSIBLE
+    return replace(found, verdict=verdict, share=share, part=part)
 
 
 def _clocks(a: Analysis) -> Alternative:
@@ -281,9 +308,9 @@ def _clocks(a: Analysis) -> Alternative:
     return Alternative(
         "Meters read at different times",
         "A reading that is late shifts energy from one interval to the next; it takes none away. To look like "
-        "{kwh:.1f} kWh within {days:d} days, one side would have to be read {hours:.1f} hours late; meters are read "
-        "within seconds of each other.",
-        Verdict.EXCLUDED if hours > 0.5 else Verdict.POSSIBLE,
+        "{kwh:.1f} kWh within {days:d} days, all sub-meters would have to be read {hours:.1f} hours late, or one "
+        "register to stand still for longer: look whether one did.",
+        Verdict.AGAINST if hours > STANDSTILL_H else Verdict.UNLIKELY if hours > 0.5 else Verdict.POSSIBLE,
         {"kwh": a.missing_w * days * 24 / 1000, "days": days, "hours": hours},
     )
 
@@ -300,9 +327,9 @@ def _accuracy(case: Case, a: Analysis) -> Alternative:
         return Alternative(
             "Errors of the meters",
             "With every meter at its class limit and all in the same direction, {worst_w:.0f} W could be explained; "
-            "with independent errors about {likely_w:.0f} W. Missing are {missing_w:.0f} W, and errors of meters do "
-            "not set in on one day: the days before the onset had the same meters.",
-            Verdict.EXCLUDED if a.missing_w > likely_w else Verdict.UNLIKELY,
+            "with independent errors about {likely_w:.0f} W. Missing are {missing_w:.0f} W, and errors within the "
+            "class do not set in on one day. A meter that is defective or wired wrongly can be further off.",
+            Verdict.AGAINST if a.missing_w > worst_w else Verdict.UNLIKELY,
             values,
         )
     return Alternative(
@@ -310,7 +337,7 @@ def _accuracy(case: Case, a: Analysis) -> Alternative:
         "With every meter at its class limit and all in the same direction, {worst_w:.0f} W could be explained; "
         "with independent errors about {likely_w:.0f} W. Missing are {missing_w:.0f} W, and there are no days "
         "before the onset to compare with.",
-        Verdict.EXCLUDED if a.missing_w > worst_w else Verdict.POSSIBLE,
+        Verdict.AGAINST if a.missing_w > worst_w else Verdict.POSSIBLE,
         values,
     )
 
@@ -332,7 +359,7 @@ def _technical_loss(a: Analysis) -> Alternative:
             name,
             "The loss learned before the onset is {technical_w:.0f} W at today's load. It would have to come from "
             "next to nothing, from one day to the next. Copper and meters do not change overnight.",
-            Verdict.EXCLUDED,
+            Verdict.AGAINST,
             {"technical_w": technical_w},
         )
     times = (technical_w + a.missing_w) / technical_w
@@ -340,7 +367,7 @@ def _technical_loss(a: Analysis) -> Alternative:
         name,
         "The loss learned before the onset is {technical_w:.0f} W at today's load. It would have to be {times:.1f} "
         "times what it was, from one day to the next. Copper and meters do not change overnight.",
-        Verdict.EXCLUDED if times > 1.3 else Verdict.UNLIKELY,
+        Verdict.AGAINST if times > 1.3 else Verdict.UNLIKELY,
         {"technical_w": technical_w, "times": times},
     )
 
@@ -359,9 +386,9 @@ def _unread_meter(a: Analysis) -> Alternative:
     return Alternative(
         name,
         "The balance was complete before: over {days:d} days the remainder was {residual_w:+.0f} W with a "
-        "day-to-day spread of {sd_w:.0f} W. What is missing set in later and stays. A new consumer behind no meter "
-        "would look like this; that is what an upstream tap is.",
-        Verdict.EXCLUDED if np.isfinite(sd_w) and a.missing_w > 4 * sd_w else Verdict.UNLIKELY,
+        "day-to-day spread of {sd_w:.0f} W. What is missing set in later, so no meter was forgotten from the start. A "
+        "new consumer behind no meter looks just like this: a tap, or common load that somebody connected.",
+        Verdict.UNLIKELY if np.isfinite(sd_w) and a.missing_w > 4 * sd_w else Verdict.POSSIBLE,
         {"days": a.before.days, "residual_w": a.before.residual_w, "sd_w": sd_w},
     )
 
@@ -375,16 +402,16 @@ def _vacancy(a: Analysis) -> Alternative:
     values |= {"before_w": a.suspect_before_w, "after_w": a.suspect_after_w}
     if fall_w <= 1:
         figures = (
-            "This meter shows no less than before ({before_w:.0f} W, now {after_w:.0f} W): what is missing follows "
-            "its profile, not its fall."
+            "This meter shows no less than before ({before_w:.0f} W, now {after_w:.0f} W): it is not its fall that "
+            "speaks against it."
         )
-        return Alternative(name, figures, Verdict.EXCLUDED, values)
+        return Alternative(name, figures, Verdict.UNLIKELY, values)
     share = a.missing_w / fall_w
     return Alternative(
         name,
-        "This meter fell from {before_w:.0f} W to {after_w:.0f} W. If its people used less, the main meter would "
-        "show {fall_w:.0f} W less too and nothing would be missing. But {missing_w:.0f} W are missing: {share:.0%} "
-        "of the fall still flows into the building.",
-        Verdict.EXCLUDED if share > 0.5 else Verdict.UNLIKELY if share > 0.25 else Verdict.POSSIBLE,
+        "This meter fell from {before_w:.0f} W to {after_w:.0f} W. If its people merely used less, nothing would be "
+        "missing; but {missing_w:.0f} W are, {share:.0%} of its fall. Sums cannot tell whether these are its own or "
+        "those of another load that began in the same days.",
+        Verdict.UNLIKELY if share > 0.5 else Verdict.POSSIBLE,
         values | {"fall_w": fall_w, "missing_w": a.missing_w, "share": share},
     )

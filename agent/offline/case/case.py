@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from agent.wire.codec import decode
 from agent.wire.events import AlertEvent, TamperEvent
-from agent.wire.state import EvidenceChunk, Info, MeterInfo
+from agent.wire.state import EvidenceChunk, Health, Info, MeterInfo
 from agent.wire.topics import split_topic
 from agent.wire.values import WireError
 
@@ -50,13 +50,17 @@ class Energies:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Everything that is known of one alert. `revisions` are in order, without gaps at the end."""
+    """Everything that is known of one alert. `revisions` are in order, without gaps at the end.
+
+    detectable_w: the smallest steady loss that would be found within a week in this zone; None where nobody said.
+    """
 
     revisions: tuple[AlertEvent, ...]
     energies: Energies
     meters: tuple[MeterInfo, ...] = ()
     info: Info | None = None
     tampers: tuple[TamperEvent, ...] = ()
+    detectable_w: float | None = None
 
     @property
     def alert(self) -> AlertEvent:
@@ -96,6 +100,7 @@ class Gathered:
     chunks: tuple[EvidenceChunk, ...]
     info: Info | None
     tampers: tuple[TamperEvent, ...]
+    detectable_w: dict[str, float]  # by zone, as the last health says
     wrong: dict[str, tuple[str, int]]  # by kind: what is wrong with the first that cannot be read, and how many
 
     def unreadable(self, kind: str) -> str:
@@ -148,6 +153,7 @@ def from_messages(lines: Iterable[str], alert_id: str) -> Case:
         meters=tuple(found.info.meters),
         info=found.info,
         tampers=found.tampers,
+        detectable_w=found.detectable_w.get(zone),
     )
 
 
@@ -156,6 +162,7 @@ def _gather(lines: Iterable[str], alert_id: str) -> Gathered:
     chunks: dict[int, EvidenceChunk] = {}
     tampers: dict[str, TamperEvent] = {}
     info: Info | None = None
+    detectable_w: dict[str, float] = {}
     wrong: dict[str, tuple[str, int]] = {}
     for line in lines:
         topic, _, body = line.strip().partition(" ")
@@ -176,6 +183,8 @@ def _gather(lines: Iterable[str], alert_id: str) -> Gathered:
                 tampers[tamper.id] = tamper
             elif suffix == "info":
                 info = decode(Info, payload)
+            elif suffix == "health":
+                detectable_w = decode(Health, payload).detectable_w
         except (WireError, msgspec.ValidationError) as error:
             if kind:
                 first, count = wrong.get(kind, (str(error), 0))
@@ -185,6 +194,7 @@ def _gather(lines: Iterable[str], alert_id: str) -> Gathered:
         tuple(chunks[k] for k in sorted(chunks)),
         info,
         tuple(sorted(tampers.values(), key=lambda t: t.time)),
+        detectable_w,
         wrong,
     )
 

@@ -4,7 +4,7 @@
     alert.json    every revision of the alert, one a line, as it went over the wire
     info.json     what the gateway says of itself and of its meters
     tamper.json   what meters logged about tampering, one a line
-    page.json     which page this is: renderer, language, time zone, when it was made
+    page.json     which page this is: renderer, language, time zone, when it was made, the least loss that is found
     result.json   the arithmetic's results, unrounded, for whoever does it again
 
 It knows nothing of hashes and of signatures (agent.offline.case.seal), nor of how a page looks.
@@ -43,6 +43,7 @@ class PageFacts(msgspec.Struct, frozen=True, kw_only=True):
     made: datetime
     timezone: str
     language: str = "en"
+    detectable_w: float | None = None  # of the case's zone, see `Case`
 
     @property
     def zone(self) -> ZoneInfo:
@@ -55,7 +56,7 @@ def write(case: Case, facts: PageFacts) -> dict[str, bytes]:
     files = {
         "readings.csv": _readings(case.energies),
         "alert.json": b"".join(msgspec.json.encode(r) + b"\n" for r in case.revisions),
-        "page.json": msgspec.json.encode(facts) + b"\n",
+        "page.json": msgspec.json.encode(msgspec.structs.replace(facts, detectable_w=case.detectable_w)) + b"\n",
     }
     if case.info is not None:
         files["info.json"] = msgspec.json.encode(case.info) + b"\n"
@@ -92,7 +93,7 @@ def read(files: dict[str, bytes]) -> tuple[Case, PageFacts]:
         raise CaseError(f"a file inside the page has a time before {FIRST_YEAR} or after {LAST_YEAR}")
     check_complete(energies, info, data.zone)
     meters = tuple(info.meters) if info is not None else ()
-    return Case(revisions, energies, meters, info, tampers), facts
+    return Case(revisions, energies, meters, info, tampers, facts.detectable_w), facts
 
 
 def result(case: Case, a: Analysis) -> bytes:

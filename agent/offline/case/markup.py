@@ -29,7 +29,7 @@ border-bottom:1px solid #e3e8ed}td.n,th.n{text-align:right;font-variant-numeric:
 .scroll{overflow-x:auto}figure{margin:1rem 0}svg{width:100%;height:auto;display:block}
 figcaption{font-size:.82rem;color:#51606f}code{overflow-wrap:anywhere}pre{font-size:.72rem;white-space:pre-wrap;overflow-wrap:anywhere;
 background:#f6f8fa;padding:.6rem}.bar{display:inline-block;height:.7rem;background:#2f5d8a;vertical-align:middle;margin-right:.4rem}
-.v{font-family:Helvetica,Arial,sans-serif;font-weight:bold;white-space:nowrap}.excluded{color:#2e6b3a}.cannot{color:#b03a2e}
+.v{font-family:Helvetica,Arial,sans-serif;font-weight:bold}.against{color:#2e6b3a}.open{color:#b03a2e}
 .note{background:#fbf6e6;border-left:.25rem solid #d6b656;padding:.6rem .9rem}
 figure .narrow{display:none}
 @media screen and (max-width:560px){figure .wide{display:none}figure .narrow{display:block}h1{font-size:1.35rem}
@@ -37,7 +37,7 @@ table{font-size:.85rem}th.n{white-space:normal}}
 @media screen and (prefers-color-scheme:dark){:root{color:#e4e9ee}
 body,svg>rect:first-of-type{background:#14191f;fill:#14191f}
 .meta,.tile,figcaption{color:#a9b5c0}.tile b{color:#e4e9ee}h2,.tile{border-color:#3a4653}th,td{border-color:#2b353f}
-pre{background:#1c232b}.note{background:#2a2617;border-color:#b0903a}.excluded{color:#7cc28c}.cannot{color:#f0877b}
+pre{background:#1c232b}.note{background:#2a2617;border-color:#b0903a}.against{color:#7cc28c}.open{color:#f0877b}
 a{color:#8dbce8}.bar{background:#7fb0dd}[fill="#1d2733"]{fill:#e4e9ee}[fill="#51606f"]{fill:#a9b5c0}[stroke="#e3e8ed"]{stroke:#2b353f}
 [stroke="#9aa7b4"]{stroke:#5c6a77}[stroke="#2f5d8a"]{stroke:#7fb0dd}[stroke="#b03a2e"]{stroke:#f0877b}
 [stroke="#6b7885"]{stroke:#a9b5c0}[fill="#b03a2e"]{fill:#f0877b}[fill="#6b7885"]{fill:#a9b5c0}}

@@ -30,7 +30,7 @@ from agent.offline.case.sections import (
 from agent.offline.case.words import Words
 from agent.wire.events import AlertData
 
-RENDERER = 6  # one more with every change of what a page looks like: `verify` compares a page octet by octet
+RENDERER = 7  # one more with every change of what a page looks like: `verify` compares a page octet by octet
 LIKELY = 0.5  # below it "possibly", not "probably"
 
 # What the balance makes probable: the headline puts its probability beside it, and never convicts.

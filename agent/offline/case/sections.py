@@ -1,4 +1,4 @@
-"""The sections of an evidence page, below its headline: what was measured, compared, ruled out, and how surely.
+"""The sections of an evidence page, below its headline: what was measured, compared, weighed, and how surely.
 
 Each puts words and charts around a part of an `Analysis` or a `Case`, in the page's language; none computes.
 """
@@ -10,7 +10,7 @@ from html import escape
 import numpy as np
 
 from agent.charts.svg import Band, Line, Mark
-from agent.offline.case.analysis import Analysis, Balance, Verdict
+from agent.offline.case.analysis import Alternative, Analysis, Balance, Verdict
 from agent.offline.case.case import Case
 from agent.offline.case.markup import figure, section, table
 from agent.offline.case.words import Words
@@ -54,7 +54,7 @@ SIGNS = {
     "wrong_password": "wrong password",
     "other": "other event",
 }
-STYLE = {Verdict.EXCLUDED: "excluded", Verdict.UNLIKELY: "unlikely", Verdict.POSSIBLE: "cannot"}
+STYLE = {Verdict.AGAINST: "against", Verdict.UNLIKELY: "unlikely", Verdict.POSSIBLE: "open"}
 
 
 def called(case: Case, meter: str) -> str:
@@ -157,7 +157,7 @@ def profile(a: Analysis, words: Words) -> str:
     """The suspect against its own past and its neighbours."""
     say = words.say
     if a.suspect is None or a.hours_after_kwh is None or a.suspect_day_kwh is None:
-        text = say("What is missing follows the profile of no sub-meter, and no sub-meter fell by as much.")
+        text = say("No sub-meter is more probable than a load ahead of the meters, or than none of these.")
         return section(say("No single meter explains it"), f"<p>{escape(text)}</p>")
     lines = [Line(say("since the onset"), a.hours_after_kwh, RED)]
     if a.hours_before_kwh is not None:
@@ -222,12 +222,25 @@ def alternatives(a: Analysis, words: Words) -> str:
         (
             f"<strong>{escape(say(x.name_form, **x.values))}</strong>",
             escape(say(x.figures_form, **x.values)),
-            f'<span class="v {STYLE[x.verdict]}">{escape(say(x.verdict.value))}</span>',
+            f'<span class="v {STYLE[x.verdict]}">{escape(say(x.verdict.value))}</span>{_stated(x, words)}',
         )
         for x in a.alternatives
     ]
     head = [(say("explanation"), False), (say("what the figures say"), False), (say("verdict"), False)]
-    return section(say("Other explanations, and how they fare"), table(head, rows))
+    note = say(
+        "None of them is excluded: sums can only speak for an explanation or against it, and causes that nobody has "
+        "thought of are in no list. Percentages are the gateway's, of the table above."
+    )
+    return section(say("Other explanations, and how they fare"), table(head, rows), f"<p>{escape(note)}</p>")
+
+
+def _stated(x: Alternative, words: Words) -> str:
+    """The probability beside a verdict; of some only that of the group is known, and theirs is no more."""
+    if x.share is None:
+        return ""
+    share = words.percent(x.share)
+    text = words.say("at most {share}", share=share) if x.part else words.say("probability {sure}", sure=share)
+    return f"<br>{escape(text)}"
 
 
 def uncertainty(case: Case, a: Analysis, words: Words) -> str:
@@ -247,6 +260,14 @@ def uncertainty(case: Case, a: Analysis, words: Words) -> str:
     if data.quality is not None:
         share = words.percent(data.quality.coverage)
         items.append(say("Share of intervals in which all meters were read: {share}.", share=share))
+    if case.detectable_w is not None:
+        found = words.watts(case.detectable_w)
+        items.append(
+            say(
+                "In this building a steady loss of {found} or more is found within a week; a smaller one may not be.",
+                found=found,
+            )
+        )
     if data.model is not None:
         model, threshold = data.model.sha256[:16], data.model.threshold
         items.append(say("Compact model {model}…, threshold {threshold:g}.", model=model, threshold=threshold))

@@ -27,7 +27,15 @@ class Building:
     alert_id: str = ALERT_ID
 
 
-def _make_building(*, bypass: bool = True, days: int = 40, onset_day: int = 25, vacant: bool = False) -> Building:
+def _make_building(
+    *,
+    bypass: bool = True,
+    days: int = 40,
+    onset_day: int = 25,
+    vacant: bool = False,
+    upstream: float = 0.03,
+    unexplained: float | None = None,
+) -> Building:
     """Loads of a daily shape with noise; the flat is bypassed, or merely empty, or all is well but the alert."""
     rng = np.random.default_rng(302)
     rows = days * 96
@@ -44,7 +52,7 @@ def _make_building(*, bypass: bool = True, days: int = 40, onset_day: int = 25, 
     total = true_kwh.sum(axis=1)
     main_kwh = total + 0.002 + 0.015 * total**2 / total.mean()
     onset_s = START_S + onset_day * 86_400
-    lines = [_line("info", _info()), *(_line("event/alert", _alert(r, onset_s)) for r in (1, 2))]
+    lines = [_line("info", _info()), *(_line("event/alert", _alert(r, onset_s, upstream, unexplained)) for r in (1, 2))]
     table = np.column_stack([main_kwh, shown_kwh])
     step = 10 * 96
     parts = range(0, rows, step)
@@ -86,7 +94,7 @@ def _info() -> wire.Info:
     return wire.Info(time=wire.utc(START_S), versions={"checkmeter": "0.1"}, meters=meters, zones=[zone], schemas={})
 
 
-def _alert(revision: int, onset_s: float) -> wire.AlertEvent:
+def _alert(revision: int, onset_s: float, upstream: float, unexplained: float | None) -> wire.AlertEvent:
     suspects = [
         wire.SuspectData(meter="flat-302", probability=0.6 + 0.17 * revision, mechanism="conservation"),
         wire.SuspectData(meter="flat-101", probability=0.02),
@@ -104,7 +112,8 @@ def _alert(revision: int, onset_s: float) -> wire.AlertEvent:
         loss_w_interval=(270.0, 330.0),
         loss_kwh=88.0,
         suspects=suspects,
-        upstream_probability=0.03,
+        upstream_probability=upstream,
+        unexplained_probability=unexplained,
         quality=wire.QualityData(coverage=0.998),
     )
     moment = wire.utc(onset_s + revision * 86_400)
