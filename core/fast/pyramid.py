@@ -14,16 +14,21 @@ import numpy as np
 
 from core.arrays import Floats
 
-ROWS = 1440  # of each length: a day of minutes
+ROWS = 1440  # of each length at most: a day of minutes
+SPAN_S = 2 * 86_400.0  # whatever their length, what is older serves nobody
 FACTOR = 15  # a length is at most so many of the one below it
 LONGEST_S = 900.0
 
 
 @dataclass(slots=True)
 class _Level:
-    """The newest boundaries of one length: times [K] and figures [K, W], of which `count` are filled, oldest first."""
+    """The newest boundaries of one length: times [K] and figures [K, W], of which `count` are filled, oldest first.
+
+    rows: that are kept.
+    """
 
     step_s: float
+    rows: int
     times_s: Floats
     figures: Floats
     count: int = 0
@@ -41,14 +46,16 @@ def lengths(shortest_s: float, longest_s: float = LONGEST_S) -> list[float]:
 
 
 class Pyramid:
-    """Cumulative figures [W] at boundaries, each length for `rows` of its rows."""
+    """Cumulative figures [W] at boundaries, each length for `rows` of its rows and `span_s` at most."""
 
-    def __init__(self, shortest_s: float, width: int, longest_s: float = LONGEST_S, rows: int = ROWS) -> None:
-        size = rows + max(64, rows // 4)  # with room, so that moving what is kept to the front is rare
-        self._rows = rows
-        self._levels = [
-            _Level(step_s, np.empty(size), np.empty((size, width))) for step_s in lengths(shortest_s, longest_s)
-        ]
+    def __init__(
+        self, shortest_s: float, width: int, longest_s: float = LONGEST_S, rows: int = ROWS, span_s: float = SPAN_S
+    ) -> None:
+        self._levels = []
+        for step_s in lengths(shortest_s, longest_s):
+            kept = min(rows, math.ceil(span_s / step_s))
+            size = kept + max(64, kept // 4)  # with room, so that moving what is kept to the front is rare
+            self._levels.append(_Level(step_s, kept, np.empty(size), np.empty((size, width))))
 
     def append(self, ends_s: Floats, figures: Floats) -> None:
         """Take boundaries that follow the last ones: times [T] and figures [T, W]."""
@@ -57,9 +64,9 @@ class Pyramid:
             self._add(level, ends_s[at], figures[at])
 
     def _add(self, level: _Level, ends_s: Floats, figures: Floats) -> None:
-        ends_s, figures = ends_s[-self._rows :], figures[-self._rows :]
+        ends_s, figures = ends_s[-level.rows :], figures[-level.rows :]
         if level.count + len(ends_s) > len(level.times_s):
-            kept = min(level.count, self._rows - len(ends_s))
+            kept = min(level.count, level.rows - len(ends_s))
             stay = slice(level.count - kept, level.count)
             level.times_s[:kept], level.figures[:kept] = level.times_s[stay].copy(), level.figures[stay].copy()
             level.count = kept

@@ -24,7 +24,7 @@ from agent.offline.evaluation.trial import site
 from agent.offline.evaluation.virtual_buildings import Building, Plan, Pool, household_pool, measured_pool
 from agent.offline.replay.no_book import NoBook
 from agent.pipeline.pipeline import Pipeline
-from core.monitor.zone_monitor import SEARCH_H
+from core.monitor.zone_monitor import MARK_H
 
 F64 = NDArray[np.float64]
 ROW_S, LONG_S, DAY_S = 60, 900, 86_400
@@ -33,7 +33,7 @@ SETTLED_DAYS = 14  # the loss begins in the day behind them
 KNOWN = 0.1  # of a meter's delay is left where the instant of each read is known
 DAYS_AFTER = 3
 SHARES = (0.2, 0.1, 0.05, 0.02)
-SEARCH_S = SEARCH_H * 3600.0  # what long rows show is told at these marks, with suspects
+LOOK_S = MARK_H * 3600.0  # long rows are looked at on the hour; short ones are taken for them once in sixty times
 
 
 class _Maker(virtual_buildings._Maker):
@@ -82,7 +82,7 @@ def told(building: Building, interval_s: float) -> list[tuple[float, bool]]:
             key = evidence.kind == "balance_surplus", evidence.episode
             if evidence.active and key not in seen:
                 seen.add(key)
-                short = not evidence.suspects and evidence.time_s % SEARCH_S != 0
+                short = evidence.time_s % LOOK_S != 0
                 at.append((evidence.time_s, short))
     return at
 

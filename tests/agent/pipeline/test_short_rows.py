@@ -8,6 +8,7 @@ import pytest
 from agent.pipeline.fast import short_rows_s
 from agent.pipeline.pipeline import Pipeline
 from agent.site.tables import Config, Detection, Meter, Site, Zone
+from core.monitor.zone_monitor import ZoneMonitor
 from core.registers.booked import StoredHistory
 from core.registers.samples import RegisterSample
 
@@ -140,3 +141,80 @@ def test_short_rows_are_as_long_as_readings_bear(interval_s, row_s, poll_s, shor
 )
 def test_rows_that_are_judged_are_a_quarter_of_an_hour_at_least(interval_s, row_s):
     assert Detection(interval_s=float(interval_s)).row_s == row_s
+
+
+@pytest.mark.parametrize("interval_s", [900.0, 1800.0])
+def test_at_a_quarter_and_half_an_hour_nothing_of_the_short_rows_takes_part(interval_s, monkeypatch):
+    """What a loss is told as is the same octet for octet with the whole room gone."""
+    times_s, wh = registers(15, 900.0, 12 * DAY + 613)
+
+    def told():
+        _, steps = run(interval_s, times_s, wh)
+        return [repr(e).encode() for step in steps for e in step.evidence]
+
+    before = told()
+
+    def absent(*_args, **_kwargs):
+        raise AssertionError("short rows")
+
+    monkeypatch.setattr("agent.pipeline.pipeline.FastRows", absent)
+    for name in ("scene", "large"):
+        monkeypatch.setattr(ZoneMonitor, name, absent)
+    assert before
+    assert told() == before
+
+
+def restarted(times_s, wh, split):
+    """A pipeline that goes on behind row `split` from the checkpoint and the stored rows of one before it."""
+    _, steps = run(60.0, times_s[:split], wh[:split])
+    history = [row for step in steps for row in step.history]
+    stored = StoredHistory(
+        np.array([r.time_s for r in history]), np.array([r.wh for r in history]),
+        np.array([r.sd_wh for r in history], np.float32), np.array([r.flags for r in history]),
+    )  # fmt: skip
+    again = Pipeline(config(60.0), Ledger(), interval_s=60.0)
+    again.restore(next(s.checkpoint for s in reversed(steps) if s.checkpoint is not None), stored)
+    return again
+
+
+def live(pipeline, times_s, wh, sampled):
+    """What is told of rows that come as samples `sampled(t, row)`, one minute after the other: when, W."""
+    told = []
+    for t, row in zip(times_s, wh, strict=True):
+        pipeline.feed(sampled(float(t), row))
+        told += [(e.time_s, e.loss_w) for e in pipeline.step(float(t) + 2.5).evidence if e.active]
+    return told
+
+
+NAMES = ("main", *SUBS)
+
+
+def test_an_hour_after_a_restart_a_large_loss_is_found_within_minutes():
+    onset, split = 12 * DAY + 613, 12 * DAY + 540
+    times_s, wh = registers(14, 900.0, onset)
+    told = live(
+        restarted(times_s, wh, split), times_s[split : split + 120], wh[split : split + 120],
+        lambda t, row: [RegisterSample(n, t + 1.0, 0.1, import_wh=float(v)) for n, v in zip(NAMES, row, strict=True)],
+    )  # fmt: skip
+    assert 0 < told[0][0] - times_s[onset] < 15 * 60
+
+
+@pytest.mark.parametrize("loss_w", [0.0, 900.0])
+def test_a_clock_that_trembles_by_a_second_makes_no_loss_and_hides_none(loss_w):
+    onset, split = 12 * DAY + 613, 12 * DAY + 540
+    times_s, wh = registers(14, loss_w, onset)
+    rng = np.random.default_rng(8)
+
+    def sampled(t, row):
+        early_s, late_s = rng.uniform(0.0, 2.0, (2, len(NAMES)))  # two reads around the boundary, stamped a second off
+        before = [
+            RegisterSample(n, t - e, 0.1, import_wh=float(v)) for n, e, v in zip(NAMES, early_s, row, strict=True)
+        ]
+        after = [RegisterSample(n, t + e, 0.1, import_wh=float(v)) for n, e, v in zip(NAMES, late_s, row, strict=True)]
+        return before + after
+
+    told = live(restarted(times_s, wh, split), times_s[split : split + 360], wh[split : split + 360], sampled)
+    if loss_w:
+        assert 0 < told[0][0] - times_s[onset] < 15 * 60
+    else:
+        assert told == []
