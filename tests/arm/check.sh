@@ -22,9 +22,19 @@ kernels=(tests/firmware_io/dlms/test_kernel.py tests/firmware_io/test_octets.py 
 step_kernels() { "${inside[@]}" "${pytest[@]}" "${kernels[@]}"; }
 # For the test suite: without the hundreds of examples that take four fifths of the time.
 step_short() { "${inside[@]}" "${pytest[@]}" "${kernels[@]}" -k "not twin and not its_results and not conserve"; }
+# Folder by folder, all in one copy of the tree: a run that is cut short has said what it had, and UNIT="tests/core/balance"
+# runs a part of it. What trains or evaluates needs libraries of a workstation.
 step_unit() {
-    "${inside[@]}" "${pytest[@]}" tests/core tests/firmware_io tests/agent \
-        --ignore=tests/agent/offline/training/test_train.py --ignore=tests/agent/offline/evaluation
+    # shellcheck disable=SC2016,SC2086
+    "${inside[@]}" sh -c '
+        failed=0
+        for part in "$@"; do
+            echo "check.sh: unit $part"
+            '"${pytest[*]}"' -n '"${WORKERS:-2}"' --dist loadgroup "$part" --ignore=tests/agent/offline/training/test_train.py \
+                --ignore=tests/agent/offline/evaluation || failed=1
+        done
+        exit "$failed"' sh ${UNIT:-$(find tests/core tests/firmware_io tests/agent -mindepth 1 -maxdepth 1 \
+            \( -type d ! -name __pycache__ -o -name 'test_*.py' \) | sort -r)}
 }
 step_replay() {
     rm -rf "$out/recorded"
