@@ -366,8 +366,8 @@ class Pipeline:
     def _aligner_in(self, values: Mapping[str, Any]) -> Aligner:
         aligner = Aligner(self._specs, self.interval_s)
         aligner.next_s = values["next_s"]
-        for name in aligner.state:
-            aligner.state[name][:] = values[f"aligner.{name}"]
+        for name, array in aligner.state.items():
+            array[:] = values.get(f"aligner.{name}", 0.0)  # an older version may not have known it
         return aligner
 
     def needed_from_s(self, parts: Mapping[str, bytes]) -> float:

@@ -11,6 +11,8 @@ from core.arrays import UNKNOWN_WH2, Bools, Floats
 from core.balance.rows import ZoneRows
 
 APPEND_MAX = 64  # rows at once: bounds the spare room
+SETTLE_ROWS = 400  # so far back the beginning of a gap is looked for
+OPEN_GAP = 25.0  # times the least variance of a boundary: a meter has not answered
 
 
 class History:
@@ -64,6 +66,19 @@ class History:
         for start in range(0, len(rows), APPEND_MAX):
             part = slice(start, start + APPEND_MAX)
             self.append(rows[part], missed[part], read[part])
+
+    def spread(self, sub: int, start: int, stop: int, shape: float) -> None:
+        """Spread what a sub-meter counted in row `stop` over the rows from `start` on, in which it stood still.
+
+        How it flowed is not known: a gap is open there, of `shape` times that energy.
+        """
+        s = self._slice(start, stop + 1)
+        energy = float(self._subs[s.stop - 1, sub])
+        share = energy / (s.stop - s.start)
+        self._column["residual"][s] += self._subs[s, sub] - share
+        self._subs[s, sub] = share
+        self._missed[s, sub] = True
+        self._column["gap"][s.start : s.stop - 1] += (shape * energy) ** 2
 
     def trim(self, rows: int) -> None:
         """Forget all but the last `rows`."""
@@ -119,6 +134,13 @@ class History:
         s = self._slice(start, stop)
         edges = slice(s.start, s.stop + 1)
         return _read_only(self._booked, edges), _read_only(self._booked_var, edges)
+
+    def settled(self, row: int) -> int:
+        """The last row up to `row` that begins with no gap open: what flowed before it is known."""
+        start = max(self.first, row - SETTLE_ROWS)
+        _, variance = self.booked(start, row)
+        known = np.flatnonzero(variance <= OPEN_GAP * variance.min())
+        return start + int(known[-1])
 
     def write_expected(self, start: int, values_wh: Floats) -> None:
         """Set the expected technical loss of the rows from `start` on."""

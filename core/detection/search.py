@@ -14,7 +14,7 @@ from itertools import combinations
 import numpy as np
 
 from core.arrays import Z95, Floats, Ints
-from core.balance.history import History
+from core.balance.history import OPEN_GAP, History
 from core.balance.losses import LossModel
 from core.balance.tracker import Follower
 from core.detection.bins import AGES_H, BLOCK_H
@@ -79,6 +79,18 @@ class SearchWindow:
         errors = Coefficients(model, history.rows(self.first, history.count))
         noise = replace(self.noise, level_w2=0.0, quarter_w2=0.0)
         return replace(self, errors=(*self.errors, errors), noise=noise, weighed=None)
+
+    def settled(self, stop: int) -> int:
+        """The boundary up to which energy since the first row is known best: `stop`, but for a gap that is open there.
+
+        In a gap what was used is a guess. The mean up to the last boundary before it says more.
+        """
+        variance = self.variance_wh2[1 : stop - self.first + 1]
+        known = np.flatnonzero(variance <= OPEN_GAP * variance.min())
+        if not len(known) or known[-1] == len(variance) - 1:
+            return stop
+        last = self.first + 1 + int(known[-1])
+        return last if self.power_w(self.first, last)[1] < self.power_w(self.first, stop)[1] else stop
 
     def power_w(self, start: int, stop: int) -> tuple[float, float]:
         """Mean unexplained power of rows start .. stop - 1 of all time, and its standard deviation."""

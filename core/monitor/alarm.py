@@ -87,6 +87,11 @@ class Alarm:
         """Its size for a prior, W."""
         return max(LEAST_W, abs(self.loss_w))
 
+    @property
+    def first_w(self) -> float:
+        """Its size when it was told first, W."""
+        return self.scale_w / WIDE
+
     def columns(self, rows: ZoneRows, first: int, row_h: float) -> Floats:
         """What it may add to rows from row `first` on [T, SLOTS + 3], each column one prior standard deviation.
 

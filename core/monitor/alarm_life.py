@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from core.detection.bins import BLOCKS
+from core.detection.search import SearchWindow
 from core.monitor.alarm import SLOT_H, SLOTS, SWING_SHARE, WANDER_SHARE, WIDE, Alarm
 from core.monitor.learning import HISTORY_DAYS, Learning
 from core.monitor.searching import Beside, NewLoss, OnsetSearch
@@ -21,6 +23,8 @@ REVISION_H = 336.0  # and then
 REFINED_H = 14 * 24.0  # for this long after an alarm its onset may still be set right
 CLEAR_H = 168.0  # a loss has to be gone for this long
 CLEAR_SHARE = 0.2  # gone means: less than this share of what it was
+KNOWN_SHARE = 0.5  # of what it was: where the week's mean is not known so well, nobody can say
+PAUSED_SHARE = 0.5  # a loss that took less than this share since it was told is not where it began
 RESTLESS_Z = 2.0  # and then its days scatter no more than this, in standard deviations
 RETURN_DAYS = 90  # a loss of the same size within this time after one has ended is the same loss again
 RETURN_RATIO, RETURN_RATIO_HOURS = 4.0, 8.0  # over days, and over some hours of an evening
@@ -111,12 +115,20 @@ class AlarmLife:
     def refine(self, loss: Alarm) -> None:
         """Estimate the onset again while the rows before it are fresh; it stays before the alarm."""
         since_h = (self._learning.history.count - loss.raised) * self._learning.row_h
-        if loss.from_start or since_h > REFINED_H:
+        if loss.from_start or since_h > REFINED_H or self._pauses(loss):
             return
         rows = self._search.refine(loss, self.beside(loss).others, since_h)
         if rows is not None:
             loss.lo, loss.onset, loss.hi = (min(row, loss.raised - 1) for row in rows)
             self._fix_times(loss)
+
+    def _pauses(self, loss: Alarm) -> bool:
+        """Whether little was lost since the alarm: it is over, or stands still, and says nothing of its beginning."""
+        stop = self._learning.history.count
+        if stop <= loss.raised:
+            return False
+        power_w, _ = self._search.window((), known=self.beside(loss), first=loss.raised).power_w(loss.raised, stop)
+        return loss.sign * power_w < PAUSED_SHARE * loss.loss_w
 
     def is_gone(self, loss: Alarm) -> bool:
         """Whether the loss has been gone for CLEAR_H: little is lost, and no day of it stands out.
@@ -129,10 +141,33 @@ class AlarmLife:
             return False
         now = self._search.window((), known=self.beside(loss), first=start)
         power_w, sd_w = now.power_w(start, stop)
-        if loss.sign * power_w >= min(CLEAR_SHARE * loss.loss_w, 2.5 * sd_w):
+        if loss.sign * power_w >= min(CLEAR_SHARE * loss.loss_w, 2.5 * sd_w) or sd_w > KNOWN_SHARE * loss.first_w:
             return False
-        days = np.array([now.power_w(day, day + learning.day_rows) for day in range(start, stop, learning.day_rows)])
-        return bool(np.mean((days[:, 0] / days[:, 1]) ** 2) < RESTLESS_Z**2)
+        return self._is_quiet(now, start, stop, learning.day_rows)
+
+    def is_returned(self, loss: Alarm) -> bool:
+        """Whether all that was missing is back: a register stood still and has caught up. Then it was no loss.
+
+        The balance since the onset is even to less than its uncertainty, and no quarter of the last day stands out.
+        """
+        learning, stop = self._learning, self._learning.history.count
+        day, start = learning.day_rows, learning.history.settled(max(loss.lo, learning.history.first + 1))
+        if loss.past_to or stop - day < loss.raised:
+            return False
+        booked, _ = learning.history.booked(start, stop)
+        if loss.sign * (booked[-1] - booked[0]) > CLEAR_SHARE * loss.first_w * (stop - start) * learning.row_h:
+            return False
+        now = self._search.window((), known=self.beside(loss), first=start)
+        power_w, sd_w = now.power_w(start, stop)
+        if loss.sign * power_w >= 2.5 * sd_w or sd_w > CLEAR_SHARE * loss.first_w:
+            return False
+        return self._is_quiet(now, stop - day, stop, day // BLOCKS)
+
+    @staticmethod
+    def _is_quiet(now: SearchWindow, start: int, stop: int, length: int) -> bool:
+        """Whether parts of so many rows scatter no more than the balance does."""
+        parts = np.array([now.power_w(at, at + length) for at in range(start, stop, length)])
+        return bool(np.mean((parts[:, 0] / parts[:, 1]) ** 2) < RESTLESS_Z**2)
 
     def end(self, loss: Alarm) -> None:
         """The loss is gone; when exactly within the last week is left open."""

@@ -18,6 +18,7 @@ from core.arrays import Bools, Floats
 from core.balance.history import History
 from core.balance.losses import HOURS, WEATHER, LossModel
 from core.balance.rows import ZoneRows
+from core.balance.stalled import SHAPE, CatchUp, catch_ups
 from core.balance.tracker import CUSUM, Explained, Follower
 from core.detection.bins import BLOCKS
 from core.detection.initial_loss import InitialLoss, initial_loss
@@ -44,6 +45,7 @@ class Learning:
         self.absorbed = 0  # rows of all time that the loss model has dealt with
         self.noise = learn_noise(np.zeros(1), np.zeros(1), NOMINAL_W * count, 0.0, 0.0)
         self.follower = Follower()
+        self.caught: list[CatchUp] = []  # what is in the kept rows
 
     @property
     def load_w(self) -> float:
@@ -63,6 +65,18 @@ class Learning:
         if large:
             self.follower.state[CUSUM] = 0.0
         return count, large
+
+    def catch_up(self) -> None:
+        """Spread what sub-meters that stood still until the last row caught up with in it."""
+        found = catch_ups(self.history, self.history.count - 1, self.row_h)
+        if not found:
+            return
+        state = self.follower.state.copy()
+        for one in found:
+            self.history.spread(one.sub, one.start, one.stop, SHAPE)
+        self.caught = [one for one in self.caught if one.start > self.history.first] + found
+        self.follower.explain(self.history, self.model, self._coefficients())
+        self.follower.state[CUSUM] = state[CUSUM]
 
     def daily(self, told: Sequence[Alarm]) -> None:
         """Learn what has aged, explain the kept rows under the model of now, measure the noise."""
@@ -190,6 +204,7 @@ class Learning:
             "lost_wh2": lost[lost > 0],
             "noise": asdict(self.noise),
             "track": self.follower.state,
+            "caught": [[one.sub, one.start, one.stop] for one in self.caught],
         }
 
     def restore(self, values: Mapping[str, Any], rows: ZoneRows, missed: Bools, read: Floats) -> None:
@@ -209,6 +224,9 @@ class Learning:
         lost = np.zeros(count - first)
         lost[values["lost_rows"]] = values["lost_wh2"]
         self.history.fill(first, replace(rows, lost_wh2=lost), missed, read)
+        self.caught = [CatchUp(*one) for one in values.get("caught", ()) if one[1] > first]
+        for one in self.caught:
+            self.history.spread(one.sub, one.start, one.stop, SHAPE)
         self.follower.explain(self.history, self.model, self._coefficients())
         self.follower.state[:] = values["track"]
 

@@ -90,6 +90,11 @@ class SuspectList:
         self.held.pop(loss.whose, None)
         self._memory.pop(loss.whose, None)
 
+    def absolve(self, loss: Alarm) -> None:
+        """Forget a loss that was none: its energy is back, and nobody is under suspicion of it."""
+        self.forget(loss)
+        self.suspicion[:] = 0.0
+
     # -- evidence -----------------------------------------------------------------------------------------------------
 
     def evidence(
@@ -106,7 +111,7 @@ class SuspectList:
         `since`: the balance from the onset on, and `others_wh`: what rows start .. stop - 1 lose by other losses.
         """
         alarm.revisions += 1
-        start, stop = since.first, history.count
+        start, stop = since.first, since.settled(history.count)
         hours = (stop - start) * self.row_h
         w, sd = since.power_w(start, stop)
         kwh = w * hours / 1000.0
@@ -122,7 +127,7 @@ class SuspectList:
                     del self.held[next(iter(self.held))]
         rows = history.rows(start, stop)
         main = float(rows.main_wh.sum())
-        if stated is not None and abs(w) <= Z95 * sd:
+        if stated is not None and w <= Z95 * sd:
             stated = stated.doubted()
         suspects = () if stated is None else stated.suspects(self.zone.subs)
         upstream, unexplained = (0.0, 0.0) if stated is None else (stated.nobody, stated.none)

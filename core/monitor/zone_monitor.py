@@ -14,11 +14,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from core.arrays import Bools, Floats
 from core.attribution.attribute import Attribution, attribute
 from core.balance.history import APPEND_MAX, History
 from core.balance.losses import LossModel
 from core.balance.rows import ZoneRows
+from core.balance.stalled import CATCH_UP_H, MOST_H, moves_again, without_stalled
 from core.evidence import Evidence
 from core.fast.large_loss import LargeLoss, Scene, large_loss_evidence, onset_rows
 from core.monitor.alarm import Alarm
@@ -34,6 +37,7 @@ MARK_H = 1  # hours between two looks at the last day
 SEARCH_H = 3  # hours between two searches in all that is kept, and two looks at the sub-meters' features
 SUSPICION_KEPT = 0.5 ** (SEARCH_H / (90 * 24))  # from look to look while no loss is on: half-life 90 days
 DETECTABLE_DAYS = 7.0  # within which the smallest loss that is stated would be found
+STEP_WH = 10.0  # of a sub-meter's register, where nobody says
 START_ROWS = 4  # the first rows of all start the count: their boundaries are not known
 
 
@@ -64,15 +68,23 @@ class ZoneMonitor:
     def step(self, rows: ZoneRows, missed: Bools, read: Floats) -> list[Evidence]:
         """Judge rows that follow the last ones; evidence in order of time."""
         evidence: list[Evidence] = []
+        rows, missed = self._without_stalled(rows, missed)
+        history = self.history
+        before = history.rows(max(history.first, history.count - round(CATCH_UP_H / self.row_h)), history.count)
+        again = np.flatnonzero(moves_again(before, rows, self.row_h))
         start = until = 0
         while start < len(rows):
             if start >= until:  # the model is another one tomorrow
                 first, until = start, self._after(rows.ends_s, start, 24, len(rows))
                 said = self.learning.ready(rows[first:until])
             stop = self._after(rows.ends_s, start, MARK_H, until)
+            moves = again[np.searchsorted(again, start) :][:1]  # a meter that catches up sets right what came before
+            stop = min([stop, *(moves + 1).tolist()])
             part = slice(start - first, stop - first)
             taken, large = self.learning.take(said, part, missed[start:stop], read[start:stop], self.life.loss is None)
             start += taken
+            if len(moves) and start == moves[0] + 1:
+                self.learning.catch_up()
             at_s = float(rows.ends_s[start - 1])
             mark = at_s % (SEARCH_H * 3600) == 0 or self.row_h > SEARCH_H
             due = mark or large or (at_s % (MARK_H * 3600) == 0 and not self.life.seen and self.search.is_due())
@@ -146,6 +158,13 @@ class ZoneMonitor:
         """Features of all sub-meters [N, len(FEATURES)], and how likely each steals [N]."""
         return self.suspects.standing(self.life.loss)
 
+    def _without_stalled(self, rows: ZoneRows, missed: Bools) -> tuple[ZoneRows, Bools]:
+        """Rows that follow those of the history, without what stood still because nobody read it."""
+        history, steps = self.history, self.zone.sub_steps_wh
+        before = history.rows(max(history.first, history.count - round(MOST_H / self.row_h)), history.count)
+        steps_wh = STEP_WH * len(self.zone.subs) if steps is None else sum(steps)
+        return without_stalled(rows, missed, before, steps_wh, self.learning.load_w, self.row_h)
+
     @staticmethod
     def _after(ends_s: Floats, start: int, hours: int, most: int) -> int:
         """The row behind the next of the day's marks that are `hours` apart, from row `start` on; at most `most`."""
@@ -178,7 +197,11 @@ class ZoneMonitor:
     def _revise(self, at_s: float) -> list[Evidence]:
         evidence = []
         for loss in self.life.active:
-            if self.life.is_gone(loss):
+            if self.life.is_returned(loss):
+                self.suspects.absolve(loss)
+                evidence.append(self._evidence(loss, at_s, active=False))
+                self.life.told.remove(loss)
+            elif self.life.is_gone(loss):
                 evidence.append(self._evidence(loss, at_s, active=False))
                 self.life.end(loss)
             elif self.life.due(loss):
@@ -220,7 +243,7 @@ class ZoneMonitor:
     def _evidence(self, loss: Alarm, at_s: float, active: bool = True, merged_into: int | None = None) -> Evidence:
         """A revision of the alarm, as it is told."""
         history = self.history
-        start = min(history.count - 1, max(loss.onset, history.first + START_ROWS))
+        start = history.settled(min(history.count - 1, max(loss.onset, history.first + START_ROWS)))
         beside = self.life.beside(loss)
         since = self.search.window((), known=beside, first=start)
         evidence = self.suspects.evidence(
@@ -240,7 +263,7 @@ class ZoneMonitor:
         Raises:
             ValueError: rows are missing.
         """
-        self.learning.restore(values, rows, missed, read)
+        self.learning.restore(values, *self._without_stalled(rows, missed), read)
         self.search.restore(values)
         self.life.restore(values)
         self.suspects.restore(values, self.history, self.life.loss)

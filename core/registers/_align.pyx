@@ -46,7 +46,7 @@ cdef class AlignState:
     cdef readonly dict arrays  # name -> NumPy array, for a checkpoint; the views below look at the same memory
     cdef readonly double row_h, memory_rows, white, lasting
     cdef readonly Py_ssize_t meters
-    cdef double[::1] last_wh, offset_wh, booked_wh, gap_wh2, gap_h, spread_w2
+    cdef double[::1] last_wh, offset_wh, booked_wh, gap_wh2, gap_h, spread_w2, still_wh
     cdef double[:, ::1] profile_w, profile_rows
     cdef double[::1] limit_w, step_wh
     cdef uint8_t[::1] signed_net
@@ -69,6 +69,7 @@ cdef class AlignState:
             "gap_wh2": np.zeros(meters),
             "gap_h": np.zeros(meters),
             "spread_w2": np.zeros(meters),
+            "still_wh": np.zeros(meters),
             "profile_w": np.zeros((meters, 24)),
             "profile_rows": np.zeros((meters, 24)),
         }
@@ -78,6 +79,7 @@ cdef class AlignState:
         self.gap_wh2 = self.arrays["gap_wh2"]
         self.gap_h = self.arrays["gap_h"]
         self.spread_w2 = self.arrays["spread_w2"]
+        self.still_wh = self.arrays["still_wh"]
         self.profile_w = self.arrays["profile_w"]
         self.profile_rows = self.arrays["profile_rows"]
 
@@ -153,7 +155,8 @@ cdef void _align_row(
         else:
             gained = wh[j] - s.last_wh[j]
             ahead = before - (s.last_wh[j] + s.offset_wh[j])  # booked by estimate, beyond the last reading
-            limit = 4.0 * fabs(ahead + expected) + s.limit_w[j] * (s.gap_h[j] + hours)
+            # A register that stood still, read but not fed anew, catches up: by what was to be expected meanwhile.
+            limit = 4.0 * (fabs(ahead + expected) + s.still_wh[j]) + s.limit_w[j] * (s.gap_h[j] + hours)
             if gained < 0 and not s.signed_net[j]:
                 wrap = _wrap(s.last_wh[j])
                 if s.last_wh[j] >= 0.999 * wrap and gained + wrap <= limit:
@@ -188,6 +191,7 @@ cdef void _align_row(
                             24.0 * fmin(s.memory_rows, 1.0 + s.profile_rows[j, hour]))
                     s.profile_rows[j, hour] = fmin(s.memory_rows, s.profile_rows[j, hour] + 1.0)
                     s.profile_w[j, hour] += deviation / s.profile_rows[j, hour]
+            s.still_wh[j] = s.still_wh[j] + fabs(expected) if gained == 0.0 else 0.0
             sd[j] = <double> <float> read_sd_wh[j]
             s.last_wh[j] = wh[j]
             s.gap_wh2[j] = s.gap_h[j] = 0.0
