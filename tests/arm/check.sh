@@ -25,16 +25,18 @@ step_short() { "${inside[@]}" "${pytest[@]}" "${kernels[@]}" -k "not twin and no
 # Folder by folder, all in one copy of the tree: a run that is cut short has said what it had, and UNIT="tests/core/balance"
 # runs a part of it. What trains or evaluates needs libraries of a workstation.
 step_unit() {
-    # shellcheck disable=SC2016,SC2086
+    local parts=(tests/core/*/ tests/core/test_*.py tests/agent/*/ tests/firmware_io/*/ tests/firmware_io/test_*.py)
+    [ -z "${UNIT:-}" ] || read -ra parts <<<"$UNIT"
+    # shellcheck disable=SC2016
     "${inside[@]}" sh -c '
-        failed=0
-        for part in "$@"; do
+        parts="$1"; shift; failed=0
+        for part in $parts; do
+            [ "${part%__pycache__/}" = "$part" ] || continue
             echo "check.sh: unit $part"
-            '"${pytest[*]}"' -n '"${WORKERS:-2}"' --dist loadgroup "$part" --ignore=tests/agent/offline/training/test_train.py \
-                --ignore=tests/agent/offline/evaluation || failed=1
+            "$@" "$part" || failed=1
         done
-        exit "$failed"' sh ${UNIT:-$(find tests/core tests/firmware_io tests/agent -mindepth 1 -maxdepth 1 \
-            \( -type d ! -name __pycache__ -o -name 'test_*.py' \) | sort -r)}
+        exit "$failed"' sh "${parts[*]}" "${pytest[@]}" -n "${WORKERS:-2}" --dist loadgroup \
+        --ignore=tests/agent/offline/training/test_train.py --ignore=tests/agent/offline/evaluation
 }
 step_replay() {
     rm -rf "$out/recorded"
