@@ -121,6 +121,15 @@ active() { [ "$(systemctl is-active checkmeter)" = active ]; }
 until_true 600 active; echo active=$(systemctl is-active checkmeter)
 until_true 300 'checkmeter status >/dev/null 2>&1'; checkmeter status >/result/status; echo status_exit=$?
 echo user=$(stat -c %U /proc/$(pid))
+# What the service has of the unit's hardening, as the kernel has it.
+of() { awk -v "name=$1:" '$1 == name { print $2 }' /proc/$(pid)/status; }
+echo no_new_privileges=$(of NoNewPrivs) capabilities=$(of CapBnd)
+echo seccomp=$(of Seccomp)
+for folder in usr etc var/lib/checkmeter; do
+    mount=$(awk -v "at=/$folder" 'index(at "/", $5 "/") == 1 || $5 == "/" { if (length($5) >= n) { n = length($5); o = $6 } }
+        END { print substr(o, 1, 2) }' /proc/$(pid)/mountinfo)
+    echo $folder=$mount
+done
 until_true 900 'grep -q event/alert /result/received 2>/dev/null'; echo received=$(grep -c event/alert /result/received)
 before=$(pid); systemctl reload checkmeter; sleep 10; echo reload=$([ "$(pid)" = "$before" ] && systemctl is-active checkmeter)
 systemctl stop checkmeter; echo stop=$(systemctl show -p Result --value checkmeter)
@@ -150,8 +159,11 @@ timeout --kill-after=20 "${BOOT_TIMEOUT_S:-3000}" systemd-nspawn --boot --quiet 
     --private-network --machine="checkmeter-$arch" --directory="$root" --bind="$out/result:/result" \
     </dev/null >"$out/result/console" 2>&1 || true
 cat "$out/result/out" 2>/dev/null || { tail -n 20 "$out/result/console" >&2; exit 1; }
-for expected in active=active status_exit=0 user=checkmeter reload=active stop=success \
+for expected in active=active status_exit=0 user=checkmeter no_new_privileges=1\ capabilities=0000000000000000 \
+    usr=ro etc=ro var/lib/checkmeter=rw reload=active stop=success \
     upgraded=1:active restarted=yes upgraded_status_exit=0 purged=0:0 finished=yes; do
     grep -qx "$expected" "$out/result/out" || { echo "boot.sh: expected $expected" >&2; exit 1; }
 done
+[ "$(dpkg --print-architecture)" != "$arch" ] || grep -qx seccomp=2 "$out/result/out" ||
+    { echo "boot.sh: the filter of system calls is not in force" >&2; exit 1; }
 grep -qE '^received=[1-9]' "$out/result/out" || { echo "boot.sh: no alert was received" >&2; exit 1; }

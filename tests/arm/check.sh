@@ -22,8 +22,20 @@ kernels=(tests/firmware_io/dlms/test_kernel.py tests/firmware_io/test_octets.py 
 step_kernels() { "${inside[@]}" "${pytest[@]}" "${kernels[@]}"; }
 # For the test suite: without the hundreds of examples that take four fifths of the time.
 step_short() { "${inside[@]}" "${pytest[@]}" "${kernels[@]}" -k "not twin and not its_results and not conserve"; }
+# Folder by folder, all in one copy of the tree: a run that is cut short has said what it had, and UNIT="tests/core/balance"
+# runs a part of it. What trains or evaluates needs libraries of a workstation.
 step_unit() {
-    "${inside[@]}" "${pytest[@]}" tests/core tests/firmware_io tests/agent \
+    local parts=(tests/core/*/ tests/core/test_*.py tests/agent/*/ tests/firmware_io/*/ tests/firmware_io/test_*.py)
+    [ -z "${UNIT:-}" ] || read -ra parts <<<"$UNIT"
+    # shellcheck disable=SC2016
+    "${inside[@]}" sh -c '
+        parts="$1"; shift; failed=0
+        for part in $parts; do
+            [ "${part%__pycache__/}" = "$part" ] || continue
+            echo "check.sh: unit $part"
+            "$@" "$part" || failed=1
+        done
+        exit "$failed"' sh "${parts[*]}" "${pytest[@]}" -n "${WORKERS:-2}" --dist loadgroup \
         --ignore=tests/agent/offline/training/test_train.py --ignore=tests/agent/offline/evaluation
 }
 step_replay() {

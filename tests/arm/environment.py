@@ -9,6 +9,7 @@ What Debian has (numpy, cffi) is left to Debian, as in the package; a wheel that
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -59,6 +60,7 @@ def main(argv: list[str]) -> int:
     words += [word for platform in platforms for word in ("--platform", platform)]
     words += ["--find-links", wheels, "--target", site]
     words += [f"{name}=={version}" for name, version in sorted(wanted(NO_WHEEL.get(arch, set())).items())]
+    shutil.rmtree(site, ignore_errors=True)  # pip leaves the description of an older version beside the new one
     return subprocess.run(words, check=False, timeout=TIMEOUT_S).returncode
 
 

@@ -97,4 +97,5 @@ exec 8>&-
 [ "$copy/checkmeter.egg-info/PKG-INFO" -nt "$copy/pyproject.toml" ] ||
     (cd "$copy" && "$host" setup.py -q egg_info && touch checkmeter.egg-info/PKG-INFO)
 # shellcheck disable=SC2016
-enter sh -c 'cd /srv/checkmeter; export PIP_FIND_LINKS=/srv/wheels; exec "$@"' sh "$@"
+enter ${triplet:+CHECKMETER_EMULATED="$arch"} \
+    sh -c 'cd /srv/checkmeter; export PIP_FIND_LINKS=/srv/wheels; exec "$@"' sh "$@"
