@@ -27,6 +27,7 @@ LEAST_H = 12.0  # before it nothing is searched
 STIR_Z = 3.0  # standard deviations; no threshold for onsets within a day is below 5
 CONFIRM_H = 24.0  # a finding that rests on less than this ...
 CONFIRM_ROWS = 6  # ... has to bear the loss of any two of the readings that moved the balance most
+BETTER = 2.0  # times as well known is a mean that does not end, or begin, in a gap
 LEFT_OVER = 0.5  # of the threshold has to stand then
 
 
@@ -86,7 +87,7 @@ class SearchWindow:
         In a gap what was used is a guess. The mean up to the last boundary before it says more.
         """
         last = self.first + 1 + last_settled(self.variance_wh2[1 : stop - self.first + 1])
-        if last == stop or self.power_w(self.first, last)[1] >= self.power_w(self.first, stop)[1]:
+        if last == stop or self.power_w(self.first, stop)[1] < BETTER * self.power_w(self.first, last)[1]:
             return stop
         return last
 

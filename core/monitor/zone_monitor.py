@@ -22,7 +22,7 @@ from core.balance.history import APPEND_MAX, History
 from core.balance.losses import LossModel
 from core.balance.rows import ZoneRows
 from core.balance.stalled import MOST_H, moved, moves_again, without_stalled
-from core.detection.search import SearchWindow
+from core.detection.search import BETTER, SearchWindow
 from core.evidence import Evidence
 from core.fast.large_loss import LargeLoss, large_loss_evidence, onset_rows
 from core.fast.ramps import Scene
@@ -281,7 +281,7 @@ class ZoneMonitor:
         settled = history.settled(start)
         if settled < start:
             before = self.search.window((), known=beside, first=settled)
-            if 2.0 * before.power_w(settled, history.count)[1] < since.power_w(start, history.count)[1]:
+            if BETTER * before.power_w(settled, history.count)[1] < since.power_w(start, history.count)[1]:
                 return before
         return since
 
